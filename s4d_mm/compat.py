@@ -1,0 +1,100 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Repairs for published OpenMMLab releases, applied when ``s4d_mm`` is
+imported.
+
+Each function answers one upstream issue, says when it can be deleted, and
+does nothing where the installed upstream package is whole.
+"""
+import importlib.util
+import os.path as osp
+import sys
+import types
+
+import numpy as np
+import torch
+from mmengine.utils import digit_version
+
+DRN_ISSUE = 'https://github.com/open-mmlab/mmaction2/issues/2714'
+
+
+def provide_mmaction_drn() -> bool:
+    """Put a stand-in for ``mmaction.models.localizers.drn`` into
+    ``sys.modules``.
+
+    The ``mmaction2==1.2.0`` wheel on PyPI was packed without that folder, so
+    that ``import mmaction.models`` fails (open-mmlab/mmaction2#2714). Building
+    the stand-in ``DRN`` localizer raises an error that says why.
+
+    Can be deleted when the oldest supported mmaction2 wheel carries ``drn``.
+
+    Returns:
+        bool: Whether the stand-in was needed.
+    """
+    package = 'mmaction.models.localizers.drn'
+    spec = importlib.util.find_spec('mmaction')
+    if spec is None or package in sys.modules:
+        return False
+    root = list(spec.submodule_search_locations)[0]
+    localizers = osp.join(root, 'models', 'localizers')
+    if osp.exists(osp.join(localizers, 'drn')) or not osp.exists(localizers):
+        return False
+
+    from mmaction.registry import MODELS
+
+    class DRN:
+        """Stand-in for mmaction2's ``DRN`` localizer."""
+
+        def __init__(self, *args, **kwargs) -> None:
+            raise ImportError(
+                'The DRN localizer is not part of the installed mmaction2 '
+                f'package: its PyPI wheel lacks {package} (see {DRN_ISSUE}). '
+                'Install mmaction2 from source to use DRN.')
+
+    MODELS.register_module(name='DRN', module=DRN, force=True)
+    parent = types.ModuleType(package)
+    parent.__path__ = []
+    child = types.ModuleType(f'{package}.drn')
+    parent.drn, parent.DRN, child.DRN = child, DRN, DRN
+    sys.modules[package] = parent
+    sys.modules[child.__name__] = child
+    return True
+
+
+def allow_mmengine_checkpoints() -> bool:
+    """Register the classes of mmengine's own checkpoints as torch safe
+    globals.
+
+    Since torch 2.6 ``torch.load`` defaults to ``weights_only=True``, and
+    mmengine <= 0.10.7 stores its message hub (``HistoryBuffer`` objects with
+    numpy arrays) in every checkpoint, so that ``load_from`` and ``resume``
+    fail (open-mmlab/mmengine#1655). ``weights_only`` itself stays on.
+
+    Can be deleted when mmengine registers these classes itself.
+
+    Returns:
+        bool: Whether there was something to register.
+    """
+    if digit_version(torch.__version__) < digit_version('2.6.0'):
+        return False  # loads without weights_only by default
+    from mmengine.logging import HistoryBuffer
+
+    try:  # numpy 2 moved its core package
+        from numpy._core import multiarray
+    except ImportError:
+        from numpy.core import multiarray
+    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    torch.serialization.add_safe_globals([
+        HistoryBuffer, np.ndarray, np.dtype,
+        *{type(np.dtype(t)) for t in scalar_types},
+        # a checkpoint may come from a machine with the other numpy
+        *((fn, f'numpy.{core}.multiarray.{fn.__name__}')
+          for fn in (multiarray._reconstruct, multiarray.scalar)
+          for core in ('core', '_core'))
+    ])
+    return True
+
+
+def apply() -> None:
+    """Apply every repair. Safe to call more than once."""
+    provide_mmaction_drn()
+    allow_mmengine_checkpoints()

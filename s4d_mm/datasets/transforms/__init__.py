@@ -1,0 +1,11 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Pipeline steps that mmaction2 and mmpretrain do not have."""
+from .fixed_crop import FixedCrop
+from .loading import ClipDecode, ClipInit, ImageLoad, MediaReadError
+from .repeat_augment import RepeatAugment
+from .sampling import SampleClipViews
+
+__all__ = [
+    'ClipDecode', 'ClipInit', 'FixedCrop', 'ImageLoad', 'MediaReadError',
+    'RepeatAugment', 'SampleClipViews'
+]

@@ -1,0 +1,71 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Pipeline step 2, when testing: which frames of a clip to look at.
+
+In training this is mmaction2's ``SampleFrames``.
+"""
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class SampleClipViews(BaseTransform):
+    """Temporal views of S4D's test protocol.
+
+    Of every ``frame_interval``-th frame, the first view is the first
+    ``clip_len``, the last view is the last ``clip_len``, and any others are
+    evenly spread between. A clip too short for that is padded by repeating
+    its last such frame.
+
+    Required Keys:
+
+    - total_frames
+    - start_index
+
+    Added Keys:
+
+    - frame_inds (views one after the other)
+    - clip_len
+    - frame_interval
+    - num_clips
+
+    Args:
+        clip_len (int): Frames per view. Defaults to 16.
+        frame_interval (int): Distance between the frames. Defaults to 4.
+        num_views (int): Number of views; one is the first view.
+            Defaults to 2.
+    """
+
+    def __init__(self,
+                 clip_len: int = 16,
+                 frame_interval: int = 4,
+                 num_views: int = 2) -> None:
+        for name, value in dict(
+                clip_len=clip_len,
+                frame_interval=frame_interval,
+                num_views=num_views).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} of SampleClipViews must be a '
+                                 f'positive int, but got {value!r}.')
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.num_views = num_views
+
+    def transform(self, results: dict) -> dict:
+        frames = np.arange(0, results['total_frames'], self.frame_interval)
+        missing = max(self.clip_len - len(frames), 0)
+        frames = np.pad(frames, (0, missing), mode='edge')
+        starts = np.linspace(0, len(frames) - self.clip_len, self.num_views)
+        starts = np.round(starts).astype(np.int64)
+        picks = starts[:, None] + np.arange(self.clip_len)  # views x clip_len
+        inds = frames[picks].reshape(-1) + results['start_index']
+        results['frame_inds'] = inds.astype(np.int32)
+        results['clip_len'] = self.clip_len
+        results['frame_interval'] = self.frame_interval
+        results['num_clips'] = self.num_views
+        return results
+
+    def __repr__(self) -> str:
+        return (f'{self.__class__.__name__}(clip_len={self.clip_len}, '
+                f'frame_interval={self.frame_interval}, '
+                f'num_views={self.num_views})')

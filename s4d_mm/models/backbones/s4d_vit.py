@@ -1,0 +1,272 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Backbone: one ViT for face images and videos.
+
+Letters: B clips, T frames, t = T / tubelet_size, (h, w) the grid of patches,
+N = t*h*w tokens, C channels.
+"""
+from typing import Optional, Tuple, Union
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import (TransformerBlock, TubeletEmbed, resize_grid,
+                      sincos_position_table)
+from ..layers.transformer import LN_EPS
+
+ARCH_ZOO = {
+    'small': dict(embed_dims=384, num_layers=12, num_heads=6),
+    'base': dict(embed_dims=768, num_layers=12, num_heads=12),
+    'large': dict(embed_dims=1024, num_layers=24, num_heads=16),
+}
+
+
+def get_arch(arch: Union[str, dict]) -> dict:
+    """Settings of an architecture.
+
+    Args:
+        arch (str | dict): 'small', 'base' or 'large', or a dict with
+            ``embed_dims``, ``num_layers``, ``num_heads`` and optionally
+            ``mlp_ratio`` (4).
+
+    Returns:
+        dict: With all four keys.
+
+    Raises:
+        ValueError: If the name or a key is unknown, or a key is missing.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCH_ZOO:
+            raise ValueError(f'arch={arch!r} is not one of '
+                             f'{sorted(ARCH_ZOO)}, nor a dict.')
+        arch = ARCH_ZOO[arch]
+    need, allowed = {'embed_dims', 'num_layers', 'num_heads'}, {'mlp_ratio'}
+    if not need <= set(arch) <= need | allowed:
+        raise ValueError(f'arch must have the keys {sorted(need)} and may '
+                         f'have {sorted(allowed)}, but got {sorted(arch)}.')
+    return dict(mlp_ratio=4., **arch) if 'mlp_ratio' not in arch else dict(
+        arch)
+
+
+def init_transformer(module: nn.Module) -> None:
+    """VideoMAE's initialisation of a transformer: Xavier-uniform linear
+    layers, zero biases, unit LayerNorms."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.LayerNorm):
+            nn.init.ones_(m.weight)
+            nn.init.zeros_(m.bias)
+
+
+@MODELS.register_module()
+class S4DViT(BaseModule):
+    """ViT over tubelets for images and videos (S4D, arXiv 2409.06154).
+
+    An image is embedded with the time-summed kernel and takes the first
+    temporal slot of the positions. There is no class token. The positions are
+    a fixed sin-cos table over the flattened tokens of
+    ``img_size`` / ``num_frames``; other input sizes interpolate it.
+
+    Args:
+        arch (str | dict): 'small', 'base' or 'large', or a dict with
+            ``embed_dims``, ``num_layers``, ``num_heads`` and optionally
+            ``mlp_ratio``. Defaults to 'base'.
+        img_size (int): Height and width of the position grid in pixels.
+            Defaults to 160.
+        num_frames (int): Frames of a clip. Defaults to 16.
+        tubelet_size (int): Frames in a tubelet. Defaults to 2.
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+        depth (int, optional): How many of the arch's blocks to run, from the
+            first; the rest may follow in :class:`MoAENeck`. Defaults to None,
+            which runs all.
+        out_type (str): 'tokens' (B, N, C), 'avg' (B, C), or 'featmap'
+            (B, C, t, h, w), where t = 1 for an image. Defaults to 'tokens'.
+        final_norm (bool): LayerNorm after the last block. Defaults to False.
+        drop_path_rate (float): Stochastic depth rate of the arch's last
+            block; it grows linearly from 0. Defaults to 0.
+        with_cp (bool): Recompute blocks in the backward pass to save memory.
+            Defaults to False.
+        frozen_stages (int): -1 freezes nothing, 0 the embedding, n the
+            embedding and the first n blocks. Defaults to -1.
+        init_cfg (dict, optional): mmengine initialisation config. Defaults to
+            None.
+
+    Examples:
+        >>> import torch
+        >>> model = S4DViT('small', depth=2, out_type='featmap')
+        >>> model(torch.zeros(1, 3, 16, 160, 160)).shape
+        torch.Size([1, 384, 8, 10, 10])
+        >>> model(torch.zeros(1, 3, 160, 160)).shape
+        torch.Size([1, 384, 1, 10, 10])
+    """
+
+    OUT_TYPES = ('tokens', 'avg', 'featmap')
+
+    def __init__(self,
+                 arch: Union[str, dict] = 'base',
+                 img_size: int = 160,
+                 num_frames: int = 16,
+                 tubelet_size: int = 2,
+                 patch_size: int = 16,
+                 depth: Optional[int] = None,
+                 out_type: str = 'tokens',
+                 final_norm: bool = False,
+                 drop_path_rate: float = 0.,
+                 with_cp: bool = False,
+                 frozen_stages: int = -1,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = get_arch(arch)
+        self.embed_dims = self.arch['embed_dims']
+        num_layers = self.arch['num_layers']
+        depth = num_layers if depth is None else depth
+        if not 1 <= depth <= num_layers:
+            raise ValueError(f'depth must be in 1..{num_layers} for '
+                             f'arch={arch!r}, but got {depth}.')
+        if out_type not in self.OUT_TYPES:
+            raise ValueError(f'out_type={out_type!r} is not one of '
+                             f'{self.OUT_TYPES}.')
+        if not -1 <= frozen_stages <= depth:
+            raise ValueError(f'frozen_stages must be in -1..depth={depth}, '
+                             f'but got {frozen_stages}.')
+        if img_size % patch_size or num_frames % tubelet_size:
+            raise ValueError(
+                f'img_size={img_size} must be a multiple of patch_size='
+                f'{patch_size}, and num_frames={num_frames} one of '
+                f'tubelet_size={tubelet_size}.')
+        self.out_type = out_type
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+
+        self.patch_embed = TubeletEmbed(self.embed_dims, tubelet_size,
+                                        patch_size)
+        self.pos_grid = (img_size // patch_size, ) * 2
+        slots = num_frames // tubelet_size
+        self.register_buffer(
+            'pos_embed',
+            sincos_position_table(slots * self.pos_grid[0]**2,
+                                  self.embed_dims),
+            persistent=False)
+        rates = torch.linspace(0, drop_path_rate, num_layers).tolist()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(self.embed_dims, self.arch['num_heads'],
+                             self.arch['mlp_ratio'], rates[i])
+            for i in range(depth))
+        self.norm = nn.LayerNorm(
+            self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
+        self.register_load_state_dict_pre_hook(check_shapes)
+        self._freeze_stages()
+
+    def init_weights(self) -> None:
+        """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
+        init_transformer(self.blocks)
+        weight = self.patch_embed.proj.weight
+        nn.init.xavier_uniform_(weight.view(len(weight), -1))
+        nn.init.zeros_(self.patch_embed.proj.bias)
+        super().init_weights()
+
+    def train(self, mode: bool = True) -> 'S4DViT':
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _freeze_stages(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+
+    def positions(self, grid: Tuple[int, int, int]) -> Tensor:
+        """Positions of a grid (t, h, w) of tokens, (t*h*w, C).
+
+        A longer clip than ``num_frames`` extends the table; another height or
+        width interpolates each temporal slot.
+        """
+        t, h, w = grid
+        need = t * self.pos_grid[0] * self.pos_grid[1]
+        table = self.pos_embed
+        if need > len(table):
+            table = sincos_position_table(need, self.embed_dims).to(table)
+        return resize_grid(table[:need], self.pos_grid, (h, w))
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        """Blocks and final norm, (B, N, C) -> (B, N, C)."""
+        for block in self.blocks:
+            if self.with_cp and x.requires_grad:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode images or videos.
+
+        Args:
+            x (Tensor): Normalised images (B, 3, H, W) or videos
+                (B, 3, T, H, W). A video of one frame is an image.
+
+        Returns:
+            Tensor: By ``out_type``.
+        """
+        if x.ndim == 5 and x.shape[2] == 1:
+            x = x.squeeze(2)
+        grid = self.patch_embed.grid(x)
+        tokens = self.patch_embed(x)
+        tokens = self.run_blocks(tokens + self.positions(grid).to(tokens))
+        if self.out_type == 'avg':
+            return tokens.mean(dim=1)
+        if self.out_type == 'featmap':
+            return tokens.transpose(1, 2).unflatten(2, grid)
+        return tokens
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth of a parameter for layer-wise learning-rate decay, in the
+        manner of mmpretrain.
+
+        Args:
+            param_name (str): Name of the parameter, e.g.
+                ``backbone.blocks.3.norm1.weight``.
+            prefix (str): What precedes this module's names, e.g.
+                ``backbone.``. Defaults to ''.
+
+        Returns:
+            tuple[int]: Depth of the layer (0 for the embedding, i + 1 for
+            block i) and the number of depths, the arch's blocks + 2.
+        """
+        num_depths = self.arch['num_layers'] + 2
+        if not param_name.startswith(prefix):
+            return num_depths - 1, num_depths
+        name = param_name[len(prefix):]
+        if name.startswith('patch_embed.'):
+            return 0, num_depths
+        if name.startswith('blocks.'):
+            return int(name.split('.')[1]) + 1, num_depths
+        return num_depths - 1, num_depths
+
+
+def check_shapes(module: nn.Module, state_dict: dict, prefix: str, *args):
+    """Refuse a checkpoint of another size (a ``load_state_dict`` pre-hook).
+
+    mmengine reports parameters of another shape in a warning and leaves them
+    as they were; for an encoder that means to train from scratch unawares.
+
+    Raises:
+        ValueError: Naming the first such key and both shapes.
+    """
+    own = dict(module.named_parameters())
+    for name, param in own.items():
+        other = state_dict.get(prefix + name)
+        if other is not None and other.shape != param.shape:
+            raise ValueError(
+                f'The checkpoint is of another size: {prefix}{name} is '
+                f'{tuple(other.shape)} there, but {tuple(param.shape)} in '
+                f'this {type(module).__name__}. Set `arch`, `patch_size` and '
+                '`tubelet_size` as they were in training.')

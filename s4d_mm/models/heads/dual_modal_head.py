@@ -1,0 +1,223 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Fine-tuning head: one classifier for images, one for videos.
+
+Letters: B samples, V views of a sample, N tokens, C channels.
+"""
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmaction.models.heads import BaseHead
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+SampleList = List['ActionDataSample']  # noqa: F821
+
+
+@MODELS.register_module()
+class DualModalHead(BaseHead):
+    """Classification head with a linear classifier per modality (S4D, arXiv
+    2409.06154).
+
+    Averages all tokens, then LayerNorm, then the classifier of the sample's
+    modality, which is the ``input_type`` in the meta information of its data
+    sample.
+
+    Args:
+        num_classes (dict[str, int]): Number of classes of 'video' and/or
+            'image'.
+        in_channels (int): C.
+        loss_cls (dict): Loss that takes soft labels. Defaults to mmaction2's
+            ``CrossEntropyLoss``.
+        label_smooth_eps (float): Label smoothing, 0..1. Defaults to 0.
+        dropout_ratio (float): Dropout before the classifier. Defaults to 0.
+        with_norm (bool): LayerNorm after averaging (`fc_norm`). Defaults to
+            True.
+        init_std (float): Standard deviation of the classifiers' initial
+            weights. Defaults to 0.02.
+        average_clips (str, optional): How to average the views of a sample in
+            testing: 'prob', 'score' or None, as in mmaction2. Defaults to
+            'prob'.
+        init_cfg (dict, optional): mmengine initialisation config. Defaults to
+            None.
+    """
+
+    def __init__(self,
+                 num_classes: Dict[str, int],
+                 in_channels: int,
+                 loss_cls: dict = dict(type='mmaction.CrossEntropyLoss'),
+                 label_smooth_eps: float = 0.,
+                 dropout_ratio: float = 0.,
+                 with_norm: bool = True,
+                 init_std: float = 0.02,
+                 average_clips: Optional[str] = 'prob',
+                 init_cfg: Optional[dict] = None) -> None:
+        if not isinstance(num_classes, dict) or not num_classes or not set(
+                num_classes) <= {'video', 'image'}:
+            raise ValueError('num_classes of DualModalHead must be a dict '
+                             'like dict(video=7, image=7), but got '
+                             f'{num_classes!r}.')
+        super().__init__(
+            num_classes=dict(num_classes),
+            in_channels=in_channels,
+            loss_cls=loss_cls,
+            label_smooth_eps=label_smooth_eps,
+            average_clips=average_clips,
+            init_cfg=init_cfg)
+        self.init_std = init_std
+        self.fc_norm = nn.LayerNorm(
+            in_channels, eps=1e-6) if with_norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout_ratio)
+        self.classifiers = nn.ModuleDict({
+            name: nn.Linear(in_channels, count)
+            for name, count in self.num_classes.items()
+        })
+
+    def init_weights(self) -> None:
+        """Initialise the classifiers, then by ``init_cfg`` if given."""
+        for classifier in self.classifiers.values():
+            nn.init.trunc_normal_(classifier.weight, std=self.init_std)
+            nn.init.zeros_(classifier.bias)
+        super().init_weights()
+
+    def features(self, x: Union[Tensor, Tuple[Tensor]]) -> Tensor:
+        """Pooled and normalised features.
+
+        Args:
+            x (Tensor | tuple[Tensor]): Tokens (B, N, C), a feature map
+                (B, C, [T, ]H, W), or pooled features (B, C); of a tuple the
+                last.
+
+        Returns:
+            Tensor: (B, C).
+
+        Raises:
+            ValueError: If the channels are not ``in_channels``.
+        """
+        if isinstance(x, (tuple, list)):
+            x = x[-1]
+        if x.ndim == 3:
+            x = x.mean(dim=1)
+        elif x.ndim > 3:
+            x = x.flatten(2).mean(dim=2)
+        if x.shape[-1] != self.in_channels:
+            raise ValueError(f'DualModalHead has in_channels='
+                             f'{self.in_channels}, but the features have '
+                             f'{x.shape[-1]} channels.')
+        return self.fc_norm(x)
+
+    def forward(self,
+                x: Union[Tensor, Tuple[Tensor]],
+                input_types: Union[str, Sequence[str], None] = None,
+                **kwargs) -> Union[Tensor, Dict[str, Tensor]]:
+        """Class scores.
+
+        Args:
+            x (Tensor | tuple[Tensor]): See :meth:`features`.
+            input_types (str | Sequence[str], optional): Modality of all
+                samples. Defaults to None, which means scores of every
+                classifier.
+            **kwargs: What mmaction2 hands from backbone to head; not needed.
+
+        Returns:
+            Tensor | dict[str, Tensor]: Scores (B, classes), or a dict of
+            those, per modality.
+        """
+        x = self.dropout(self.features(x))
+        if input_types is None:
+            return {name: fc(x) for name, fc in self.classifiers.items()}
+        return self._classifier(input_types)(x)
+
+    def loss(self, feats: Union[Tensor, Tuple[Tensor]],
+             data_samples: SampleList, **kwargs) -> Dict[str, Tensor]:
+        """Classification loss.
+
+        Args:
+            feats (Tensor | tuple[Tensor]): See :meth:`features`.
+            data_samples (list[ActionDataSample]): With ``gt_label``, an id
+                (1, ) or a soft label (classes, ).
+            **kwargs: What mmaction2 hands from backbone to head; not needed.
+
+        Returns:
+            dict[str, Tensor]: ``loss_cls``, and ``{modality}_top1_acc`` of
+            the modalities in the batch.
+        """
+        x = self.dropout(self.features(feats))  # B*V C
+        losses, total = dict(), 0.
+        for name, rows in self._rows(data_samples, len(x)).items():
+            scores = self.classifiers[name](x[rows])
+            labels = self._soft_labels(name, data_samples, rows,
+                                       len(x) // len(data_samples), scores)
+            # not an average over modalities, but over samples
+            share = len(rows) / len(x)
+            total = total + share * self.loss_cls(scores, labels)
+            hits = scores.detach().argmax(1) == labels.argmax(1)
+            losses[f'{name}_top1_acc'] = hits.float().mean()
+        # classifiers without a sample take part with weight 0, so that
+        # distributed training finds a gradient for every parameter
+        for name, fc in self.classifiers.items():
+            if f'{name}_top1_acc' not in losses:
+                total = total + 0. * (fc.weight.sum() + fc.bias.sum())
+        losses['loss_cls'] = total
+        return losses
+
+    def predict(self, feats: Union[Tensor, Tuple[Tensor]],
+                data_samples: SampleList, **kwargs) -> SampleList:
+        """Predictions, averaged over the views of a sample.
+
+        Args:
+            feats (Tensor | tuple[Tensor]): See :meth:`features`, with the V
+                views of a sample one after the other.
+            data_samples (list[ActionDataSample]): Get ``pred_score`` and
+                ``pred_label``.
+            **kwargs: What mmaction2 hands from backbone to head; not needed.
+
+        Returns:
+            list[ActionDataSample]: The data samples.
+        """
+        x = self.dropout(self.features(feats))
+        views = len(x) // len(data_samples)
+        for name, rows in self._rows(data_samples, len(x)).items():
+            scores = self.classifiers[name](x[rows])
+            self.predict_by_feat(
+                scores, [data_samples[r // views] for r in rows[::views]])
+        return data_samples
+
+    def _classifier(self, name: str) -> nn.Linear:
+        if name not in self.classifiers:
+            raise ValueError(
+                f'DualModalHead got a sample of modality {name!r}, but '
+                f'num_classes is {self.num_classes}. Add it there.')
+        return self.classifiers[name]
+
+    def _rows(self, data_samples: SampleList, total: int) -> Dict[str, list]:
+        """Rows of the features that belong to each modality."""
+        views = total // len(data_samples)
+        rows = dict()
+        for i, sample in enumerate(data_samples):
+            name = sample.metainfo.get('input_type')
+            if name is None:
+                raise ValueError(
+                    'DualModalHead needs `input_type` (video or image) in the '
+                    'data samples: use DualModalDataPreprocessor, or put it '
+                    'into meta_keys of PackActionInputs.')
+            self._classifier(name)
+            rows.setdefault(name, []).extend(range(i * views, (i + 1) * views))
+        return rows
+
+    def _soft_labels(self, name: str, data_samples: SampleList, rows: list,
+                     views: int, scores: Tensor) -> Tensor:
+        """Smoothed soft labels (len(rows), classes)."""
+        labels = torch.stack(
+            [data_samples[r // views].gt_label for r in rows])
+        count = self.num_classes[name]
+        if labels.shape[1] == 1:
+            labels = F.one_hot(labels.squeeze(1), count)
+        if labels.shape[1] != count:
+            raise ValueError(
+                f'Soft labels of the {name} samples have {labels.shape[1]} '
+                f'classes, but DualModalHead has num_classes[{name!r}]='
+                f'{count}. Make num_classes of the blending agree.')
+        labels = labels.to(scores.device, torch.float32)
+        eps = self.label_smooth_eps
+        return labels * (1 - eps) + eps / count

@@ -1,0 +1,104 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Pre-training head: the pixel target and its loss.
+
+Letters: B clips, T frames, t tubelets in time, (h, w) the grid, N = t*h*w
+tokens, P = tubelet_size * patch_size**2 * 3 values of a token.
+"""
+from typing import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from ..layers import (normalize_per_channel, tubelets_to_video,
+                      video_to_tubelets)
+
+
+@MODELS.register_module()
+class S4DMAEHead(BaseModule):
+    """Mean squared error on the masked tokens, against pixels that are
+    normalised per token and channel (S4D, arXiv 2409.06154; VideoMAE).
+
+    Args:
+        mean (Sequence[float]): Mean that the data preprocessor subtracted,
+            0..255. Defaults to ImageNet's.
+        std (Sequence[float]): Standard deviation that it divided by, 0..255.
+            Defaults to ImageNet's.
+        tubelet_size (int): Frames in a tubelet. Defaults to 2.
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float] = (123.675, 116.28, 103.53),
+                 std: Sequence[float] = (58.395, 57.12, 57.375),
+                 tubelet_size: int = 2,
+                 patch_size: int = 16) -> None:
+        super().__init__()
+        self.tubelet_size = tubelet_size
+        self.patch_size = patch_size
+        for name, value in (('mean', mean), ('std', std)):
+            value = torch.tensor(value, dtype=torch.float32) / 255
+            self.register_buffer(
+                name, value.view(1, -1, 1, 1, 1), persistent=False)
+
+    def tubelets(self, inputs: Tensor) -> Tensor:
+        """Pixels in 0..1 of each token.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W), which are
+                repeated to one tubelet, or videos (B, 3, T, H, W).
+
+        Returns:
+            Tensor: (B, N, P), ordered (time, row, column, channel) inside a
+            token.
+        """
+        if inputs.ndim == 4:
+            inputs = inputs[:, :, None]
+        if inputs.shape[2] == 1:
+            inputs = inputs.expand(-1, -1, self.tubelet_size, -1, -1)
+        pixels = inputs.float() * self.std + self.mean
+        return video_to_tubelets(pixels, self.tubelet_size, self.patch_size)
+
+    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Reconstruction loss.
+
+        Args:
+            pred (Tensor): Prediction for all tokens (B, N, P).
+            target (Tensor): The model's normalised input.
+            mask (Tensor): (B, N), 1 where masked.
+
+        Returns:
+            Tensor: Scalar, averaged over P, then over the masked tokens.
+        """
+        with torch.no_grad():
+            target = normalize_per_channel(self.tubelets(target))[0]
+        loss = (pred.float() - target).square().mean(dim=-1)  # B N
+        return (loss * mask).sum() / mask.sum()
+
+    @torch.no_grad()
+    def reconstruct(self, pred: Tensor, inputs: Tensor,
+                    mask: Tensor) -> Tensor:
+        """Fill the masked tokens of the input with the prediction.
+
+        The prediction is of normalised pixels; each token's own mean and
+        deviation are put back, as MAE's published visualisations do.
+
+        Args:
+            pred (Tensor): Prediction for all tokens (B, N, P).
+            inputs (Tensor): Normalised images or videos.
+            mask (Tensor): (B, N), 1 where masked.
+
+        Returns:
+            Tensor: Videos (B, 3, T, H, W) in 0..1 (T = tubelet_size for an
+            image).
+        """
+        original = self.tubelets(inputs)
+        _, mean, scale = normalize_per_channel(original)
+        filled = pred.float().unflatten(-1, (-1, 3)) * scale + mean
+        pixels = torch.where(mask[..., None].bool(), filled.flatten(-2),
+                             original)
+        h, w = (s // self.patch_size for s in inputs.shape[-2:])
+        grid = (pixels.shape[1] // (h * w), h, w)
+        return tubelets_to_video(pixels, grid, self.tubelet_size,
+                                 self.patch_size).clamp(0, 1)

@@ -1,0 +1,198 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Neck step: the mixture of adapter experts (MoAE).
+
+Letters: S tokens of the whole batch, C channels, E experts, k experts per
+token, D hidden width of an expert, A = S*k assignments of a token to an
+expert.
+"""
+import math
+from typing import NamedTuple, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class NoisyTopKRouter(nn.Module):
+    """Noisy top-k gating (Shazeer et al. 2017, arXiv 1701.06538, eq. 3-5).
+
+    In training, ``N(0, 1) * softplus(W_n y + b_n)`` is added to the logits
+    ``W_r y + b_r``; in evaluation nothing is. Computed in float32, also under
+    autocast.
+
+    Args:
+        embed_dims (int): C.
+        num_experts (int): E.
+        top_k (int): k, 1..E.
+        noisy (bool): Whether to add noise in training. Defaults to True.
+    """
+
+    def __init__(self,
+                 embed_dims: int,
+                 num_experts: int,
+                 top_k: int,
+                 noisy: bool = True) -> None:
+        super().__init__()
+        if not 1 <= top_k <= num_experts:
+            raise ValueError(f'top_k must be in 1..num_experts={num_experts}, '
+                             f'but got {top_k}.')
+        self.top_k = top_k
+        self.gate = nn.Linear(embed_dims, num_experts)
+        self.noise = nn.Linear(embed_dims, num_experts) if noisy else None
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Choose the experts of each token.
+
+        Args:
+            x (Tensor): (S, C).
+
+        Returns:
+            tuple[Tensor]: Gates (S, k), which sum to 1; expert ids (S, k);
+            probabilities (S, E) of the softmax over all logits.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            logits = F.linear(x, self.gate.weight.float(),
+                              self.gate.bias.float())
+            if self.training and self.noise is not None:
+                std = F.softplus(
+                    F.linear(x, self.noise.weight.float(),
+                             self.noise.bias.float()))
+                logits = logits + torch.randn_like(logits) * std
+            kept, experts = logits.topk(self.top_k, dim=-1)
+            return kept.softmax(dim=-1), experts, logits.softmax(dim=-1)
+
+
+def load_balance_loss(probs: Tensor, counts: Tensor) -> Tensor:
+    """Load-balance loss of the Switch Transformer (Fedus et al. 2021, arXiv
+    2101.03961, eq. 4): ``E * sum_e f_e * P_e``.
+
+    Args:
+        probs (Tensor): (S, E), router probabilities; P_e is their mean.
+        counts (Tensor): (E, ), number of assignments of each expert; f_e is
+            its share of all assignments.
+
+    Returns:
+        Tensor: Scalar, 1 when the load is even, E when one expert has all.
+    """
+    share = counts.to(probs.dtype) / counts.sum().clamp(min=1)
+    return len(counts) * (share * probs.mean(dim=0)).sum()
+
+
+class MoAE(nn.Module):
+    r"""Mixture of adapter experts.
+
+    ``MoAE(y) = sum over the top-k experts e of
+    g_e * (W2_e GELU(W1_e y + b1_e) + b2_e)``.
+
+    All experts are stacked parameters. Assignments are sorted by expert into
+    blocks of equal size that belong to one expert each, so that two batched
+    matrix products serve all experts. All shapes depend on the input's shape
+    alone: there is no loop over experts and the host never waits for the
+    device. Every parameter takes part in every step.
+
+    Args:
+        embed_dims (int): C.
+        num_experts (int): E. Defaults to 8.
+        top_k (int): k. Defaults to 2.
+        expert_ratio (float): D over C. Defaults to 0.25.
+        noisy (bool): Router noise in training. Defaults to True.
+        capacity_factor (float, optional): If given, in training an expert
+            takes at most ``ceil(capacity_factor * A / E)`` assignments; later
+            ones are dropped, in batch order. Nothing is ever dropped in
+            evaluation. Defaults to None, which drops nothing.
+    """
+
+    def __init__(self,
+                 embed_dims: int,
+                 num_experts: int = 8,
+                 top_k: int = 2,
+                 expert_ratio: float = 0.25,
+                 noisy: bool = True,
+                 capacity_factor: Optional[float] = None) -> None:
+        super().__init__()
+        if capacity_factor is not None and capacity_factor <= 0:
+            raise ValueError('capacity_factor must be positive or None, but '
+                             f'got {capacity_factor}.')
+        self.num_experts = num_experts
+        self.capacity_factor = capacity_factor
+        hidden = int(embed_dims * expert_ratio)
+        if hidden < 1:
+            raise ValueError(
+                f'expert_ratio={expert_ratio} leaves no hidden channel of '
+                f'embed_dims={embed_dims}.')
+        self.router = NoisyTopKRouter(embed_dims, num_experts, top_k, noisy)
+        self.fc1_weight = nn.Parameter(
+            torch.empty(num_experts, embed_dims, hidden))
+        self.fc1_bias = nn.Parameter(torch.zeros(num_experts, hidden))
+        self.fc2_weight = nn.Parameter(
+            torch.empty(num_experts, hidden, embed_dims))
+        self.fc2_bias = nn.Parameter(torch.zeros(num_experts, embed_dims))
+        for weight in (self.fc1_weight, self.fc2_weight):
+            nn.init.trunc_normal_(weight, std=.02)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+        """(..., C) -> (..., C) and the load-balance loss, a scalar."""
+        tokens = x.reshape(-1, x.shape[-1])  # S C
+        gates, experts, probs = self.router(tokens)
+        plan = plan_blocks(experts.flatten(), self.num_experts)
+        if self.training and self.capacity_factor is not None:
+            capacity = math.ceil(self.capacity_factor * experts.numel() /
+                                 self.num_experts)
+            gates = gates * (plan.rank < capacity).view_as(gates)
+
+        # S C -> a row per assignment, in blocks of one expert each
+        rows = tokens.new_zeros(plan.num_rows, tokens.shape[-1]).index_copy(
+            0, plan.row, tokens.repeat_interleave(experts.shape[1], dim=0))
+        rows = rows.view(len(plan.block_expert), -1, tokens.shape[-1])
+        e = plan.block_expert
+        hidden = rows @ self.fc1_weight[e] + self.fc1_bias[e][:, None]
+        out = F.gelu(hidden) @ self.fc2_weight[e] + self.fc2_bias[e][:, None]
+        out = out.flatten(0, 1)[plan.row].view(*gates.shape, -1)  # S k C
+        out = (out * gates.to(out.dtype)[..., None]).sum(dim=1)
+        return out.view_as(x), load_balance_loss(probs, plan.counts)
+
+
+class BlockPlan(NamedTuple):
+    """Where each assignment goes (see :func:`plan_blocks`)."""
+    row: Tensor  # (A, ) row of each assignment in the blocks
+    rank: Tensor  # (A, ) how many earlier assignments its expert has
+    counts: Tensor  # (E, ) assignments of each expert
+    block_expert: Tensor  # (number of blocks, ) the expert of each block
+    num_rows: int  # number of blocks * rows in a block
+
+
+def plan_blocks(experts: Tensor, num_experts: int) -> BlockPlan:
+    """Sort assignments by expert into blocks that hold one expert each.
+
+    An expert's last block is filled up with empty rows. The number of blocks
+    is the largest that can be needed, so it depends on the number of
+    assignments alone.
+
+    Args:
+        experts (Tensor): (A, ), the expert of each assignment.
+        num_experts (int): E.
+
+    Returns:
+        BlockPlan: All tensors on the device of ``experts``.
+    """
+    total = experts.numel()
+    # a quarter of an expert's mean load, as a power of two: blocks that are
+    # full enough, and few enough copies of an expert's weights
+    mean_load = max(total // num_experts, 1)
+    size = 2**min(max(math.ceil(math.log2(mean_load / 4 + 1)), 3), 7)
+    num_blocks = total // size + num_experts
+
+    chosen = experts[:, None] == torch.arange(
+        num_experts, device=experts.device)  # A E
+    # how many assignments of the same expert come up to each one
+    rank = chosen.cumsum(dim=0).gather(1, experts[:, None]).squeeze(1) - 1
+    counts = chosen.sum(dim=0)
+    blocks_of = torch.div(counts + size - 1, size, rounding_mode='floor')
+    last_block = blocks_of.cumsum(dim=0)
+    row = (last_block - blocks_of)[experts] * size + rank
+    block_expert = torch.searchsorted(
+        last_block,
+        torch.arange(num_blocks, device=experts.device),
+        right=True).clamp(max=num_experts - 1)
+    return BlockPlan(row, rank, counts, block_expert, num_blocks * size)

@@ -1,0 +1,135 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Fine-tuning neck: the last blocks of the encoder, with MoAE.
+
+Letters: B clips, N tokens, C channels.
+"""
+from typing import Dict, Optional, Tuple, Union
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
+from ..layers import MoAEBlock
+from ..layers.transformer import LN_EPS
+from ..utils.layer_handover import hand_over_blocks
+
+
+@MODELS.register_module()
+class MoAENeck(BaseModule):
+    """Transformer blocks with a Mixture of Adapter Experts (S4D, arXiv
+    2409.06154).
+
+    ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model
+    of S4D. Follows the neck contract of mmaction2: returns the features and a
+    dict of auxiliary losses. When a checkpoint that has all blocks in its
+    backbone is loaded into a model with this neck (by ``load_from`` or
+    ``init_cfg``), the blocks that the backbone does not have find their place
+    here.
+
+    Args:
+        arch (str | dict): Architecture of the encoder whose last blocks these
+            are, as in :class:`S4DViT`. Defaults to 'base'.
+        num_layers (int): Number of blocks. Defaults to 6.
+        num_experts (int): Experts in a block. Defaults to 8.
+        top_k (int): Experts that a token uses. Defaults to 2.
+        expert_ratio (float): Hidden width of an expert over C. Defaults to
+            0.25.
+        noisy (bool): Add learned noise to the router's logits in training.
+            Defaults to True.
+        capacity_factor (float, optional): If given, an expert takes at most
+            ``ceil(capacity_factor * mean load)`` tokens in training. Defaults
+            to None, which drops nothing. Nothing is dropped in evaluation.
+        loss_weight (float): Weight of the load-balance loss, summed over the
+            blocks. Defaults to 1e-3.
+        drop_path_rate (float): Stochastic depth rate of the last block, as in
+            :class:`S4DViT`. Defaults to 0.
+        final_norm (bool): LayerNorm after the last block. Defaults to False.
+        with_cp (bool): Recompute blocks in the backward pass. Defaults to
+            False.
+        init_cfg (dict, optional): mmengine initialisation config. Defaults to
+            None.
+    """
+
+    def __init__(self,
+                 arch: Union[str, dict] = 'base',
+                 num_layers: int = 6,
+                 num_experts: int = 8,
+                 top_k: int = 2,
+                 expert_ratio: float = 0.25,
+                 noisy: bool = True,
+                 capacity_factor: Optional[float] = None,
+                 loss_weight: float = 1e-3,
+                 drop_path_rate: float = 0.,
+                 final_norm: bool = False,
+                 with_cp: bool = False,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = get_arch(arch)
+        total = self.arch['num_layers']
+        if not 1 <= num_layers <= total:
+            raise ValueError(f'num_layers must be in 1..{total} for arch='
+                             f'{arch!r}, but got {num_layers}.')
+        self.loss_weight = loss_weight
+        self.with_cp = with_cp
+        dims = self.arch['embed_dims']
+        rates = torch.linspace(0, drop_path_rate, total).tolist()
+        moae = dict(
+            num_experts=num_experts,
+            top_k=top_k,
+            expert_ratio=expert_ratio,
+            noisy=noisy,
+            capacity_factor=capacity_factor)
+        self.blocks = nn.ModuleList(
+            MoAEBlock(dims, self.arch['num_heads'], self.arch['mlp_ratio'],
+                      rate, moae) for rate in rates[total - num_layers:])
+        self.norm = nn.LayerNorm(
+            dims, eps=LN_EPS) if final_norm else nn.Identity()
+        self.register_load_state_dict_pre_hook(check_shapes)
+
+    def init_weights(self) -> None:
+        """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
+        init_transformer(self.blocks)
+        super().init_weights()
+
+    def forward(self,
+                x: Tensor,
+                data_samples: Optional[list] = None
+                ) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """Run the blocks.
+
+        Args:
+            x (Tensor): Tokens (B, N, C).
+            data_samples (list, optional): Not needed; part of mmaction2's
+                contract. Defaults to None.
+
+        Returns:
+            tuple: Tokens (B, N, C), and in training a dict with
+            ``loss_balance``, else an empty dict.
+
+        Raises:
+            ValueError: If ``x`` is not a batch of tokens of width C.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.arch['embed_dims']:
+            raise ValueError(
+                f'MoAENeck expects tokens (B, N, {self.arch["embed_dims"]}), '
+                f'but got shape {tuple(x.shape)}. Use the same `arch` in '
+                "backbone and neck, and out_type='tokens' in the backbone.")
+        balance = 0.
+        for block in self.blocks:
+            if self.with_cp and x.requires_grad:
+                x, loss = checkpoint(block, x, use_reentrant=False)
+            else:
+                x, loss = block(x)
+            balance = balance + loss
+        x = self.norm(x)
+        if not self.training:
+            return x, dict()
+        return x, dict(loss_balance=self.loss_weight * balance)
+
+
+nn.modules.module.register_module_module_registration_hook(
+    lambda model, name, module: hand_over_blocks(model, name)
+    if isinstance(module, MoAENeck) else None)

@@ -1,0 +1,45 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Loading step: gives a neck the blocks that its backbone leaves to it.
+
+A pre-training checkpoint has all blocks in its backbone; a fine-tuning model
+runs the first ones in its backbone and the rest in a neck. Only their common
+parent sees both, so the parent gets a ``load_state_dict`` pre-hook when the
+neck is attached to it. That serves ``load_from``, ``init_cfg`` and
+``load_checkpoint`` alike.
+"""
+import re
+
+from torch import nn
+
+
+def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
+    """Let ``model`` move ``backbone.blocks.{i}`` of a checkpoint to
+    ``{neck_name}.blocks.{i - first}`` where its backbone has only ``first``
+    blocks.
+
+    Does nothing for a checkpoint that has no blocks beyond the backbone's
+    (one of the model itself, or of another kind of backbone).
+
+    Args:
+        model (nn.Module): Model with a ``backbone`` and a neck that both keep
+            their blocks in ``blocks``.
+        neck_name (str): Name of the neck in the model.
+    """
+
+    def hook(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+        backbone = getattr(module, 'backbone', None)
+        first = len(getattr(backbone, 'blocks', ()))
+        if not first or getattr(module, neck_name, None) is None:
+            return
+        pattern = re.compile(
+            rf'{re.escape(prefix)}backbone\.blocks\.(\d+)\.(.+)')
+        for key in list(state_dict):
+            match = pattern.fullmatch(key)
+            if match and int(match[1]) >= first:
+                place = int(match[1]) - first
+                state_dict[f'{prefix}{neck_name}.blocks.{place}.'
+                           f'{match[2]}'] = state_dict.pop(key)
+
+    if not getattr(model, '_hands_over_blocks', False):
+        model._hands_over_blocks = True
+        model.register_load_state_dict_pre_hook(hook)

@@ -1,0 +1,188 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Conversion step: the authors' parameter names and ours, in one table that
+serves both directions.
+
+Authors' code: https://github.com/MSA-LMC/S4D.
+"""
+import re
+from typing import Dict, List, Tuple
+
+import torch
+from torch import Tensor
+
+STAGES = ('pretrain', 'finetune')
+
+# (authors' prefix, our prefix); the first that matches is taken
+PREFIXES = {
+    'pretrain': (
+        ('encoder.patch_embed.', 'backbone.patch_embed.'),
+        ('encoder.blocks.', 'backbone.blocks.'),
+        ('encoder.norm.', 'backbone.norm.'),
+        ('encoder_to_decoder.', 'neck.decoder_embed.'),
+        ('mask_token', 'neck.mask_token'),
+        ('decoder.blocks.', 'neck.decoder_blocks.'),
+        ('decoder.norm.', 'neck.decoder_norm.'),
+        ('decoder.head.', 'neck.decoder_pred.'),
+    ),
+    'finetune': (
+        ('patch_embed.', 'backbone.patch_embed.'),
+        ('blocks.', 'backbone.blocks.'),
+        ('fc_norm.', 'cls_head.fc_norm.'),
+        ('head.image.', 'cls_head.classifiers.image.'),
+        ('head.video.', 'cls_head.classifiers.video.'),
+    ),
+}
+# inside a block; the experts are stacked on top of this
+ROUTER = (
+    ('moe_layer.router.topkroute_linear.', 'moae.router.gate.'),
+    ('moe_layer.router.noise_linear.', 'moae.router.noise.'),
+)
+EXPERT = re.compile(r'(.+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)')
+STACKED = re.compile(r'(.+)\.moae\.(fc[12])_(weight|bias)')
+# what tells a stage's file: keys that only it has
+SIGNATURE = {
+    ('authors', 'pretrain'): ('encoder.patch_embed.proj.weight',
+                              'encoder_to_decoder.weight'),
+    ('authors', 'finetune'): ('patch_embed.proj.weight', 'fc_norm.weight'),
+    ('s4d_mm', 'pretrain'): ('backbone.patch_embed.proj.weight',
+                             'neck.decoder_embed.weight'),
+    ('s4d_mm', 'finetune'): ('backbone.patch_embed.proj.weight',
+                             'cls_head.fc_norm.weight'),
+}
+StateDict = Dict[str, Tensor]
+
+
+def _replace(key: str, table: tuple) -> str:
+    """Replace the first prefix that matches; '' if none does."""
+    for old, new in table:
+        if key.startswith(old):
+            return new + key[len(old):]
+    return ''
+
+
+def _substitute(key: str, table: tuple) -> str:
+    for old, new in table:
+        key = key.replace(old, new)
+    return key
+
+
+def _swap(table: tuple) -> tuple:
+    return tuple((new, old) for old, new in table)
+
+
+def check_stage(state_dict: StateDict, source: str, stage: str) -> None:
+    """Refuse a state dict that is not of this source and stage.
+
+    Args:
+        state_dict (dict): The weights.
+        source (str): 'authors' or 's4d_mm'.
+        stage (str): 'pretrain' or 'finetune'.
+
+    Raises:
+        ValueError: Saying what the file lacks and what it looks like.
+    """
+    missing = [k for k in SIGNATURE[source, stage] if k not in state_dict]
+    if not missing:
+        return
+    fits = [
+        f'{s} {t}' for (s, t), keys in SIGNATURE.items()
+        if all(k in state_dict for k in keys)
+    ]
+    guess = (f'It looks like a checkpoint of: {fits[0]}.'
+             if fits else f'It has, for example, {list(state_dict)[:3]}.')
+    raise ValueError(f'This is not a {stage} checkpoint of {source}: it lacks '
+                     f'{missing}. {guess}')
+
+
+def from_authors(state_dict: StateDict,
+                 stage: str) -> Tuple[StateDict, List[str]]:
+    """Turn the authors' weights into ours.
+
+    Args:
+        state_dict (dict): The authors' weights.
+        stage (str): 'pretrain' or 'finetune'.
+
+    Returns:
+        tuple: Our weights, and the keys that found no place.
+
+    Raises:
+        ValueError: If the weights are not the authors' of that stage, or
+            their MoAE blocks are not the last ones.
+    """
+    check_stage(state_dict, 'authors', stage)
+    out, unplaced, experts = {}, [], {}
+    for key, value in state_dict.items():
+        new = _substitute(_replace(key, PREFIXES[stage]), ROUTER)
+        match = EXPERT.fullmatch(new)
+        if match:
+            block, e, layer, kind = match.groups()
+            stack = experts.setdefault(f'{block}.moae.{layer}_{kind}', {})
+            # our experts multiply from the right
+            stack[int(e)] = value.t() if kind == 'weight' else value
+        elif new:
+            out[new] = value
+        else:
+            unplaced.append(key)
+    for key, stack in experts.items():
+        out[key] = torch.stack([stack[e] for e in range(len(stack))])
+    if stage == 'finetune':
+        out = _split_blocks(out)
+    return out, unplaced
+
+
+def to_authors(state_dict: StateDict,
+               stage: str) -> Tuple[StateDict, List[str]]:
+    """Turn our weights into the authors'. The reverse of
+    :func:`from_authors`.
+
+    Args:
+        state_dict (dict): Our weights.
+        stage (str): 'pretrain' or 'finetune'.
+
+    Returns:
+        tuple: The authors' weights, and the keys that found no place.
+
+    Raises:
+        ValueError: If the weights are not ours of that stage.
+    """
+    check_stage(state_dict, 's4d_mm', stage)
+    first = 1 + max(
+        int(k.split('.')[2]) for k in state_dict
+        if k.startswith('backbone.blocks.'))
+    out, unplaced = {}, []
+    for key, value in state_dict.items():
+        if stage == 'finetune' and key.startswith('neck.blocks.'):
+            _, _, i, rest = key.split('.', 3)
+            key = f'backbone.blocks.{int(i) + first}.{rest}'
+        new = _substitute(
+            _replace(key, _swap(PREFIXES[stage])), _swap(ROUTER))
+        match = STACKED.fullmatch(new)
+        if match:
+            block, layer, kind = match.groups()
+            for e, part in enumerate(value):
+                out[f'{block}.moe_layer.experts.{e}.{layer}.{kind}'] = (
+                    part.t() if kind == 'weight' else part).contiguous()
+        elif new:
+            out[new] = value
+        else:
+            unplaced.append(key)
+    return out, unplaced
+
+
+def _split_blocks(state_dict: StateDict) -> StateDict:
+    """Move the MoAE blocks, the last ones, from the backbone to the neck."""
+    block = re.compile(r'backbone\.blocks\.(\d+)\.(.+)')
+    found = [m for m in map(block.fullmatch, state_dict) if m]
+    depth = 1 + max(int(m[1]) for m in found)
+    moae = sorted({int(m[1]) for m in found if m[2].startswith('moae.')})
+    first = depth - len(moae)
+    if moae != list(range(first, depth)):
+        raise ValueError(f'Only the last blocks may have MoAE, but of {depth} '
+                         f'blocks those numbered {moae} have it.')
+    out = {}
+    for key, value in state_dict.items():
+        match = block.fullmatch(key)
+        if match and int(match[1]) >= first:
+            key = f'neck.blocks.{int(match[1]) - first}.{match[2]}'
+        out[key] = value
+    return out

@@ -1,0 +1,151 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Test media: small real video files, image files and folders of frames.
+
+Every frame says which one it is: :func:`frame_number` reads the number back,
+also after lossy compression and resizing. The right half is red, so that a
+flipped frame and swapped colour channels show too.
+"""
+import os
+import os.path as osp
+
+import av
+import cv2
+import numpy as np
+
+RED = (220, 30, 40)
+
+
+def make_frame(number: int = 0, height: int = 48, width: int = 64):
+    """A frame that carries its number (0..255) in its left half.
+
+    Returns:
+        np.ndarray: RGB, uint8, (height, width, 3).
+    """
+    frame = np.empty((height, width, 3), dtype=np.uint8)
+    frame[:, width // 2:] = RED
+    frame[:height // 2, :width // 2] = number % 16 * 16 + 8
+    frame[height // 2:, :width // 2] = number // 16 * 16 + 8
+    return frame
+
+
+def frame_number(frame: np.ndarray) -> int:
+    """The number that :func:`make_frame` was given; -1 if the frame is
+    flipped from left to right."""
+    h, w = frame.shape[:2]
+    if is_red(frame[h // 3:-h // 3, :w // 3]):
+        return -1
+    low = frame[h // 8:h * 3 // 8, w // 8:w * 3 // 8].mean()
+    high = frame[h * 5 // 8:h * 7 // 8, w // 8:w * 3 // 8].mean()
+    return int(low // 16) + 16 * int(high // 16)
+
+
+def is_red(pixels: np.ndarray) -> bool:
+    """Whether RGB pixels have the colour of the right half."""
+    return bool(np.abs(pixels.reshape(-1, 3).mean(0) - RED).max() < 40)
+
+
+def write_video(path: str,
+                num_frames: int = 24,
+                height: int = 48,
+                width: int = 64,
+                fps: int = 25,
+                faststart: bool = False,
+                first: int = 0) -> str:
+    """Write an H.264 (libx264, yuv420p) mp4 of :func:`make_frame` frames.
+
+    Args:
+        path (str): The file; missing folders are made.
+        num_frames (int): Number of frames. Defaults to 24.
+        height (int): Even. Defaults to 48.
+        width (int): Even. Defaults to 64.
+        fps (int): Frame rate. Defaults to 25.
+        faststart (bool): Put the index before the frames, so that a truncated
+            copy can still be opened. Defaults to False.
+        first (int): Number of the first frame. Defaults to 0.
+
+    Returns:
+        str: ``path``.
+    """
+    path = _make_folder_of(path)
+    options = dict(movflags='faststart') if faststart else {}
+    with av.open(path, 'w', options=options) as container:
+        stream = container.add_stream('libx264', rate=fps)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = 'yuv420p'
+        stream.options = dict(crf='12', preset='ultrafast', threads='1')
+        for i in range(num_frames):
+            image = make_frame(first + i, height, width)
+            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_image(path: str,
+                height: int = 48,
+                width: int = 64,
+                number: int = 0) -> str:
+    """Write one :func:`make_frame` picture; the suffix (.jpg, .png, .bmp)
+    says how.
+
+    Returns:
+        str: ``path``.
+    """
+    path = _make_folder_of(path)
+    image = make_frame(number, height, width)
+    if not cv2.imwrite(path, image[..., ::-1]):
+        raise OSError(f'cannot write {path}')
+    return path
+
+
+def write_frames(folder: str,
+                 num_frames: int = 24,
+                 height: int = 48,
+                 width: int = 64,
+                 pattern: str = '{:05d}.jpg') -> str:
+    """Write a folder of frames.
+
+    Args:
+        folder (str): The folder.
+        num_frames (int): Number of frames. Defaults to 24.
+        height (int): Defaults to 48.
+        width (int): Defaults to 64.
+        pattern (str): File name of frame ``i``. Defaults to
+            ``'{:05d}.jpg'``; ``'{}.png'`` needs natural sorting.
+
+    Returns:
+        str: ``folder``.
+    """
+    for i in range(num_frames):
+        write_image(
+            osp.join(folder, pattern.format(i)), height, width, number=i)
+    return str(folder)
+
+
+def write_text(path: str, *lines: str) -> str:
+    """Write lines of text, for example an annotation file.
+
+    Returns:
+        str: ``path``.
+    """
+    path = _make_folder_of(path)
+    with open(path, 'w', encoding='utf-8') as f:
+        f.writelines(f'{line}\n' for line in lines)
+    return path
+
+
+def truncate(path: str, keep: float = 0.5) -> str:
+    """Cut the end off a file, as an interrupted download does.
+
+    Returns:
+        str: ``path``.
+    """
+    path = str(path)
+    os.truncate(path, int(osp.getsize(path) * keep))
+    return path
+
+
+def _make_folder_of(path: str) -> str:
+    path = str(path)
+    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    return path

@@ -1,0 +1,301 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, step 0 (quick start): write a small set of drawn expressions.
+
+    OUT/images/{train,test}/NNNNN.jpg     one face at (nearly) its apex
+    OUT/clips/NNNNN.mp4                   H.264, from neutral to the apex
+    OUT/annotations/affectnet_{train,test}.txt   `train/00001.jpg label`
+    OUT/annotations/dfew_{train,test}.csv        `video_name,label`
+
+The label ids are AffectNet's (7 classes) for images and DFEW's for clips.
+Nobody who is in a test split is in a training split, in either modality. The
+same settings give the same pictures and the same frames. A run that was
+interrupted goes on where it stopped; a set that is complete stays as it is.
+"""
+import argparse
+import json
+import os
+import os.path as osp
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import List, NamedTuple, Optional
+
+import av
+import cv2
+import numpy as np
+from drawn_faces import (EXPRESSIONS, Expression, Identity, Pose, Scene,
+                         draw_face)
+
+AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
+             'anger')
+DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
+        'fear')
+MARKER = 'quickstart.json'  # holds the settings of the set in this folder
+DRAWING = 1  # raise when the drawing changes: old files are not mixed in
+TEST_SHARE = .2
+FPS = 25
+
+
+class Sample(NamedTuple):
+    """One file of the set."""
+    kind: str  # 'image' or 'video'
+    index: int
+    split: str
+    expression: str
+
+    @property
+    def path(self) -> str:
+        """Path inside the set."""
+        if self.kind == 'image':
+            return f'images/{self.split}/{self.index:05d}.jpg'
+        return f'clips/{self.index:05d}.mp4'
+
+
+def list_samples(kind: str, count: int) -> List[Sample]:
+    """The samples of one modality: each person shows the 7 expressions in
+    turn, and the last fifth of the persons is for testing."""
+    classes = AFFECTNET if kind == 'image' else DFEW
+    persons = -(-count // len(classes))
+    first_test = persons - max(1, round(persons * TEST_SHARE))
+    return [
+        Sample(kind, i,
+               'train' if i // len(classes) < first_test else 'test',
+               classes[i % len(classes)]) for i in range(count)
+    ]
+
+
+def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
+    """Draw the RGB picture of an image sample."""
+    rng = _rng(seed, sample)
+    who = _identity(seed, sample)
+    pose, scene = Pose.draw(rng), Scene(rng, size)
+    return draw_face(who, Expression(*_apex(sample, rng)), pose, scene)
+
+
+def draw_clip(sample: Sample, seed: int, size: int) -> List[np.ndarray]:
+    """Draw the RGB frames of a clip: the expression grows from neutral to its
+    apex and stays, while the head sways and the eyes blink once."""
+    rng = _rng(seed, sample)
+    who = _identity(seed, sample)
+    pose, scene = Pose.draw(rng), Scene(rng, size)
+    apex, rest = _apex(sample, rng), rng.normal(0, .04, len(_FIELDS))
+    length = int(rng.integers(32, 49))
+    onset, rise = rng.uniform(.05, .3), rng.uniform(.2, .35)
+    blink = rng.uniform(.0, 1.)
+    phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(.5, 1.5, 4)
+    frames = []
+    for t in np.linspace(0, 1, length):
+        x = np.clip((t - onset) / rise, 0, 1)
+        face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
+        if abs(t - blink) < 2. / length:
+            face[_FIELDS.index('eye')] = -1
+        sway = np.sin(phase + 2 * np.pi * speed * t)
+        now = Pose(
+            x=pose.x + .012 * sway[0],
+            y=pose.y + .012 * sway[1],
+            angle=pose.angle + 2 * sway[2],
+            scale=pose.scale * (1 + .015 * sway[3]),
+            yaw=pose.yaw + .2 * sway[0],
+            gaze_x=pose.gaze_x,
+            gaze_y=pose.gaze_y)
+        frames.append(draw_face(who, Expression(*face), now, scene))
+    return frames
+
+
+_FIELDS = list(Expression.__dataclass_fields__)
+
+
+def _rng(seed: int, sample: Sample) -> np.random.Generator:
+    kind = ('image', 'video').index(sample.kind)
+    return np.random.default_rng([seed, kind, sample.index])
+
+
+def _identity(seed: int, sample: Sample) -> Identity:
+    """The person of a sample. Images and clips number their persons apart, so
+    that no one is in the training split of one and the test split of the
+    other."""
+    kind = ('image', 'video').index(sample.kind)
+    return Identity.draw(
+        np.random.default_rng([seed, 2 + kind,
+                               sample.index // len(EXPRESSIONS)]))
+
+
+def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
+    """The sample's expression at its strongest: each part of the face takes
+    part a little more or less than in the textbook."""
+    full = EXPRESSIONS[sample.expression].vector()
+    strength = rng.uniform(.8, 1.15) * rng.uniform(.85, 1.15, len(full))
+    return full * strength + rng.normal(0, .04, len(full))
+
+
+def write_jpg(path: str, picture: np.ndarray) -> None:
+    """Write an RGB picture."""
+    _, data = cv2.imencode('.jpg', picture[..., ::-1],
+                           [cv2.IMWRITE_JPEG_QUALITY, 92])
+    with open(path, 'wb') as f:
+        f.write(data.tobytes())
+
+
+def write_mp4(path: str, frames: List[np.ndarray]) -> None:
+    """Write RGB frames as H.264 (yuv420p); one thread, so that the same frames
+    give the same file."""
+    with av.open(path, 'w', format='mp4') as container:
+        stream = container.add_stream('libx264', rate=FPS)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        stream.options = dict(crf='18', preset='veryfast', threads='1')
+        for frame in frames:
+            packet = av.VideoFrame.from_ndarray(frame, format='rgb24')
+            container.mux(stream.encode(packet))
+        container.mux(stream.encode())
+
+
+def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
+    """Draw and write one sample; its file appears only when it is whole."""
+    cv2.setNumThreads(1)
+    path = osp.join(out, sample.path)
+    part = f'{path}.part'
+    if sample.kind == 'image':
+        write_jpg(part, draw_image(sample, seed, size))
+    else:
+        write_mp4(part, draw_clip(sample, seed, size))
+    os.replace(part, path)
+
+
+def annotations(samples: List[Sample]) -> dict:
+    """The annotation files: path inside the set -> text."""
+    texts = {}
+    for split in ('train', 'test'):
+        images = [
+            f'{split}/{osp.basename(s.path)} {AFFECTNET.index(s.expression)}'
+            for s in samples if s.kind == 'image' and s.split == split
+        ]
+        clips = [
+            f'{s.index:05d},{DFEW.index(s.expression)}' for s in samples
+            if s.kind == 'video' and s.split == split
+        ]
+        texts[f'annotations/affectnet_{split}.txt'] = images
+        texts[f'annotations/dfew_{split}.csv'] = ['video_name,label'] + clips
+    return {k: '\n'.join(v) + '\n' for k, v in texts.items()}
+
+
+def claim_folder(out: str, settings: dict) -> None:
+    """Make sure that `out` is ours to write to, and write the settings there.
+
+    Raises:
+        ValueError: If the folder holds files that this script did not make,
+            or a set with other settings.
+    """
+    marker = osp.join(out, MARKER)
+    if osp.isfile(marker):
+        try:
+            with open(marker, encoding='utf-8') as f:
+                found = json.load(f)
+        except ValueError as e:
+            raise ValueError(f'{marker} is not readable ({e}); delete the '
+                             'folder or choose another one') from e
+        if found != settings:
+            raise ValueError(
+                f'{out} holds a set made with {found}, not with the asked '
+                f'{settings}; delete the folder or choose another one')
+        return
+    if osp.exists(out) and not osp.isdir(out):
+        raise ValueError(f'{out} is a file; name a folder')
+    if osp.isdir(out) and os.listdir(out):
+        raise ValueError(
+            f'{out} is not empty and was not made by this script (it has no '
+            f'{MARKER}); choose a new or empty folder')
+    os.makedirs(out, exist_ok=True)
+    _write_text(marker, json.dumps(settings, indent=1) + '\n')
+
+
+def make_set(out: str,
+             images: int = 420,
+             clips: int = 420,
+             seed: int = 0,
+             size: int = 112,
+             workers: Optional[int] = None) -> int:
+    """Make the set, or what is missing of it.
+
+    Args:
+        out: Folder to write to.
+        images: Number of images. Defaults to 420.
+        clips: Number of clips. Defaults to 420.
+        seed: Seed of all randomness. Defaults to 0.
+        size: Side of images and frames in pixels. Defaults to 112.
+        workers: Number of processes. Defaults to the usable CPUs.
+
+    Returns:
+        int: How many files were drawn; 0 if the set was complete.
+
+    Raises:
+        ValueError: If a number is out of range or `out` is not ours.
+    """
+    least = 2 * len(EXPRESSIONS)  # one person to train on, one to test on
+    for name, value in (('images', images), ('clips', clips)):
+        if value < least:
+            raise ValueError(f'{name}={value}: at least {least} are needed, '
+                             'one person for each split')
+    if size < 32 or size % 2:
+        raise ValueError(f'size={size}: must be even (H.264) and at least 32')
+    if seed < 0:
+        raise ValueError(f'seed={seed}: must not be negative')
+    claim_folder(
+        out,
+        dict(
+            drawing=DRAWING, images=images, clips=clips, seed=seed, size=size))
+    samples = list_samples('image', images) + list_samples('video', clips)
+    for folder in ('images/train', 'images/test', 'clips', 'annotations'):
+        os.makedirs(osp.join(out, folder), exist_ok=True)
+    todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
+    work = partial(make_sample, out=out, seed=seed, size=size)
+    workers = workers or len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers) as pool:
+        for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
+            if done % 100 == 0 or done == len(todo):
+                print(f'  {done}/{len(todo)} files', flush=True)
+    for path, text in annotations(samples).items():
+        _write_text(osp.join(out, path), text)
+    return len(todo)
+
+
+def _write_text(path: str, text: str) -> None:
+    with open(f'{path}.part', 'w', encoding='utf-8') as f:
+        f.write(text)
+    os.replace(f'{path}.part', path)
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Make a small set of drawn facial expressions')
+    parser.add_argument('out', help='folder to write to')
+    parser.add_argument(
+        '--images', type=int, default=420, help='number of images')
+    parser.add_argument(
+        '--clips', type=int, default=420, help='number of clips')
+    parser.add_argument('--seed', type=int, default=0, help='random seed')
+    parser.add_argument(
+        '--size', type=int, default=112, help='side of images and frames')
+    parser.add_argument(
+        '--workers', type=int, help='processes (default: the usable CPUs)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    args = parse_args(argv)
+    start = time.time()
+    try:
+        made = make_set(**vars(args))
+    except ValueError as e:
+        print(f'make_quickstart: {e}', file=sys.stderr)
+        return 1
+    if made:
+        print(f'{args.out}: drew {made} files in {time.time() - start:.0f} s')
+    else:
+        print(f'{args.out}: already complete with these settings')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -221,10 +221,10 @@ def draw_face(who: Identity, expression: Expression, pose: Pose,
     head = _head(who, expression)
     _draw_body(pencil, who)
     pencil.fill(head, who.skin)
-    _draw_hair(pencil, who, head)
     # turning the head moves what is on its front sideways
     turn = np.array([.09 * pose.yaw, 0])
     _draw_creases(pencil, who, expression, turn)
+    _draw_hair(pencil, who, head)
     for side in (-1, 1):
         _draw_eye(pencil, who, expression, pose, turn, side)
         _draw_brow(pencil, who, expression, turn, side)
@@ -264,9 +264,9 @@ def _draw_hair(pencil: _Pencil, who: Identity, head: np.ndarray) -> None:
     top = top[np.argsort(top[:, 0])]  # left to right
     line = np.linspace(1, -1, 16)  # the hairline, back to the left
     if who.hair_style == 'fringe':
-        height = -.58 - .12 * line
+        height = -.66 - .1 * line
     else:
-        height = -.74 + .3 * line**4
+        height = -.76 + .3 * line**4
     hairline = np.stack([line * top[-1, 0], height], 1)
     pencil.fill(np.concatenate([top * 1.1, hairline]), who.hair)
 

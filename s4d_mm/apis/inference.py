@@ -1,0 +1,81 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""From a file to class probabilities, with a trained model."""
+import os.path as osp
+from typing import Dict, Optional, Union
+
+import mmengine
+import torch
+from mmaction.apis import inference_recognizer, init_recognizer
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+
+def init_model(config: Union[str, mmengine.Config],
+               checkpoint: Optional[str] = None,
+               device: Optional[str] = None) -> nn.Module:
+    """Build a recognizer and load its weights, as mmaction2's
+    ``init_recognizer``, and keep the class names of the checkpoint.
+
+    Args:
+        config (str | Config): Config file or object.
+        checkpoint (str, optional): Checkpoint to load. Defaults to None.
+        device (str, optional): Defaults to None, which means the first GPU
+            if there is one, else the CPU.
+
+    Returns:
+        nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta`` (None
+        without a checkpoint that has it).
+    """
+    if device is None:
+        device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    model = init_recognizer(config, device=device)
+    model.dataset_meta = None
+    if checkpoint is not None:
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+        model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
+    return model
+
+
+def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
+    """Probabilities of the expressions in a video, a folder of frames, or an
+    image.
+
+    Args:
+        model (nn.Module): From :func:`init_model`; its config has
+            ``test_pipeline`` (video) and, for images, ``image_test_pipeline``.
+        path (str): The file or folder.
+
+    Returns:
+        dict[str, float]: Probability of each class, in label order.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If the config has no pipeline for this kind of file.
+    """
+    if not osp.exists(path):
+        raise FileNotFoundError(f'There is no file or folder {path}.')
+    is_image = path.lower().endswith(IMAGE_EXTENSIONS)
+    input_type = 'image' if is_image else 'video'
+    name = 'image_test_pipeline' if is_image else 'test_pipeline'
+    if name not in model.cfg:
+        raise ValueError(f'{path} is of type {input_type}, but the config '
+                         f'{model.cfg.filename} has no `{name}`.')
+    init_default_scope(model.cfg.get('default_scope', 'mmaction'))
+    result = inference_recognizer(
+        model,
+        dict(
+            filename=path,
+            label=-1,
+            start_index=0,
+            modality='RGB',
+            input_type=input_type,
+            sample_id=path), Compose(model.cfg[name]))
+    scores = result.pred_score.tolist()
+    classes = (model.dataset_meta or {}).get('classes')
+    if isinstance(classes, dict):
+        classes = classes[input_type]
+    return dict(zip(classes or map(str, range(len(scores))), scores))

@@ -1,0 +1,5 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .class_check_hook import ClassCheckHook
+from .run_summary_hook import RunSummaryHook
+
+__all__ = ['ClassCheckHook', 'RunSummaryHook']

@@ -1,0 +1,455 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Pipeline steps, one by one and as the whole pipelines of the recipes."""
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import (frame_number, is_red, truncate, write_frames, write_image,
+                     write_text, write_video)
+from mmcv.transforms import Compose
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope
+
+import s4d_mm  # noqa: F401
+from s4d_mm.datasets import (ExpressionImageDataset, ExpressionVideoDataset,
+                             MediaReadError, VoxCeleb2)
+
+MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
+
+
+def rand_augment(num, level):
+    return dict(
+        type='RandAugment',
+        _scope_='mmpretrain',
+        policies='timm_increasing',
+        num_policies=num,
+        magnitude_level=level,
+        magnitude_std=0.5,
+        hparams=dict(pad_val=MEAN, interpolation='bicubic'))
+
+
+erasing = dict(
+    type='RandomErasing',
+    _scope_='mmpretrain',
+    erase_prob=0.25,
+    mode='rand',
+    min_area_ratio=0.02,
+    max_area_ratio=1 / 3,
+    fill_color=MEAN,
+    fill_std=STD)
+
+
+def every_frame(*transforms):
+    """The same augmentation for all frames of a clip."""
+    return dict(
+        type='TransformBroadcaster',
+        mapping=dict(img='imgs'),
+        auto_remap=True,
+        share_random_params=True,
+        transforms=list(transforms))
+
+
+sample = dict(
+    type='mmaction.SampleFrames',
+    clip_len=16,
+    frame_interval=4,
+    num_clips=1,
+    out_of_bound_opt='repeat_last')
+to_160 = dict(type='mmaction.Resize', scale=(160, 160), keep_ratio=False)
+pack = dict(
+    type='mmaction.PackActionInputs',
+    meta_keys=('input_type', 'sample_id', 'filename', 'img_shape'))
+
+VIDEO_TRAIN = [
+    dict(type='ClipInit'), sample,
+    dict(type='ClipDecode'), to_160,
+    every_frame(rand_augment(4, 7)),
+    dict(type='mmaction.RandomResizedCrop', area_range=(0.08, 1.0)), to_160,
+    dict(type='mmaction.Flip', flip_ratio=0.5),
+    every_frame(erasing),
+    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+]
+IMAGE_TRAIN = [
+    dict(type='ImageLoad'),
+    dict(type='mmaction.Resize', scale=(192, 192), keep_ratio=False),
+    dict(type='mmaction.RandomCrop', size=160),
+    dict(type='mmaction.Flip', flip_ratio=0.5),
+    every_frame(rand_augment(2, 9), erasing),
+    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+]
+VIDEO_PRETRAIN = [
+    dict(type='ClipInit'), sample,
+    dict(type='ClipDecode'),
+    dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
+    dict(type='mmaction.Resize', scale=(-1, 192)),
+    dict(
+        type='RepeatAugment',
+        times=4,
+        transforms=[
+            dict(type='mmaction.RandomResizedCrop', area_range=(0.5, 1.0)),
+            to_160
+        ]),
+    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+]
+IMAGE_PRETRAIN = [
+    dict(type='ImageLoad'),
+    dict(type='mmaction.RandomResizedCrop', area_range=(0.2, 1.0)),
+    dict(
+        type='mmaction.Resize',
+        scale=(160, 160),
+        keep_ratio=False,
+        interpolation='bicubic'),
+    dict(type='mmaction.Flip', flip_ratio=0.5),
+    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+]
+VIDEO_TEST = [
+    dict(type='ClipInit'),
+    dict(type='SampleClipViews', frame_interval=4),
+    dict(type='ClipDecode'), to_160,
+    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+]
+IMAGE_TEST = [
+    dict(type='ImageLoad'), to_160,
+    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    random.seed(0)
+    np.random.seed(0)
+    yield
+    DefaultScope._instance_dict.clear()
+
+
+def build(cfg):
+    return TRANSFORMS.build(cfg)
+
+
+def decode(path, inds):
+    results = build(dict(type='ClipInit'))(dict(filename=str(path)))
+    results['frame_inds'] = np.array(inds)
+    return build(dict(type='ClipDecode'))(results)
+
+
+def numbers(imgs):
+    return [frame_number(img) for img in imgs]
+
+
+# -- loading
+
+
+@pytest.mark.parametrize('layout', ['video', 'jpg', 'png'])
+def test_clip_init_and_decode(tmp_path, layout):
+    if layout == 'video':
+        path = write_video(tmp_path / 'a.mp4', 30)
+    else:
+        path = write_frames(tmp_path / 'a', 30, pattern='{}.' + layout)
+        write_text(tmp_path / 'a' / 'readme.txt', 'no frame')
+    results = build(dict(type='ClipInit'))(dict(filename=path))
+    assert results['total_frames'] == 30 and results['start_index'] == 0
+    assert results.get('avg_fps') == (25 if layout == 'video' else None)
+    results['frame_inds'] = np.array([29, 3, 11, 3, 2])
+    results = build(dict(type='ClipDecode'))(results)
+    imgs = results['imgs']
+    assert numbers(imgs) == [29, 3, 11, 3, 2]
+    assert is_red(imgs[0][:, 40:])  # RGB, not BGR
+    assert all(i.dtype == np.uint8 and i.shape == (48, 64, 3) for i in imgs)
+    assert results['img_shape'] == results['original_shape'] == (48, 64)
+    assert 'video_reader' not in results and 'frame_paths' not in results
+
+
+def test_repeated_frames_are_decoded_once_and_share_no_memory(
+        tmp_path, monkeypatch):
+    from s4d_mm.datasets.transforms import loading
+    path = write_frames(tmp_path / 'a', 3)
+    read = []
+    monkeypatch.setattr(
+        loading, 'read_image', lambda p, f=loading.read_image:
+        (read.append(p), f(p))[1])
+    results = decode(path, [0, 1, 2, 2, 2, 0])
+    assert len(read) == 3
+    # a step that works in place treats each frame once
+    flip = build(dict(type='mmaction.Flip', flip_ratio=1.0))
+    imgs = flip(dict(results, modality='RGB'))['imgs']
+    assert numbers(imgs) == [-1] * 6
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp'])
+def test_image_load(tmp_path, suffix):
+    path = write_image(tmp_path / f'a.{suffix}', number=77)
+    results = build(dict(type='ImageLoad'))(dict(filename=path))
+    img, = results['imgs']
+    assert img.shape == (48, 64, 3) and img.dtype == np.uint8
+    assert frame_number(img) == 77 and is_red(img[:, 40:])
+    assert results['img_shape'] == results['original_shape'] == (48, 64)
+    assert [results[k] for k in ('num_clips', 'clip_len', 'total_frames')
+            ] == [1, 1, 1]
+
+
+@pytest.mark.parametrize('kind', ['ClipInit', 'ImageLoad'])
+def test_missing_file(tmp_path, kind):
+    path = str(tmp_path / 'no.file')
+    with pytest.raises(FileNotFoundError) as error:
+        build(dict(type=kind))(dict(filename=path, sample_id='no'))
+    assert path in str(error.value) and "'no'" in str(error.value)
+    assert 'data_prefix' in str(error.value)
+
+
+@pytest.mark.parametrize('broken', [
+    'text', 'empty', 'index lost', 'frames lost', 'empty folder',
+    'truncated frame'
+])
+def test_unreadable_clip(tmp_path, broken):
+    path = tmp_path / 'a.mp4'
+    if broken == 'text':
+        write_text(path, 'no video')
+    elif broken == 'empty':
+        path.touch()
+    elif broken == 'index lost':
+        truncate(write_video(path, 30))
+    elif broken == 'frames lost':
+        truncate(write_video(path, 100, faststart=True), 0.6)
+    elif broken == 'empty folder':
+        write_text(path / 'readme.txt', 'no frames')
+    else:
+        path = path / '00007.jpg'
+        write_frames(path.parent, 9)
+        truncate(path)
+    with pytest.raises(MediaReadError) as error:
+        decode(path if path.is_file() and path.suffix == '.mp4' else tmp_path /
+               'a.mp4', [0, 7])
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('keep', [0.0, 0.1, 0.7, 0.9])
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp'])
+def test_unreadable_image(tmp_path, keep, suffix):
+    path = truncate(write_image(tmp_path / f'a.{suffix}', 96, 96), keep)
+    with pytest.raises(MediaReadError) as error:
+        build(dict(type='ImageLoad'))(dict(filename=path))
+    assert path in str(error.value)
+
+
+def test_errors_name_the_path_through_a_data_loader(tmp_path):
+    path = truncate(write_video(tmp_path / 'a.mp4', 30))
+    dataset = ExpressionVideoDataset(
+        write_text(tmp_path / 'a.csv', 'a,0'),
+        data_root=str(tmp_path),
+        suffix='.mp4',
+        metainfo=dict(classes=('neutral', )),
+        pipeline=VIDEO_TEST)
+    loader = torch.utils.data.DataLoader(dataset, num_workers=1)
+    with pytest.raises(MediaReadError) as error:
+        next(iter(loader))
+    assert path in str(error.value)
+
+
+# -- sampling
+
+
+@pytest.mark.parametrize('total, interval, views, first, last', [
+    (100, 4, 2, range(0, 64, 4), range(36, 100, 4)),
+    (100, 1, 2, range(16), range(84, 100)),
+    (64, 4, 2, range(0, 64, 4), range(0, 64, 4)),
+    (66, 4, 2, range(0, 64, 4), range(4, 68, 4)),
+    (9, 4, 2, [0, 4] + [8] * 14, [0, 4] + [8] * 14),
+    (1, 4, 2, [0] * 16, [0] * 16),
+    (100, 4, 1, range(0, 64, 4), range(0, 64, 4)),
+    (200, 1, 3, range(16), range(184, 200)),
+])
+def test_sample_clip_views(total, interval, views, first, last):
+    results = build(
+        dict(
+            type='SampleClipViews', frame_interval=interval, num_views=views))(
+                dict(total_frames=total, start_index=0))
+    inds = results['frame_inds'].reshape(views, 16)
+    assert inds[0].tolist() == list(first)
+    assert inds[-1].tolist() == list(last)
+    assert inds.max() < total
+    if views == 3:
+        assert inds[1].tolist() == list(range(92, 108))
+    assert (results['clip_len'], results['frame_interval'],
+            results['num_clips']) == (16, interval, views)
+
+
+@pytest.mark.parametrize('name', ['clip_len', 'frame_interval', 'num_views'])
+def test_sample_clip_views_wrong_argument(name):
+    with pytest.raises(ValueError, match=name):
+        build({'type': 'SampleClipViews', name: 0})
+
+
+def test_short_clip_in_training(tmp_path):
+    path = write_frames(tmp_path / 'a', 10)
+    dataset_dict = dict(filename=path)
+    results = Compose([dict(type='ClipInit'), sample,
+                       dict(type='ClipDecode')])(
+                           dataset_dict)
+    assert numbers(results['imgs']) == [0, 4] + [8] * 14
+
+
+# -- crops and repetition
+
+
+def test_fixed_crop():
+    img = np.arange(224 * 224 * 3, dtype=np.uint32).reshape(224, 224, 3)
+    crop = build(dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)))
+    results = crop(dict(imgs=[img, img], filename='a'))
+    assert results['img_shape'] == (160, 160)
+    for out in results['imgs']:
+        np.testing.assert_array_equal(out, img[:160, 32:192])
+    with pytest.raises(ValueError, match='a.mp4 has frames of 100 x 224'):
+        crop(dict(imgs=[img[:100]], filename='a.mp4'))
+    for span in ((5, 5), (-1, 3), (1, 2, 3)):
+        with pytest.raises(ValueError, match='rows'):
+            build(dict(type='FixedCrop', rows=span, columns=(0, 1)))
+
+
+@pytest.mark.parametrize('format_inside', [True, False])
+def test_repeat_augment(tmp_path, format_inside):
+    """Four different crops of one clip; the clip itself stays as it was."""
+    results = decode(write_video(tmp_path / 'a.mp4', 8), range(8))
+    results.update(modality='RGB', num_clips=1, clip_len=8)
+    original = [img.copy() for img in results['imgs']]
+    steps = [
+        dict(type='mmaction.Flip', flip_ratio=0.5),  # works in place
+        dict(type='mmaction.RandomCrop', size=40)
+    ]
+    shape = [dict(type='mmaction.FormatShape', input_format='NCTHW')]
+    repeat = dict(
+        type='RepeatAugment',
+        times=4,
+        transforms=steps + (shape if format_inside else []))
+    out = Compose([repeat] + ([] if format_inside else shape))(dict(results))
+    imgs = out['imgs']  # views, C, T, H, W
+    assert imgs.shape == (4, 3, 8, 40, 40) and imgs.dtype == np.uint8
+    assert out['img_shape'] == (40, 40)
+    assert all((a == b).all() for a, b in zip(results['imgs'], original))
+    assert len({view.tobytes() for view in imgs}) == 4
+    for view in imgs:  # one crop for all frames, in order
+        frames = view.transpose(1, 2, 3, 0)
+        red = (frames[..., 0] > 150) & (frames[..., 2] < 90)
+        assert (red == red[0]).mean() > 0.98
+    with pytest.raises(ValueError, match='times'):
+        build(dict(type='RepeatAugment', times=0, transforms=[]))
+
+
+# -- augmentation shared by frames
+
+
+def augmented(transform, frame, times):
+    """Augment ``times`` clips of 4 equal frames."""
+    transform = build(transform)
+    return [
+        transform(dict(imgs=[frame.copy() for _ in range(4)]))['imgs']
+        for _ in range(times)
+    ]
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 255, (48, 48, 3), np.uint8)
+
+
+def test_rand_augment_treats_all_frames_of_a_clip_alike(noise):
+    clips = augmented(every_frame(rand_augment(4, 7)), noise, 40)
+    for first, *others in clips:
+        assert all((first == other).all() for other in others)
+    assert len({clip[0].tobytes() for clip in clips}) > 20  # clips differ
+
+
+def test_random_erasing_takes_the_same_place_in_all_frames():
+    frame = np.zeros((48, 48, 3), np.uint8)
+    clips = augmented(every_frame(erasing), frame, 80)
+    places = [[(frame > 0).any(-1) for frame in clip] for clip in clips]
+    for first, *others in places:
+        assert all((first == other).mean() > 0.99 for other in others)
+    erased = np.mean([place[0].any() for place in places])
+    assert 0.1 < erased < 0.4
+    assert max(place[0].mean() for place in places) < 0.36
+
+
+# -- whole pipelines
+
+
+@pytest.fixture
+def datasets(tmp_path):
+    write_video(tmp_path / 'v' / 'a.mp4', 80, 224, 224)
+    write_video(tmp_path / 'v' / 'b.mp4', 7, 224, 224)
+    write_frames(tmp_path / 'f' / 'a', 70, 60, 50)
+    write_frames(tmp_path / 'f' / 'b', 1, 60, 50)
+    write_image(tmp_path / 'i' / 'a.jpg', 200, 180)
+    write_image(tmp_path / 'i' / 'b.jpg', 90, 100)
+
+    def make(kind, pipeline):
+        kwargs = dict(data_root=str(tmp_path), pipeline=pipeline)
+        if kind == 'unlabelled':
+            return VoxCeleb2(
+                write_text(tmp_path / 'u.txt', 'v/a.mp4', 'v/b.mp4'), **kwargs)
+        kwargs['metainfo'] = dict(classes=('neutral', 'happiness'))
+        kwargs['ann_file'] = write_text(tmp_path / 'a.txt', 'a,0', 'b,1')
+        if kind == 'image':
+            return ExpressionImageDataset(
+                data_prefix=dict(img='i'), suffix='.jpg', **kwargs)
+        return ExpressionVideoDataset(
+            data_prefix=dict(video='v' if kind == 'video' else 'f'),
+            suffix='.mp4' if kind == 'video' else '',
+            **kwargs)
+
+    return make
+
+
+@pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
+@pytest.mark.parametrize('kind, pipeline, shape', [
+    ('video', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
+    ('frames', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
+    ('image', IMAGE_TRAIN, (1, 3, 160, 160)),
+    ('unlabelled', VIDEO_PRETRAIN, (4, 3, 16, 160, 160)),
+    ('image', IMAGE_PRETRAIN, (1, 3, 160, 160)),
+    ('video', VIDEO_TEST, (2, 3, 16, 160, 160)),
+    ('frames', VIDEO_TEST, (2, 3, 16, 160, 160)),
+    ('image', IMAGE_TEST, (1, 3, 160, 160)),
+])
+def test_recipe_pipelines(datasets, scope, kind, pipeline, shape):
+    init_default_scope(scope)
+    dataset = datasets(kind, pipeline)
+    batch = pseudo_collate([dataset[i] for i in range(2)])
+    for i, (inputs, data_sample) in enumerate(
+            zip(batch['inputs'], batch['data_samples'])):
+        assert inputs.dtype == torch.uint8 and inputs.shape == shape
+        assert len(inputs.unique()) > 2
+        info = dataset.get_data_info(i)
+        assert data_sample.input_type == info['input_type']
+        assert data_sample.input_type == ('image' if kind == 'image' else
+                                          'video')
+        assert data_sample.sample_id == info['sample_id']
+        assert data_sample.filename == info['filename']
+        assert data_sample.img_shape == (160, 160)
+        if kind == 'unlabelled':
+            assert 'gt_label' not in data_sample
+        else:
+            assert data_sample.gt_label.tolist() == [i]
+
+
+def test_test_pipelines_are_deterministic_and_keep_order(datasets):
+    dataset = datasets('frames', VIDEO_TEST)
+    first, again = dataset[0]['inputs'], dataset[0]['inputs']
+    assert (first == again).all()
+    # 70 frames -> 18 of every 4th; views start at the first and the third
+    views = first.permute(0, 2, 3, 4, 1).numpy()
+    assert numbers(views[0]) == list(range(0, 64, 4))
+    assert numbers(views[1]) == list(range(8, 72, 4))
+
+
+def test_training_pipelines_are_random_and_repeatable(datasets):
+    for kind, pipeline in (('video', VIDEO_TRAIN), ('image', IMAGE_TRAIN),
+                           ('unlabelled', VIDEO_PRETRAIN)):
+        dataset = datasets(kind, pipeline)
+        runs = []
+        for seed in (1, 1, 2):
+            random.seed(seed)
+            np.random.seed(seed)
+            runs.append(dataset[0]['inputs'])
+        assert (runs[0] == runs[1]).all()
+        assert not (runs[0] == runs[2]).all()

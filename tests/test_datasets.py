@@ -124,8 +124,7 @@ def test_missing_annotation_file(tmp_path):
 def test_public_datasets(tmp_path, scope, name, num_classes, input_type,
                          first_and_last):
     ann_file = write_text(tmp_path / 'a.txt', 'a.jpg 1', 'b.jpg 2')
-    dataset = DATASETS.build(
-        dict(type=name, _scope_=scope, ann_file=ann_file))
+    dataset = DATASETS.build(dict(type=name, _scope_=scope, ann_file=ann_file))
     classes = dataset.metainfo['classes']
     assert len(set(classes)) == len(classes) == num_classes
     assert (classes[0], classes[-1]) == first_and_last

@@ -8,7 +8,7 @@ from .transforms import *  # noqa: F401,F403
 from .transforms import __all__ as _transforms
 
 __all__ = [
-    'DFEW', 'AffectNet', 'BaseExpressionDataset', 
-    'ExpressionImageDataset', 'ExpressionVideoDataset', 'FERPlus', 'FERV39k',
-    'MAFW', 'RAFDB', 'VoxCeleb2', *_transforms
+    'DFEW', 'AffectNet', 'BaseExpressionDataset', 'ExpressionImageDataset',
+    'ExpressionVideoDataset', 'FERPlus', 'FERV39k', 'MAFW', 'RAFDB',
+    'VoxCeleb2', *_transforms
 ]

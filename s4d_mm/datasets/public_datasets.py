@@ -14,8 +14,9 @@ class DFEW(ExpressionVideoDataset):
     """DFEW, 7 classes, 5 folds. CSV ``02522,5``; a folder of frames per
     clip."""
 
-    METAINFO = dict(classes=('happiness', 'sadness', 'neutral', 'anger',
-                             'surprise', 'disgust', 'fear'))
+    METAINFO = dict(
+        classes=('happiness', 'sadness', 'neutral', 'anger', 'surprise',
+                 'disgust', 'fear'))
 
 
 @DATASETS.register_module()
@@ -23,8 +24,9 @@ class FERV39k(ExpressionVideoDataset):
     """FERV39k, 7 classes, one split. CSV ``Crime/Angry/0063,0``; a folder of
     frames per clip."""
 
-    METAINFO = dict(classes=('anger', 'disgust', 'fear', 'happiness',
-                             'neutral', 'sadness', 'surprise'))
+    METAINFO = dict(
+        classes=('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness',
+                 'surprise'))
 
 
 @DATASETS.register_module()
@@ -50,8 +52,9 @@ class AffectNet(ExpressionImageDataset):
         **kwargs: Arguments of :class:`BaseExpressionDataset`.
     """
 
-    METAINFO = dict(classes=('neutral', 'happiness', 'sadness', 'surprise',
-                             'fear', 'disgust', 'anger', 'contempt'))
+    METAINFO = dict(
+        classes=('neutral', 'happiness', 'sadness', 'surprise', 'fear',
+                 'disgust', 'anger', 'contempt'))
 
     def __init__(self,
                  num_classes: int = 7,
@@ -70,8 +73,9 @@ class RAFDB(ExpressionImageDataset):
     """RAF-DB, 7 classes. Text ``train_00001.jpg 5``, labels from 1; the file
     is ``train_00001_aligned.jpg``."""
 
-    METAINFO = dict(classes=('surprise', 'fear', 'disgust', 'happiness',
-                             'sadness', 'anger', 'neutral'))
+    METAINFO = dict(
+        classes=('surprise', 'fear', 'disgust', 'happiness', 'sadness',
+                 'anger', 'neutral'))
     LABEL_START = 1
 
     def get_media_path(self, name: str) -> str:
@@ -83,8 +87,9 @@ class RAFDB(ExpressionImageDataset):
 class FERPlus(ExpressionImageDataset):
     """FERPlus, 8 classes. Text ``relative/path.png 0``."""
 
-    METAINFO = dict(classes=('neutral', 'happiness', 'surprise', 'sadness',
-                             'anger', 'disgust', 'fear', 'contempt'))
+    METAINFO = dict(
+        classes=('neutral', 'happiness', 'surprise', 'sadness', 'anger',
+                 'disgust', 'fear', 'contempt'))
 
 
 @DATASETS.register_module()

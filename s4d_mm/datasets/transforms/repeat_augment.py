@@ -32,8 +32,8 @@ class RepeatAugment(BaseTransform):
             for all views.
     """
 
-    def __init__(self, times: int,
-                 transforms: List[Union[dict, Callable]]) -> None:
+    def __init__(self, times: int, transforms: List[Union[dict,
+                                                          Callable]]) -> None:
         if not isinstance(times, int) or times < 1:
             raise ValueError('times of RepeatAugment must be a positive int, '
                              f'but got {times!r}.')

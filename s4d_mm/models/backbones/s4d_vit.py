@@ -6,7 +6,6 @@ N = t*h*w tokens, C channels.
 """
 from typing import Optional, Tuple, Union
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -48,6 +47,11 @@ def get_arch(arch: Union[str, dict]) -> dict:
                          f'have {sorted(allowed)}, but got {sorted(arch)}.')
     return dict(mlp_ratio=4., **arch) if 'mlp_ratio' not in arch else dict(
         arch)
+
+
+def drop_path_rates(rate: float, num_layers: int) -> list:
+    """Stochastic depth rate of each layer, growing linearly from 0."""
+    return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 
 def init_transformer(module: nn.Module) -> None:
@@ -152,7 +156,7 @@ class S4DViT(BaseModule):
             sincos_position_table(slots * self.pos_grid[0]**2,
                                   self.embed_dims),
             persistent=False)
-        rates = torch.linspace(0, drop_path_rate, num_layers).tolist()
+        rates = drop_path_rates(drop_path_rate, num_layers)
         self.blocks = nn.ModuleList(
             TransformerBlock(self.embed_dims, self.arch['num_heads'],
                              self.arch['mlp_ratio'], rates[i])

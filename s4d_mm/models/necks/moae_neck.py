@@ -5,13 +5,13 @@ Letters: B clips, N tokens, C channels.
 """
 from typing import Dict, Optional, Tuple, Union
 
-import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
+from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
+                                 init_transformer)
 from ..layers import MoAEBlock
 from ..layers.transformer import LN_EPS
 from ..utils.layer_handover import hand_over_blocks
@@ -75,7 +75,7 @@ class MoAENeck(BaseModule):
         self.loss_weight = loss_weight
         self.with_cp = with_cp
         dims = self.arch['embed_dims']
-        rates = torch.linspace(0, drop_path_rate, total).tolist()
+        rates = drop_path_rates(drop_path_rate, total)
         moae = dict(
             num_experts=num_experts,
             top_k=top_k,

@@ -34,7 +34,7 @@ class ClassCheckHook(Hook):
         if expected is None or classes is None:
             return
         if not isinstance(classes, dict):
-            classes = {getattr(dataset, 'input_type', None): classes}
+            classes = {getattr(dataset, 'INPUT_TYPE', None): classes}
         for input_type, names in classes.items():
             count = expected
             if isinstance(expected, dict):

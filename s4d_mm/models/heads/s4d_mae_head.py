@@ -98,7 +98,19 @@ class S4DMAEHead(BaseModule):
         filled = pred.float().unflatten(-1, (-1, 3)) * scale + mean
         pixels = torch.where(mask[..., None].bool(), filled.flatten(-2),
                              original)
+        return self.to_video(pixels, inputs).clamp(0, 1)
+
+    def to_video(self, tubelets: Tensor, inputs: Tensor) -> Tensor:
+        """Put values of tokens where their pixels are.
+
+        Args:
+            tubelets (Tensor): (B, N, P).
+            inputs (Tensor): Images or videos that give the height and width.
+
+        Returns:
+            Tensor: (B, 3, T, H, W).
+        """
         h, w = (s // self.patch_size for s in inputs.shape[-2:])
-        grid = (pixels.shape[1] // (h * w), h, w)
-        return tubelets_to_video(pixels, grid, self.tubelet_size,
-                                 self.patch_size).clamp(0, 1)
+        grid = (tubelets.shape[1] // (h * w), h, w)
+        return tubelets_to_video(tubelets, grid, self.tubelet_size,
+                                 self.patch_size)

@@ -1,0 +1,139 @@
+# Joint fine-tuning data (arXiv 2409.06154): DFEW clips and AffectNet images.
+# For another video set, a config states its type and files.
+fold = 1
+clip_len, frame_interval = 16, 4
+meta_keys = ('input_type', 'sample_id', 'img_shape')
+
+train_pipeline = [
+    dict(type='ClipInit'),
+    dict(
+        type='SampleFrames',
+        clip_len=clip_len,
+        frame_interval=frame_interval,
+        num_clips=1,
+        out_of_bound_opt='repeat_last'),
+    dict(type='ClipDecode'),
+    dict(type='Resize', scale=(-1, 160)),
+    dict(  # rand-m7-n4-mstd0.5-inc1, the same for all frames
+        type='TransformBroadcaster',
+        mapping=dict(img='imgs'),
+        auto_remap=True,
+        share_random_params=True,
+        transforms=[
+            dict(
+                type='mmpretrain.RandAugment',
+                policies='timm_increasing',
+                num_policies=4,
+                magnitude_level=7,
+                magnitude_std=0.5),
+        ]),
+    dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='Flip', flip_ratio=0.5),
+    dict(
+        type='TransformBroadcaster',
+        mapping=dict(img='imgs'),
+        auto_remap=True,
+        share_random_params=True,
+        transforms=[
+            dict(
+                type='mmpretrain.RandomErasing',
+                erase_prob=0.25,
+                mode='rand',
+                min_area_ratio=0.02,
+                max_area_ratio=1 / 3),
+        ]),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs', meta_keys=meta_keys),
+]
+test_pipeline = [
+    dict(type='ClipInit'),
+    dict(
+        type='SampleClipViews',
+        clip_len=clip_len,
+        frame_interval=frame_interval,
+        num_views=2),
+    dict(type='ClipDecode'),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs', meta_keys=meta_keys),
+]
+image_train_pipeline = [
+    dict(type='ImageLoad'),
+    dict(type='Resize', scale=(192, 192), keep_ratio=False),
+    dict(type='RandomCrop', size=160),
+    dict(type='Flip', flip_ratio=0.5),
+    dict(
+        type='TransformBroadcaster',
+        mapping=dict(img='imgs'),
+        auto_remap=True,
+        share_random_params=True,
+        transforms=[
+            dict(
+                type='mmpretrain.RandAugment',
+                policies='timm_increasing',
+                num_policies=2,
+                magnitude_level=9,
+                magnitude_std=0.5),
+            dict(
+                type='mmpretrain.RandomErasing',
+                erase_prob=0.25,
+                mode='rand',
+                min_area_ratio=0.02,
+                max_area_ratio=1 / 3),
+        ]),
+    dict(type='FormatShape', input_format='NCHW'),
+    dict(type='PackActionInputs', meta_keys=meta_keys),
+]
+image_test_pipeline = [
+    dict(type='ImageLoad'),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='FormatShape', input_format='NCHW'),
+    dict(type='PackActionInputs', meta_keys=meta_keys),
+]
+
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=8,
+    persistent_workers=True,
+    # all video batches and half of the image batches of an epoch; AffectNet
+    # is unbalanced, so it is drawn with inverse class-frequency weights
+    sampler=dict(
+        type='DualModalSampler',
+        share=dict(video=1.0, image=0.5),
+        balance=('image', )),
+    batch_sampler=dict(
+        type='DualModalBatchSampler',
+        batch_size=dict(video=16, image=32),
+        drop_last=True),
+    dataset=dict(
+        type='DualModalDataset',
+        video=dict(
+            type='DFEW',
+            data_root='data/DFEW',
+            ann_file=f'annotations/set_{fold}_train.csv',
+            data_prefix=dict(video='frames'),
+            pipeline=train_pipeline),
+        image=dict(
+            type='AffectNet',
+            data_root='data/AffectNet',
+            ann_file='annotations/train_7.txt',
+            data_prefix=dict(img='images'),
+            pipeline=image_train_pipeline)))
+# DFEW has no validation split. The test split of the fold is watched during
+# training, but no checkpoint is chosen by it: the last one is what counts.
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='DFEW',
+        data_root='data/DFEW',
+        ann_file=f'annotations/set_{fold}_test.csv',
+        data_prefix=dict(video='frames'),
+        pipeline=test_pipeline,
+        test_mode=True))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='ExpressionMetric')
+test_evaluator = val_evaluator

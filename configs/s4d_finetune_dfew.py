@@ -1,0 +1,26 @@
+# S4D fine-tuning on DFEW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154):
+#   tools/dist_train.sh configs/s4d_finetune_dfew.py 8 \
+#       --cfg-options load_from=work_dirs/s4d_pretrain/epoch_100.pth
+# The other folds: configs/s4d_finetune_dfew_fold{2,3,4,5}.py
+_base_ = [
+    '_base_/models/s4d_base.py',
+    '_base_/datasets/dfew_affectnet.py',
+    '_base_/schedules/s4d_finetune_100e.py',
+    '_base_/default_runtime.py',
+]
+# Mixup 0.8 or CutMix 1.0, one of them for every batch
+model = dict(
+    data_preprocessor=dict(
+        blending=dict(
+            video=dict(
+                type='RandomBatchAugment',
+                augments=[
+                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=7)
+                ]),
+            image=dict(
+                type='RandomBatchAugment',
+                augments=[
+                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=7)
+                ]))))

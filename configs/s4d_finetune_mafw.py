@@ -1,0 +1,24 @@
+# S4D fine-tuning on MAFW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154).
+# The other folds: configs/s4d_finetune_mafw_fold{2,3,4,5}.py
+_base_ = './s4d_finetune_dfew.py'
+fold = 1
+model = dict(
+    data_preprocessor=dict(
+        blending=dict(
+            video=dict(augments=[
+                dict(type='MixupBlending', alpha=0.8, num_classes=11),
+                dict(type='CutmixBlending', alpha=1.0, num_classes=11)
+            ]))),
+    cls_head=dict(num_classes=dict(video=11)))
+train_dataloader = dict(
+    dataset=dict(
+        video=dict(
+            type='MAFW',
+            data_root='data/MAFW',
+            ann_file=f'annotations/set_{fold}_train.csv')))
+val_dataloader = dict(
+    dataset=dict(
+        type='MAFW',
+        data_root='data/MAFW',
+        ann_file=f'annotations/set_{fold}_test.csv'))
+test_dataloader = val_dataloader

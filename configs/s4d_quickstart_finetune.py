@@ -1,0 +1,65 @@
+# Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
+#   python tools/train.py configs/s4d_quickstart_finetune.py --cfg-options \
+#       load_from=work_dirs/quickstart/pretrain/epoch_8.pth
+_base_ = [
+    '_base_/models/s4d_tiny.py',
+    '_base_/datasets/quickstart.py',
+    '_base_/default_runtime.py',
+]
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type='DualModalBatchSampler'),
+    dataset=dict(
+        type='DualModalDataset',
+        video=dict(
+            type='DFEW',
+            data_root=_base_.data_root,
+            ann_file='annotations/dfew_test.csv',
+            data_prefix=dict(video='clips'),
+            suffix='.mp4',
+            pipeline=_base_.test_pipeline,
+            test_mode=True),
+        image=dict(
+            type='AffectNet',
+            data_root=_base_.data_root,
+            ann_file='annotations/affectnet_test.txt',
+            data_prefix=dict(img='images'),
+            pipeline=_base_.image_test_pipeline,
+            test_mode=True)))
+work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/finetune'
+test_evaluator = dict(type='ExpressionMetric')
+test_cfg = dict(type='TestLoop')
+# the test persons are watched; no checkpoint is chosen by them
+val_dataloader, val_evaluator = test_dataloader, test_evaluator
+val_cfg = dict(type='ValLoop')
+
+max_epochs = 16
+base_lr = 1e-3
+optim_wrapper = dict(
+    optimizer=dict(
+        type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05),
+    constructor='S4DLayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        layer_decay_rate=0.75,
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys={'_bias': dict(decay_mult=0.)}))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-2,
+        begin=0,
+        end=2,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.,
+        begin=2,
+        end=max_epochs,
+        convert_to_iter_based=True)
+]
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=8)

@@ -1,0 +1,60 @@
+# Sourced by install.sh, quickstart.sh and run_tests.sh: makes sure that a
+# virtual environment is active. One that is active is kept; otherwise .venv
+# in the repository is used, and made if it is not there.
+#
+#   S4D_VENV   another place for .venv
+#   PYTHON     the interpreter to make it from
+
+S4D_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+_s4d_supported() {
+    "$1" -c 'import sys
+sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 13))' >/dev/null 2>&1
+}
+
+_s4d_active() {
+    if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then
+        return 0
+    fi
+    python -c 'import sys
+sys.exit(sys.prefix == sys.base_prefix)' >/dev/null 2>&1
+}
+
+_s4d_make_venv() { # folder
+    local python candidates=("${PYTHON:-}" python3 python python3.11
+        python3.12 python3.10 python3.9)
+    [ -n "${PYTHON:-}" ] && candidates=("$PYTHON")
+    for python in "${candidates[@]}"; do
+        if [ -n "$python" ] && _s4d_supported "$python"; then
+            echo "Making a virtual environment in $1" \
+                "($("$python" --version 2>&1))"
+            "$python" -m venv "$1" && return
+            rm -rf "$1"
+            die "'$python -m venv' failed; on Debian and Ubuntu install the" \
+                "package python3-venv, then run this again"
+        fi
+    done
+    die "no Python 3.9 to 3.12 found (tried: ${candidates[*]}); install one," \
+        "or name it: PYTHON=/path/to/python3.11 $0"
+}
+
+if ! _s4d_active; then
+    S4D_VENV="${S4D_VENV:-$S4D_ROOT/.venv}"
+    if [ ! -e "$S4D_VENV/bin/activate" ]; then
+        _s4d_make_venv "$S4D_VENV"
+    fi
+    "$S4D_VENV/bin/python" -c '' >/dev/null 2>&1 ||
+        die "$S4D_VENV does not run any more (its Python was moved or" \
+            "removed); delete it and run this again"
+    # shellcheck disable=SC1091
+    . "$S4D_VENV/bin/activate"
+fi
+_s4d_supported python ||
+    die "the active environment has $(python --version 2>&1), but 3.9 to" \
+        "3.12 is supported; leave it (deactivate) and run this again, or" \
+        "activate another one"

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Install what the tests need (see env.sh and install.sh) and run them.
+#
+#   bash tools/run_tests.sh [arguments of pytest]
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+bash "$S4D_ROOT/tools/install.sh" tests
+cd "$S4D_ROOT"
+exec python -m pytest tests "$@"

@@ -26,11 +26,11 @@ sys.exit(sys.prefix == sys.base_prefix)' >/dev/null 2>&1
 }
 
 _s4d_make_venv() { # folder
-    local python candidates=("${PYTHON:-}" python3 python python3.11
-        python3.12 python3.10 python3.9)
-    [ -n "${PYTHON:-}" ] && candidates=("$PYTHON")
-    for python in "${candidates[@]}"; do
-        if [ -n "$python" ] && _s4d_supported "$python"; then
+    local python names=(python3 python python3.11 python3.12 python3.10
+        python3.9)
+    [ -n "${PYTHON:-}" ] && names=("$PYTHON")
+    for python in "${names[@]}"; do
+        if _s4d_supported "$python"; then
             echo "Making a virtual environment in $1" \
                 "($("$python" --version 2>&1))"
             "$python" -m venv "$1" && return
@@ -39,7 +39,7 @@ _s4d_make_venv() { # folder
                 "package python3-venv, then run this again"
         fi
     done
-    die "no Python 3.9 to 3.12 found (tried: ${candidates[*]}); install one," \
+    die "no Python 3.9 to 3.12 found (tried: ${names[*]}); install one," \
         "or name it: PYTHON=/path/to/python3.11 $0"
 }
 

@@ -29,7 +29,7 @@ except ImportError:
     sys.exit(1)
 root, names = sys.argv[1], sys.argv[2:]
 spec = util.find_spec('s4d_mm')
-if spec is None or not os.path.samefile(
+if spec is None or spec.origin is None or not os.path.samefile(
         os.path.dirname(os.path.dirname(spec.origin)), root):
     sys.exit(1)
 for name in names:
@@ -47,7 +47,7 @@ PY
 }
 
 extras=("$@")
-for extra in "${extras[@]}"; do
+for extra in "$@"; do
     [ -f "$S4D_ROOT/requirements/$extra.txt" ] ||
         die "unknown extra '$extra': there is no requirements/$extra.txt"
 done
@@ -60,7 +60,7 @@ else
     extras+=(lite)
 fi
 
-if complete runtime "${extras[@]}"; then
+if complete runtime ${extras[@]+"${extras[@]}"}; then
     echo "s4d_mm is installed in $(python -c 'import sys; print(sys.prefix)')"
     exit
 fi
@@ -75,6 +75,6 @@ python -m pip install --disable-pip-version-check --no-build-isolation \
 python -I -c 'import cv2' || die "OpenCV does not start: see its message" \
     "above (on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
 python -I -c 'import s4d_mm' || die "s4d_mm does not start: see above"
-complete runtime "${extras[@]}" ||
+complete runtime ${extras[@]+"${extras[@]}"} ||
     die "something is still missing; 'pip check' may say what"
 echo "Installed s4d_mm in $(python -c 'import sys; print(sys.prefix)')"

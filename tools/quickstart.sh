@@ -25,9 +25,8 @@ if [ -n "${QUICKSTART_DIR:-}" ]; then # relative to where it was named
     QUICKSTART_DIR="$(cd "$QUICKSTART_DIR" && pwd)"
 fi
 
-stage='environment'
-trap 'echo "quickstart.sh: stopped in the stage \"$stage\" (line $LINENO);' \
-    'the reason is above" >&2' ERR
+stage='start'
+trap 'echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2' ERR
 times=()
 started=$SECONDS
 begin() { # name of the stage that starts

@@ -32,4 +32,5 @@ exec srun -p "$PARTITION" \
     --cpus-per-task="$CPUS_PER_TASK" \
     --kill-on-bad-exit=1 \
     $SRUN_ARGS \
-    python -u "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" --launcher slurm "${@:5}"
+    python -u "$TOOLS/test.py" "$CONFIG" "$CHECKPOINT" \
+    --launcher slurm "${@:5}"

@@ -65,11 +65,18 @@ EXPRESSIONS = dict(
     sadness=Expression(curve=-1., width=-.1, brow=.1, inner=1., eye=-.4),
     surprise=Expression(open=1.2, width=-.45, brow=1., eye=.9),
     fear=Expression(
-        curve=-.55, open=.5, width=.45, teeth=.5, brow=.55, inner=.95,
-        eye=.8),
+        curve=-.55, open=.5, width=.45, teeth=.5, brow=.55, inner=.95, eye=.8),
     disgust=Expression(
-        curve=-.6, open=.25, width=.05, teeth=1., sneer=1., brow=-.45,
-        inner=-.25, eye=-.6, nose=1., cheek=.5),
+        curve=-.6,
+        open=.25,
+        width=.05,
+        teeth=1.,
+        sneer=1.,
+        brow=-.45,
+        inner=-.25,
+        eye=-.6,
+        nose=1.,
+        cheek=.5),
     anger=Expression(
         curve=-.3, width=-.25, press=1., brow=-.75, inner=-1.1, eye=.1))
 
@@ -155,9 +162,8 @@ class Scene:
         ramp = np.linspace(0, 1, side)
         top, bottom = rng.integers(20, 236, (2, 3))
         self.background = np.ascontiguousarray(
-            np.broadcast_to(
-                top + (bottom - top) * ramp[:, None, None],
-                (side, side, 3)).astype(np.uint8))
+            np.broadcast_to(top + (bottom - top) * ramp[:, None, None],
+                            (side, side, 3)).astype(np.uint8))
         for _ in range(rng.integers(2, 6)):
             color = tuple(int(v) for v in rng.integers(20, 236, 3))
             x, y = rng.integers(0, side, 2)
@@ -178,7 +184,8 @@ class Scene:
     def light(self, canvas: np.ndarray) -> np.ndarray:
         """Scale a drawn canvas down to the picture and light it."""
         size = self._gain.shape[0]
-        picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(
+            canvas, (size, size), interpolation=cv2.INTER_AREA)
         return np.clip(picture * self._gain + self._grain, 0,
                        255).astype(np.uint8)
 
@@ -311,8 +318,8 @@ def _draw_nose(pencil: _Pencil, who: Identity, ex: Expression,
     dark = _shade(who.skin, .68)
     pencil.line(
         np.array([(-.03, who.eye_y + .02), (-.05, base - .1), (-w, base),
-                  (-w * .4, base + .03), (w * .4, base + .03), (w, base)]) +
-        turn, dark, .025)
+                  (-w * .4, base + .03), (w * .4, base + .03),
+                  (w, base)]) + turn, dark, .025)
     for side in (-1, 1):
         pencil.fill(
             _oval(np.array([side * w * .55, base + .01]) + turn, .03, .018),
@@ -327,25 +334,23 @@ def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression,
     middle = who.mouth_y - ex.curve * .17 * (x**2 - .4)
     upper = middle - gap * .45 * bow**.6
     # the sneer bends the lip up on both sides, more on the right
-    upper = upper - .09 * ex.sneer * (
-        np.exp(-(x - .5)**2 / .09) + .6 * np.exp(-(x + .5)**2 / .09)) * bow
+    upper = upper - .09 * ex.sneer * (np.exp(-(x - .5)**2 / .09) +
+                                      .6 * np.exp(-(x + .5)**2 / .09)) * bow
     lower = np.maximum(middle + gap * bow**.6, upper)
     lip = .055 * np.clip(1 - .75 * ex.press, .1, 1)
     x = x * who.mouth_width * (1 + .6 * ex.width)
 
     def band(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-        return np.concatenate([
-            np.stack([x, high], 1),
-            np.stack([x, low], 1)[::-1]
-        ]) + turn
+        return np.concatenate(
+            [np.stack([x, high], 1),
+             np.stack([x, low], 1)[::-1]]) + turn
 
     pencil.fill(
         band(upper - lip * bow**.5 - .006, lower + 1.2 * lip * bow**.5 + .006),
         who.lip)
     pencil.fill(band(upper, lower), (48, 14, 18))
     teeth = np.clip(ex.teeth, 0, 1)
-    pencil.fill(
-        band(upper, upper + (lower - upper) * teeth), (244, 240, 232))
+    pencil.fill(band(upper, upper + (lower - upper) * teeth), (244, 240, 232))
     line = np.stack([x, (upper if teeth else middle)], 1) + turn
     pencil.line(line, (60, 20, 22), .03)
 

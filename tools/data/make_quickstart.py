@@ -54,13 +54,12 @@ class Sample(NamedTuple):
 
 def list_samples(kind: str, count: int) -> List[Sample]:
     """The samples of one modality: each person shows the 7 expressions in
-    turn, and the last fifth of the persons is for testing."""
+    turn, and the first fifth of the persons is for testing."""
     classes = AFFECTNET if kind == 'image' else DFEW
     persons = -(-count // len(classes))
-    first_test = persons - max(1, round(persons * TEST_SHARE))
+    testers = max(1, round(persons * TEST_SHARE))
     return [
-        Sample(kind, i,
-               'train' if i // len(classes) < first_test else 'test',
+        Sample(kind, i, 'test' if i // len(classes) < testers else 'train',
                classes[i % len(classes)]) for i in range(count)
     ]
 
@@ -117,8 +116,8 @@ def _identity(seed: int, sample: Sample) -> Identity:
     other."""
     kind = ('image', 'video').index(sample.kind)
     return Identity.draw(
-        np.random.default_rng([seed, 2 + kind,
-                               sample.index // len(EXPRESSIONS)]))
+        np.random.default_rng(
+            [seed, 2 + kind, sample.index // len(EXPRESSIONS)]))
 
 
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:

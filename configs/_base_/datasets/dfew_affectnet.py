@@ -2,6 +2,7 @@
 # For another video set, a config states its type and files.
 fold = 1
 clip_len, frame_interval = 16, 4
+mean, std = [124, 116, 104], [58, 57, 57]  # of ImageNet
 meta_keys = ('input_type', 'sample_id', 'img_shape')
 
 train_pipeline = [
@@ -13,7 +14,7 @@ train_pipeline = [
         num_clips=1,
         out_of_bound_opt='repeat_last'),
     dict(type='ClipDecode'),
-    dict(type='Resize', scale=(-1, 160)),
+    dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(  # rand-m7-n4-mstd0.5-inc1, the same for all frames
         type='TransformBroadcaster',
         mapping=dict(img='imgs'),
@@ -21,11 +22,13 @@ train_pipeline = [
         share_random_params=True,
         transforms=[
             dict(
-                type='mmpretrain.RandAugment',
+                type='RandAugment',
+                _scope_='mmpretrain',
                 policies='timm_increasing',
                 num_policies=4,
                 magnitude_level=7,
-                magnitude_std=0.5),
+                magnitude_std=0.5,
+                hparams=dict(pad_val=mean, interpolation='bicubic')),
         ]),
     dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
@@ -37,9 +40,12 @@ train_pipeline = [
         share_random_params=True,
         transforms=[
             dict(
-                type='mmpretrain.RandomErasing',
+                type='RandomErasing',
+                _scope_='mmpretrain',
                 erase_prob=0.25,
-                mode='rand',
+                mode='rand',  # noise of the data's mean and deviation
+                fill_color=mean,
+                fill_std=std,
                 min_area_ratio=0.02,
                 max_area_ratio=1 / 3),
         ]),
@@ -70,15 +76,19 @@ image_train_pipeline = [
         share_random_params=True,
         transforms=[
             dict(
-                type='mmpretrain.RandAugment',
+                type='RandAugment',
+                _scope_='mmpretrain',
                 policies='timm_increasing',
                 num_policies=2,
                 magnitude_level=9,
-                magnitude_std=0.5),
+                magnitude_std=0.5,
+                hparams=dict(pad_val=mean, interpolation='bicubic')),
             dict(
-                type='mmpretrain.RandomErasing',
+                type='RandomErasing',
+                _scope_='mmpretrain',
                 erase_prob=0.25,
-                mode='rand',
+                mode='const',  # black
+                fill_color=0,
                 min_area_ratio=0.02,
                 max_area_ratio=1 / 3),
         ]),

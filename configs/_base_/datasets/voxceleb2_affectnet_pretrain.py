@@ -17,7 +17,7 @@ video_pipeline = [
         times=4,
         transforms=[
             # one crop for the whole clip; no flip
-            dict(type='RandomResizedCrop', area_range=(0.2, 1.0)),
+            dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
             dict(type='Resize', scale=(160, 160), keep_ratio=False),
             dict(type='FormatShape', input_format='NCTHW'),
         ]),

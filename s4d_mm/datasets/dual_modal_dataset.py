@@ -1,0 +1,138 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, datasets: one video and one image dataset behind one index."""
+from typing import Union
+
+import numpy as np
+from mmengine.dataset import BaseDataset, ConcatDataset, force_full_init
+from mmengine.registry import DATASETS
+
+
+@DATASETS.register_module()
+class DualModalDataset(ConcatDataset):
+    """One video dataset and one image dataset, videos first.
+
+    Index ``i`` is video ``i`` while ``i`` is below the number of videos, and
+    image ``i - number of videos`` from there on.
+
+    Args:
+        video (dict | BaseDataset): The video dataset.
+        image (dict | BaseDataset): The image dataset.
+        lazy_init (bool): Whether to read the annotations later. Defaults to
+            False.
+
+    Raises:
+        ValueError: If one of the two is missing, has no samples, or is a
+            dataset of the other modality.
+    """
+
+    modalities = ('video', 'image')
+
+    def __init__(self,
+                 video: Union[dict, BaseDataset, None] = None,
+                 image: Union[dict, BaseDataset, None] = None,
+                 lazy_init: bool = False) -> None:
+        given = dict(video=video, image=image)
+        for name, dataset in given.items():
+            if dataset is None:
+                raise ValueError(
+                    f'DualModalDataset needs the key {name!r}, but it is '
+                    f'missing: give {name}=dict(type=..., ann_file=...). '
+                    'For a run with one modality, use its dataset itself in '
+                    'place of DualModalDataset.')
+        # what ConcatDataset.__init__ does, less its demand that the two have
+        # the same meta information
+        self.datasets = [
+            DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+            for dataset in given.values()
+        ]
+        self._fully_initialized = False
+        for name, dataset in zip(given, self.datasets):
+            found = getattr(dataset, 'INPUT_TYPE', name)
+            if found != name:
+                raise ValueError(
+                    f'DualModalDataset got {type(dataset).__name__}, a '
+                    f'dataset of type {found!r}, under the key {name!r}. Put '
+                    f'it under the key {found!r}.')
+        if not lazy_init:
+            self.full_init()
+
+    @property
+    def metainfo(self) -> dict:
+        """dict: ``classes``, a dict with the class names of each modality in
+        label order."""
+        return dict(
+            classes={
+                name: tuple(dataset.metainfo.get('classes', ()))
+                for name, dataset in zip(self.modalities, self.datasets)
+            })
+
+    def full_init(self) -> None:
+        """Read the annotations of both datasets."""
+        super().full_init()
+        for name, dataset in zip(self.modalities, self.datasets):
+            if len(dataset) == 0:
+                raise ValueError(
+                    f'The {name} dataset of DualModalDataset, '
+                    f'{type(dataset).__name__} of '
+                    f'{getattr(dataset, "ann_file", None)!r}, has no samples.')
+
+    @force_full_init
+    def modality_range(self, modality: str) -> range:
+        """Indices of a modality.
+
+        Args:
+            modality (str): 'video' or 'image'.
+
+        Returns:
+            range: The indices.
+        """
+        which = self._which(modality)
+        end = self.cumulative_sizes[which]
+        return range(end - len(self.datasets[which]), end)
+
+    def input_type_of(self, idx: int) -> str:
+        """Modality of a sample, without reading it.
+
+        Args:
+            idx (int): Index of the sample.
+
+        Returns:
+            str: 'video' or 'image'.
+        """
+        return self.modalities[self._get_ori_dataset_idx(idx)[0]]
+
+    @force_full_init
+    def get_gt_labels(self, modality: str) -> np.ndarray:
+        """Labels of a modality, without decoding it.
+
+        Args:
+            modality (str): 'video' or 'image'.
+
+        Returns:
+            np.ndarray: int64, label ids, in the order of
+            :meth:`modality_range`.
+        """
+        dataset = self.datasets[self._which(modality)]
+        if hasattr(dataset, 'get_gt_labels'):
+            return np.asarray(dataset.get_gt_labels(), np.int64)
+        return np.array(
+            [dataset.get_data_info(i)['label'] for i in range(len(dataset))],
+            np.int64)
+
+    def get_cat_ids(self, idx: int) -> list:
+        """Label of a sample, without decoding it.
+
+        Args:
+            idx (int): Index of the sample.
+
+        Returns:
+            list[int]: One label id.
+        """
+        which, idx = self._get_ori_dataset_idx(idx)
+        return self.datasets[which].get_cat_ids(idx)
+
+    def _which(self, modality: str) -> int:
+        if modality not in self.modalities:
+            raise ValueError(f'modality must be one of {self.modalities}, but '
+                             f'is {modality!r}.')
+        return self.modalities.index(modality)

@@ -1,0 +1,4 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .expression_metric import ExpressionMetric
+
+__all__ = ['ExpressionMetric']

@@ -1,0 +1,196 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, its end: from the predictions of a run to its metrics."""
+import csv
+import os.path as osp
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
+from mmengine.utils import mkdir_or_exist
+
+from ..functional import classification_report, confusion_matrix, recalls
+
+Classes = Union[Sequence[str], Dict[str, Sequence[str]]]
+
+
+@METRICS.register_module()
+class ExpressionMetric(BaseMetric):
+    """WAR, UAR, macro and weighted F1, per-class recall (all in percent) and
+    confusion matrix.
+
+    The names of the metrics are ``WAR``, ``UAR``, ``macro_F1``,
+    ``weighted_F1`` and ``recall/<class>`` (of classes that have samples); if
+    there are videos and images, ``video/WAR``, ``image/WAR`` and so on. The
+    confusion matrices (counts, rows are true classes) are logged, and kept in
+    :attr:`confusion_matrices` of the main process, by modality.
+
+    Args:
+        classes (Sequence[str] | dict[str, Sequence[str]], optional): Class
+            names in label order, or those of each modality. Defaults to None,
+            the ``classes`` in the dataset's meta information.
+        out_csv (str, optional): File for the predictions: ``sample_id``,
+            ``modality``, ``label``, ``prediction`` (class names) and
+            ``score_<class>``. Each evaluation replaces it. Defaults to None.
+        collect_device (str): 'cpu' or 'gpu', where the results of all
+            processes come together. Defaults to 'cpu'.
+        prefix (str, optional): Put before all names. Defaults to None.
+    """
+
+    default_prefix = ''
+
+    def __init__(self,
+                 classes: Optional[Classes] = None,
+                 out_csv: Optional[str] = None,
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.classes = classes
+        self.out_csv = out_csv
+        self.confusion_matrices: Dict[str, np.ndarray] = {}
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the label and the scores of each sample.
+
+        Args:
+            data_batch (dict): The batch; not needed.
+            data_samples (Sequence[dict]): ``pred_score`` (classes, ),
+                ``gt_label`` (1, ), ``input_type`` and ``sample_id``.
+
+        Raises:
+            ValueError: If there are no class names, or a sample's scores or
+                label do not fit them.
+        """
+        for sample in data_samples:
+            name = sample.get('sample_id', '(without sample_id)')
+            modality = sample.get('input_type')
+            classes = self._classes_of(modality, name)
+            score = sample['pred_score'].detach().float().cpu().numpy()
+            label = sample['gt_label'].cpu().numpy()
+            if score.shape != (len(classes), ):
+                raise ValueError(
+                    f'The scores of sample {name!r} have the shape '
+                    f'{score.shape}, but there are {len(classes)} classes '
+                    f'{classes}. Make num_classes of the head agree, and let '
+                    "it average the views (average_clips='prob').")
+            if not np.isfinite(score).all():
+                raise ValueError(f'The scores of sample {name!r} are not '
+                                 f'finite: {score.tolist()}. Check the '
+                                 'checkpoint, or the losses of the training.')
+            if label.shape != (1, ) or not 0 <= label[0] < len(classes):
+                raise ValueError(
+                    f'The label of sample {name!r} is {label.tolist()}, but '
+                    f'must be one id from 0 to {len(classes) - 1} '
+                    f'({classes}). Check the annotation file.')
+            self.results.append(
+                dict(
+                    sample_id=name,
+                    modality=modality or '',
+                    label=int(label[0]),
+                    score=score))
+
+    def _classes_of(self, modality: Optional[str],
+                    sample_id: str) -> Tuple[str, ...]:
+        classes = self.classes or (self.dataset_meta or {}).get('classes')
+        if isinstance(classes, dict):
+            if modality not in classes:
+                raise ValueError(
+                    f'Sample {sample_id!r} has the input_type {modality!r}, '
+                    f'but there are classes of {tuple(classes)}. Use '
+                    'DualModalDataPreprocessor, or put input_type into '
+                    'meta_keys of PackActionInputs.')
+            classes = classes[modality]
+        if not classes:
+            raise ValueError(
+                'ExpressionMetric needs the class names, but the dataset has '
+                'none in its metainfo. Give metainfo=dict(classes=(...)) to '
+                'the dataset, or classes=(...) to the metric.')
+        return tuple(classes)
+
+    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+        """Compute the metrics, in the main process only.
+
+        Args:
+            results (list[dict]): What :meth:`process` has kept, of all
+                processes, in the order of the dataset.
+
+        Returns:
+            dict[str, float]: The metrics.
+        """
+        groups: Dict[str, List[dict]] = {}
+        for result in results:
+            groups.setdefault(result['modality'], []).append(result)
+        classes = {
+            modality: self._classes_of(modality, group[0]['sample_id'])
+            for modality, group in groups.items()
+        }
+        self.confusion_matrices = {}
+        metrics = {}
+        for modality, group in groups.items():
+            matrix = confusion_matrix([r['label'] for r in group],
+                                      [r['score'].argmax() for r in group],
+                                      len(classes[modality]))
+            self.confusion_matrices[modality] = matrix
+            values = classification_report(matrix)
+            values.update({
+                f'recall/{name}': 100. * float(recall)
+                for name, recall in zip(classes[modality], recalls(matrix))
+                if not np.isnan(recall)
+            })
+            prefix = f'{modality}/' if len(groups) > 1 else ''
+            metrics.update({prefix + k: v for k, v in values.items()})
+            print_log(
+                f'Confusion matrix, {len(group)} samples {modality} (rows: '
+                'true class, columns: prediction)\n'
+                f'{format_matrix(matrix, classes[modality])}',
+                logger='current')
+        if self.out_csv is not None:
+            self._write_csv(results, classes)
+        return metrics
+
+    def _write_csv(self, results: List[dict], classes: dict) -> None:
+        # the modalities may differ in their classes
+        names = list(dict.fromkeys(sum(classes.values(), ())))
+        header = ['sample_id', 'modality', 'label', 'prediction']
+        header += [f'score_{name}' for name in names]
+        mkdir_or_exist(osp.dirname(osp.abspath(self.out_csv)))
+        with open(self.out_csv, 'w', newline='', encoding='utf-8') as f:
+            writer = csv.DictWriter(f, header)
+            writer.writeheader()
+            for r in results:
+                own = classes[r['modality']]
+                row = dict(
+                    sample_id=r['sample_id'],
+                    modality=r['modality'],
+                    label=own[r['label']],
+                    prediction=own[r['score'].argmax()])
+                row.update({
+                    f'score_{name}': f'{value:.6f}'
+                    for name, value in zip(own, r['score'])
+                })
+                writer.writerow(row)
+        print_log(
+            f'Predictions are saved to {self.out_csv}.', logger='current')
+
+
+def format_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    """A confusion matrix as text, with the recall at the end of each row.
+
+    Args:
+        matrix (np.ndarray): Confusion matrix.
+        classes (Sequence[str]): Class names.
+
+    Returns:
+        str: A line per class, and one above.
+    """
+    names = [f'{i} {name}' for i, name in enumerate(classes)]
+    left = max(map(len, names))
+    width = max(4, len(str(matrix.max())) + 1)
+    lines = [' ' * left + ''.join(f'{i:>{width}}'
+                                  for i in range(len(names))) + '   recall']
+    for name, row, recall in zip(names, matrix, recalls(matrix)):
+        lines.append(f'{name:<{left}}' + ''.join(f'{n:>{width}}'
+                                                 for n in row) +
+                     ('        -' if np.isnan(recall) else f'{100 * recall:9.2f}'))
+    return '\n'.join(lines)

@@ -1,0 +1,138 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, from a batch of the data loader to the input of the model.
+
+Letters: B samples, V views of a sample, C colour channels, T frames.
+"""
+from typing import Dict, List, Optional, Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import MODELS
+from torch import Tensor
+
+MODALITIES = ('video', 'image')
+
+
+@MODELS.register_module()
+class DualModalDataPreprocessor(BaseDataPreprocessor):
+    """Put a batch of clips or of images on the device, normalise and blend.
+
+    For one modality the numbers are those of mmaction2's
+    ``ActionDataPreprocessor``. In contrast to it, the modality may change from
+    batch to batch, the pixels travel to the device as they come from the data
+    loader (uint8), and shapes that differ are an error where it would pad.
+
+    Args:
+        mean (Sequence[float]): Mean of each channel, 0..255.
+        std (Sequence[float]): Standard deviation of each channel, 0..255.
+        blending (dict[str, dict], optional): Configs of mmaction2's batch
+            augmentations for training, under 'video' and/or 'image', since
+            the modalities may have different numbers of classes. Defaults to
+            None.
+        merge_views (bool): Whether to make each view a sample of its own, as
+            masked pre-training needs. Defaults to False.
+
+    Raises:
+        ValueError: If ``mean`` and ``std`` do not fit each other, or
+            ``blending`` has other keys or comes with ``merge_views``.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float],
+                 std: Sequence[float],
+                 blending: Optional[Dict[str, dict]] = None,
+                 merge_views: bool = False) -> None:
+        super().__init__(non_blocking=True)
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(
+                'mean and std of DualModalDataPreprocessor must have one '
+                'value per channel, and std must be positive, but got '
+                f'mean={mean!r} and std={std!r}.')
+        self.register_buffer(
+            'mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            'std', torch.tensor(std, dtype=torch.float32), persistent=False)
+        blending = blending or {}
+        if not set(blending) <= set(MODALITIES):
+            raise ValueError(
+                'blending of DualModalDataPreprocessor must be a dict like '
+                f"dict(video=dict(type='MixupBlending', ...)) with the keys "
+                f'{MODALITIES}, but has the keys {tuple(blending)}.')
+        if blending and merge_views:
+            raise ValueError(
+                'DualModalDataPreprocessor cannot blend with merge_views='
+                'True, since views have no label of their own. Leave one out.')
+        self.blending = {
+            name: MODELS.build(cfg)
+            for name, cfg in blending.items() if cfg is not None
+        }
+        self.merge_views = merge_views
+
+    @torch.no_grad()
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Preprocess a batch.
+
+        Args:
+            data (dict): ``inputs``, a tensor (V, C, T, H, W) of each clip or
+                (V, C, H, W) of each image; ``data_samples``.
+            training (bool): Whether to blend. Defaults to False.
+
+        Returns:
+            dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
+            (B * V, C, [T, ]H, W) with ``merge_views``; ``data_samples``, with
+            ``input_type`` in their meta information.
+
+        Raises:
+            ValueError: If the samples differ in modality or shape, or have
+                another shape than those above.
+        """
+        inputs, data_samples = list(data['inputs']), data['data_samples']
+        input_type = self._check(inputs, data_samples)
+        x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        per_channel = (-1, ) + (1, ) * (x.ndim - 3)
+        x = x.to(torch.float32)
+        x = x.sub_(self.mean.view(per_channel)).div_(
+            self.std.view(per_channel))
+        if training and input_type in self.blending:
+            # before the labels are moved: mmaction2 reads them one by one
+            x, data_samples = self.blending[input_type](x, data_samples)
+        if self.merge_views:
+            x = x.flatten(0, 1)
+        return dict(inputs=x, data_samples=self.cast_data(data_samples))
+
+    def _check(self, inputs: List[Tensor], data_samples: list) -> str:
+        """Check the batch; set and return its modality."""
+        names = [
+            sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
+            for i, sample in enumerate(data_samples)
+        ]
+        types = []
+        for name, x, sample in zip(names, inputs, data_samples):
+            if x.ndim not in (4, 5) or x.shape[1] != len(self.mean):
+                raise ValueError(
+                    f'Sample {name!r} has the shape {tuple(x.shape)}, but '
+                    f'must be (views, {len(self.mean)}, H, W) or (views, '
+                    f'{len(self.mean)}, T, H, W). End the pipeline with '
+                    "FormatShape(input_format='NCTHW') for clips, 'NCHW' for "
+                    'images.')
+            if 'input_type' not in sample.metainfo:
+                sample.set_metainfo(
+                    dict(input_type='video' if x.ndim == 5 else 'image'))
+            types.append(sample.metainfo['input_type'])
+            if types[-1] not in MODALITIES:
+                raise ValueError(
+                    f'Sample {name!r} has the input_type {types[-1]!r}, but '
+                    f'must have one of {MODALITIES}.')
+        for what, values, advice in [
+            ('modalities', types,
+             "use batch_sampler=dict(type='DualModalBatchSampler')"),
+            ('shapes', [tuple(x.shape) for x in inputs],
+             'let the pipeline resize or crop all of them to one size')
+        ]:
+            if len(set(values)) > 1:
+                # the first sample of each kind says enough
+                found = ', '.join(f'{names[values.index(v)]!r} {v}'
+                                  for v in dict.fromkeys(values))
+                raise ValueError(f'A batch has samples of different {what}: '
+                                 f'{found}; {advice}.')
+        return types[0]

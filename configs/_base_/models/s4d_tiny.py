@@ -1,7 +1,7 @@
 # A joint fine-tuning model that trains on 2 cores: 4 plain blocks, then 2
 # with 4 adapter experts.
 _base_ = './s4d_base.py'
-arch = dict(embed_dims=192, num_layers=6, num_heads=6)
+arch = dict(_delete_=True, embed_dims=192, num_layers=6, num_heads=6)
 model = dict(
     backbone=dict(
         arch=arch, depth=4, img_size=96, num_frames=8, drop_path_rate=0.),

@@ -1,0 +1,226 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
+import numpy as np
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.registry import MODELS, init_default_scope
+
+import s4d_mm  # noqa: F401
+from s4d_mm.models import DualModalDataPreprocessor
+
+NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))
+BLENDING = dict(
+    type='RandomBatchAugment',
+    augments=[
+        dict(type='MixupBlending', alpha=0.8, num_classes=7),
+        dict(type='CutmixBlending', alpha=1.0, num_classes=7)
+    ])
+DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmaction')
+
+
+def batch(input_type, size=4, shape=None, meta=True, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = shape or SHAPES[input_type]
+    samples = []
+    for i in range(size):
+        sample = ActionDataSample().set_gt_label(i % 7)
+        if meta:
+            sample.set_metainfo(
+                dict(input_type=input_type, sample_id=f'{input_type}{i}'))
+        samples.append(sample)
+    return dict(
+        inputs=[
+            torch.randint(
+                0, 256, shape, dtype=torch.uint8, generator=generator)
+            for _ in range(size)
+        ],
+        data_samples=samples)
+
+
+def build(**kwargs):
+    return MODELS.build(
+        dict(type='DualModalDataPreprocessor', **NORM, **kwargs))
+
+
+@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'),
+                                                ('image', 'NCHW')])
+def test_same_as_action_data_preprocessor(input_type, layout):
+    theirs = MODELS.build(
+        dict(type='ActionDataPreprocessor', format_shape=layout, **NORM))
+    a, b = build()(batch(input_type)), theirs(batch(input_type))
+    assert a['inputs'].dtype == torch.float32
+    assert torch.equal(a['inputs'], b['inputs'])
+    assert a['inputs'].shape == (4, *SHAPES[input_type])
+    assert [int(s.gt_label) for s in a['data_samples']] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'),
+                                                ('image', 'NCHW')])
+def test_same_blending_as_action_data_preprocessor(input_type, layout):
+    theirs = MODELS.build(
+        dict(
+            type='ActionDataPreprocessor',
+            format_shape=layout,
+            blending=BLENDING,
+            **NORM))
+    ours = build(blending={input_type: BLENDING})
+    for seed in range(6):
+        out = []
+        for part in (ours, theirs):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            out.append(part(batch(input_type), training=True))
+        assert torch.equal(out[0]['inputs'], out[1]['inputs'])
+        for a, b in zip(out[0]['data_samples'], out[1]['data_samples']):
+            assert torch.equal(a.gt_label, b.gt_label)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('input_type', ['video', 'image'])
+@pytest.mark.parametrize('augment', BLENDING['augments'])
+def test_blending_mixes_pixels_and_labels(device, input_type, augment):
+    cfg = dict(BLENDING, augments=[augment])
+    part = build(blending=dict(video=cfg, image=cfg)).to(device)
+    # sample i has the value i everywhere and the label i
+    data = batch(input_type)
+    for i, x in enumerate(data['inputs']):
+        x[:] = i
+    with torch.enable_grad():
+        out = part(data, training=True)
+    x = out['inputs']
+    assert not x.requires_grad and x.device.type == device
+    assert x.shape == (4, *SHAPES[input_type])
+    # the mean pixel is the mean of the labels
+    channel = x.transpose(0, 2)[0] * NORM['std'][0] + NORM['mean'][0]
+    value = channel.transpose(0, 1).flatten(1).mean(1).cpu()
+    labels = torch.stack([s.gt_label for s in out['data_samples']]).cpu()
+    assert labels.shape == (4, 7)
+    torch.testing.assert_close(labels.sum(1), torch.ones(4))
+    torch.testing.assert_close(
+        labels @ torch.arange(7.), value, atol=1e-4, rtol=0)
+
+
+def test_blending_is_for_its_modality_and_for_training():
+    part = build(blending=dict(video=BLENDING))
+    for input_type, training in [('video', False), ('image', True)]:
+        out = part(batch(input_type), training=training)
+        assert out['data_samples'][0].gt_label.shape == (1, )
+        assert torch.equal(out['inputs'], build()(batch(input_type))['inputs'])
+    out = part(batch('video'), training=True)
+    assert out['data_samples'][0].gt_label.shape == (7, )
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_uint8_until_on_the_device(monkeypatch, device):
+    moved = []
+    cast = DualModalDataPreprocessor.cast_data
+
+    def spy(self, data):
+        if isinstance(data, torch.Tensor):
+            moved.append(data.dtype)
+        return cast(self, data)
+
+    monkeypatch.setattr(DualModalDataPreprocessor, 'cast_data', spy)
+    data = batch('video')
+    before = [x.clone() for x in data['inputs']]
+    out = build().to(device)(data)
+    assert moved == [torch.uint8] * 4
+    assert out['inputs'].device.type == device
+    assert out['data_samples'][0].gt_label.device.type == device
+    # what came in is as it was
+    assert all(torch.equal(a, b) for a, b in zip(before, data['inputs']))
+
+
+def test_float32_under_autocast():
+    with torch.autocast('cpu', torch.bfloat16):
+        out = build()(batch('image'))['inputs']
+    assert out.dtype == torch.float32
+    assert torch.equal(out, build()(batch('image'))['inputs'])
+
+
+def test_float_input_is_not_changed_in_place():
+    data = batch('image')
+    data['inputs'] = [x.float() for x in data['inputs']]
+    before = data['inputs'][0].clone()
+    out = build()(data)['inputs']
+    assert torch.equal(before, data['inputs'][0])
+    assert torch.equal(out, build()(batch('image'))['inputs'])
+
+
+def test_stacked_input():
+    data = batch('image')
+    data['inputs'] = torch.stack(data['inputs'])
+    assert torch.equal(build()(data)['inputs'],
+                       build()(batch('image'))['inputs'])
+
+
+@pytest.mark.parametrize('input_type, shape', [('video', (4, 3, 2, 8, 8)),
+                                               ('image', (2, 3, 8, 8))])
+def test_merge_views(input_type, shape):
+    views = build()(batch(input_type, 3, shape))['inputs']
+    assert views.shape == (3, *shape)
+    merged = build(merge_views=True)(batch(input_type, 3, shape))['inputs']
+    assert merged.shape == (3 * shape[0], *shape[1:])
+    assert torch.equal(merged[shape[0] + 1], views[1, 1])
+
+
+@pytest.mark.parametrize('input_type', ['video', 'image'])
+def test_input_type_is_set(input_type):
+    out = build()(batch(input_type, meta=False))
+    assert {s.input_type for s in out['data_samples']} == {input_type}
+
+
+def test_input_type_is_kept():
+    # an image as a clip of one frame
+    out = build()(batch('image', shape=(1, 3, 1, 8, 8)))
+    assert out['data_samples'][0].input_type == 'image'
+    assert out['inputs'].shape == (4, 1, 3, 1, 8, 8)
+
+
+def joined(a, b):
+    return {key: a[key] + b[key] for key in a}
+
+
+@pytest.mark.parametrize('data, error', [
+    (lambda: joined(batch('video', 2), batch('image', 2)),
+     r"different modalities: 'video0' video, 'image0' image.*BatchSampler"),
+    (lambda: joined(
+        batch('image', 2), batch('video', 1, shape=(1, 3, 8, 9))),
+     r"different modalities: 'image0' image, 'video0' video"),
+    (lambda: joined(
+        batch('video', 2), batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)),
+     r"different shapes: 'video0' \(1, 3, 4, 8, 8\), "
+     r"'\(sample 2 of the batch\)' \(1, 3, 4, 8, 9\)"),
+    (lambda: batch('image', shape=(3, 8, 8)),
+     r"'image0' has the shape \(3, 8, 8\).*FormatShape"),
+    (lambda: batch('image', shape=(1, 1, 8, 8)),
+     r"'image0' has the shape \(1, 1, 8, 8\), but must be \(views, 3, H"),
+    (lambda: batch('audio', shape=(1, 3, 8, 8)),
+     "'audio0' has the input_type 'audio'"),
+])
+def test_wrong_batches(data, error):
+    with pytest.raises(ValueError, match=error):
+        build()(data())
+
+
+@pytest.mark.parametrize('kwargs, error', [
+    (dict(mean=[1, 2, 3], std=[1, 2]), 'one value per channel'),
+    (dict(mean=[1, 2, 3], std=[1, 0, 1]), 'must be positive'),
+    (dict(blending=BLENDING, **NORM), r"has the keys \('type', 'augments'\)"),
+    (dict(blending=dict(image=BLENDING), merge_views=True, **NORM),
+     'cannot blend with merge_views'),
+])
+def test_wrong_arguments(kwargs, error):
+    with pytest.raises(ValueError, match=error):
+        DualModalDataPreprocessor(**kwargs)
+
+
+def test_nothing_in_the_state_dict():
+    assert build(blending=dict(video=BLENDING)).state_dict() == {}

@@ -1,0 +1,254 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""ExpressionMetric: numbers by hand, errors, and two processes."""
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.evaluator import Evaluator
+from mmengine.registry import METRICS, init_default_scope
+
+import s4d_mm  # noqa: F401
+from s4d_mm.evaluation import (ExpressionMetric, classification_report,
+                               confusion_matrix, f1_scores, recalls)
+from s4d_mm.evaluation.metrics.expression_metric import format_matrix
+
+CLASSES = ('calm', 'glad', 'sad')
+
+
+def sample(label, prediction, input_type='video', sample_id='x', num=3):
+    score = torch.full((num, ), 0.1)
+    score[prediction] = 1 - 0.1 * (num - 1)
+    return ActionDataSample(
+        metainfo=dict(input_type=input_type, sample_id=sample_id)).set_gt_label(
+            label).set_pred_score(score)
+
+
+def evaluate(samples, classes=CLASSES, size=None, **kwargs):
+    metric = ExpressionMetric(**kwargs)
+    evaluator = Evaluator(metric)
+    evaluator.dataset_meta = dict(classes=classes)
+    evaluator.process(samples)
+    return evaluator.evaluate(size or len(samples)), metric
+
+
+def test_numbers_by_hand():
+    # true class and prediction; nobody is sad
+    pairs = [(0, 0), (0, 0), (0, 1), (0, 2), (1, 1), (1, 1), (1, 0), (1, 1)]
+    pairs += [(0, 0), (0, 0)]
+    metrics, metric = evaluate([sample(*p) for p in pairs])
+    assert metric.confusion_matrices['video'].tolist() == [[4, 1, 1],
+                                                           [1, 3, 0],
+                                                           [0, 0, 0]]
+    f1 = 8 / 11, 6 / 8, 0
+    assert metrics == pytest.approx({
+        'WAR': 70,
+        'UAR': 100 * (4 / 6 + 3 / 4) / 2,
+        'macro_F1': 100 * sum(f1) / 3,
+        'weighted_F1': 10 * (6 * f1[0] + 4 * f1[1]),
+        'recall/calm': 100 * 4 / 6,
+        'recall/glad': 75,
+    })
+    assert all(type(v) is float for v in metrics.values())
+
+
+def test_functions():
+    matrix = confusion_matrix([0, 0, 2], [0, 2, 2], 4)
+    assert matrix.tolist() == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
+    np.testing.assert_allclose(recalls(matrix), [0.5, np.nan, 1, np.nan])
+    np.testing.assert_allclose(
+        f1_scores(matrix), [2 / 3, np.nan, 2 / 3, np.nan])
+    assert classification_report(np.eye(4, dtype=int)) == dict.fromkeys(
+        ['WAR', 'UAR', 'macro_F1', 'weighted_F1'], 100.)
+
+
+def test_two_modalities_with_their_own_classes(tmp_path):
+    classes = dict(video=('calm', 'glad'), image=('glad', 'sad', 'wild'))
+    path = tmp_path / 'new' / 'predictions.csv'
+    samples = [
+        sample(0, 0, 'video', 'clip, one', 2),
+        sample(1, 0, 'video', 'v2', 2),
+        sample(2, 1, 'image', 'i1', 3)
+    ]
+    metrics, metric = evaluate(samples, classes, out_csv=str(path))
+    assert metrics['video/WAR'] == metrics['video/UAR'] == 50
+    assert metrics['image/WAR'] == metrics['image/recall/wild'] == 0
+    assert metrics['video/recall/calm'] == 100
+    assert 'image/recall/sad' not in metrics
+    assert {k.split('/')[0] for k in metrics} == {'video', 'image'}
+    assert metric.confusion_matrices['image'].shape == (3, 3)
+    with open(path, newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    assert rows[0] == dict(
+        sample_id='clip, one',
+        modality='video',
+        label='calm',
+        prediction='calm',
+        score_calm='0.900000',
+        score_glad='0.100000',
+        score_sad='',
+        score_wild='')
+    assert rows[2] == dict(
+        sample_id='i1',
+        modality='image',
+        label='wild',
+        prediction='sad',
+        score_calm='',
+        score_glad='0.100000',
+        score_sad='0.800000',
+        score_wild='0.100000')
+
+
+def test_one_modality_of_two_classes_tables():
+    metrics, _ = evaluate([sample(1, 1, 'image')],
+                          dict(video=('a', ), image=CLASSES))
+    assert metrics['WAR'] == 100
+
+
+def test_prefix_and_own_classes():
+    metric = ExpressionMetric(classes=CLASSES, prefix='test')
+    metric.process({}, [sample(1, 1).to_dict()])
+    metrics = metric.evaluate(1)
+    assert metrics['test/WAR'] == 100
+    assert metrics['test/recall/glad'] == 100
+    # nothing is left for the next evaluation
+    assert metric.results == []
+
+
+def test_no_warning_about_the_prefix(capsys):
+    ExpressionMetric()
+    assert 'prefix' not in capsys.readouterr().out
+
+
+def test_padding_is_cut():
+    samples = [sample(0, 0), sample(1, 0), sample(2, 2), sample(0, 1)]
+    metrics, metric = evaluate(samples, size=3)
+    assert metric.confusion_matrices['video'].sum() == 3
+    assert metrics['WAR'] == pytest.approx(200 / 3)
+
+
+def test_table_of_counts():
+    matrix = np.array([[12, 0, 0], [1, 0, 0], [0, 0, 0]])
+    assert format_matrix(matrix, CLASSES).splitlines() == [
+        '          0   1   2   recall',
+        '0 calm   12   0   0   100.00',
+        '1 glad    1   0   0     0.00',
+        '2 sad     0   0   0        -',
+    ]
+
+
+def test_bfloat16_scores():
+    item = sample(2, 2)
+    item.pred_score = item.pred_score.bfloat16()
+    assert evaluate([item])[0]['WAR'] == 100
+
+
+@pytest.mark.parametrize('item, classes, error', [
+    (sample(0, 0, num=4, sample_id='v7'), CLASSES,
+     r"'v7' have the shape \(4,\), but there are 3 classes"),
+    (sample(3, 0, sample_id='v8'), CLASSES,
+     r"label of sample 'v8' is \[3\].*from 0 to 2"),
+    (sample(-1, 0, sample_id='v9'), CLASSES, r"'v9' is \[-1\]"),
+    (sample(0, 0, 'image', 'i1'), dict(video=CLASSES),
+     r"'i1' has the input_type 'image', but there are classes of \('video'"),
+    (sample(0, 0, sample_id='v1'), (), 'needs the class names'),
+])
+def test_errors_name_the_sample(item, classes, error):
+    with pytest.raises(ValueError, match=error):
+        evaluate([item], classes)
+
+
+def test_scores_that_are_no_scores():
+    item = sample(0, 0, sample_id='v2')
+    item.pred_score[1] = float('nan')
+    with pytest.raises(ValueError, match="'v2' are not finite"):
+        evaluate([item])
+    item.pred_score = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="'v2'.*\n*.*average_clips='prob'"):
+        evaluate([item])
+
+
+@pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
+def test_registered(scope):
+    init_default_scope(scope)
+    assert type(METRICS.build(
+        dict(type='ExpressionMetric'))) is ExpressionMetric
+
+
+SCRIPT = '''
+    import json, os, sys
+    import torch.distributed as dist
+    from mmengine.dataset import BaseDataset, DefaultSampler
+    dist.init_process_group('gloo')
+    sys.path.insert(0, {tests!r})
+    from test_metric import CLASSES, sample
+    from s4d_mm.evaluation import ExpressionMetric
+    from s4d_mm.datasets.dual_modal_dataset import DualModalDataset
+    from s4d_mm.datasets.samplers import DualModalBatchSampler
+
+    class Tiny(BaseDataset):
+        METAINFO = dict(classes=CLASSES)
+        def load_data_list(self):
+            return [dict(label=0)] * self.data_prefix['n']
+        def _join_prefix(self):
+            pass
+
+    data = DualModalDataset(video=Tiny(data_prefix=dict(n=4)),
+                            image=Tiny(data_prefix=dict(n=3)))
+    batches = DualModalBatchSampler(DefaultSampler(data, shuffle=False), 2)
+    metric = ExpressionMetric(out_csv='out.csv')
+    metric.dataset_meta = data.metainfo
+    for batch in batches:
+        # sample 0, which is read twice, is the only wrong one
+        metric.process(dict(), [
+            sample(0, int(i == 0), data.input_type_of(i), str(i)).to_dict()
+            for i in batch])
+    seen = len(metric.results)
+    metrics = metric.evaluate(len(data))
+    with open(f'rank{{dist.get_rank()}}.json', 'w') as f:
+        json.dump([seen, metrics], f)
+'''
+
+
+def test_two_processes(tmp_path):
+    tests = os.path.dirname(os.path.abspath(__file__))
+    script = tmp_path / 'run.py'
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=tests)))
+    path = os.pathsep.join([os.path.dirname(tests), *sys.path])
+    with socket.socket() as s:  # a free port
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    processes = [
+        subprocess.Popen([sys.executable, str(script)],
+                         cwd=tmp_path,
+                         env=dict(
+                             os.environ,
+                             PYTHONPATH=path,
+                             RANK=str(rank),
+                             WORLD_SIZE='2',
+                             LOCAL_RANK=str(rank),
+                             MASTER_ADDR='127.0.0.1',
+                             MASTER_PORT=str(port),
+                             OMP_NUM_THREADS='1')) for rank in range(2)
+    ]
+    try:
+        assert [p.wait(timeout=180) for p in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    (seen0, first), (seen1, second) = (
+        json.loads((tmp_path / f'rank{r}.json').read_text()) for r in (0, 1))
+    assert seen0 == seen1 == 4  # 7 samples and one more
+    assert first == second
+    assert first['video/WAR'] == 75 and first['image/WAR'] == 100
+    with open(tmp_path / 'out.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert [r['sample_id'] for r in rows] == [str(i) for i in range(7)]
+    assert [r['modality'] for r in rows] == ['video'] * 4 + ['image'] * 3

@@ -9,6 +9,7 @@ import importlib.util
 import os.path as osp
 import sys
 import types
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -66,8 +67,9 @@ def allow_mmengine_checkpoints() -> bool:
 
     Since torch 2.6 ``torch.load`` defaults to ``weights_only=True``, and
     mmengine <= 0.10.7 stores its message hub (``HistoryBuffer`` objects with
-    numpy arrays) in every checkpoint, so that ``load_from`` and ``resume``
-    fail (open-mmlab/mmengine#1655). ``weights_only`` itself stays on.
+    numpy arrays, and references to its own methods) in every checkpoint, so
+    that ``load_from`` and ``resume`` fail (open-mmlab/mmengine#1655).
+    ``weights_only`` itself stays on.
 
     Can be deleted when mmengine registers these classes itself.
 
@@ -78,6 +80,15 @@ def allow_mmengine_checkpoints() -> bool:
         return False  # loads without weights_only by default
     from mmengine.logging import HistoryBuffer
 
+    def method(owner: type, name: str):
+        """Stands for ``getattr`` in checkpoints, which is how pickle refers
+        to the methods of a class: those of ``HistoryBuffer`` only."""
+        if owner is HistoryBuffer and name in HistoryBuffer.__dict__:
+            return getattr(owner, name)
+        raise UnpicklingError(
+            f'The checkpoint asks for attribute {name!r} of {owner!r}. Only '
+            'methods of mmengine.logging.HistoryBuffer are allowed.')
+
     try:  # numpy 2 moved its core package
         from numpy._core import multiarray
     except ImportError:
@@ -85,6 +96,7 @@ def allow_mmengine_checkpoints() -> bool:
     scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     torch.serialization.add_safe_globals([
         HistoryBuffer, np.ndarray, np.dtype,
+        (method, 'builtins.getattr'), (method, '__builtin__.getattr'),
         *{type(np.dtype(t)) for t in scalar_types},
         # a checkpoint may come from a machine with the other numpy
         *((fn, f'numpy.{core}.multiarray.{fn.__name__}')

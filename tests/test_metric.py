@@ -27,8 +27,8 @@ def sample(label, prediction, input_type='video', sample_id='x', num=3):
     score = torch.full((num, ), 0.1)
     score[prediction] = 1 - 0.1 * (num - 1)
     return ActionDataSample(
-        metainfo=dict(input_type=input_type, sample_id=sample_id)).set_gt_label(
-            label).set_pred_score(score)
+        metainfo=dict(input_type=input_type, sample_id=sample_id)
+    ).set_gt_label(label).set_pred_score(score)
 
 
 def evaluate(samples, classes=CLASSES, size=None, **kwargs):
@@ -137,10 +137,10 @@ def test_padding_is_cut():
 def test_table_of_counts():
     matrix = np.array([[12, 0, 0], [1, 0, 0], [0, 0, 0]])
     assert format_matrix(matrix, CLASSES).splitlines() == [
-        '          0   1   2   recall',
-        '0 calm   12   0   0   100.00',
-        '1 glad    1   0   0     0.00',
-        '2 sad     0   0   0        -',
+        '         0   1   2   recall',
+        '0 calm  12   0   0   100.00',
+        '1 glad   1   0   0     0.00',
+        '2 sad    0   0   0        -',
     ]
 
 
@@ -171,7 +171,7 @@ def test_scores_that_are_no_scores():
     with pytest.raises(ValueError, match="'v2' are not finite"):
         evaluate([item])
     item.pred_score = torch.ones(2, 3)
-    with pytest.raises(ValueError, match="'v2'.*\n*.*average_clips='prob'"):
+    with pytest.raises(ValueError, match="'v2'.*average_clips='prob'"):
         evaluate([item])
 
 

@@ -119,18 +119,6 @@ class DualModalDataset(ConcatDataset):
             [dataset.get_data_info(i)['label'] for i in range(len(dataset))],
             np.int64)
 
-    def get_cat_ids(self, idx: int) -> list:
-        """Label of a sample, without decoding it.
-
-        Args:
-            idx (int): Index of the sample.
-
-        Returns:
-            list[int]: One label id.
-        """
-        which, idx = self._get_ori_dataset_idx(idx)
-        return self.datasets[which].get_cat_ids(idx)
-
     def _which(self, modality: str) -> int:
         if modality not in self.modalities:
             raise ValueError(f'modality must be one of {self.modalities}, but '

@@ -187,10 +187,14 @@ def format_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
     names = [f'{i} {name}' for i, name in enumerate(classes)]
     left = max(map(len, names))
     width = max(4, len(str(matrix.max())) + 1)
-    lines = [' ' * left + ''.join(f'{i:>{width}}'
-                                  for i in range(len(names))) + '   recall']
+
+    def line(name, values, last):
+        return (f'{name:<{left}}' + ''.join(f'{v:>{width}}' for v in values) +
+                f'{last:>9}')
+
+    lines = [line('', range(len(names)), 'recall')]
     for name, row, recall in zip(names, matrix, recalls(matrix)):
-        lines.append(f'{name:<{left}}' + ''.join(f'{n:>{width}}'
-                                                 for n in row) +
-                     ('        -' if np.isnan(recall) else f'{100 * recall:9.2f}'))
+        lines.append(
+            line(name, row,
+                 '-' if np.isnan(recall) else f'{100 * recall:.2f}'))
     return '\n'.join(lines)

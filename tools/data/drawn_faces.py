@@ -18,7 +18,7 @@ SUPERSAMPLING = 2  # canvas pixels per picture pixel, on top of drawn AA
 SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's drawing coordinates
 
 SKINS = ((250, 220, 196), (238, 196, 160), (214, 164, 124), (178, 124, 86),
-         (134, 90, 62), (96, 64, 46))
+         (146, 100, 70), (118, 80, 58))
 HAIRS = ((28, 22, 20), (70, 44, 28), (120, 78, 40), (196, 156, 88),
          (150, 60, 30), (160, 160, 164))
 IRISES = ((60, 40, 26), (70, 100, 140), (76, 110, 70), (96, 76, 40))
@@ -118,7 +118,7 @@ class Identity:
             eye_x=rng.uniform(.31, .40),
             eye_y=rng.uniform(-.20, -.10),
             eye_size=rng.uniform(.15, .19),
-            brow_weight=rng.uniform(.05, .085),
+            brow_weight=rng.uniform(.065, .095),
             nose_length=rng.uniform(.30, .40),
             nose_width=rng.uniform(.09, .14),
             mouth_y=rng.uniform(.52, .58),
@@ -175,7 +175,7 @@ class Scene:
         angle = rng.uniform(0, 2 * np.pi)
         unit = np.linspace(-1, 1, size)
         slope = np.cos(angle) * unit[None] + np.sin(angle) * unit[:, None]
-        gain = rng.uniform(.75, 1.15) * (1 + rng.uniform(0, .3) * slope)
+        gain = rng.uniform(.85, 1.12) * (1 + rng.uniform(0, .3) * slope)
         tint = 1 + rng.uniform(-.06, .06, 3)
         grain = rng.normal(0, rng.uniform(0, 4), (size, size, 1))
         self._gain = (gain[..., None] * tint).astype(np.float32)
@@ -307,7 +307,8 @@ def _draw_brow(pencil: _Pencil, who: Identity, ex: Expression,
     y = who.eye_y - .29 - .17 * ex.brow - .04 * np.sin(np.pi * t)
     y = y + ex.inner * (.11 * t - .17 * (1 - t)**1.5)
     y = np.minimum(y, who.eye_y - .1)
-    color = _mix(who.hair, (30, 24, 20), .5)
+    # darker than the skin, whatever the hair
+    color = _mix(_shade(who.skin, .25), who.hair, .15)
     pencil.line(np.stack([side * x, y], 1) + turn, color, who.brow_weight)
 
 
@@ -352,7 +353,7 @@ def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression,
     teeth = np.clip(ex.teeth, 0, 1)
     pencil.fill(band(upper, upper + (lower - upper) * teeth), (244, 240, 232))
     line = np.stack([x, (upper if teeth else middle)], 1) + turn
-    pencil.line(line, (60, 20, 22), .03)
+    pencil.line(line, (44, 12, 16), .035)
 
 
 def _draw_creases(pencil: _Pencil, who: Identity, ex: Expression,

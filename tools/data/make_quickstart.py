@@ -13,6 +13,7 @@ interrupted goes on where it stopped; a set that is complete stays as it is.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import os.path as osp
 import sys
@@ -32,7 +33,7 @@ AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
         'fear')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
-DRAWING = 1  # raise when the drawing changes: old files are not mixed in
+DRAWING = 2  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = .2
 FPS = 25
 
@@ -223,7 +224,7 @@ def make_set(out: str,
         clips: Number of clips. Defaults to 420.
         seed: Seed of all randomness. Defaults to 0.
         size: Side of images and frames in pixels. Defaults to 112.
-        workers: Number of processes. Defaults to the usable CPUs.
+        workers: Number of processes. Defaults to the number of CPUs.
 
     Returns:
         int: How many files were drawn; 0 if the set was complete.
@@ -249,8 +250,9 @@ def make_set(out: str,
         os.makedirs(osp.join(out, folder), exist_ok=True)
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
     work = partial(make_sample, out=out, seed=seed, size=size)
-    workers = workers or len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers) as pool:
+    # not forked: a fork of a process in which OpenCV has threads can hang
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
             if done % 100 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
@@ -277,7 +279,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--size', type=int, default=112, help='side of images and frames')
     parser.add_argument(
-        '--workers', type=int, help='processes (default: the usable CPUs)')
+        '--workers', type=int, help='processes (default: all CPUs)')
     return parser.parse_args(argv)
 
 

@@ -1,0 +1,96 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Optimizer groups and hooks."""
+from types import SimpleNamespace
+
+import pytest
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from s4d_mm.engine import ClassCheckHook
+from test_models import ARCH, FINETUNE, build
+
+OPTIM = dict(
+    optimizer=dict(type='AdamW', lr=1., weight_decay=0.05),
+    constructor='S4DLayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        layer_decay_rate=0.75,
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys={'_bias': dict(decay_mult=0.)}))
+
+
+def groups(model):
+    wrapper = build_optim_wrapper(model, OPTIM)
+    return {g['param_name']: g for g in wrapper.optimizer.param_groups}
+
+
+def test_layer_decay_counts_across_backbone_and_neck():
+    by_name = groups(build(FINETUNE))  # 2 + 2 blocks: 6 depths
+    expected = {
+        'backbone.patch_embed.proj.weight': 5,
+        'backbone.blocks.0.attn.qkv.weight': 4,
+        'backbone.blocks.1.mlp.fc1.weight': 3,
+        'neck.blocks.0.moae.fc1_weight': 2,
+        'neck.blocks.1.attn.q_bias': 1,
+        'cls_head.fc_norm.weight': 0,
+        'cls_head.classifiers.video.weight': 0,
+    }
+    for name, steps in expected.items():
+        assert by_name[name]['lr'] == pytest.approx(0.75**steps), name
+
+
+def test_twelve_blocks_make_fourteen_depths():
+    init_default_scope('mmaction')
+    arch = dict(ARCH, num_layers=12)
+    by_name = groups(
+        MODELS.build(
+            dict(
+                type='Recognizer3D',
+                backbone=dict(type='S4DViT', arch=arch, depth=6),
+                neck=dict(type='MoAENeck', arch=arch, num_layers=6),
+                cls_head=FINETUNE['cls_head'])))
+    assert {g['layer_id'] for g in by_name.values()} == set(range(14))
+    first = by_name['backbone.patch_embed.proj.weight']
+    assert first['lr'] == pytest.approx(0.75**13)
+
+
+def test_no_weight_decay_on_biases_and_norms():
+    model = build(FINETUNE)
+    for name, group in groups(model).items():
+        free = 'norm' in name or name.endswith('bias')
+        assert group['weight_decay'] == (0 if free else 0.05), name
+
+
+def test_layer_decay_needs_blocks():
+    init_default_scope('mmaction')
+    model = MODELS.build(
+        dict(
+            type='Recognizer3D',
+            backbone=dict(type='ResNet3dSlowOnly', depth=50, pretrained=None),
+            cls_head=dict(type='I3DHead', num_classes=7, in_channels=2048)))
+    with pytest.raises(ValueError, match='ResNet3dSlowOnly'):
+        build_optim_wrapper(model, OPTIM)
+
+
+def runner(num_classes, classes, **dataset):
+    return SimpleNamespace(
+        model=SimpleNamespace(
+            cls_head=SimpleNamespace(num_classes=num_classes)),
+        train_dataloader=SimpleNamespace(
+            dataset=SimpleNamespace(metainfo=dict(classes=classes), **dataset)))
+
+
+def test_class_check():
+    hook, seven = ClassCheckHook(), tuple('abcdefg')
+    both = dict(video=7, image=7)
+    hook.before_train(runner(both, dict(video=seven, image=seven)))
+    hook.before_train(runner(both, seven, INPUT_TYPE='video'))
+    hook.before_train(runner(7, seven))
+    with pytest.raises(ValueError, match='train_dataloader has 7 video class'):
+        hook.before_train(
+            runner(dict(video=11, image=7), dict(video=seven, image=seven)))
+    with pytest.raises(ValueError, match="Add 'image' to"):
+        hook.before_train(
+            runner(dict(video=7), dict(video=seven, image=seven)))
+    with pytest.raises(ValueError, match='7 .* classes'):
+        hook.before_train(runner(8, seven))

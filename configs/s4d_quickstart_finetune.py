@@ -36,14 +36,14 @@ test_cfg = dict(type='TestLoop')
 val_dataloader, val_evaluator = test_dataloader, test_evaluator
 val_cfg = dict(type='ValLoop')
 
-max_epochs = 16
+max_epochs = 20
 base_lr = 1e-3
 optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.75,
+        layer_decay_rate=0.9,
         norm_decay_mult=0.,
         bias_decay_mult=0.,
         custom_keys={'_bias': dict(decay_mult=0.)}))
@@ -62,4 +62,4 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=8)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)

@@ -44,7 +44,9 @@ bash "$S4D_ROOT/tools/install.sh"
 end
 cd "$S4D_ROOT"
 export QUICKSTART_DIR="${QUICKSTART_DIR:-$S4D_ROOT/work_dirs/quickstart}"
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc 2>/dev/null || echo 2)}"
+# a core for the data loader, the others for the model
+cores=$(nproc 2>/dev/null || echo 2)
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores - 1 : 1))}"
 pretrain=configs/s4d_quickstart_pretrain.py
 finetune=configs/s4d_quickstart_finetune.py
 out=$QUICKSTART_DIR

@@ -196,11 +196,11 @@ class _Pencil:
     def __init__(self, canvas: np.ndarray, pose: Pose) -> None:
         self.canvas = canvas
         side = canvas.shape[0]
-        self.unit = .37 * side * pose.scale
+        self.unit = .45 * side * pose.scale
         cos = np.cos(np.deg2rad(pose.angle)) * self.unit
         sin = np.sin(np.deg2rad(pose.angle)) * self.unit
         self._matrix = np.array([[cos, -sin], [sin, cos]])
-        self._centre = np.array([.5 + pose.x, .52 + pose.y]) * side
+        self._centre = np.array([.5 + pose.x, .48 + pose.y]) * side
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
         pixels = np.asarray(points, float) @ self._matrix.T + self._centre

@@ -33,7 +33,7 @@ AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
         'fear')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
-DRAWING = 2  # raise when the drawing changes: old files are not mixed in
+DRAWING = 3  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = .2
 FPS = 25
 
@@ -211,7 +211,7 @@ def claim_folder(out: str, settings: dict) -> None:
 
 
 def make_set(out: str,
-             images: int = 420,
+             images: int = 700,
              clips: int = 420,
              seed: int = 0,
              size: int = 112,
@@ -220,7 +220,7 @@ def make_set(out: str,
 
     Args:
         out: Folder to write to.
-        images: Number of images. Defaults to 420.
+        images: Number of images. Defaults to 700.
         clips: Number of clips. Defaults to 420.
         seed: Seed of all randomness. Defaults to 0.
         size: Side of images and frames in pixels. Defaults to 112.
@@ -272,7 +272,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
     parser.add_argument(
-        '--images', type=int, default=420, help='number of images')
+        '--images', type=int, default=700, help='number of images')
     parser.add_argument(
         '--clips', type=int, default=420, help='number of clips')
     parser.add_argument('--seed', type=int, default=0, help='random seed')

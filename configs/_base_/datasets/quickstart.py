@@ -1,6 +1,6 @@
 # The drawn faces of tools/data/make_quickstart.py, small enough for 2 cores.
 data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
-img_size, clip_len, frame_interval = 96, 8, 4
+img_size, clip_len, frame_interval = 80, 4, 8
 meta_keys = ('input_type', 'sample_id', 'img_shape')
 
 train_pipeline = [
@@ -52,7 +52,7 @@ train_dataloader = dict(
     sampler=dict(type='DualModalSampler'),
     batch_sampler=dict(
         type='DualModalBatchSampler',
-        batch_size=dict(video=16, image=32),
+        batch_size=dict(video=8, image=16),
         drop_last=True),
     dataset=dict(
         type='DualModalDataset',

@@ -72,25 +72,56 @@ def test_layer_decay_needs_blocks():
         build_optim_wrapper(model, OPTIM)
 
 
-def runner(num_classes, classes, **dataset):
+def runner(num_classes, train, val=None, blending=None, input_type=None):
+
+    def loader(classes):
+        return SimpleNamespace(
+            dataset=SimpleNamespace(
+                metainfo=dict(classes=classes), INPUT_TYPE=input_type))
+
     return SimpleNamespace(
         model=SimpleNamespace(
-            cls_head=SimpleNamespace(num_classes=num_classes)),
-        train_dataloader=SimpleNamespace(
-            dataset=SimpleNamespace(metainfo=dict(classes=classes), **dataset)))
+            cls_head=SimpleNamespace(num_classes=num_classes),
+            data_preprocessor=SimpleNamespace(blending=blending or {})),
+        train_dataloader=loader(train),
+        val_loop=None if val is None else object(),
+        val_dataloader=loader(val))
 
 
 def test_class_check():
     hook, seven = ClassCheckHook(), tuple('abcdefg')
-    both = dict(video=7, image=7)
-    hook.before_train(runner(both, dict(video=seven, image=seven)))
-    hook.before_train(runner(both, seven, INPUT_TYPE='video'))
-    hook.before_train(runner(7, seven))
+    both, data = dict(video=7, image=7), dict(video=seven, image=seven)
+    hook.before_train(runner(both, data))
+    hook.before_train(runner(both, seven, input_type='video'))
+    hook.before_train(runner(7, seven, val=seven))
     with pytest.raises(ValueError, match='train_dataloader has 7 video class'):
-        hook.before_train(
-            runner(dict(video=11, image=7), dict(video=seven, image=seven)))
-    with pytest.raises(ValueError, match="Add 'image' to"):
-        hook.before_train(
-            runner(dict(video=7), dict(video=seven, image=seven)))
+        hook.before_train(runner(dict(video=11, image=7), data))
+    with pytest.raises(ValueError, match="Add 'image' to model.cls_head.num"):
+        hook.before_train(runner(dict(video=7), data))
     with pytest.raises(ValueError, match='7 .* classes'):
         hook.before_train(runner(8, seven))
+
+
+def test_class_check_sees_validation_data_before_training():
+    seven, six = tuple('abcdefg'), tuple('abcdef')
+    with pytest.raises(ValueError, match='val_dataloader has 6 '):
+        ClassCheckHook().before_train(runner(7, seven, val=six))
+
+
+def test_class_check_sees_blending():
+    init_default_scope('mmaction')
+    seven = tuple('abcdefg')
+    data = dict(video=seven, image=seven)
+    blending = dict(
+        image=MODELS.build(
+            dict(
+                type='RandomBatchAugment',
+                augments=[
+                    dict(type='MixupBlending', num_classes=7, alpha=0.8),
+                    dict(type='CutmixBlending', num_classes=8, alpha=1.)
+                ])))
+    with pytest.raises(
+            ValueError,
+            match='7 image classes.*blending.image: CutmixBlending.num_cl'):
+        ClassCheckHook().before_train(
+            runner(dict(video=7, image=7), data, blending=blending))

@@ -1,5 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: the head has as many classes as the data."""
+from typing import Iterator, Tuple
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -8,12 +10,21 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Compare the classes of each dataset with ``num_classes`` of the head
-    before the first iteration."""
+    """Compare the classes of the datasets with ``num_classes`` of the head
+    and of the blending before the first iteration.
+
+    Training also checks the validation data, so that a wrong setting shows
+    before the first epoch and not after it.
+
+    Raises:
+        ValueError: If they differ, with the key to change.
+    """
 
     def before_train(self, runner: Runner) -> None:
         """Check the training data, and the validation data if there are."""
         self._check(runner, runner.train_dataloader, 'train_dataloader')
+        if runner.val_loop is not None:
+            self._check(runner, runner.val_dataloader, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Check the validation data."""
@@ -23,29 +34,53 @@ class ClassCheckHook(Hook):
         """Check the test data."""
         self._check(runner, runner.test_dataloader, 'test_dataloader')
 
-    @staticmethod
-    def _check(runner: Runner, dataloader, name: str) -> None:
+    @classmethod
+    def _check(cls, runner: Runner, dataloader, name: str) -> None:
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
-        expected = getattr(
-            getattr(model, 'cls_head', None), 'num_classes', None)
         dataset = getattr(dataloader, 'dataset', None)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if expected is None or classes is None:
+        if classes is None:
             return
         if not isinstance(classes, dict):
             classes = {getattr(dataset, 'INPUT_TYPE', None): classes}
-        for input_type, names in classes.items():
-            count = expected
-            if isinstance(expected, dict):
-                if input_type not in expected:
-                    raise ValueError(
-                        f'{name} has {input_type} data, but the head has '
-                        f'num_classes={expected}. Add {input_type!r} to '
-                        'model.cls_head.num_classes.')
-                count = expected[input_type]
-            if len(names) != count:
+        for key, expected in cls._expectations(model):
+            for input_type, names in classes.items():
+                cls._compare(name, input_type, names, key, expected)
+
+    @staticmethod
+    def _expectations(model) -> Iterator[Tuple[str, object]]:
+        """Keys of the config that hold a number of classes, and the numbers
+        (int, or dict of int for each modality)."""
+        head = getattr(model, 'cls_head', None)
+        if getattr(head, 'num_classes', None) is not None:
+            yield 'model.cls_head.num_classes', head.num_classes
+        blending = getattr(
+            getattr(model, 'data_preprocessor', None), 'blending', None)
+        if not isinstance(blending, dict):
+            return
+        for modality, blend in blending.items():
+            # RandomBatchAugment holds a list of the others
+            for part in getattr(blend, 'augments', [blend]):
+                count = getattr(part, 'num_classes', None)
+                if count is not None:
+                    yield (f'model.data_preprocessor.blending.{modality}: '
+                           f'{type(part).__name__}.num_classes', {
+                               modality: count
+                           })
+
+    @staticmethod
+    def _compare(name: str, input_type, names, key: str, expected) -> None:
+        count = expected
+        if isinstance(expected, dict):
+            if input_type not in expected:
+                if not key.startswith('model.cls_head'):
+                    return  # this modality is not blended
                 raise ValueError(
-                    f'{name} has {len(names)} {input_type or ""} classes '
-                    f'{tuple(names)}, but model.cls_head.num_classes is '
-                    f'{expected}. Make them agree.')
+                    f'{name} has {input_type} data, but the head has '
+                    f'num_classes={expected}. Add {input_type!r} to {key}.')
+            count = expected[input_type]
+        if len(names) != count:
+            raise ValueError(
+                f'{name} has {len(names)} {input_type or ""} classes '
+                f'{tuple(names)}, but {key} is {expected}. Make them agree.')

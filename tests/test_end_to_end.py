@@ -1,0 +1,386 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""From files to metrics with the real Runner, the real tools and the real
+configs, on a very small set of drawn faces."""
+import csv
+import json
+import os
+import os.path as osp
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from helpers import write_text
+from s4d_mm.apis import init_model, predict_expression
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
+FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
+# one epoch, and data loading in the process
+SHORT = {
+    'train_cfg.max_epochs': 1,
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'train_dataloader.batch_sampler.batch_size.video': 4,
+    'train_dataloader.batch_sampler.batch_size.image': 8,
+}
+WITH_TEST = {
+    'val_dataloader.num_workers': 0,
+    'val_dataloader.persistent_workers': False,
+    'test_dataloader.num_workers': 0,
+    'test_dataloader.persistent_workers': False,
+    'train_cfg.val_interval': 1,
+}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def folder(tmp_path_factory):
+    """The folder of a quickstart, with its data."""
+    from make_quickstart import make_set
+    folder = tmp_path_factory.mktemp('quickstart')
+    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
+    os.environ['QUICKSTART_DIR'] = str(folder)
+    yield folder
+    del os.environ['QUICKSTART_DIR']
+
+
+def load_config(path, work_dir, **options):
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(SHORT)
+    if 'test_dataloader' in cfg:
+        cfg.merge_from_dict(WITH_TEST)
+    cfg.merge_from_dict({k.replace('__', '.'): v for k, v in options.items()})
+    cfg.work_dir = str(work_dir)
+    cfg.launcher = 'none'
+    cfg.randomness = dict(seed=0)
+    return cfg
+
+
+def tool(*command, check=True):
+    """Run a tool as a user does, in the root of the project."""
+    env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1')
+    done = subprocess.run([str(c) for c in command],
+                          cwd=ROOT,
+                          env=env,
+                          text=True,
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          timeout=300)
+    if check:
+        assert done.returncode == 0, done.stdout[-9000:]
+    return done
+
+
+def options(cfg_options):
+    return [f'{k}={v}' for k, v in cfg_options.items()]
+
+
+@pytest.fixture(scope='module')
+def pretrained(folder):
+    """Checkpoint of a pre-training in two processes, and its output."""
+    work_dir = folder / 'pretrain'
+    done = tool('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir',
+                work_dir, '--cfg-options', *options(SHORT))
+    return str(work_dir / 'epoch_1.pth'), done.stdout
+
+
+@pytest.fixture(scope='module')
+def finetuned(folder, pretrained):
+    """A fine-tuned checkpoint."""
+    work_dir = folder / 'finetune'
+    cfg = load_config(FINETUNE, work_dir, load_from=pretrained[0])
+    Runner.from_cfg(cfg).train()
+    return str(work_dir / 'epoch_1.pth')
+
+
+def test_two_processes_pretrain(pretrained):
+    path, output = pretrained
+    assert 'world size 2, backend gloo' in output or torch.cuda.is_available()
+    weights = torch.load(path, weights_only=True)['state_dict']
+    assert all(torch.isfinite(v).all() for v in weights.values())
+    assert 'backbone.blocks.3.attn.qkv.weight' in weights
+
+
+def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path):
+    """Blocks 0, 1 stay in the backbone, 2 and 3 move to the neck."""
+    path, _ = pretrained
+    runner = Runner.from_cfg(
+        load_config(FINETUNE, tmp_path, load_from=path))
+    runner.load_or_resume()
+    source = torch.load(path, weights_only=True)['state_dict']
+    target = runner.model.state_dict()
+    moved = 0
+    for name, value in source.items():
+        if name.startswith('backbone.blocks.'):
+            number, rest = name[len('backbone.blocks.'):].split('.', 1)
+            place = (
+                name if int(number) < 2 else
+                f'neck.blocks.{int(number) - 2}.{rest}')
+            assert torch.equal(target[place], value), name
+            moved += place != name
+    assert moved > 10
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'cls_head.classifiers.video.weight' in log  # not found: listed
+
+
+def test_finetuning_validates_and_tests(finetuned, folder, tmp_path):
+    saved = torch.load(finetuned, weights_only=True)
+    assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
+    out_csv = str(tmp_path / 'predictions.csv')
+    cfg = load_config(
+        FINETUNE,
+        tmp_path / 'test',
+        load_from=finetuned,
+        test_evaluator__out_csv=out_csv)
+    metrics = Runner.from_cfg(cfg).test()
+    for modality in ('video', 'image'):
+        for name in ('WAR', 'UAR'):
+            assert 0 <= metrics[f'{modality}/{name}'] <= 100
+    with open(out_csv, newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 14  # one tester in each modality, 7 expressions
+    # WAR again, from the file alone
+    video = [r for r in rows if r['modality'] == 'video']
+    right = np.mean([r['label'] == r['prediction'] for r in video])
+    assert metrics['video/WAR'] == pytest.approx(100 * right)
+
+
+def test_two_processes_test_like_one(finetuned, folder):
+    """The same figures and scores, although 14 samples do not go evenly into
+    batches of two processes."""
+    results = {}
+    for name, command in (('one', [sys.executable, 'tools/test.py']),
+                          ('two', ['bash', 'tools/dist_test.sh'])):
+        gpus = [2] if name == 'two' else []
+        work_dir = folder / name
+        tool(*command, FINETUNE, finetuned, *gpus, '--work-dir', work_dir,
+             '--dump', work_dir / 'out.pkl')
+        file = next(work_dir.glob('20*/20*.json'))
+        with open(work_dir / 'out.pkl', 'rb') as f:
+            dumped = pickle.load(f)
+        results[name] = json.loads(file.read_text()), {
+            d['sample_id']: d['pred_score'] for d in dumped
+        }
+    for key, value in results['one'][0].items():
+        if 'time' not in key:
+            assert results['two'][0][key] == value, key
+    one, two = results['one'][1], results['two'][1]
+    assert len(one) == 14 and set(one) == set(two)
+    for key, scores in one.items():
+        torch.testing.assert_close(scores, two[key], atol=1e-6, rtol=0)
+
+
+def test_resume_goes_on_where_it_stopped(folder, pretrained, tmp_path):
+    """tools/train.py --resume, with mmengine's own checkpoint."""
+    path, _ = pretrained
+    work_dir = tmp_path / 'work'
+    cfg = load_config(PRETRAIN, work_dir, load_from=path, resume=True)
+    cfg.train_cfg.max_epochs = 2
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    saved = torch.load(path, weights_only=True)
+    assert runner.epoch == 1 and runner.iter == saved['meta']['iter']
+    for name, value in runner.model.state_dict().items():
+        assert torch.equal(value, saved['state_dict'][name]), name
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    again = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
+    assert again['meta']['epoch'] == 2
+    steps = [s['step'] for s in again['optimizer']['state'].values()]
+    assert max(steps) == again['meta']['iter'] == 2 * len(
+        runner.train_dataloader)
+
+
+def test_predict_video_and_image(finetuned, folder):
+    data = folder / 'data'
+    clip = next((data / 'clips').glob('*.mp4'))
+    image = next((data / 'images' / 'test').glob('*.jpg'))
+    output = tool(sys.executable, 'tools/predict.py', FINETUNE, finetuned,
+                  clip).stdout
+    model = init_model(FINETUNE, finetuned, 'cpu')
+    scores = predict_expression(model, str(clip))
+    assert list(scores) == [
+        'happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
+        'fear'
+    ]
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+    best = max(scores, key=scores.get)
+    listed = [line.split()[0] for line in output.splitlines() if '%' in line]
+    assert listed[0] == best and sorted(listed) == sorted(scores)
+    assert list(predict_expression(model, str(image)))[:2] == [
+        'neutral', 'happiness'
+    ]
+    with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
+        predict_expression(model, 'nowhere.mp4')
+
+
+def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):
+    wide = dict(embed_dims=64, num_layers=4, num_heads=4)
+    cfg = load_config(
+        FINETUNE,
+        tmp_path,
+        load_from=pretrained[0],
+        model__backbone__arch=wide,
+        model__neck__arch=wide,
+        model__cls_head__in_channels=64)
+    with pytest.raises(ValueError, match=r'backbone\.[\w.]+.*128.*64'):
+        Runner.from_cfg(cfg).train()
+    assert not list(tmp_path.glob('*.pth'))
+
+
+BAD = {
+    'missing annotation file':
+    (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
+    'empty annotation file': ('', r'bad.csv'),
+    'unknown label': ('video_name,label\n00007,3\n00008,7\n',
+                      r'bad.csv.*line 3.*7'),
+    'not a number': ('video_name,label\n00007,joy\n', r'bad.csv.*line 2.*joy'),
+}
+
+
+@pytest.mark.parametrize('case', BAD)
+def test_bad_annotation_ends_before_training(case, folder, tmp_path):
+    change, message = BAD[case]
+    if isinstance(change, str):
+        path = tmp_path / 'bad.csv'
+        path.write_text(change)
+        change = dict(ann_file=str(path))
+    cfg = load_config(FINETUNE, tmp_path / 'work')
+    cfg.train_dataloader.dataset.video.update(change)
+    with pytest.raises(Exception, match=f'(?s){message}'):
+        Runner.from_cfg(cfg).train()
+    assert not list((tmp_path / 'work').rglob('*.pth'))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'model.cls_head.num_classes': dict(video=7, image=8)},
+     'train_dataloader has 7 image classes'),
+    ({'test_dataloader.dataset.image.num_classes': 8,
+      'val_dataloader.dataset.image.num_classes': 8},
+     'val_dataloader has 8 image classes'),
+])
+def test_class_counts_end_before_training(change, message, tmp_path):
+    cfg = load_config(FINETUNE, tmp_path)
+    cfg.merge_from_dict(change)
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_missing_modality_ends_before_training(tmp_path):
+    cfg = load_config(FINETUNE, tmp_path)
+    del cfg.train_dataloader.dataset['image']
+    with pytest.raises(Exception, match="needs the key 'image'"):
+        Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize('command', [
+    ['tools/train.py', 'configs/none.py'],
+    ['tools/test.py', 'configs/none.py', 'none.pth'],
+    ['tools/test.py', FINETUNE, 'none.pth'],
+])
+def test_tools_name_a_missing_file(command):
+    done = tool(sys.executable, *command, check=False)
+    assert done.returncode != 0
+    assert ('configs/none.py' in done.stdout or 'none.pth' in done.stdout)
+    assert 'does not exist' in done.stdout
+
+
+def make_public_layout(root):
+    """Miniatures of the datasets, where the recipes expect them."""
+    from helpers import write_frames, write_image, write_video
+    data = osp.join(root, 'data')
+    splits = dict(
+        DFEW=['set_1_train.csv', 'set_1_test.csv'],
+        FERV39k=['train.csv', 'test.csv'],
+        MAFW=['set_1_train.csv', 'set_1_test.csv'])
+    for name, files in splits.items():
+        clips = [(f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}',
+                  i % 7) for i in range(2)]
+        for clip, _ in clips:
+            write_frames(
+                osp.join(data, name, 'frames', clip),
+                12,
+                pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg')
+        for file in files:
+            write_text(
+                osp.join(data, name, 'annotations', file),
+                *[f'{clip},{label}' for clip, label in clips])
+    for i in range(4):
+        write_image(osp.join(data, 'AffectNet', 'images', 'a', f'{i}.jpg'))
+        write_video(
+            osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'),
+            70,
+            height=224,
+            width=224)
+    images = [f'a/{i}.jpg {i % 7}' for i in range(4)]
+    for count in (7, 8):
+        write_text(
+            osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'),
+            *images)
+    write_text(
+        osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'),
+        *[f'id1/{i}.mp4' for i in range(4)])
+
+
+RECIPES = ['s4d_pretrain', 's4d_finetune_dfew', 's4d_finetune_ferv39k',
+           's4d_finetune_mafw']
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipes_train_and_test(name, tmp_path, monkeypatch):
+    """The recipes on miniatures of their datasets, with a narrow encoder."""
+    make_public_layout(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+    narrow = dict(embed_dims=24, num_layers=12, num_heads=2)
+    cfg.merge_from_dict({
+        'train_cfg.max_epochs': 1,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'train_dataloader.batch_sampler.batch_size': dict(video=2, image=2),
+        'train_dataloader.sampler.share.video': 1.,
+        'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
+    })
+    cfg.model.backbone.arch = narrow
+    if name == 's4d_pretrain':
+        cfg.model.neck.in_channels = 24
+        cfg.model.neck.arch = dict(
+            embed_dims=24, num_layers=1, num_heads=2)
+    else:
+        cfg.model.neck.arch = narrow
+        cfg.model.cls_head.in_channels = 24
+        for key in ('val_dataloader', 'test_dataloader'):
+            cfg[key].num_workers = 0
+            cfg[key].persistent_workers = False
+    cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == len(runner.train_dataloader) >= 2
+    if name != 's4d_pretrain':
+        assert runner.test()['WAR'] in (0., 50., 100.)
+
+
+def test_folds_and_files_of_all_configs():
+    """Each config loads, and the files of the folds say their fold."""
+    names = sorted(
+        f for f in os.listdir(osp.join(ROOT, 'configs')) if f.endswith('.py'))
+    assert len(names) >= 14
+    for file in names:
+        cfg = Config.fromfile(osp.join(ROOT, 'configs', file))
+        assert cfg.default_scope == 'mmaction'
+        if '_fold' not in file:
+            continue
+        fold = file[:-len('.py')].split('_fold')[1]
+        video = cfg.train_dataloader.dataset.video
+        assert video.ann_file == f'annotations/set_{fold}_train.csv', file
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            assert loader.dataset.ann_file == (
+                f'annotations/set_{fold}_test.csv'), file
+        assert video.type.lower() in file

@@ -241,8 +241,8 @@ BAD = {
     (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
     'empty annotation file': ('', r'bad.csv'),
     'unknown label': ('video_name,label\n00007,3\n00008,7\n',
-                      r'bad.csv:3.*'7''),
-    'not a number': ('video_name,label\n00007,joy\n', r'bad.csv:2.*'joy''),
+                      r"bad.csv:3.*'7'"),
+    'not a number': ('video_name,label\n00007,joy\n', r"bad.csv:2.*'joy'"),
 }
 
 

@@ -1,0 +1,392 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Tests of tools/kfold.py: a real run of two folds on a miniature of DFEW, its
+figures, and what happens after an interruption."""
+import argparse
+import csv
+import json
+import os
+import os.path as osp
+import runpy
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import write_frames, write_image, write_text
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+sys.path.insert(0, osp.join(ROOT, 'tools'))
+
+import kfold  # noqa: E402
+
+# clips of 4 x 32 x 32 and a narrow model of 4 blocks
+CONFIG = f'''
+_base_ = {osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')!r}
+train_pipeline = _base_.train_pipeline
+train_pipeline[1]['clip_len'] = 4
+train_pipeline[6]['scale'] = (32, 32)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1]['clip_len'] = 4
+test_pipeline[3]['scale'] = (32, 32)
+image_train_pipeline = _base_.image_train_pipeline
+image_train_pipeline[1]['scale'] = (36, 36)
+image_train_pipeline[2]['size'] = 32
+train_dataloader = dict(dataset=dict(
+    video=dict(pipeline=train_pipeline),
+    image=dict(pipeline=image_train_pipeline)))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+arch = dict(_delete_=True, embed_dims=24, num_layers=4, num_heads=2)
+size = dict(img_size=32, num_frames=4)
+model = dict(backbone=dict(arch=arch, depth=2, **size),
+             neck=dict(arch=arch, num_layers=2, num_experts=2),
+             cls_head=dict(in_channels=24))
+'''
+OPTIONS = [
+    'train_cfg.max_epochs=2', 'randomness.seed=0',
+    'optim_wrapper.type=OptimWrapper',
+    'train_dataloader.batch_sampler.batch_size.video=2',
+    'train_dataloader.batch_sampler.batch_size.image=2',
+    'train_dataloader.sampler.share.image=1.0'
+] + [
+    f'{stage}_dataloader.{key}' for stage in ('train', 'val', 'test')
+    for key in ('num_workers=0', 'persistent_workers=False')
+]
+
+
+class InProcess:
+    """Runs tools/train.py and tools/test.py here, because a process of its
+    own takes seconds to import everything."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, tool, arguments, gpus):
+        self.calls.append((tool, arguments))
+        argv = sys.argv
+        sys.argv = [tool, *arguments]
+        try:
+            runpy.run_path(
+                osp.join(ROOT, 'tools', f'{tool}.py'), run_name='__main__')
+        except RuntimeError as e:
+            print(e)
+            return 1
+        finally:
+            sys.argv = argv
+        return 0
+
+    def names(self):
+        """Such as ['train fold_1', 'test fold_1']."""
+        names = []
+        for tool, arguments in self.calls:
+            folder = arguments[arguments.index('--work-dir') + 1]
+            folder = osp.dirname(folder) if tool == 'test' else folder
+            names.append(f'{tool} {osp.basename(folder)}')
+        return names
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    calls = InProcess()
+    monkeypatch.setattr(kfold, 'launch', calls)
+    return calls
+
+
+@pytest.fixture(scope='module', autouse=True)
+def no_yapf():
+    """mmengine formats its config at every save, most of a short run."""
+    from mmengine.config import config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, 'FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """A miniature of DFEW in two folds, and AffectNet."""
+    root = tmp_path_factory.mktemp('kfold')
+    data = root / 'data'
+    for i in range(5):
+        write_frames(str(data / 'DFEW' / 'frames' / f'{i:05d}'), 6 + i)
+    for fold, test in ((1, (0, 1)), (2, (2, 3, 4))):
+        for split in ('train', 'test'):
+            write_text(
+                data / 'DFEW' / 'annotations' / f'set_{fold}_{split}.csv',
+                'video_name,label', *[
+                    f'{i:05d},{i}' for i in range(5)
+                    if (i in test) == (split == 'test')
+                ])
+    for i in range(2):
+        write_image(data / 'AffectNet' / 'images' / f'{i}.jpg')
+    write_text(data / 'AffectNet' / 'annotations' / 'train_7.txt', '0.jpg 0',
+               '1.jpg 1')
+    (root / 'mini.py').write_text(CONFIG)
+    before = os.getcwd()
+    os.chdir(root)
+    yield root
+    os.chdir(before)
+
+
+def arguments(work_dir, folds='1-2', options=()):
+    return ['mini.py', '--folds', folds, '--work-dir', str(work_dir),
+            '--cfg-options', *OPTIONS, *options]
+
+
+@pytest.fixture(scope='module')
+def finished(root):
+    """Work dir of a whole run, what it launched and its summary."""
+    with pytest.MonkeyPatch.context() as patch:
+        launch = InProcess()
+        patch.setattr(kfold, 'launch', launch)
+        summary = kfold.main(arguments(root / 'work'))
+    return root / 'work', launch, summary
+
+
+def test_two_folds(finished):
+    work, launch, summary = finished
+    assert launch.names() == [
+        'train fold_1', 'test fold_1', 'train fold_2', 'test fold_2'
+    ]
+    for fold, samples in ((1, ['00000', '00001']),
+                          (2, ['00002', '00003', '00004'])):
+        folder = work / f'fold_{fold}'
+        dumped = kfold.mmengine.load(str(folder / 'predictions.pkl'))
+        assert [d['sample_id'] for d in dumped] == samples
+        cfg = Config.fromfile(str(folder / 'mini.py'))
+        assert cfg.train_dataloader.dataset.video.ann_file == (
+            f'annotations/set_{fold}_train.csv')
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            assert loader.dataset.ann_file == (
+                f'annotations/set_{fold}_test.csv')
+        # the figures are those of tools/test.py
+        result = json.loads((folder / 'result.json').read_text())
+        assert result['checkpoint'] == 'epoch_2.pth'
+        file, = folder.glob('test/20*/20*.json')
+        logged = json.loads(file.read_text())
+        for name, value in result['modalities']['video']['metrics'].items():
+            assert logged[name] == pytest.approx(value, abs=1e-9)
+    assert set(summary) == {'video'}
+
+
+def test_files(finished):
+    work, _, summary = finished
+    written = json.loads((work / 'kfold.json').read_text())
+    assert written['summary'] == json.loads(json.dumps(summary))
+    war = [r['modalities']['video']['metrics']['WAR']
+           for r in written['folds']]
+    assert summary['video']['mean']['WAR'] == pytest.approx(sum(war) / 2)
+    assert summary['video']['std']['WAR'] == pytest.approx(
+        abs(war[0] - war[1]) / 2**.5)
+    matrix = np.array(summary['video']['confusion_matrix'])
+    assert matrix.sum(axis=1).tolist() == [1, 1, 1, 1, 1, 0, 0]
+    with open(work / 'kfold.csv', newline='') as f:
+        rows = list(csv.reader(f))
+    assert rows[0][:4] == ['modality', 'fold', 'samples', 'WAR']
+    assert [r[1] for r in rows[1:6]] == ['1', '2', 'mean', 'std', 'pooled']
+    assert float(rows[3][3]) == pytest.approx(sum(war) / 2)
+    assert rows[6] == [] and rows[7][1:3] == ['happiness', 'sadness']
+    assert [list(map(int, r[1:])) for r in rows[8:15]] == matrix.tolist()
+
+
+def test_finished_folds_are_not_run_again(finished, launch):
+    work, _, summary = finished
+    assert kfold.main(arguments(work)) == summary
+    assert launch.calls == []
+    one = kfold.main(arguments(work, folds='2'))
+    assert one['video']['std']['WAR'] is None
+    assert launch.calls == []
+
+
+def test_deleted_result_is_tested_again(finished, launch):
+    work, _, summary = finished
+    os.remove(work / 'fold_2' / 'result.json')
+    assert kfold.main(arguments(work)) == summary
+    assert launch.names() == ['test fold_2']
+
+
+def test_deleted_fold_is_run_again(finished, capfd, monkeypatch):
+    """With the tools in processes of their own: the same seed, the same
+    figures."""
+    work, _, summary = finished
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    time = os.path.getmtime(work / 'fold_1' / 'epoch_2.pth')
+    shutil.rmtree(work / 'fold_2')
+    assert kfold.main(arguments(work)) == summary
+    out = capfd.readouterr().out
+    assert 'Fold 1: done before' in out and 'Fold 2: training' in out
+    assert 'Pooled confusion matrix, 5 samples' in out
+    assert os.path.getmtime(work / 'fold_1' / 'epoch_2.pth') == time
+    new = torch.load(work / 'fold_2' / 'epoch_2.pth', weights_only=True)
+    assert new['meta']['epoch'] == 2
+
+
+def test_interrupted_training_resumes(finished, root, launch, monkeypatch):
+    """In the second fold after its first epoch. ``load_from``, the
+    pre-trained weights, must not be what is resumed from."""
+    pretrained = str(root / 'pretrained.pth')
+    weights = torch.load(
+        finished[0] / 'fold_1' / 'epoch_2.pth', weights_only=True)
+    torch.save(dict(state_dict=weights['state_dict']), pretrained)
+    work = root / 'interrupted'
+    command = arguments(work, options=[f'load_from={pretrained}'])
+    after_epoch = CheckpointHook.after_train_epoch
+
+    def interrupt(hook, runner):
+        after_epoch(hook, runner)
+        if runner.epoch == 0 and 'fold_2' in runner.work_dir:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointHook, 'after_train_epoch', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            kfold.main(command)
+    assert launch.names() == ['train fold_1', 'test fold_1', 'train fold_2']
+    assert sorted(p.name for p in (work / 'fold_2').glob('*.pth')) == [
+        'epoch_1.pth'
+    ]
+    launch.calls.clear()
+    kfold.main(command)
+    assert launch.names() == ['train fold_2', 'test fold_2']
+    resumed = launch.calls[0][1]
+    assert resumed[resumed.index('--resume') + 1] == str(
+        work / 'fold_2' / 'epoch_1.pth')
+    first, last = (torch.load(work / 'fold_2' / f'epoch_{i}.pth',
+                              weights_only=True) for i in (1, 2))
+    assert last['meta']['iter'] == 2 * first['meta']['iter']
+    steps = [s['step'] for s in last['optimizer']['state'].values()]
+    assert max(steps) == last['meta']['iter']  # the optimizer's state too
+
+
+def test_other_settings_are_refused(finished, launch):
+    work, _, summary = finished
+    with pytest.raises(SystemExit, match='max_epochs: 2 before, now 9'):
+        kfold.main(arguments(work, options=['train_cfg.max_epochs=9']))
+    # but workers may change
+    assert kfold.main(arguments(
+        work, options=['train_dataloader.num_workers=1'])) == summary
+    assert launch.calls == []
+
+
+def test_failed_training(root, launch, monkeypatch):
+    monkeypatch.setattr(kfold, 'launch', lambda *a: 3)
+    with pytest.raises(SystemExit,
+                       match='Fold 1: training ended with exit code 3 and '
+                       'left no checkpoint'):
+        kfold.main(arguments(root / 'failed'))
+
+
+def test_missing_fold_ends_before_training(root, launch):
+    with pytest.raises(SystemExit, match='set_3_train.csv.*does not exist'):
+        kfold.main(arguments(root / 'three', folds='1-3'))
+    assert launch.calls == [] and not (root / 'three').exists()
+
+
+def test_config_without_folds(root):
+    config = osp.join(ROOT, 'configs', 's4d_finetune_ferv39k.py')
+    with pytest.raises(SystemExit) as error:
+        kfold.main([config, '--work-dir', str(root / 'ferv')])
+    assert 'names no fold in train_dataloader' in str(error.value)
+    assert 'annotations/train.csv' in str(error.value)
+    config = osp.join(ROOT, 'configs', 's4d_pretrain.py')
+    with pytest.raises(SystemExit, match='names no fold'):
+        kfold.main([config, '--work-dir', str(root / 'pretrain')])
+
+
+@pytest.mark.parametrize('name', ['dfew', 'mafw'])
+def test_options_equal_the_fold_configs(name, monkeypatch):
+    """configs/..._fold3.py say the same."""
+    monkeypatch.setattr(osp, 'isfile', lambda path: True)
+    path = osp.join(ROOT, 'configs', f's4d_finetune_{name}')
+    other = Config.fromfile(f'{path}_fold3.py')
+    for start in ('.py', '_fold2.py'):
+        cfg = Config.fromfile(path + start)
+        options = kfold.fold_options(cfg, 3)
+        assert len(options) == 3
+        cfg = kfold.load_config(path + start, options)
+        for loader in ('train', 'val', 'test'):
+            assert cfg[f'{loader}_dataloader'] == (
+                other[f'{loader}_dataloader'])
+
+
+@pytest.mark.parametrize('gpus', [1, 8])
+def test_command_lines(gpus, monkeypatch):
+    commands = []
+
+    class Popen:
+
+        def __init__(self, command, env):
+            commands.append([command, env])
+
+        def wait(self):
+            return 5
+
+        def poll(self):
+            return 5
+
+    monkeypatch.setattr(subprocess, 'Popen', Popen)
+    assert kfold.launch('train', ['c.py', '--resume', 'x'], gpus) == 5
+    kfold.launch('test', ['c.py', 'x.pth', '--dump', 'd'], gpus)
+    tools = osp.join(ROOT, 'tools')
+    if gpus == 1:
+        assert [c[0] for c in commands] == [
+            [sys.executable, f'{tools}/train.py', 'c.py', '--resume', 'x'],
+            [sys.executable, f'{tools}/test.py', 'c.py', 'x.pth', '--dump',
+             'd']
+        ]
+    else:
+        assert [c[0] for c in commands] == [
+            ['bash', f'{tools}/dist_train.sh', 'c.py', '8', '--resume', 'x'],
+            ['bash', f'{tools}/dist_test.sh', 'c.py', 'x.pth', '8', '--dump',
+             'd']
+        ]
+    assert all(e['PYTHONPATH'].startswith(ROOT) for _, e in commands)
+
+
+def test_unreadable_samples_count_as_wrong():
+    scores = torch.tensor([.9, .1])
+    samples = [dict(input_type='video', gt_label=torch.tensor([0]),
+                    pred_score=scores) for _ in range(4)]
+    samples[3]['unreadable'] = True
+    found = kfold.figures(samples, dict(video=('a', 'b'), image=('a', 'b')))
+    assert set(found) == {'video'}
+    assert found['video']['metrics']['WAR'] == 75
+    assert found['video']['matrix'] == [[3, 0], [0, 0]]
+    summary = kfold.summarise([dict(modalities=found)] * 2)
+    assert summary['video']['pooled']['WAR'] == 75
+    assert summary['video']['samples'] == 8
+
+
+def test_mean_and_deviation():
+    """Of folds of 4 and 2 samples with WAR 75 and 50."""
+    def fold(pairs):
+        samples = [dict(input_type='video', gt_label=torch.tensor([label]),
+                        pred_score=torch.eye(2)[predicted])
+                   for label, predicted in pairs]
+        return dict(modalities=kfold.figures(samples, dict(video='ab')))
+
+    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]),
+                           fold([(0, 1), (1, 1)])])['video']
+    assert own['mean']['WAR'] == 62.5
+    assert own['std']['WAR'] == pytest.approx(25 / 2**.5)
+    assert own['mean']['UAR'] == pytest.approx((250 / 3 + 50) / 2)
+    assert own['confusion_matrix'] == [[2, 2], [0, 2]]
+    assert own['pooled']['WAR'] == pytest.approx(400 / 6)
+    assert own['pooled']['UAR'] == 75
+
+
+def test_arguments(capsys):
+    assert kfold.parse_folds('1-5') == [1, 2, 3, 4, 5]
+    assert kfold.parse_folds('3,1-2,2') == [1, 2, 3]
+    for text in ('', '5-1', 'a', '1;2'):
+        with pytest.raises(argparse.ArgumentTypeError, match='1-5 or 1,3,5'):
+            kfold.parse_folds(text)
+    for argv, message in ((['none.py'], 'none.py does not exist'),
+                          ([__file__, '--gpus', '0'], 'must be 1 or more'),
+                          ([__file__, '--cfg-options', 'x'], 'KEY=VALUE')):
+        with pytest.raises(SystemExit):
+            kfold.parse_args(argv)
+        assert message in capsys.readouterr().err

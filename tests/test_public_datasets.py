@@ -1,0 +1,430 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Public datasets: miniature copies of what is distributed, read from file to
+batch."""
+import os.path as osp
+
+import pytest
+from helpers import write_frames, write_image, write_text, write_video
+from mmengine.registry import DATASETS, init_default_scope
+
+from s4d_mm.datasets import (CAER, CAERS, CREMAD, DFEW, ENTERFACE05, MAFW,
+                             RAFDB, RAVDESS, AffectNet, FERPlus, FERV39k,
+                             VoxCeleb2, public)
+
+META = ('input_type', 'sample_id')
+CLIP = [
+    dict(type='ClipInit'),
+    dict(type='SampleFrames', clip_len=2, frame_interval=1, num_clips=1),
+    dict(type='ClipDecode'),
+    dict(type='Resize', scale=(32, 32), keep_ratio=False),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs', meta_keys=META),
+]
+IMAGE = [
+    dict(type='ImageLoad'),
+    dict(type='Resize', scale=(32, 32), keep_ratio=False),
+    dict(type='FormatShape', input_format='NCHW'),
+    dict(type='PackActionInputs', meta_keys=META),
+]
+VIDEOS = ('CAER', 'CREMAD', 'DFEW', 'ENTERFACE05', 'MAFW', 'RAVDESS',
+          'FERV39k', 'VoxCeleb2')
+IMAGES = ('CAERS', 'RAFDB', 'AffectNet', 'FERPlus')
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmaction')
+
+
+def clips(root, *names, suffix=''):
+    """A clip for each name, in the layout that the suffix says."""
+    for name in names:
+        if suffix:
+            write_video(root / (name + suffix), 3, 32, 32)
+        else:
+            write_frames(root / name, 3, 32, 32)
+
+
+def images(root, *names):
+    for name in names:
+        write_image(root / name, 32, 32)
+
+
+def read(dataset, root, folder='', **kwargs):
+    """Read all samples through the pipeline.
+
+    Returns:
+        list[tuple[str, str]]: Name and class of each.
+    """
+    video = dataset.INPUT_TYPE == 'video'
+    built = dataset(
+        data_root=str(root),
+        data_prefix={dataset.PREFIX_KEY: folder},
+        pipeline=CLIP if video else IMAGE,
+        test_mode=True,
+        serialize_data=False,  # which would take most of the time here
+        **kwargs)
+    found = []
+    for i in range(len(built)):
+        item = built[i]
+        shape = (1, 3, 2, 32, 32) if video else (1, 3, 32, 32)
+        assert item['inputs'].shape == shape
+        sample = item['data_samples']
+        name = built.metainfo['classes'][
+            sample.gt_label.item()] if built.has_labels else None
+        found.append((sample.sample_id, name))
+    return found
+
+
+@pytest.mark.parametrize('name', VIDEOS + IMAGES)
+def test_metainfo(name):
+    dataset = DATASETS.get(name)
+    assert name in public.__all__
+    assert dataset.INPUT_TYPE == ('video' if name in VIDEOS else 'image')
+    info = dataset.METAINFO
+    assert set(info['paper']) == {'title', 'venue', 'url'}
+    assert info['paper']['url'].startswith('https://')
+    assert isinstance(info['split_files'], dict)
+    assert bool(info['split_files']) != dataset.FROM_FOLDER
+    if name != 'VoxCeleb2':
+        assert len(set(info['classes'])) == len(info['classes'])
+
+
+# --------------------------------------------------- official annotation files
+@pytest.mark.parametrize('folder, suffix, names', [
+    ('clip_224x224', '', ('00007', '02522', '16000')),
+    ('clip_224x224_avi', '.avi', ('00007', '02522', '16000')),
+    ('original', '.mp4', ('7', '2522', '16000')),
+])
+def test_dfew(tmp_path, folder, suffix, names):
+    split = 'EmoLabel_DataSplit/train(single-labeled)/set_1.csv'
+    assert split == DFEW.METAINFO['split_files']['train'].format(fold=1)
+    write_text(tmp_path / split, 'video_name,label', '7,1', '2522,6',
+               '16000,7')
+    clips(tmp_path / 'Clip' / folder, *names, suffix=suffix)
+    assert read(
+        DFEW, tmp_path, f'Clip/{folder}', ann_file=split, suffix=suffix) == [
+            ('7', 'happiness'), ('2522', 'disgust'), ('16000', 'fear')
+        ]
+
+
+def test_dfew_ids(tmp_path):
+    def labels(*lines, **kwargs):
+        ann_file = write_text(tmp_path / 'a.csv', 'video_name,label', *lines)
+        return DFEW(ann_file=ann_file, **kwargs).get_gt_labels().tolist()
+
+    assert labels('00001,1', '00002,6') == [1, 6]  # ours, from 0
+    assert labels('1,1', '2,7') == [0, 6]  # official, from 1
+    assert labels('1,1', '2,6', label_start=1) == [0, 5]
+    with pytest.raises(ValueError, match=r'a.csv:3.*7'):
+        labels('1,0', '2,7')  # neither
+    with pytest.raises(ValueError, match=r'a.csv:3.*7'):
+        labels('1,1', '2,7', label_start=0)
+
+
+def test_ferv39k(tmp_path):
+    split = FERV39k.METAINFO['split_files']['train']
+    write_text(tmp_path / split, 'Action/Happy/0267 Happy',
+               'Crime/Angry/0063 Angry', 'Daily_Life/Sad/0001 Sad')
+    names = ('Action/Happy/0267', 'Crime/Angry/0063', 'Daily_Life/Sad/0001')
+    clips(tmp_path / '2_ClipsforFaceCrop', *names)
+    assert read(
+        FERV39k, tmp_path, '2_ClipsforFaceCrop', ann_file=split) == list(
+            zip(names, ('happiness', 'anger', 'sadness')))
+    write_text(tmp_path / 'bad.csv', 'Action/Happy/0267 Happy',
+               'Crime/Bored/0063 Bored')
+    with pytest.raises(ValueError, match="bad.csv:2.*'Bored'"):
+        FERV39k(ann_file=str(tmp_path / 'bad.csv'))
+
+
+@pytest.mark.parametrize('folder, suffix', [('frames', ''), ('clips', '.mp4')])
+def test_mafw(tmp_path, folder, suffix):
+    split = MAFW.METAINFO['split_files']['test'].format(fold=1)
+    write_text(tmp_path / split, '03747.mp4 anger', '00002.mp4 helplessness')
+    clips(tmp_path / folder, '03747', '00002', suffix=suffix)
+    expected = [('03747.mp4', 'anger'), ('00002.mp4', 'helplessness')]
+    assert read(
+        MAFW, tmp_path, folder, ann_file=split, suffix=suffix) == expected
+    # without suffix, the names that end in it are files
+    assert read(MAFW, tmp_path, folder, ann_file=split) == expected
+    info = MAFW(ann_file=str(tmp_path / split)).get_data_info(0)
+    assert info['filename'] == '03747.mp4'  # what an error would name
+
+
+def test_affectnet_csv(tmp_path):
+    header = ('subDirectory_filePath,face_x,face_y,face_width,face_height,'
+              'facial_landmarks,expression,valence,arousal')
+    rows = [f'{i}/a.jpg,1,1,30,30,1.5;2.5,{i},0.1,-0.2' for i in range(11)]
+    images(tmp_path / 'images', *[f'{i}/a.jpg' for i in range(8)])
+    classes = AffectNet.METAINFO['classes']
+    expected = [(f'{i}/a.jpg', classes[i]) for i in range(8)]
+    for name, lines in (('training.csv', [header, *rows]),
+                        ('validation.csv', rows)):
+        write_text(tmp_path / name, *lines)
+        assert read(
+            AffectNet, tmp_path, 'images', ann_file=name,
+            num_classes=8) == expected
+        assert read(
+            AffectNet, tmp_path, 'images', ann_file=name) == expected[:7]
+    for bad in (rows[0].replace(',0,0.1', ',11,0.1'), rows[0] + ',1',
+                rows[0].replace(',0,0.1', ',x,0.1')):
+        write_text(tmp_path / 'bad.csv', header, rows[1], bad)
+        with pytest.raises(ValueError, match='bad.csv:3'):
+            read(AffectNet, tmp_path, ann_file='bad.csv')
+    write_text(tmp_path / 'none.csv', header, rows[9])
+    with pytest.raises(ValueError, match='none.csv has no samples'):
+        read(AffectNet, tmp_path, ann_file='none.csv')
+
+
+def test_rafdb(tmp_path):
+    split = RAFDB.METAINFO['split_files']['train']
+    write_text(tmp_path / split, 'train_00001.jpg 5', 'train_00002.jpg 1',
+               'test_0001.jpg 7')
+    images(tmp_path / 'Image/aligned', 'train_00001_aligned.jpg',
+           'train_00002_aligned.jpg', 'test_0001_aligned.jpg')
+    kwargs = dict(folder='Image/aligned', ann_file=split)
+    assert read(
+        RAFDB, tmp_path, split='train', **kwargs) == [
+            ('train_00001.jpg', 'sadness'), ('train_00002.jpg', 'surprise')
+        ]
+    assert read(
+        RAFDB, tmp_path, split='test',
+        **kwargs) == [('test_0001.jpg', 'neutral')]
+    with pytest.raises(ValueError, match='both splits'):
+        read(RAFDB, tmp_path, **kwargs)
+    with pytest.raises(ValueError, match="split of RAFDB.*'val'"):
+        read(RAFDB, tmp_path, split='val', **kwargs)
+
+
+def test_ferplus_votes(tmp_path):
+    header = ('Usage,Image name,neutral,happiness,surprise,sadness,anger,'
+              'disgust,fear,contempt,unknown,NF')
+    rows = [
+        'Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0',
+        'Training,fer0000001.png,0,0,0,0,0,0,1,9,0,0',
+        'Training,fer0000002.png,4,0,0,4,1,0,0,0,1,0',  # a tie
+        'Training,fer0000003.png,3,0,0,2,0,0,0,0,5,0',  # unknown
+        'Training,,0,0,0,0,0,0,0,0,0,10',  # no face
+        'PublicTest,fer0028638.png,0,9,1,0,0,0,0,0,0,0',
+        'PrivateTest,fer0032220.png,0,0,0,0,10,0,0,0,0,0',
+    ]
+    write_text(tmp_path / 'fer2013new.csv', header, *rows)
+    images(tmp_path / 'images', 'FER2013Train/fer0000000.png',
+           'FER2013Train/fer0000001.png', 'FER2013Valid/fer0028638.png',
+           'FER2013Test/fer0032220.png')
+    kwargs = dict(folder='images', ann_file='fer2013new.csv')
+    assert read(
+        FERPlus, tmp_path, split='train', **kwargs) == [
+            ('FER2013Train/fer0000000.png', 'neutral'),
+            ('FER2013Train/fer0000001.png', 'contempt'),
+        ]
+    assert read(
+        FERPlus, tmp_path, split='valid',
+        **kwargs) == [('FER2013Valid/fer0028638.png', 'happiness')]
+    assert read(
+        FERPlus, tmp_path, split='test',
+        **kwargs) == [('FER2013Test/fer0032220.png', 'anger')]
+    with pytest.raises(ValueError, match='all splits'):
+        read(FERPlus, tmp_path, **kwargs)
+    with pytest.raises(ValueError, match="split of FERPlus.*'val'"):
+        read(FERPlus, tmp_path, split='val', **kwargs)
+    write_text(tmp_path / 'bad.csv', header, rows[0],
+               rows[1].replace('9', 'nine'))
+    with pytest.raises(ValueError, match="bad.csv:3.*'nine'"):
+        read(FERPlus, tmp_path, ann_file='bad.csv', split='train')
+    write_text(tmp_path / 'list.txt', 'a.png 1')
+    with pytest.raises(ValueError, match='simple list'):
+        read(FERPlus, tmp_path, ann_file='list.txt', split='train')
+
+
+def test_ferplus_says_what_it_leaves_out(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('s4d_mm.datasets.public.images.print_log',
+                        lambda text, **_: said.append(text))
+    write_text(tmp_path / 'fer2013new.csv', 'Training,a.png,5,5' + ',0' * 8,
+               'Training,b.png' + ',0' * 9 + ',9',
+               'Training,c.png,9' + ',0' * 9, 'Training,,9' + ',0' * 9)
+    images(tmp_path, 'FER2013Train/c.png')
+    assert len(
+        read(FERPlus, tmp_path, ann_file='fer2013new.csv',
+             split='train')) == 1
+    assert '1 images' in said[-1]
+    assert '2 with most votes for unknown or NF' in said[-1]
+    assert '; 1 ties' in said[-1]
+
+
+# ------------------------------------------------------------- labels in names
+CREMAD_NAMES = {
+    '1001_DFA_ANG_XX': 'anger',
+    '1001_IEO_DIS_HI': 'disgust',
+    '1002_IEO_FEA_LO': 'fear',
+    '1002_IEO_HAP_MD': 'happiness',
+    '1091_TIE_NEU_XX': 'neutral',
+    '1091_ITH_SAD_X': 'sadness',  # one file is called so
+}
+RAVDESS_NAMES = {
+    f'Actor_{a:02d}/01-01-{e:02d}-01-02-01-{a:02d}': label
+    for a, e, label in
+    [(1, 1, 'neutral'), (1, 2, 'calm'), (1, 3, 'happiness'),
+     (1, 4, 'sadness'), (12, 5, 'anger'), (12, 6, 'fear'), (12, 7, 'disgust'),
+     (24, 8, 'surprise')]
+}
+ENTERFACE_NAMES = {
+    'subject 1/anger/sentence 1/s1_an_1': 'anger',
+    'subject 1/sadness/sentence 5/s1_sa_5': 'sadness',
+    'subject 11/disgust/sentence 2/s12_di_2': 'disgust',
+    'subject 3/happiness/sentence 1/s_3_ha_1': 'happiness',
+    'subject 6/fear/s6_fe': 'fear',
+    'subject_44/surprise/sentence_1/s44_su_1': 'surprise',
+}
+CAER_NAMES = {
+    'train/Anger/0001': 'anger',
+    'train/Disgust/0001': 'disgust',
+    'train/Fear/0001': 'fear',
+    'train/Happy/0001': 'happiness',
+    'train/Neutral/0001': 'neutral',
+    'train/Sad/0001': 'sadness',
+    'train/Surprise/0002': 'surprise',
+}
+IN_NAMES = [(CREMAD, CREMAD_NAMES, '.mp4'), (RAVDESS, RAVDESS_NAMES, '.mp4'),
+            (ENTERFACE05, ENTERFACE_NAMES, '.avi'),
+            (CAER, CAER_NAMES, '.avi')]
+
+
+@pytest.mark.parametrize('layout', ['frames', 'files'])
+@pytest.mark.parametrize('dataset, names, suffix', IN_NAMES)
+def test_labels_in_names(tmp_path, dataset, names, suffix, layout):
+    assert set(names.values()) == set(dataset.METAINFO['classes'])
+    suffix = suffix if layout == 'files' else ''
+    clips(tmp_path / 'clips', *names, suffix=suffix)
+    write_text(tmp_path / 'clips' / 'README.txt', 'not a clip')
+    write_text(tmp_path / 'clips' / '.hidden' / f'x{suffix}', 'not a clip')
+    # the folder itself
+    assert read(
+        dataset, tmp_path, 'clips', suffix=suffix) == sorted(names.items())
+    # a list of names, with and without suffix, with and without header
+    for end, header in (('', []), (suffix or '.mp4', ['path'])):
+        write_text(tmp_path / 'list.txt', *header, *[n + end for n in names])
+        assert read(
+            dataset, tmp_path, 'clips', ann_file='list.txt',
+            suffix=suffix) == [(n + end, c) for n, c in names.items()]
+    # a CSV with labels: these count, not the names
+    first = next(iter(names))
+    write_text(tmp_path / 'list.csv', 'path,label', f'{first},Sad')
+    assert read(
+        dataset, tmp_path, 'clips', ann_file='list.csv',
+        suffix=suffix) == [(first, 'sadness')]
+
+
+def test_caers(tmp_path):
+    names = {f'{name}.png': label for name, label in CAER_NAMES.items()}
+    images(tmp_path, *names)
+    assert read(CAERS, tmp_path) == sorted(names.items())
+    assert read(
+        CAERS, tmp_path,
+        'train') == [(n[6:], c) for n, c in sorted(names.items())]
+    write_text(tmp_path / 'list.txt', *names)
+    assert read(CAERS, tmp_path, ann_file='list.txt') == list(names.items())
+    images(tmp_path, 'train/Bored/0001.png')
+    with pytest.raises(ValueError, match="train/Bored/0001.png.*'Bored'"):
+        read(CAERS, tmp_path)
+
+
+@pytest.mark.parametrize('dataset, bad', [
+    (CREMAD, '1001_DFA_BAD_XX.mp4'),
+    (CREMAD, 'clip_DFA_ANG_XX.mp4'),
+    (RAVDESS, '01-01-09-01-02-01-12.mp4'),
+    (RAVDESS, '01-01-03-01-02-01.mp4'),
+    (ENTERFACE05, 's1_an_1.avi'),
+    (ENTERFACE05, 'subject 1/boredom/sentence 1/s1_bo_1.avi'),
+    (CAER, '0001.avi'),
+    (CAERS, '0001.png'),
+])
+def test_names_that_cannot_be_read(tmp_path, dataset, bad):
+    good = next(n for d, n, _ in [*IN_NAMES, (CAERS, CAER_NAMES, '')]
+                if d is dataset)
+    ann_file = write_text(tmp_path / 'list.txt', next(iter(good)), '', bad)
+    with pytest.raises(ValueError) as error:
+        dataset(ann_file=ann_file)
+    assert f'list.txt:3: cannot read {bad!r}' in str(error.value)
+    assert dataset.NAME_FORMAT in str(error.value)
+    # in a folder, the path is named
+    path = tmp_path / 'clips' / bad
+    write_text(path, 'never opened')
+    with pytest.raises(ValueError) as error:
+        read(dataset, tmp_path, 'clips', suffix=osp.splitext(bad)[1])
+    assert osp.splitext(str(path))[0] in str(error.value)
+
+
+@pytest.mark.parametrize('dataset, names, some', [
+    (CREMAD, CREMAD_NAMES, [1001, 1091]),
+    (RAVDESS, RAVDESS_NAMES, range(12, 25, 12)),
+    (ENTERFACE05, ENTERFACE_NAMES, [11, 3]),
+])
+def test_subjects(tmp_path, dataset, names, some):
+    for name in names:
+        write_text(tmp_path / 'clips' / f'{name}.mp4', 'never opened')
+    for ann_file in ('', write_text(tmp_path / 'list.txt', *names),
+                     write_text(tmp_path / 'list.csv',
+                                *[f'{n},{c}' for n, c in names.items()])):
+
+        def load(subjects):
+            return dataset(
+                ann_file=ann_file,
+                data_root=str(tmp_path),
+                data_prefix=dict(video='clips'),
+                suffix='.mp4',
+                serialize_data=False,
+                subjects=subjects)
+
+        chosen = load(some)
+        infos = [chosen.get_data_info(i) for i in range(len(chosen))]
+        people = {chosen.get_subject(info['sample_id']) for info in infos}
+        assert people == set(some)
+        everyone = {chosen.get_subject(n) for n in names}
+        others = load(everyone - set(some))
+        assert len(chosen) + len(others) == len(load(None)) == len(names)
+        with pytest.raises(ValueError, match=r'subjects.*\[999\].*not in'):
+            load([999])
+
+
+def test_ravdess_has_each_picture_once(tmp_path):
+    for name in ('01-01-03-01-02-01-12', '02-01-03-01-02-01-12',
+                 '01-02-03-01-02-01-12'):
+        write_text(tmp_path / f'{name}.mp4', 'never opened')
+    dataset = RAVDESS(data_root=str(tmp_path), suffix='.mp4')
+    assert len(dataset) == 1
+    assert dataset.get_data_info(0)['sample_id'] == '01-01-03-01-02-01-12'
+
+
+def test_voxceleb2(tmp_path):
+    names = ['id00012/_joJsjFkmdo/00001', 'id00015/21Uxsk56VDQ/00002']
+    clips(tmp_path / 'dev/mp4', *names, suffix='.mp4')
+    kwargs = dict(folder='dev/mp4', suffix='.mp4')
+
+    def found(**kwargs):
+        dataset = VoxCeleb2(
+            data_root=str(tmp_path),
+            data_prefix=dict(video='dev/mp4'),
+            pipeline=CLIP,
+            test_mode=True,
+            **kwargs)
+        return [dataset[i]['data_samples'].sample_id for i in range(2)]
+
+    assert found(suffix='.mp4') == names
+    write_text(tmp_path / 'list.txt', *[f'{n}.mp4' for n in names])
+    assert found(ann_file='list.txt') == [f'{n}.mp4' for n in names]
+    assert read(VoxCeleb2, tmp_path, **kwargs) == [(n, None) for n in names]
+
+
+def test_no_annotation_file(tmp_path):
+    with pytest.raises(ValueError, match='DFEW needs ann_file.*set_{fold}'):
+        DFEW()
+    with pytest.raises(FileNotFoundError, match='nowhere.*does not exist'):
+        CREMAD(data_root=str(tmp_path), data_prefix=dict(video='nowhere'))
+    with pytest.raises(ValueError, match="no folders of frames.*suffix='.mp4"):
+        CREMAD(data_root=str(tmp_path))
+    with pytest.raises(ValueError, match="no files that end in '.flv'"):
+        CREMAD(data_root=str(tmp_path), suffix='.flv')
+    with pytest.raises(ValueError, match='no image files'):
+        CAERS(data_root=str(tmp_path))

@@ -1,0 +1,369 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Tests of tools/data/verify.py: it finds each kind of trouble it claims, and
+none in sound data."""
+import csv
+import os
+import os.path as osp
+import shutil
+import signal
+import sys
+
+import pytest
+from helpers import (truncate, write_frames, write_image, write_text,
+                     write_video)
+from mmengine.config import Config
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+
+import verify  # noqa: E402
+
+CONFIG = '''
+default_scope = 'mmaction'
+pipeline = [dict(type='ClipInit'),
+            dict(type='SampleClipViews', clip_len=8, frame_interval=1),
+            dict(type='ClipDecode')]
+clips = dict(type='ExpressionVideoDataset', data_root={root!r},
+             metainfo=dict(classes=('calm', 'glad', 'sad')),
+             pipeline=pipeline)
+train_dataloader = dict(dataset=dict(
+    type='DualModalDataset',
+    video=dict(ann_file='train.csv', **clips),
+    image=dict(type='RAFDB', data_root={root!r}, ann_file='images.txt',
+               data_prefix=dict(img='images'))))
+val_dataloader = dict(dataset=dict(ann_file='test.csv', **clips))
+test_dataloader = dict(dataset=dict(
+    ann_file='test.csv', test_mode=True, **clips))
+'''
+
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory):
+    """A sound set: video files and folders of frames, images."""
+    root = tmp_path_factory.mktemp('sound')
+    for i in range(3):
+        write_video(root / 'clips' / f'{i}.mp4', 10 + i, first=20 * i)
+    write_frames(str(root / 'frames' / 'a'), 12, 40, 50)
+    for i in range(12):  # every fifth frame, from 5
+        write_image(
+            root / 'frames' / 'b' / f'f_{5 * i + 5}.png', number=40 + i)
+    for i in range(7):
+        write_image(
+            root / 'images' / f'train_{i}_aligned.jpg', 30, 30, number=i)
+    write_text(root / 'train.csv', 'video_name,label', 'clips/0.mp4,0',
+               'clips/1.mp4,glad', '', 'frames/a,2')
+    write_text(root / 'test.csv', 'clips/2.mp4,1', 'frames/b,0')
+    write_text(root / 'images.txt',
+               *[f'train_{i}.jpg {i + 1}' for i in range(7)])
+    return root
+
+
+@pytest.fixture
+def data(sound, tmp_path):
+    """A copy of it, to be damaged, and its config."""
+    root = tmp_path / 'data'
+    shutil.copytree(sound, root)
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG.format(root=str(root)))
+    return root, str(config)
+
+
+def append(path, *lines):
+    with open(path, 'a', encoding='utf-8') as f:
+        f.writelines(f'{line}\n' for line in lines)
+
+
+def findings(config, level='trouble', **kwargs):
+    splits, _ = verify.verify(Config.fromfile(config), **kwargs)
+    return [f for s in splits for f in s.findings if f.level == level]
+
+
+@pytest.mark.parametrize('decode', ['all', 'ends', 'none'])
+def test_sound_data(data, capfd, decode):
+    _, config = data
+    assert verify.main([config, '--decode', decode, '--workers', '2']) == 0
+    out = capfd.readouterr()
+    assert '0 troubles' in out.out and '12/12' in out.err
+    train, image, test = out.out.split('\n\n')[:3]
+    assert train.startswith('train video: ExpressionVideoDataset')
+    assert 'val/test video' in test  # the same split once
+    assert [line.split() for line in train.splitlines()[1:]] == [
+        ['samples', '3'],
+        ['unreadable', '0'],
+        'height x width 40 x 50 .. 48 x 64'.split(),
+        'frames min / median / max 10 / 11 / 12'.split(),
+        ['0', 'calm', '1', '(33.3%)'],
+        ['1', 'glad', '1', '(33.3%)'],
+        ['2', 'sad', '1', '(33.3%)'],
+    ]
+    assert 'frames' not in image and '30 x 30' in image
+    assert 'no sample of sad' in out.out  # a note: test
+
+
+def missing(root):
+    os.remove(root / 'clips/1.mp4')
+    return 'clips/1.mp4', 'does not exist', 'train.csv:3', '1 glad'
+
+
+def cut_video(root):
+    truncate(root / 'clips/1.mp4')
+    return 'clips/1.mp4', 'Cannot open video', 'train.csv:3', '1 glad'
+
+
+def cut_video_with_index(root):
+    path = write_video(root / 'clips/2.mp4', 100, faststart=True)
+    truncate(path, .6)
+    return 'clips/2.mp4', 'Cannot', 'test.csv:1', '1 glad'
+
+
+def no_bytes(root):
+    open(root / 'clips/0.mp4', 'w').close()
+    return 'clips/0.mp4', 'zero bytes', 'train.csv:2', '0 calm'
+
+
+def text_as_video(root):
+    write_text(root / 'clips/0.mp4', 'Not found')
+    return 'clips/0.mp4', 'Cannot open video', 'train.csv:2', '0 calm'
+
+
+def cut_frame(root):
+    truncate(root / 'frames/a/00005.jpg')
+    return 'frames/a', '00005.jpg', 'train.csv:5', '2 sad'
+
+
+def no_bytes_frame(root):
+    open(root / 'frames/a/00005.jpg', 'w').close()
+    return 'frames/a', '00005.jpg has zero bytes', 'train.csv:5', '2 sad'
+
+
+def no_frames(root):
+    shutil.rmtree(root / 'frames/a')
+    write_text(root / 'frames/a/readme.txt', 'frames')
+    return 'frames/a', 'has no image files', 'train.csv:5', '2 sad'
+
+
+def missing_number(root):
+    os.remove(root / 'frames/a/00005.jpg')
+    return 'frames/a', '1 frame(s) missing from 0 to 11: number 5', (
+        'train.csv:5'), '2 sad'
+
+
+def missing_number_in_steps(root):
+    os.remove(root / 'frames/b/f_20.png')
+    os.remove(root / 'frames/b/f_25.png')
+    return 'frames/b', '2 frame(s) missing from 5 to 60: number 20', (
+        'test.csv:2'), '0 calm'
+
+
+def number_twice(root):
+    shutil.copy(root / 'frames/a/00005.jpg', root / 'frames/a/5.jpg')
+    return 'frames/a', 'several frames of the number 5', 'train.csv:5', '2 sad'
+
+
+def cut_image(root):
+    truncate(root / 'images/train_3_aligned.jpg')
+    return 'images/train_3_aligned.jpg', 'Cannot decode image', (
+        'images.txt:4'), '3 happiness'
+
+
+def text_as_image(root):
+    write_text(root / 'images/train_3_aligned.jpg', 'Not found')
+    return 'images/train_3_aligned.jpg', 'Cannot', 'images.txt:4', (
+        '3 happiness')
+
+
+def label_too_large(root):
+    append(root / 'train.csv', 'clips/9.mp4,3')
+    return 'train.csv', "unknown label '3'", 'train.csv:6', '3'
+
+
+def label_of_another_set(root):
+    append(root / 'images.txt', 'train_9.jpg 0')
+    return 'images.txt', "unknown label '0'", 'images.txt:8', '0'
+
+
+def line_without_label(root):
+    append(root / 'train.csv', 'clips/9.mp4')
+    return 'clips/9.mp4', 'expected a name and a label', 'train.csv:6', ''
+
+
+def no_annotation(root):
+    os.remove(root / 'images.txt')
+    return 'images.txt', 'does not exist', '', ''
+
+
+def nothing_but_bad_lines(root):
+    write_text(root / 'images.txt', 'train_9.jpg 8')
+    return 'images.txt', "unknown label '8'", 'images.txt:1', '8'
+
+
+def same_file_twice(root):
+    append(root / 'train.csv', 'clips/../clips/0.mp4,0')
+    return 'clips/../clips/0.mp4', 'the same file as', 'train.csv:6', '0 calm'
+
+
+def two_labels(root):
+    shutil.copy(root / 'clips/0.mp4', root / 'clips/copy.mp4')
+    append(root / 'train.csv', 'clips/copy.mp4,1')
+    return 'clips/copy.mp4', 'with another label', 'train.csv:6', '1 glad'
+
+
+def test_in_train(root):
+    append(root / 'test.csv', 'clips/0.mp4,0')
+    return 'clips/0.mp4', 'the same file as', 'test.csv:3', '0 calm'
+
+
+def copy_in_train(root):
+    shutil.copy(root / 'clips/0.mp4', root / 'clips/new.mp4')
+    append(root / 'test.csv', 'clips/new.mp4,0')
+    return 'clips/new.mp4', 'the same content as', 'test.csv:3', '0 calm'
+
+
+def folder_copy_in_train(root):
+    shutil.copytree(root / 'frames/a', root / 'frames/new')
+    append(root / 'test.csv', 'frames/new,2')
+    return 'frames/new', 'the same content as', 'test.csv:3', '2 sad'
+
+
+KINDS = [
+    missing, cut_video, cut_video_with_index, no_bytes, text_as_video,
+    cut_frame, no_bytes_frame, no_frames, missing_number,
+    missing_number_in_steps, number_twice, cut_image, text_as_image,
+    label_too_large, label_of_another_set, line_without_label, no_annotation,
+    nothing_but_bad_lines, same_file_twice, two_labels, test_in_train,
+    copy_in_train, folder_copy_in_train
+]
+test_in_train.__test__ = False
+
+
+@pytest.mark.parametrize('damage', KINDS)
+def test_each_kind_of_trouble(data, damage):
+    root, config = data
+    path, what, line, label = damage(root)
+    found = findings(config)
+    assert len(found) == 1, found
+    assert found[0].path.endswith(path) and what in found[0].what
+    assert found[0].line.endswith(line) and bool(line) == bool(found[0].line)
+    assert found[0].label == label
+
+
+@pytest.mark.parametrize('damage', [
+    missing, cut_video, no_bytes, no_bytes_frame, no_frames, missing_number,
+    text_as_image, copy_in_train
+])
+def test_trouble_without_decoding(data, damage):
+    root, config = data
+    path, what, _, _ = damage(root)
+    found = findings(config, decode='none')
+    assert len(found) == 1 and path in found[0].path
+
+
+def test_all_bad_lines_and_all_files(data, tmp_path, capfd):
+    """Several troubles at once, by the command, in processes."""
+    root, config = data
+    missing(root), cut_frame(root), cut_image(root), copy_in_train(root)
+    append(root / 'train.csv', 'a,3', 'b,-1', 'c,joy')
+    out = str(tmp_path / 'found' / 'list.csv')
+    assert verify.main([config, '--workers', '2', '--out', out]) == 1
+    text = capfd.readouterr().out
+    assert '7 troubles' in text
+    for number, label in ((6, '3'), (7, '-1'), (8, 'joy')):
+        assert f"train.csv:{number}: unknown label '{label}'" in text
+    assert 'unreadable                2' in text
+    with open(out, newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert sum(r['level'] == 'trouble' for r in rows) == 7
+    assert {r['split'] for r in rows} == {
+        'train video', 'train image', 'val/test video'
+    }
+
+
+def test_notes(data):
+    """What may be meant: short clips, like clips, sizes."""
+    root, config = data
+    write_frames(str(root / 'frames/short'), 3, pattern='{}.png')
+    write_image(root / 'frames/short/3.png', 20, 20)
+    shutil.copytree(root / 'frames/a', root / 'frames/longer')
+    write_image(root / 'frames/longer/00012.jpg', 40, 50, 13)
+    shutil.copy(root / 'clips/0.mp4', root / 'clips/copy.mp4')
+    append(root / 'train.csv', 'frames/short,0', 'clips/copy.mp4,0')
+    append(root / 'test.csv', 'frames/longer,2')
+    assert not findings(config)
+    notes = [(osp.basename(f.path), f.what) for f in findings(config, 'note')]
+    for path, what in (('short', '4 frames, fewer than clip_len=8'),
+                       ('short', 'frames differ in size'),
+                       ('copy.mp4', 'the same content as'),
+                       ('longer', 'begins with the same frame as')):
+        assert any(p == path and what in w for p, w in notes), notes
+
+
+def test_train_and_test_are_one_file(data):
+    _, config = data
+    cfg = Config.fromfile(config)
+    cfg.test_dataloader.dataset.ann_file = 'train.csv'
+    splits, _ = verify.verify(cfg)
+    found = [f for s in splits for f in s.findings if f.level == 'trouble']
+    assert len(found) == 1 and 'train and test are the same' in found[0].what
+
+
+def test_names_without_labels(tmp_path):
+    write_video(tmp_path / 'a.mp4')
+    config = tmp_path / 'config.py'
+    write_text(tmp_path / 'list.txt', 'path', '', 'a.mp4', 'b.mp4')
+    config.write_text(
+        'train_dataloader = dict(dataset=dict(type="VoxCeleb2", '
+        f'data_root={str(tmp_path)!r}, ann_file="list.txt"))')
+    found = findings(str(config))
+    assert len(found) == 1 and found[0].line.endswith('list.txt:4')
+    assert found[0].label == ''
+
+
+def test_a_crashing_decoder_ends_one_file_only(data, monkeypatch, capfd):
+    check = verify.check_media
+
+    def crash(job):
+        if job[0].endswith('1.mp4'):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return check(job)
+
+    crash.__qualname__ = 'check_media'
+    crash.__module__ = 'verify'
+    monkeypatch.setattr(verify, 'check_media', crash)
+    _, config = data
+    found = findings(config, workers=2)
+    assert [osp.basename(f.path) for f in found] == ['1.mp4']
+    assert 'decoder crashes' in found[0].what
+
+
+def test_public_configs(tmp_path, monkeypatch):
+    """The datasets of the recipes, whose lists lie in data/."""
+    from test_end_to_end import make_public_layout
+    make_public_layout(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ('s4d_pretrain', 's4d_finetune_mafw'):
+        cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+        splits, media = verify.verify(cfg, decode='ends')
+        assert [len(s.samples) for s in splits] == (
+            [4, 4] if name == 's4d_pretrain' else [2, 4, 2])
+        assert all(m.readable for m in media.values())
+        # the miniature has the same clips in training and test
+        assert {f.split for s in splits for f in s.findings
+                if 'test data' in f.what} == (
+            set() if name == 's4d_pretrain' else {'val/test video'})
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['none.py'], 'none.py does not exist'),
+    ([__file__, '--workers', '-1'], 'must be 0 or more'),
+])
+def test_bad_arguments(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        verify.parse_args(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_config_without_data(tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text('model = None')
+    with pytest.raises(ValueError, match='config.py has no dataset'):
+        verify.verify(Config.fromfile(str(config)))

@@ -1,0 +1,590 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Open every sample that a config names, before a training does.
+
+    python tools/data/verify.py configs/s4d_finetune_dfew.py --workers 8
+
+Exits with 1 if there is trouble. See docs/data/verify.md.
+"""
+import argparse
+import csv
+import hashlib
+import json
+import os
+import os.path as osp
+import re
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.utils import ProgressBar
+from PIL import Image
+
+import s4d_mm  # noqa: F401
+from s4d_mm.datasets import BaseExpressionDataset
+from s4d_mm.datasets.transforms.loading import (ClipDecode, ClipInit,
+                                                ImageLoad, MediaReadError,
+                                                read_image)
+
+STAGES = ('train', 'val', 'test')
+# what does not change which samples a dataset has
+NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data',
+            'max_refetch', 'max_fault_share', 'allow_test_faults')
+CHUNK = 64  # frames decoded at a time
+LISTED = 100  # findings printed of each level
+
+
+class Finding(NamedTuple):
+    """One thing found: a trouble, or a note."""
+    level: str  # 'trouble' or 'note'
+    split: str
+    path: str
+    line: str  # of the annotation file, as file:number
+    label: str
+    what: str
+
+
+class Sample(NamedTuple):
+    path: str
+    label: Optional[int]
+    line: str
+
+
+@dataclass
+class Media:
+    """What one file or folder of frames is."""
+    frames: int = 0
+    sizes: List[Tuple[int, int]] = field(default_factory=list)  # (h, w)
+    first: str = ''  # hash of the file, or of the first frame file
+    content: str = ''  # hash of the file, or of 3 frame files and their number
+    readable: bool = True
+    troubles: List[str] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+
+
+@dataclass
+class Split:
+    """The samples of one annotation file."""
+    name: str
+    stages: List[str]
+    modality: str
+    dataset: object
+    clip_len: int
+    samples: List[Sample] = field(default_factory=list)
+    findings: List[Finding] = field(default_factory=list)
+
+    def add(self, level: str, sample: Sample, what: str) -> None:
+        self.findings.append(
+            Finding(level, self.name, sample.path, sample.line,
+                    self.class_name(sample.label), what))
+
+    def class_name(self, label: Optional[int]) -> str:
+        classes = self.classes()
+        if label is None or not 0 <= label < len(classes):
+            return '' if label is None else str(label)
+        return f'{label} {classes[label]}'
+
+    def classes(self) -> tuple:
+        if not getattr(self.dataset, 'has_labels', True):
+            return ()
+        return tuple(getattr(self.dataset, 'metainfo', {}).get('classes', ()))
+
+
+# ---------------------------------------------------------------- annotations
+def leaf_datasets(cfg: dict) -> Iterator[dict]:
+    """The datasets in a dataset: DualModalDataset, ConcatDataset,
+    RepeatDataset ... hold others."""
+    inner = [cfg[k] for k in ('video', 'image', 'dataset')
+             if isinstance(cfg.get(k), dict)]
+    inner += cfg.get('datasets', ())
+    if not inner:
+        yield cfg
+    for one in inner:
+        yield from leaf_datasets(one)
+
+
+def clip_length(steps: list) -> int:
+    """The largest ``clip_len`` in a pipeline, 1 if there is none."""
+    found = [1]
+    for step in steps or ():
+        if isinstance(step, dict):
+            found.append(step.get('clip_len', 1))
+            found.append(clip_length(step.get('transforms')))
+    return max(found)
+
+
+def find_splits(cfg: Config) -> List[Split]:
+    """The splits of a config with their samples; one that is named several
+    times, as often for validation and test, is there once."""
+    splits: Dict[str, Split] = {}
+    for stage in STAGES:
+        loader = cfg.get(f'{stage}_dataloader')
+        if not loader:
+            continue
+        for leaf in leaf_datasets(loader['dataset']):
+            data = {k: v for k, v in leaf.items() if k not in NOT_DATA}
+            key = json.dumps(data, sort_keys=True, default=str)
+            length = clip_length(leaf.get('pipeline'))
+            if key in splits:
+                splits[key].stages.append(stage)
+                splits[key].clip_len = max(length, splits[key].clip_len)
+            else:
+                splits[key] = Split('', [stage], '', data, length)
+    if not splits:
+        raise ValueError(
+            f'{cfg.filename} has no dataset: none of train_dataloader, '
+            'val_dataloader and test_dataloader is set.')
+    for split in splits.values():
+        read_samples(split)
+    return list(splits.values())
+
+
+def read_samples(split: Split) -> None:
+    """Fill a split by the dataset's own parsing. Each line that it refuses is
+    a finding; the others go on."""
+    cfg = split.dataset
+    split.stages = list(dict.fromkeys(split.stages))
+    cls = DATASETS.get(cfg['type'])
+    split.modality = getattr(cls, 'INPUT_TYPE', 'video')
+    split.name = f'{"/".join(split.stages)} {split.modality}'
+    file = Sample(cfg.get('ann_file', ''), None, '')
+    try:
+        dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
+        split.dataset = dataset
+        dataset.serialize_data = False
+        if isinstance(dataset, BaseExpressionDataset):
+            file = Sample(dataset.ann_file, None, '')
+            _tolerate_bad_lines(dataset, split)
+        dataset.full_init()
+    except (OSError, ValueError) as e:
+        split.add('trouble', file, str(e))
+        return
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        path = next(info[k] for k in ('filename', 'frame_dir', 'img_path')
+                    if k in info)
+        label = info.get('label')
+        split.samples.append(Sample(path, label, info.get('line', '')))
+        if label is not None and split.classes() and not (
+                0 <= label < len(split.classes())):
+            split.add('trouble', split.samples[-1],
+                      f'label {label} is not one of 0 to '
+                      f'{len(split.classes()) - 1}')
+
+
+def _tolerate_bad_lines(dataset: BaseExpressionDataset, split: Split) -> None:
+    """Make a dataset go on after a line that it refuses, and put ``line``
+    into its samples."""
+    load = dataset.load_data_list
+    own_split, own_parse = dataset._split, dataset._parse_label
+    places = {}  # sample_id -> the lines that it stands in
+
+    def split_line(line, where):
+        try:
+            name, label = own_split(line, where)
+            places.setdefault(name, []).append(where)
+            return name, label
+        except ValueError as e:
+            split.add('trouble', Sample(line, None, where), str(e))
+            return line, ''
+
+    def parse_label(label, label_ids, where):
+        if not label:
+            return -1
+        try:
+            return own_parse(label, label_ids, where)
+        except ValueError as e:
+            split.findings.append(
+                Finding('trouble', split.name, dataset.ann_file, where, label,
+                        str(e)))
+            return -1
+
+    def load_data_list():
+        data = load()
+        if not dataset.has_labels and dataset.ann_file:
+            with open(dataset.ann_file, encoding='utf-8-sig') as f:
+                for i, line in enumerate(f, 1):
+                    places.setdefault(line.strip(),
+                                      []).append(f'{dataset.ann_file}:{i}')
+        for info in data:  # in the order of the file
+            found = places.get(info['sample_id'])
+            info['line'] = found.pop(0) if found else ''
+        return [info for info in data if info.get('label') != -1]
+
+    dataset._split, dataset._parse_label = split_line, parse_label
+    dataset.load_data_list = load_data_list
+
+
+# ---------------------------------------------------------------------- media
+def file_hash(*paths: str, extra: str = '') -> str:
+    digest = hashlib.blake2b(extra.encode(), digest_size=16)
+    for path in paths:
+        with open(path, 'rb') as f:
+            for block in iter(lambda: f.read(1 << 20), b''):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def check_media(job: Tuple[str, str, str]) -> Media:
+    """Open and decode one sample.
+
+    Args:
+        job (tuple[str, str, str]): Path, 'video' or 'image', and how much to
+            decode: 'all', 'ends' or 'none'.
+
+    Returns:
+        Media: What it is and what is wrong with it.
+    """
+    path, modality, decode = job
+    media = Media()
+    try:
+        if osp.isfile(path) and osp.getsize(path) == 0:
+            raise MediaReadError(f'{path} has zero bytes; get it anew.')
+        if modality == 'image':
+            _check_image(path, decode, media)
+        elif osp.isdir(path):
+            _check_folder(path, decode, media)
+        else:
+            _check_video(path, decode, media)
+    except Exception as e:  # one file must not end the check of the others
+        named = isinstance(e, (FileNotFoundError, MediaReadError))
+        media.readable = False
+        media.troubles.append(str(e) if named else f'{type(e).__name__}: {e}')
+    return media
+
+
+def _check_image(path: str, decode: str, media: Media) -> None:
+    if decode == 'none' and osp.exists(path):
+        media.sizes.append(_header_size(path))
+    else:
+        media.sizes.append(ImageLoad()(dict(filename=path))['img_shape'])
+    media.frames = 1
+    media.first = media.content = file_hash(path)
+
+
+def _header_size(path: str) -> Tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size[::-1]
+    except Exception as e:  # Pillow raises many types
+        raise MediaReadError(f'Cannot open image {path}: {e}') from e
+
+
+def _check_folder(path: str, decode: str, media: Media) -> None:
+    frames = ClipInit()(dict(filename=path))['frame_paths']
+    media.frames = len(frames)
+    _check_numbers(frames, media)
+    faults = []
+    for i, frame in enumerate(frames):
+        try:
+            if osp.getsize(frame) == 0:
+                raise MediaReadError(f'{frame} has zero bytes; get it anew.')
+            if decode == 'all' or (decode == 'ends'
+                                   and i in (0, len(frames) - 1)):
+                media.sizes.append(read_image(frame).shape[:2])
+            elif i == 0:
+                media.sizes.append(_header_size(frame))
+        except OSError as e:
+            faults.append(str(e))
+    if faults:
+        media.readable = False
+        media.troubles.extend(faults[:3])
+        if len(faults) > 3:
+            media.troubles.append(f'... and {len(faults) - 3} more of its '
+                                  f'{len(frames)} frames')
+    if len(set(media.sizes)) > 1:
+        media.notes.append(
+            f'its frames differ in size: {min(media.sizes)} to '
+            f'{max(media.sizes)} (height, width)')
+    media.first = file_hash(frames[0])
+    media.content = file_hash(
+        frames[0], frames[len(frames) // 2], frames[-1],
+        extra=str(len(frames)))
+
+
+def _check_numbers(frames: List[str], media: Media) -> None:
+    """Find gaps in the numbers of frame files, in steps of any size."""
+    names = [re.fullmatch(r'(.*?)(\d{1,18})\D*', osp.basename(f))
+             for f in frames]
+    if len(frames) < 2 or not all(names):
+        return
+    if len({m.group(1) for m in names}) > 1:
+        return  # not one series
+    numbers = np.array([int(m.group(2)) for m in names])
+    unique = np.unique(numbers)
+    if len(unique) < len(numbers):
+        twice = unique[np.bincount(np.searchsorted(unique, numbers)) > 1]
+        media.troubles.append('it has several frames of the number '
+                              f'{_some(twice)}; remove all but one')
+    step = int(np.gcd.reduce(np.diff(unique))) if len(unique) > 1 else 1
+    missing = (unique[-1] - unique[0]) // step + 1 - len(unique)
+    if missing:
+        gaps = np.flatnonzero(np.diff(unique) > step)
+        media.troubles.append(
+            f'{missing} frame(s) missing from {unique[0]} to {unique[-1]}: '
+            f'number {_some(unique[gaps] + step)}; extract its frames anew')
+
+
+def _some(values: np.ndarray) -> str:
+    more = ' ...' if len(values) > 5 else ''
+    return ', '.join(map(str, values[:5])) + more
+
+
+def _check_video(path: str, decode: str, media: Media) -> None:
+    results = ClipInit()(dict(filename=path))
+    media.frames = count = results['total_frames']
+    if decode == 'all':
+        inds = np.array_split(np.arange(count), -(-count // CHUNK))
+    else:
+        inds = [np.unique([0, count - 1] if decode == 'ends' else [0])]
+    for part in inds:  # ClipDecode takes the reader out of its input
+        out = ClipDecode()(dict(results, frame_inds=part))
+        media.sizes.append(out['img_shape'])
+    media.first = media.content = file_hash(path)
+
+
+def check_all(jobs: list, workers: int) -> Iterator[Media]:
+    """Check files in parallel, in order. A file at which a decoder crashes
+    ends its process only.
+
+    Args:
+        jobs (list): Arguments of :func:`check_media`.
+        workers (int): Number of processes; 0 for none but this one.
+
+    Yields:
+        Media: Of each job.
+    """
+    if workers == 0:
+        yield from map(check_media, jobs)
+        return
+    position = 0
+    while position < len(jobs):
+        try:
+            with ProcessPoolExecutor(workers) as pool:
+                for media in pool.map(
+                        check_media, jobs[position:], chunksize=8):
+                    yield media
+                    position += 1
+        except BrokenProcessPool:  # find the file, each one by itself
+            for job in jobs[position:position + 8 * workers]:
+                yield _check_alone(job)
+                position += 1
+
+
+def _check_alone(job: tuple) -> Media:
+    try:
+        with ProcessPoolExecutor(1) as pool:
+            return pool.submit(check_media, job).result()
+    except BrokenProcessPool:
+        return Media(
+            readable=False,
+            troubles=['the decoder crashes on it (or was killed, for example '
+                      'for want of memory); get it anew or remove its line'])
+
+
+# ----------------------------------------------------------------- comparison
+def check_media_of(split: Split, media: Dict[str, Media]) -> None:
+    """Findings about single samples and about the classes."""
+    for sample in split.samples:
+        found = media[sample.path]
+        for what in found.troubles:
+            split.add('trouble', sample, what)
+        for what in found.notes:
+            split.add('note', sample, what)
+        if found.readable and split.modality == 'video' and (
+                found.frames < split.clip_len):
+            split.add(
+                'note', sample, f'it has {found.frames} frames, fewer than '
+                f'clip_len={split.clip_len}')
+    present = {s.label for s in split.samples}
+    absent = [name for i, name in enumerate(split.classes())
+              if i not in present]
+    if split.samples and absent:
+        split.add('note', Sample(split.dataset.ann_file, None, ''),
+                  f'no sample of {", ".join(absent)}')
+
+
+def check_twice(split: Split, media: Dict[str, Media]) -> None:
+    """The same sample twice in a split, by path and by content."""
+    paths, contents = {}, {}
+    for sample in split.samples:
+        path, content = osp.realpath(sample.path), media[sample.path].content
+        for where, key, said in ((paths, path, 'the same file'),
+                                 (contents, content, 'the same content')):
+            if not key:
+                continue
+            other = where.setdefault(key, sample)
+            if other is sample:
+                continue
+            differs = other.label != sample.label
+            what = f'{said} as {_place(other, split)}'
+            what += ' with another label' if differs else ''
+            trouble = where is paths or differs
+            split.add('trouble' if trouble else 'note', sample,
+                      f'{what}; remove one of the two')
+            break
+
+
+def check_between(train: Split, test: Split, media: Dict[str,
+                                                         Media]) -> None:
+    """Samples of a test split that are in the training split."""
+    seen = dict(path={}, content={}, first={})
+    keys = dict(
+        path=lambda s: osp.realpath(s.path),
+        content=lambda s: media[s.path].content,
+        first=lambda s: media[s.path].first)
+    for sample in train.samples:
+        for kind, key in keys.items():
+            seen[kind].setdefault(key(sample), sample)
+    said = dict(
+        path='the same file as', content='the same content as',
+        first='begins with the same frame as')
+    for sample in test.samples:
+        for kind, key in keys.items():
+            other = seen[kind].get(key(sample)) if key(sample) else None
+            if other is not None:
+                test.add(
+                    'note' if kind == 'first' else 'trouble', sample,
+                    f'{said[kind]} {_place(other, train)}: test data in the '
+                    'training data')
+                break
+
+
+def _place(sample: Sample, split: Split) -> str:
+    line = f', {sample.line}' if sample.line else ''
+    return f'{sample.path} ({split.name}{line})'
+
+
+def verify(cfg: Config, workers: int = 0, decode: str = 'all',
+           progress: bool = False) -> Tuple[List[Split], Dict[str, Media]]:
+    """Check all data of a config.
+
+    Args:
+        cfg (Config): The config.
+        workers (int): Number of processes. Defaults to 0, none but this one.
+        decode (str): Frames to decode of each clip: 'all', 'ends' (the first
+            and the last) or 'none' (open only). Defaults to 'all'.
+        progress (bool): Whether to show a progress bar. Defaults to False.
+
+    Returns:
+        tuple[list[Split], dict[str, Media]]: The splits with their findings,
+        and the files by path.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmaction'))
+    splits = find_splits(cfg)
+    jobs = list(
+        dict.fromkeys((s.path, split.modality, decode) for split in splits
+                      for s in split.samples))
+    bar = None
+    if progress and jobs:
+        bar = ProgressBar(len(jobs), file=sys.stderr)
+    media = {}
+    for job, found in zip(jobs, check_all(jobs, workers)):
+        media[job[0]] = found
+        if bar:
+            bar.update()
+    if bar:
+        print(file=sys.stderr)
+    for split in splits:
+        check_media_of(split, media)
+        check_twice(split, media)
+        if 'train' in split.stages[:-1] and split.samples:
+            split.add(
+                'trouble', Sample(split.dataset.ann_file, None, ''),
+                f'{" and ".join(split.stages)} are the same samples; give '
+                'another ann_file')
+    for train in splits:
+        for test in splits:
+            if 'train' in train.stages and 'train' not in test.stages and (
+                    train.modality == test.modality):
+                check_between(train, test, media)
+    return splits, media
+
+
+# --------------------------------------------------------------------- report
+def table(split: Split, media: Dict[str, Media]) -> str:
+    """What a split holds, as text."""
+    found = [media[s.path] for s in split.samples]
+    sizes = sorted({tuple(size) for m in found for size in m.sizes},
+                   key=lambda s: (s[0] * s[1], s))
+    frames = [m.frames for m in found if m.frames]
+    rows = [('samples', len(found)),
+            ('unreadable', sum(not m.readable for m in found))]
+    if sizes:
+        rows.append(('height x width', ' .. '.join(
+            f'{h} x {w}' for h, w in (sizes[0], sizes[-1]))))
+    if frames and split.modality == 'video':
+        rows.append(('frames min / median / max',
+                     f'{min(frames)} / {np.median(frames):g} / {max(frames)}'))
+    labels = [s.label for s in split.samples]
+    for label, name in enumerate(split.classes()):
+        count = labels.count(label)
+        rows.append((f'  {label} {name}',
+                     f'{count} ({count / max(1, len(labels)):.1%})'))
+    dataset = split.dataset
+    title = f'{split.name}: '
+    title += ('cannot be read' if isinstance(dataset, dict) else
+              f'{type(dataset).__name__}, {dataset.ann_file}')
+    return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
+
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Open every sample that a config names.')
+    parser.add_argument('config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        help='processes; 0 for none but this one')
+    parser.add_argument('--out', help='CSV file for everything found')
+    parser.add_argument(
+        '--decode',
+        choices=('all', 'ends', 'none'),
+        default='all',
+        help='frames to decode of each clip: all, the first and last, or '
+        'none (open it and read its size)')
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    if args.workers < 0:
+        parser.error(f'--workers {args.workers}: must be 0 or more')
+    return args
+
+
+def main(argv: Optional[list] = None) -> int:
+    args = parse_args(argv)
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    splits, media = verify(cfg, args.workers, args.decode, progress=True)
+    print('\n\n'.join(table(split, media) for split in splits))
+    findings = [f for split in splits for f in split.findings]
+    for level in ('note', 'trouble'):
+        listed = [f for f in findings if f.level == level]
+        print(f'\n{len(listed)} {level}{"s" * (len(listed) != 1)}')
+        for f in listed[:LISTED]:
+            where = ', '.join(
+                filter(None, (f.split, f.line,
+                              f.label and f'label {f.label}')))
+            print(f'  {f.path} ({where}): {f.what}')
+        if len(listed) > LISTED:
+            print(f'  ... and {len(listed) - LISTED} more; --out FILE.csv '
+                  'writes all')
+    if args.out:
+        os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
+        with open(args.out, 'w', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file)
+            writer.writerow(Finding._fields)
+            writer.writerows(findings)
+        print(f'\n{args.out}: {len(findings)} findings')
+    return int(any(f.level == 'trouble' for f in findings))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

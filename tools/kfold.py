@@ -1,0 +1,407 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Train and test each fold of a config, then average.
+
+    python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 8
+
+Repeat the command after an interruption: it goes on where it stopped. See
+docs/kfold.md.
+"""
+import argparse
+import csv
+import json
+import os
+import os.path as osp
+import re
+import signal
+import subprocess
+import sys
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import mmengine
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import DATASETS, init_default_scope
+
+import s4d_mm  # noqa: F401
+from s4d_mm.evaluation.functional import (classification_report,
+                                          confusion_matrix)
+from s4d_mm.evaluation.metrics.expression_metric import format_matrix
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+FOLD = re.compile(r'set_\d+_')
+METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
+# settings that may change between two parts of a run
+FREE = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+
+
+# ------------------------------------------------------------------- settings
+def parse_folds(text: str) -> List[int]:
+    """``1-5`` or ``1,3,5`` to numbers."""
+    folds = []
+    for part in text.split(','):
+        match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise argparse.ArgumentTypeError(
+                f'{text!r}: expected folds such as 1-5 or 1,3,5')
+        folds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return sorted(set(folds))
+
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Train and test each fold of a config, then average.')
+    parser.add_argument('config')
+    parser.add_argument(
+        '--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
+    parser.add_argument('--gpus', type=int, default=1, help='processes')
+    parser.add_argument(
+        '--work-dir', help='work_dirs/<config>_kfold if not given')
+    parser.add_argument(
+        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+        help='as for tools/train.py; for training and testing of all folds')
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    if args.gpus < 1:
+        parser.error(f'--gpus {args.gpus}: must be 1 or more')
+    for option in args.cfg_options:
+        if '=' not in option:
+            parser.error(f'--cfg-options {option}: expected KEY=VALUE')
+    if args.work_dir is None:
+        stem = osp.splitext(osp.basename(args.config))[0]
+        args.work_dir = osp.join('work_dirs', f'{stem}_kfold')
+    return args
+
+
+def load_config(path: str, cfg_options: List[str]) -> Config:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    cfg = Config.fromfile(path)
+    if cfg_options:
+        parsed = parser.parse_args(['--cfg-options', *cfg_options])
+        cfg.merge_from_dict(parsed.cfg_options)
+    return cfg
+
+
+def ann_files(node, key: str) -> Iterator[Tuple[str, str, str]]:
+    """Key, value and data_root of each ``ann_file`` in a part of a config."""
+    pairs = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in pairs:
+        if name == 'ann_file' and isinstance(value, str):
+            yield f'{key}.{name}', value, node.get('data_root') or ''
+        elif name != 'pipeline' and isinstance(value, (dict, list, tuple)):
+            yield from ann_files(value, f'{key}.{name}')
+
+
+def fold_options(cfg: Config, fold: int) -> List[str]:
+    """The ``--cfg-options`` that make a config that of a fold.
+
+    Args:
+        cfg (Config): Config of any fold.
+        fold (int): Number of the fold.
+
+    Returns:
+        list[str]: ``KEY=VALUE`` for each annotation file of a fold.
+
+    Raises:
+        ValueError: If the files of training or testing name no fold.
+        FileNotFoundError: If a file of the fold does not exist.
+    """
+    options = []
+    for stage in ('train', 'val', 'test'):
+        loader = f'{stage}_dataloader'
+        found = list(ann_files(cfg.get(loader) or {}, loader))
+        ours = [f for f in found if FOLD.search(osp.basename(f[1]))]
+        if not ours and stage != 'val':
+            raise ValueError(
+                f'{cfg.filename} names no fold in {loader}: none of its '
+                f'ann_file ({", ".join(f[1] for f in found) or "none set"}) '
+                'has set_<n>_ in its name. A data set with one split, such as '
+                'FERV39k, is trained with tools/train.py.')
+        for key, value, root in ours:
+            folder, name = osp.split(value)
+            value = osp.join(folder, FOLD.sub(f'set_{fold}_', name))
+            if not osp.isfile(osp.join(root, value)):
+                raise FileNotFoundError(
+                    f'{osp.join(root, value)} ({key}, fold {fold}) does not '
+                    'exist. Check data_root and --folds.')
+            options.append(f'{key}={value}')
+    return options
+
+
+def check_settings(path: str, settings: dict) -> dict:
+    """Write the settings of a fold, or compare them with those that the fold
+    was begun with.
+
+    Returns:
+        dict: What the file says, with ``checkpoint`` after the training.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
+    if not osp.isfile(path):
+        write_json(path, settings)
+        return settings
+    before = mmengine.load(path)
+    old, new = (dict(flat(d['config'], ''), gpus=d['gpus'])
+                for d in (before, settings))
+    changed = [
+        f'{k}: {old.get(k)!r} before, now {new.get(k)!r}'
+        for k in sorted({*old, *new})
+        if old.get(k) != new.get(k) and k.split('.')[-1] not in FREE
+    ]
+    if changed:
+        raise ValueError(
+            f'{osp.dirname(path)} was begun with other settings '
+            f'({"; ".join(changed[:5])}{" ..." if changed[5:] else ""}). Use '
+            'the same ones, another --work-dir, or delete this folder.')
+    return before
+
+
+def flat(node, key: str) -> Iterator[Tuple[str, object]]:
+    if isinstance(node, (dict, list)) and node:
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, value in pairs:
+            yield from flat(value, f'{key}.{name}' if key else str(name))
+    else:
+        yield key, node
+
+
+def write_json(path: str, content: dict) -> None:
+    """Write a file that is whole or not there."""
+    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+    with open(f'{path}.part', 'w', encoding='utf-8') as f:
+        json.dump(content, f, indent=1)
+    os.replace(f'{path}.part', path)
+
+
+# ------------------------------------------------------------------ subprocess
+def launch(tool: str, arguments: List[str], gpus: int) -> int:
+    """Run tools/<tool>.py, in several processes if asked.
+
+    Args:
+        tool (str): 'train' or 'test'.
+        arguments (list[str]): Config, checkpoint (test) and the flags.
+        gpus (int): Number of processes.
+
+    Returns:
+        int: Exit code.
+    """
+    env = dict(os.environ)
+    env['PYTHONPATH'] = os.pathsep.join(
+        filter(None, (ROOT, env.get('PYTHONPATH'))))
+    if gpus > 1:
+        place = 1 if tool == 'train' else 2
+        command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh')]
+        command += [*arguments[:place], str(gpus), *arguments[place:]]
+        env['PATH'] = os.pathsep.join(
+            (osp.dirname(sys.executable), env.get('PATH', '')))
+    else:
+        command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py')]
+        command += arguments
+    process = subprocess.Popen(command, env=env)
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:  # interrupted
+            process.terminate()
+            process.wait()
+
+
+def last_checkpoint(folder: str) -> Optional[str]:
+    """The newest checkpoint that mmengine has written whole."""
+    note = osp.join(folder, 'last_checkpoint')
+    if not osp.isfile(note):
+        return None
+    with open(note, encoding='utf-8') as f:
+        path = f.read().strip()
+    here = osp.join(folder, osp.basename(path))  # the folder may have moved
+    return next((p for p in (here, path) if osp.isfile(p)), None)
+
+
+def run_fold(args: argparse.Namespace, fold: int, options: List[str],
+             cfg: Config) -> dict:
+    """Train and test a fold, as far as that has not been done.
+
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        fold (int): Number of the fold.
+        options (list[str]): Its ``--cfg-options``.
+        cfg (Config): Its config.
+
+    Returns:
+        dict: ``checkpoint`` and, by modality, ``classes``, ``matrix``,
+        ``support`` and the metrics.
+    """
+    folder = osp.join(args.work_dir, f'fold_{fold}')
+    result_file = osp.join(folder, 'result.json')
+    settings_file = osp.join(folder, 'settings.json')
+    settings = check_settings(settings_file,
+                              dict(config=cfg.to_dict(), gpus=args.gpus))
+    if osp.isfile(result_file):
+        print(f'Fold {fold}: done before, {result_file}')
+        return mmengine.load(result_file)
+
+    checkpoint = settings.get('checkpoint')
+    if not checkpoint or not osp.isfile(osp.join(folder, checkpoint)):
+        arguments = [args.config, '--work-dir', folder]
+        newest, more = last_checkpoint(folder), []
+        if newest:
+            # load_from once more, because an own one would win over --resume
+            arguments += ['--resume', newest]
+            more = [f'load_from={newest}']
+        print(f'Fold {fold}: training'
+              f'{f", resumed from {newest}" if newest else ""}', flush=True)
+        code = launch('train', [*arguments, '--cfg-options', *options, *more],
+                      args.gpus)
+        newest = last_checkpoint(folder)
+        if code or not newest:
+            raise RuntimeError(
+                f'Fold {fold}: training ended with exit code {code}'
+                f'{"" if newest else " and left no checkpoint"}. Its log is '
+                f'in {folder}. Repeat the command to resume.')
+        checkpoint = osp.basename(newest)
+        write_json(settings_file, dict(settings, checkpoint=checkpoint))
+
+    print(f'Fold {fold}: testing {checkpoint}', flush=True)
+    dump = osp.join(folder, 'predictions.pkl')
+    code = launch('test', [
+        args.config, osp.join(folder, checkpoint), '--work-dir',
+        osp.join(folder, 'test'), '--dump', dump, '--cfg-options', *options
+    ], args.gpus)
+    if code or not osp.isfile(dump):
+        raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}.'
+                           ' Repeat the command to test again.')
+    result = dict(
+        fold=fold,
+        checkpoint=checkpoint,
+        modalities=figures(mmengine.load(dump), class_names(cfg)))
+    write_json(result_file, result)
+    return result
+
+
+# --------------------------------------------------------------------- figures
+def class_names(cfg: Config) -> Dict[str, tuple]:
+    """Class names of each modality in the test data."""
+    init_default_scope(cfg.get('default_scope', 'mmaction'))
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    classes = dataset.metainfo['classes']
+    if isinstance(classes, dict):
+        return classes
+    return {getattr(dataset, 'INPUT_TYPE', 'video'): classes}
+
+
+def figures(samples: List[dict], classes: Dict[str, tuple]) -> Dict[str, dict]:
+    """Metrics of the predictions that ``tools/test.py --dump`` saved, by
+    modality. A sample that could not be read counts as wrong."""
+    groups = {name: [] for name in classes}
+    for sample in samples:
+        kind = sample.get('input_type') or next(iter(classes))
+        groups[kind].append(sample)
+    found = {}
+    for kind, group in groups.items():
+        labels = [int(s['gt_label'][0]) for s in group]
+        read = [(label, int(s['pred_score'].argmax()))
+                for label, s in zip(labels, group) if not s.get('unreadable')]
+        number = len(classes[kind])
+        matrix = confusion_matrix([r[0] for r in read], [r[1] for r in read],
+                                  number)
+        support = np.bincount(labels, minlength=number)
+        if len(labels):
+            found[kind] = dict(
+                classes=list(classes[kind]),
+                samples=len(labels),
+                matrix=matrix.tolist(),
+                support=support.tolist(),
+                metrics=classification_report(matrix, support))
+    return found
+
+
+def summarise(results: List[dict]) -> Dict[str, dict]:
+    """Mean, standard deviation (n - 1) and pooled figures, by modality.
+
+    Args:
+        results (list[dict]): Of :func:`run_fold`.
+
+    Returns:
+        dict[str, dict]: ``mean``, ``std`` (None for one fold), ``pooled`` (the
+        metrics of all samples together), ``classes`` and
+        ``confusion_matrix`` (counts, rows are true classes).
+    """
+    summary = {}
+    for kind, first in results[0]['modalities'].items():
+        parts = [r['modalities'][kind] for r in results]
+        values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
+        matrix = np.sum([p['matrix'] for p in parts], axis=0)
+        support = np.sum([p['support'] for p in parts], axis=0)
+        several = len(parts) > 1
+        summary[kind] = dict(
+            mean={m: float(np.mean(v)) for m, v in values.items()},
+            std={
+                m: float(np.std(v, ddof=1)) if several else None
+                for m, v in values.items()
+            },
+            pooled=classification_report(matrix, support),
+            classes=first['classes'],
+            samples=int(support.sum()),
+            confusion_matrix=matrix.tolist())
+    return summary
+
+
+def report(args: argparse.Namespace, results: List[dict]) -> dict:
+    """Print the figures and write them to kfold.json and kfold.csv."""
+    summary = summarise(results)
+    write_json(
+        osp.join(args.work_dir, 'kfold.json'),
+        dict(config=args.config, folds=results, summary=summary))
+    rows = []
+    for kind, own in summary.items():
+        for r in results:
+            part = r['modalities'][kind]
+            rows.append([kind, r['fold'], part['samples'],
+                         *(part['metrics'][m] for m in METRICS)])
+        for name in ('mean', 'std', 'pooled'):
+            rows.append([kind, name, own['samples'] if name == 'pooled' else
+                         '', *(own[name][m] for m in METRICS)])
+    with open(osp.join(args.work_dir, 'kfold.csv'), 'w', newline='',
+              encoding='utf-8') as f:
+        writer = csv.writer(f)
+        writer.writerow(['modality', 'fold', 'samples', *METRICS])
+        writer.writerows(rows)
+        for kind, own in summary.items():
+            writer.writerow([])
+            writer.writerow([f'{kind}, pooled: true class', *own['classes']])
+            writer.writerows([name, *row] for name, row in zip(
+                own['classes'], own['confusion_matrix']))
+    for kind, own in summary.items():
+        print(f'\n{kind}, folds {[r["fold"] for r in results]}')
+        for row in rows:
+            if row[0] == kind:
+                values = ['-' if v is None else f'{v:.2f}' for v in row[3:]]
+                numbers = ''.join(
+                    f'{m} {v:<8}' for m, v in zip(METRICS, values))
+                print(f'  {row[1]!s:<8}{numbers}')
+        print(f'Pooled confusion matrix, {own["samples"]} samples (rows: true '
+              'class, columns: prediction)\n' + format_matrix(
+                  np.array(own['confusion_matrix']), own['classes']))
+    print(f'\n{osp.join(args.work_dir, "kfold.json")}, kfold.csv')
+    return summary
+
+
+def main(argv: Optional[list] = None) -> dict:
+    args = parse_args(argv)
+    runs = []
+    try:
+        # all folds are checked before the first one is trained
+        for fold in args.folds:
+            cfg = load_config(args.config, args.cfg_options)
+            options = args.cfg_options + fold_options(cfg, fold)
+            runs.append((fold, options, load_config(args.config, options)))
+        results = [run_fold(args, *run) for run in runs]
+    except (OSError, ValueError, RuntimeError) as e:
+        sys.exit(f'kfold.py: {e}')
+    return report(args, results)
+
+
+if __name__ == '__main__':
+    # end the training too, instead of leaving it alone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    main()

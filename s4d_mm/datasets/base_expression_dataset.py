@@ -2,11 +2,15 @@
 """Start of the data flow: from an annotation file to the dict that a pipeline
 begins with."""
 import csv
+import logging
 import os.path as osp
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.logging import print_log
+
+from .media_faults import FaultLedger, TooManyFaultsError
 
 # what the first line of a file with a header has in its last column
 HEADER_WORDS = frozenset(
@@ -15,6 +19,8 @@ HEADER_WORDS = frozenset(
 # ... and what it has if there is no label column
 NAME_HEADER_WORDS = frozenset(('path', 'name', 'file', 'filename', 'video',
                                'video_name', 'image', 'image_name'))
+REPLACEMENTS = 20  # tried for a sample that cannot be read
+LISTED_FAULTS = 20  # named in an error message
 
 
 class BaseExpressionDataset(BaseDataset):
@@ -47,6 +53,13 @@ class BaseExpressionDataset(BaseDataset):
             lists for pre-training. Defaults to None, the dataset's own (True
             for most).
         test_mode (bool): Whether in test phase. Defaults to False.
+        max_fault_share (float): Share of the samples, 0..1, that may be
+            unreadable in training. A sample whose files are missing, empty or
+            broken is logged once and replaced by another one, always the same;
+            past this share training stops with the list. Defaults to 0.01.
+        allow_test_faults (bool): Whether an unreadable sample in testing
+            counts as a wrong prediction. Defaults to False, which means that
+            it is an error.
         **kwargs: Other arguments of :class:`mmengine.dataset.BaseDataset`:
             ``indices``, ``lazy_init``, ``filter_cfg``, ``serialize_data``,
             ``max_refetch``.
@@ -73,7 +86,15 @@ class BaseExpressionDataset(BaseDataset):
                  delimiter: Optional[str] = None,
                  has_labels: Optional[bool] = None,
                  test_mode: bool = False,
+                 max_fault_share: float = 0.01,
+                 allow_test_faults: bool = False,
                  **kwargs) -> None:
+        if not 0 <= max_fault_share <= 1:
+            raise ValueError(
+                f'max_fault_share of {type(self).__name__} must be a share '
+                f'from 0 to 1, but is {max_fault_share!r}.')
+        self.max_fault_share = max_fault_share
+        self.allow_test_faults = allow_test_faults
         if data_prefix is None:
             data_prefix = {self.PREFIX_KEY: ''}
         if set(data_prefix) != {self.PREFIX_KEY}:
@@ -191,6 +212,104 @@ class BaseExpressionDataset(BaseDataset):
             str: Path.
         """
         return osp.join(self.data_prefix[self.PREFIX_KEY], name + self.suffix)
+
+    def full_init(self) -> None:
+        """Read the annotations."""
+        super().full_init()
+        if not hasattr(self, 'faults'):
+            self.faults = FaultLedger(len(self))
+
+    def prepare_data(self, idx: int) -> dict:
+        """Run the pipeline on a sample, or on another one if its files cannot
+        be read.
+
+        Args:
+            idx (int): Index of the sample.
+
+        Returns:
+            dict: Output of the pipeline.
+
+        Raises:
+            OSError: In testing, if the files cannot be read, unless
+                ``allow_test_faults``.
+            TooManyFaultsError: If more than ``max_fault_share`` of the samples
+                cannot be read (in testing, if all cannot).
+        """
+        try:
+            return super().prepare_data(idx)
+        except OSError as e:
+            if self.test_mode and not self.allow_test_faults:
+                raise
+            self._record_fault(idx, e)
+        # the same ones in every run: a function of the index alone
+        rng = np.random.default_rng(idx)
+        for other in rng.integers(len(self), size=REPLACEMENTS).tolist():
+            try:
+                data = super().prepare_data(other)
+            except OSError as e:
+                if not self.test_mode:
+                    self._record_fault(other, e)
+                continue
+            return self._as_unreadable(data, idx) if self.test_mode else data
+        raise TooManyFaultsError(
+            f'{self.ann_file}: no readable sample was found in '
+            f'{REPLACEMENTS + 1} attempts. Check data_root '
+            f'({self.data_root!r}), data_prefix and suffix of '
+            f'{type(self).__name__}.\n{self.describe_faults()}')
+
+    def _record_fault(self, idx: int, error: OSError) -> None:
+        is_new = self.faults.add(idx)
+        if is_new:
+            done = ('it counts as wrong' if self.test_mode else
+                    'another sample takes its place')
+            print_log(
+                f'Unreadable {self.INPUT_TYPE} sample, {done}: {error}',
+                logger='current',
+                level=logging.WARNING)
+        if not self.test_mode:
+            self.check_faults(error)
+
+    def check_faults(self, cause: Optional[BaseException] = None) -> None:
+        """Stop if too many samples are unreadable.
+
+        Args:
+            cause (BaseException, optional): The last fault.
+
+        Raises:
+            TooManyFaultsError: If they are more than ``max_fault_share``.
+        """
+        share = self.faults.share()
+        if share > self.max_fault_share:
+            last = '' if cause is None else f' The last one: {cause}'
+            raise TooManyFaultsError(
+                f'{share:.2%} of the samples of {self.ann_file} are '
+                f'unreadable, more than max_fault_share='
+                f'{self.max_fault_share:.2%} of {type(self).__name__}. '
+                'Repair or remove them, or raise max_fault_share.'
+                f'{last}\n{self.describe_faults()}') from cause
+
+    @force_full_init
+    def describe_faults(self) -> str:
+        """The unreadable samples found so far, a path a line."""
+        bad = self.faults.indices()
+        lines = [
+            f'  {self.get_data_info(i)["filename"]}'
+            for i in bad[:LISTED_FAULTS]
+        ]
+        if len(bad) > LISTED_FAULTS:
+            lines.append(f'  ... and {len(bad) - LISTED_FAULTS} more')
+        return '\n'.join(lines)
+
+    def _as_unreadable(self, data: dict, idx: int) -> dict:
+        """Give the pixels of another sample the name and label of this one,
+        and say that its prediction does not count."""
+        info = self.get_data_info(idx)
+        sample = data['data_samples']
+        sample.set_metainfo(
+            dict(sample_id=info['sample_id'], unreadable=True))
+        if 'label' in info:
+            sample.set_gt_label(info['label'])
+        return data
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict:

@@ -6,7 +6,7 @@ its mean class accuracy counts a class as 0 that has been predicted but has no
 sample. Here the classes are fixed, and a recall is only averaged where there
 are samples.
 """
-from typing import Dict, Sequence
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 
@@ -29,37 +29,52 @@ def confusion_matrix(labels: Sequence[int], predictions: Sequence[int],
     return counts.reshape(num_classes, num_classes)
 
 
-def recalls(matrix: np.ndarray) -> np.ndarray:
+def recalls(matrix: np.ndarray,
+            support: Optional[np.ndarray] = None) -> np.ndarray:
     """Recall of each class.
 
     Args:
         matrix (np.ndarray): Confusion matrix.
+        support (np.ndarray, optional): Samples of each class, with those that
+            have no prediction. Defaults to None, the sums of the rows.
 
     Returns:
         np.ndarray: 0..1, NaN for a class without samples.
     """
     with np.errstate(invalid='ignore'):
-        return np.diag(matrix) / matrix.sum(axis=1)
+        return np.diag(matrix) / _support(matrix, support)
 
 
-def f1_scores(matrix: np.ndarray) -> np.ndarray:
+def f1_scores(matrix: np.ndarray,
+              support: Optional[np.ndarray] = None) -> np.ndarray:
     """F1 score of each class.
 
     Args:
         matrix (np.ndarray): Confusion matrix.
+        support (np.ndarray, optional): As for :func:`recalls`.
 
     Returns:
         np.ndarray: 0..1, NaN for a class without samples and predictions.
     """
     with np.errstate(invalid='ignore'):
-        return 2 * np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1))
+        return 2 * np.diag(matrix) / (
+            matrix.sum(axis=0) + _support(matrix, support))
 
 
-def classification_report(matrix: np.ndarray) -> Dict[str, float]:
+def _support(matrix: np.ndarray,
+             support: Optional[np.ndarray]) -> np.ndarray:
+    return matrix.sum(axis=1) if support is None else support
+
+
+def classification_report(
+        matrix: np.ndarray,
+        support: Optional[np.ndarray] = None) -> Dict[str, float]:
     """The numbers that are reported, in percent.
 
     Args:
-        matrix (np.ndarray): Confusion matrix of at least one sample.
+        matrix (np.ndarray): Confusion matrix.
+        support (np.ndarray, optional): As for :func:`recalls`; at least one
+            sample.
 
     Returns:
         dict[str, float]: ``WAR`` (accuracy), ``UAR`` (mean recall of the
@@ -67,11 +82,11 @@ def classification_report(matrix: np.ndarray) -> Dict[str, float]:
         have samples or predictions, as scikit-learn has it) and
         ``weighted_F1`` (mean F1 weighted by the number of samples).
     """
-    support = matrix.sum(axis=1)
-    f1 = f1_scores(matrix)
+    support = _support(matrix, support)
+    f1 = f1_scores(matrix, support)
     values = dict(
-        WAR=np.trace(matrix) / matrix.sum(),
-        UAR=np.nanmean(recalls(matrix)),
+        WAR=np.trace(matrix) / support.sum(),
+        UAR=np.nanmean(recalls(matrix, support)),
         macro_F1=np.nanmean(f1),
         weighted_F1=np.nansum(f1 * support) / support.sum())
     return {name: 100. * float(value) for name, value in values.items()}

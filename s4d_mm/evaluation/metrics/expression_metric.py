@@ -88,7 +88,8 @@ class ExpressionMetric(BaseMetric):
                     sample_id=name,
                     modality=modality or '',
                     label=int(label[0]),
-                    score=score))
+                    score=score,
+                    unreadable=bool(sample.get('unreadable', False))))
 
     def _classes_of(self, modality: Optional[str],
                     sample_id: str) -> Tuple[str, ...]:
@@ -128,20 +129,26 @@ class ExpressionMetric(BaseMetric):
         self.confusion_matrices = {}
         metrics = {}
         for modality, group in groups.items():
-            matrix = confusion_matrix([r['label'] for r in group],
-                                      [r['score'].argmax() for r in group],
+            read = [r for r in group if not r['unreadable']]
+            matrix = confusion_matrix([r['label'] for r in read],
+                                      [r['score'].argmax() for r in read],
                                       len(classes[modality]))
             self.confusion_matrices[modality] = matrix
-            values = classification_report(matrix)
+            # what could not be read is wrong, not left out
+            support = np.bincount([r['label'] for r in group],
+                                  minlength=len(classes[modality]))
+            values = classification_report(matrix, support)
+            if len(read) < len(group):
+                values['unreadable'] = float(len(group) - len(read))
             values.update({
                 f'recall/{name}': 100. * float(recall)
-                for name, recall in zip(classes[modality], recalls(matrix))
+                for name, recall in zip(classes[modality], recalls(matrix, support))
                 if not np.isnan(recall)
             })
             prefix = f'{modality}/' if len(groups) > 1 else ''
             metrics.update({prefix + k: v for k, v in values.items()})
             print_log(
-                f'Confusion matrix, {len(group)} samples {modality} (rows: '
+                f'Confusion matrix, {len(read)} samples {modality} (rows: '
                 'true class, columns: prediction)\n'
                 f'{format_matrix(matrix, classes[modality])}',
                 logger='current')
@@ -164,7 +171,8 @@ class ExpressionMetric(BaseMetric):
                     sample_id=r['sample_id'],
                     modality=r['modality'],
                     label=own[r['label']],
-                    prediction=own[r['score'].argmax()])
+                    prediction='' if r['unreadable'] else
+                    own[r['score'].argmax()])
                 row.update({
                     f'score_{name}': f'{value:.6f}'
                     for name, value in zip(own, r['score'])

@@ -39,3 +39,4 @@ param_scheduler = [
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
 work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/pretrain'
+randomness = dict(seed=0)

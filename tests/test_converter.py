@@ -53,6 +53,13 @@ def test_refuses_other_files(tmp_path, content, match):
     assert not (tmp_path / 'y.pth').exists()
 
 
+def test_refuses_what_is_no_checkpoint(tmp_path):
+    (tmp_path / 'x.pth').write_text('no checkpoint')
+    run = convert(tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune')
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert 'no checkpoint that can be read' in run.stderr
+
+
 def test_missing_file(tmp_path):
     run = convert(tmp_path / 'no.pth', tmp_path / 'y.pth', '--stage',
                   'pretrain')

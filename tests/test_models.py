@@ -141,11 +141,20 @@ def test_pretrain_checkpoint_loads_into_finetuning_model(tmp_path, capsys):
 
     # as `init_cfg` does
     cfg = copy.deepcopy(FINETUNE)
-    cfg['backbone']['init_cfg'] = dict(
-        type='Pretrained', checkpoint=path, prefix='backbone.')
-    backbone = build(cfg).backbone
-    assert torch.equal(backbone.blocks[1].attn.qkv.weight,
-                       pre.backbone.blocks[1].attn.qkv.weight)
+    for part in ('backbone', 'neck'):
+        cfg[part]['init_cfg'] = dict(
+            type='Pretrained', checkpoint=path, prefix='backbone.')
+    model = build(cfg)
+    for i in range(4):
+        block = (model.backbone.blocks[i] if i < 2 else
+                 model.neck.blocks[i - 2])
+        assert torch.equal(block.attn.qkv.weight,
+                           pre.backbone.blocks[i].attn.qkv.weight)
+    # a neck takes its own weights as they are
+    again = build(FINETUNE, seed=1).neck
+    again.load_state_dict(model.neck.state_dict())
+    assert torch.equal(again.blocks[1].mlp.fc1.weight,
+                       model.neck.blocks[1].mlp.fc1.weight)
 
 
 def test_checkpoint_of_another_size_is_refused(tmp_path):
@@ -378,8 +387,17 @@ class TestMoAE:
 
     def test_load_balance_loss(self):
         even, one = torch.full((8, 4), .25), torch.eye(4)[[0] * 8]
-        assert load_balance_loss(even, torch.full((4, ), 4)).item() == 1
-        assert load_balance_loss(one, torch.tensor([16, 0, 0, 0])).item() == 4
+        assert load_balance_loss(even, torch.full((4, ), 4)).item() == 2
+        assert load_balance_loss(one, torch.tensor([8, 8, 0, 0])).item() == 4
+
+    def test_layer_balances_what_it_routes(self):
+        torch.manual_seed(0)
+        layer = MoAE(16, num_experts=5, top_k=2).eval()
+        x = torch.randn(3, 7, 16)
+        _, experts, probs = layer.router(x.reshape(-1, 16))
+        routed = F.one_hot(experts, 5).sum(1).float().mean(0)  # f_e
+        torch.testing.assert_close(
+            layer(x)[1], 5 * (routed * probs.mean(0)).sum())
 
     def test_blocks_hold_one_expert_each(self):
         torch.manual_seed(0)

@@ -12,7 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import log_distributed, prepare_distributed
+from s4d_mm.apis.launch import (apply_fold, log_distributed,
+                                prepare_distributed)
 
 
 def parse_args():
@@ -99,6 +100,7 @@ def merge_args(cfg, args):
 
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    apply_fold(cfg, args.cfg_options)
 
     # work_dir is determined in this priority: CLI > segment in file > filename
     if args.work_dir is not None:

@@ -12,7 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import log_distributed, prepare_distributed
+from s4d_mm.apis.launch import (apply_fold, check_batch_size,
+                                log_distributed, prepare_distributed)
 
 
 def parse_args():
@@ -127,6 +128,9 @@ def merge_args(cfg, args):
 
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    apply_fold(cfg, args.cfg_options)
+    if args.auto_scale_lr:
+        check_batch_size(cfg)
 
     return cfg
 

@@ -11,6 +11,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..engine.hooks.class_check_hook import check_head_weights
+
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
@@ -29,6 +31,9 @@ def init_model(config: Union[str, mmengine.Config],
     Returns:
         nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta`` (None
         without a checkpoint that has it).
+
+    Raises:
+        ValueError: If the checkpoint has no head of this size.
     """
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
@@ -36,6 +41,7 @@ def init_model(config: Union[str, mmengine.Config],
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+        check_head_weights(model, loaded)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
     return model
 

@@ -1,5 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, before it starts: how many processes run, and how they talk."""
+"""Data flow, before it starts: which fold, how many processes, and how they
+talk."""
+import re
+from typing import Optional
+
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -48,3 +52,63 @@ def log_distributed(runner: Runner) -> None:
     runner.logger.info(f'Launcher {runner.launcher}: '
                        f'world size {runner.world_size}, backend {backend}, '
                        f'device {get_device()}.')
+
+
+def apply_fold(cfg: Config, options: Optional[dict]) -> None:
+    """Make ``--cfg-options fold=N`` choose the annotation files of a fold.
+
+    A variable of a config file is only read when the file is, so the option
+    alone would change nothing.
+
+    Args:
+        cfg (Config): Config of the run. ``set_<number>_`` in the ``ann_file``
+            of all datasets is changed in place.
+        options (dict, optional): Parsed ``--cfg-options``.
+
+    Raises:
+        ValueError: If the option is there, but no annotation file has a fold.
+    """
+    if not options or 'fold' not in options:
+        return
+    fold, changed = options['fold'], 0
+
+    def visit(node) -> None:
+        nonlocal changed
+        if isinstance(node, dict):
+            name = node.get('ann_file')
+            if isinstance(name, str):
+                node['ann_file'], count = re.subn(r'\bset_\d+_',
+                                                  f'set_{fold}_', name)
+                changed += count
+            for value in node.values():
+                visit(value)
+        elif isinstance(node, (list, tuple)):
+            for value in node:
+                visit(value)
+
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        visit(cfg.get(key))
+    if not changed:
+        raise ValueError(
+            f'--cfg-options fold={fold}: no ann_file of {cfg.filename} is '
+            'named by a fold (set_<number>_...), so there is nothing to '
+            'choose. Leave the option out.')
+
+
+def check_batch_size(cfg: Config) -> None:
+    """Make sure that ``--auto-scale-lr`` reads the batch size that is used.
+
+    mmengine reads ``train_dataloader.batch_size``; the batch sampler has one
+    for each modality.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    loader = cfg.train_dataloader
+    sizes = (loader.get('batch_sampler') or {}).get('batch_size')
+    if isinstance(sizes, dict) and loader.batch_size not in sizes.values():
+        raise ValueError(
+            f'--auto-scale-lr reads train_dataloader.batch_size='
+            f'{loader.batch_size}, which is none of train_dataloader.'
+            f'batch_sampler.batch_size={dict(sizes)}. Set it to the one that '
+            'auto_scale_lr.base_batch_size counts.')

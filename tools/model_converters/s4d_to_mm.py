@@ -36,7 +36,13 @@ def load_weights(path: str) -> dict:
         raise FileNotFoundError(f'There is no checkpoint {path}.')
     # the authors' training scripts store their parsed arguments
     with torch.serialization.safe_globals([argparse.Namespace]):
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        try:
+            checkpoint = torch.load(
+                path, map_location='cpu', weights_only=True)
+        except Exception as e:  # torch raises many types
+            reason = (str(e).splitlines() or [type(e).__name__])[0]
+            raise ValueError('is no checkpoint that can be read with '
+                             f'weights_only=True: {reason}') from e
     for key in ('state_dict', 'model', 'module'):
         if isinstance(checkpoint, dict) and isinstance(
                 checkpoint.get(key), dict):

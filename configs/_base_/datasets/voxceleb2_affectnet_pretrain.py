@@ -43,14 +43,13 @@ train_dataloader = dict(
     batch_size=192,
     num_workers=8,
     persistent_workers=True,
-    drop_last=False,
     # an epoch has all image batches and a quarter of the video batches
     sampler=dict(
         type='DualModalSampler', share=dict(video=0.25, image=1.0)),
     batch_sampler=dict(
         type='DualModalBatchSampler',
         batch_size=dict(video=48, image=192),
-        drop_last=True),
+        drop_last=False),
     dataset=dict(
         type='DualModalDataset',
         video=dict(

@@ -7,10 +7,9 @@ model = dict(
         type='DualModalDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375]),
-    backbone=dict(type='S4DViT', arch='base', depth=6, drop_path_rate=0.1),
+    backbone=dict(type='S4DViT', arch='base', depth=6),
     neck=dict(
-        type='MoAENeck', arch='base', num_layers=6, num_experts=8, top_k=2,
-        drop_path_rate=0.1),
+        type='MoAENeck', arch='base', num_layers=6, num_experts=8, top_k=2),
     cls_head=dict(
         type='DualModalHead',
         in_channels=768,

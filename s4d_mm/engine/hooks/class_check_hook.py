@@ -1,11 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: the head has as many classes as the data."""
+import re
 from typing import Iterator, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 
 @HOOKS.register_module()
@@ -14,7 +16,8 @@ class ClassCheckHook(Hook):
     and of the blending before the first iteration.
 
     Training also checks the validation data, so that a wrong setting shows
-    before the first epoch and not after it.
+    before the first epoch and not after it. Testing also checks that the
+    checkpoint has a head with these classes.
 
     Raises:
         ValueError: If they differ, with the key to change.
@@ -29,6 +32,15 @@ class ClassCheckHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Check the validation data."""
         self._check(runner, runner.val_dataloader, 'val_dataloader')
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """In testing, check that the checkpoint has the head's weights. (A
+        training may start from a checkpoint with another head or none.)"""
+        evaluates = isinstance(runner._test_loop, BaseLoop) or (
+            isinstance(runner._val_loop, BaseLoop)
+            and not isinstance(runner._train_loop, BaseLoop))
+        if evaluates:
+            check_head_weights(runner.model, checkpoint)
 
     def before_test(self, runner: Runner) -> None:
         """Check the test data."""
@@ -84,3 +96,37 @@ class ClassCheckHook(Hook):
             raise ValueError(
                 f'{name} has {len(names)} {input_type or ""} classes '
                 f'{tuple(names)}, but {key} is {expected}. Make them agree.')
+
+
+def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
+    """Refuse a checkpoint without the weights of the model's ``cls_head``.
+
+    mmengine only warns of missing and misshapen parameters; predictions would
+    then come from a random classifier.
+
+    Args:
+        model (nn.Module): The model, wrapped for distributed runs or not.
+        checkpoint (dict): The checkpoint, or its ``state_dict``.
+
+    Raises:
+        ValueError: With the first such key.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    head = getattr(model, 'cls_head', None)
+    if head is None:
+        return
+    weights = checkpoint.get('state_dict', checkpoint)
+    weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
+    for name, param in head.named_parameters():
+        key = f'cls_head.{name}'
+        if key not in weights:
+            raise ValueError(
+                f'The checkpoint has no {key}, so it cannot predict: it is '
+                'from pre-training or of a model with another head. Give one '
+                'of the fine-tuned model.')
+        if weights[key].shape != param.shape:
+            raise ValueError(
+                f'The checkpoint is of another size: {key} is '
+                f'{tuple(weights[key].shape)} there, but '
+                f'{tuple(param.shape)} in this model. Give the config that '
+                'it was trained with, or set model.cls_head.num_classes.')

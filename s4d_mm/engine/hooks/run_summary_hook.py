@@ -12,7 +12,7 @@ import s4d_mm
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Log devices, processes, precision, parameters and data, once, at the
+    """Log devices, processes, optimizer, parameters and data, once, at the
     start of a run."""
 
     priority = 'VERY_LOW'

@@ -49,9 +49,9 @@ class S4DMAEViT(S4DViT):
         if not isinstance(mask_ratio, dict):
             mask_ratio = dict(image=mask_ratio, video=mask_ratio)
         if set(mask_ratio) != {'image', 'video'} or not all(
-                0 <= r < 1 for r in mask_ratio.values()):
+                0 < r < 1 for r in mask_ratio.values()):
             raise ValueError(
-                'mask_ratio must be a share in [0, 1), or a dict of one for '
+                'mask_ratio must be a share in (0, 1), or a dict of one for '
                 f'`image` and one for `video`, but got {mask_ratio}.')
         self.mask_ratio = dict(mask_ratio)
 
@@ -77,7 +77,8 @@ class S4DMAEViT(S4DViT):
             a mask: the output of :class:`S4DViT`.
 
         Raises:
-            ValueError: If a given mask does not fit.
+            ValueError: If a given mask does not fit, or the ratio masks no
+                token.
         """
         if mask is None or mask is False:
             return super().forward(x)
@@ -89,6 +90,10 @@ class S4DMAEViT(S4DViT):
         if mask is True:
             ratio = self.mask_ratio['image' if is_image else 'video']
             num_masked = int(ratio * num_tokens)
+            if num_masked == 0:
+                raise ValueError(
+                    f'mask_ratio={ratio} of {num_tokens} tokens masks none, '
+                    'so that there is nothing to predict. Raise it.')
             mask = random_mask(len(x), num_tokens, num_masked, x.device)
         else:
             mask, num_masked = self._check_mask(mask, (len(x), num_tokens))

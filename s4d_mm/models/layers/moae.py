@@ -69,13 +69,15 @@ def load_balance_loss(probs: Tensor, counts: Tensor) -> Tensor:
 
     Args:
         probs (Tensor): (S, E), router probabilities; P_e is their mean.
-        counts (Tensor): (E, ), number of assignments of each expert; f_e is
-            its share of all assignments.
+        counts (Tensor): (E, ), number of tokens routed to each expert; f_e is
+            their share of the S tokens, so that the shares of all experts sum
+            to k.
 
     Returns:
-        Tensor: Scalar, 1 when the load is even, E when one expert has all.
+        Tensor: Scalar, k when the load is even, E when all tokens and all
+        probability are with one expert.
     """
-    share = counts.to(probs.dtype) / counts.sum().clamp(min=1)
+    share = counts.to(probs.dtype) / max(len(probs), 1)
     return len(counts) * (share * probs.mean(dim=0)).sum()
 
 

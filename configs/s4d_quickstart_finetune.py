@@ -1,6 +1,6 @@
 # Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
 #   python tools/train.py configs/s4d_quickstart_finetune.py --cfg-options \
-#       load_from=work_dirs/quickstart/pretrain/epoch_8.pth
+#       load_from=work_dirs/quickstart/pretrain/epoch_6.pth
 _base_ = [
     '_base_/models/s4d_tiny.py',
     '_base_/datasets/quickstart.py',
@@ -62,5 +62,5 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 randomness = dict(seed=0)

@@ -14,7 +14,7 @@ train_pipeline[3:-1] = [
 train_dataloader = dict(
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)))
-max_epochs = 8
+max_epochs = 6
 base_lr = 1e-3
 optim_wrapper = dict(
     optimizer=dict(

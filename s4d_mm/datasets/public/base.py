@@ -11,6 +11,8 @@ from ..expression_dataset import ExpressionImageDataset, ExpressionVideoDataset
 from ..transforms.loading import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
+# what tools/data/prepare.py leaves beside the faces
+NOT_LISTED = ('contact_sheet.jpg', )
 # what datasets call the classes that all of them have here
 SYNONYMS = dict(
     angry='anger',
@@ -87,7 +89,7 @@ class PublicDataset(BaseExpressionDataset):
                 f for f in folders if f[0] != '.' and f != '__MACOSX'
             ]
             files = [
-                f for f in files if f[0] != '.' and (
+                f for f in files if f[0] != '.' and f not in NOT_LISTED and (
                     f if self.suffix else f.lower()).endswith(suffixes)
             ]
             below = osp.relpath(path, folder).replace(os.sep, '/')

@@ -25,8 +25,10 @@ class MediaReadError(OSError):
 
 def _require(path: str, results: dict) -> None:
     if not osp.exists(path):
+        sample = results.get('sample_id')
+        named = '' if sample is None else f' (sample {sample!r})'
         raise FileNotFoundError(
-            f'{path} does not exist (sample {results.get("sample_id")!r}). '
+            f'{path} does not exist{named}. '
             'Check data_root, data_prefix and suffix of the dataset.')
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import os.path as osp
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -65,7 +66,10 @@ def load_config(path, work_dir, **options):
 
 def tool(*command, check=True):
     """Run a tool as a user does, in the root of the project."""
-    env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1')
+    with socket.socket() as s:  # a port that nobody uses
+        s.bind(('127.0.0.1', 0))
+        port = str(s.getsockname()[1])
+    env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', PORT=port)
     done = subprocess.run([str(c) for c in command],
                           cwd=ROOT,
                           env=env,

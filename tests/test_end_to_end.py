@@ -259,7 +259,7 @@ BAD = {
     'missing annotation file':
     (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
     'empty annotation file': ('', r'bad.csv'),
-    'unknown label': ('video_name,label\n00007,3\n00008,7\n',
+    'unknown label': ('video_name,label\n00007,0\n00008,7\n',
                       r"bad.csv:3.*'7'"),
     'not a number': ('video_name,label\n00007,joy\n', r"bad.csv:2.*'joy'"),
 }

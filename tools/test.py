@@ -12,8 +12,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import (apply_fold, log_distributed,
-                                prepare_distributed)
+from s4d_mm.apis.launch import (apply_fold, finish_distributed,
+                                log_distributed, prepare_distributed)
 
 
 def parse_args():
@@ -131,6 +131,7 @@ def main():
 
     # start testing
     runner.test()
+    finish_distributed()
 
 
 if __name__ == '__main__':

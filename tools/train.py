@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
 from s4d_mm.apis.launch import (apply_fold, check_batch_size,
-                                log_distributed, prepare_distributed)
+                                finish_distributed, log_distributed,
+                                prepare_distributed)
 
 
 def parse_args():
@@ -152,6 +153,7 @@ def main():
 
     # start training
     runner.train()
+    finish_distributed()
 
 
 if __name__ == '__main__':

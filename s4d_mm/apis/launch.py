@@ -112,3 +112,14 @@ def check_batch_size(cfg: Config) -> None:
             f'{loader.batch_size}, which is none of train_dataloader.'
             f'batch_sampler.batch_size={dict(sizes)}. Set it to the one that '
             'auto_scale_lr.base_batch_size counts.')
+
+
+def finish_distributed() -> None:
+    """Wait for the other processes and close the process group.
+
+    Left open, gloo's threads can end a process with an abort after its work
+    is done, and torchrun then reports a failure.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

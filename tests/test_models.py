@@ -179,7 +179,7 @@ class TestBackbone:
     @pytest.mark.parametrize('out_type,video,image', [
         ('tokens', (2, 8, 32), (2, 4, 32)),
         ('avg', (2, 32), (2, 32)),
-        ('featmap', (2, 32, 2, 2, 2), (2, 32, 1, 2, 2)),
+        ('featmap', (2, 32, 2, 2, 2), (2, 32, 2, 2)),
     ])
     def test_out_types(self, out_type, video, image):
         model = build(self.cfg(out_type=out_type)).eval()
@@ -477,5 +477,5 @@ class TestRecognizer:
             head.loss(inputs((1, 4, 16)), samples('image', [1]))
         with pytest.raises(ValueError, match='num_classes of DualModalHead'):
             build(dict(type='DualModalHead', in_channels=8, num_classes=7))
-        with pytest.raises(ValueError, match='expects tokens'):
+        with pytest.raises(ValueError, match='embed_dims=32, but the'):
             build(FINETUNE).neck(inputs((1, 4, 16)))

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: the head has as many classes as the data."""
 import re
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -64,9 +64,9 @@ class ClassCheckHook(Hook):
     def _expectations(model) -> Iterator[Tuple[str, object]]:
         """Keys of the config that hold a number of classes, and the numbers
         (int, or dict of int for each modality)."""
-        head = getattr(model, 'cls_head', None)
-        if getattr(head, 'num_classes', None) is not None:
-            yield 'model.cls_head.num_classes', head.num_classes
+        name, head = classification_head(model)
+        if head is not None:
+            yield f'model.{name}.num_classes', head.num_classes
         blending = getattr(
             getattr(model, 'data_preprocessor', None), 'blending', None)
         if not isinstance(blending, dict):
@@ -86,7 +86,7 @@ class ClassCheckHook(Hook):
         count = expected
         if isinstance(expected, dict):
             if input_type not in expected:
-                if not key.startswith('model.cls_head'):
+                if '.data_preprocessor.' in key:
                     return  # this modality is not blended
                 raise ValueError(
                     f'{name} has {input_type} data, but the head has '
@@ -98,8 +98,24 @@ class ClassCheckHook(Hook):
                 f'{tuple(names)}, but {key} is {expected}. Make them agree.')
 
 
+def classification_head(
+        model: nn.Module) -> Tuple[str, Optional[nn.Module]]:
+    """The head with a number of classes: mmaction2's ``cls_head`` or
+    mmpretrain's ``head``.
+
+    Returns:
+        tuple: Its name in the model, and itself; ('', None) if there is none.
+    """
+    for name in ('cls_head', 'head'):
+        head = getattr(model, name, None)
+        if getattr(head, 'num_classes', None) is not None:
+            return name, head
+    return '', None
+
+
 def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
-    """Refuse a checkpoint without the weights of the model's ``cls_head``.
+    """Refuse a checkpoint without the weights of the model's classification
+    head.
 
     mmengine only warns of missing and misshapen parameters; predictions would
     then come from a random classifier.
@@ -112,13 +128,13 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
         ValueError: With the first such key.
     """
     model = model.module if is_model_wrapper(model) else model
-    head = getattr(model, 'cls_head', None)
+    head_name, head = classification_head(model)
     if head is None:
         return
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
     for name, param in head.named_parameters():
-        key = f'cls_head.{name}'
+        key = f'{head_name}.{name}'
         if key not in weights:
             raise ValueError(
                 f'The checkpoint has no {key}, so it cannot predict: it is '
@@ -129,4 +145,4 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
                 f'The checkpoint is of another size: {key} is '
                 f'{tuple(weights[key].shape)} there, but '
                 f'{tuple(param.shape)} in this model. Give the config that '
-                'it was trained with, or set model.cls_head.num_classes.')
+                'it was trained with, or set the num_classes of the head.')

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .frame_wise_backbone import FrameWiseBackbone
 from .s4d_mae_vit import S4DMAEViT
 from .s4d_vit import S4DViT
 
-__all__ = ['S4DMAEViT', 'S4DViT']
+__all__ = ['FrameWiseBackbone', 'S4DMAEViT', 'S4DViT']

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .s4d_vit import S4DViT
 
+MASK_TYPES = ('random', 'tube')
+
 
 def random_mask(batch: int, num_tokens: int, num_masked: int,
                 device: torch.device) -> Tensor:
@@ -22,6 +24,24 @@ def random_mask(batch: int, num_tokens: int, num_masked: int,
     order = torch.rand(batch, num_tokens, device=device).argsort(dim=1)
     mask = torch.zeros(batch, num_tokens, dtype=torch.bool, device=device)
     return mask.scatter_(1, order[:, :num_masked], True)
+
+
+def tube_mask(batch: int, grid: Tuple[int, int, int], num_masked: int,
+              device: torch.device) -> Tensor:
+    """Mask the same ``num_masked`` places in all temporal slots (VideoMAE,
+    arXiv 2203.12602, section 3.2).
+
+    Args:
+        batch (int): B.
+        grid (tuple[int]): Grid (t, h, w) of tokens.
+        num_masked (int): Masked places, of h*w.
+        device (torch.device): Where to make it.
+
+    Returns:
+        Tensor: (B, t*h*w) bool, True is masked.
+    """
+    t, h, w = grid
+    return random_mask(batch, h * w, num_masked, device).repeat(1, t)
 
 
 @MODELS.register_module()
@@ -36,6 +56,9 @@ class S4DMAEViT(S4DViT):
         mask_ratio (float | dict): Share of tokens that is masked, in 0..1, or
             one share per modality. Number masked = int(ratio * tokens).
             Defaults to ``dict(image=0.9, video=0.95)``.
+        mask_type (str): 'random', over all tokens of a sample (S4D), or
+            'tube', the same places in all temporal slots (VideoMAE). For an
+            image they are the same. Defaults to 'random'.
         final_norm (bool): LayerNorm after the last block. Defaults to True.
         **kwargs: As :class:`S4DViT`.
     """
@@ -43,9 +66,14 @@ class S4DMAEViT(S4DViT):
     def __init__(self,
                  *args,
                  mask_ratio: Union[float, dict] = dict(image=.9, video=.95),
+                 mask_type: str = 'random',
                  final_norm: bool = True,
                  **kwargs) -> None:
         super().__init__(*args, final_norm=final_norm, **kwargs)
+        if mask_type not in MASK_TYPES:
+            raise ValueError(f'mask_type={mask_type!r} is not one of '
+                             f'{MASK_TYPES}.')
+        self.mask_type = mask_type
         if not isinstance(mask_ratio, dict):
             mask_ratio = dict(image=mask_ratio, video=mask_ratio)
         if set(mask_ratio) != {'image', 'video'} or not all(
@@ -88,13 +116,8 @@ class S4DMAEViT(S4DViT):
         grid = self.patch_embed.grid(x)
         num_tokens = grid[0] * grid[1] * grid[2]
         if mask is True:
-            ratio = self.mask_ratio['image' if is_image else 'video']
-            num_masked = int(ratio * num_tokens)
-            if num_masked == 0:
-                raise ValueError(
-                    f'mask_ratio={ratio} of {num_tokens} tokens masks none, '
-                    'so that there is nothing to predict. Raise it.')
-            mask = random_mask(len(x), num_tokens, num_masked, x.device)
+            mask, num_masked = self._draw_mask(len(x), grid, is_image,
+                                               x.device)
         else:
             mask, num_masked = self._check_mask(mask, (len(x), num_tokens))
 
@@ -108,7 +131,25 @@ class S4DMAEViT(S4DViT):
             1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         tokens = self.patch_embed.embed(visible, is_image)
         tokens = tokens + self.positions(grid).to(tokens)[keep]
-        return self.run_blocks(tokens), mask.float(), ids_restore
+        return self.run_blocks(tokens)[-1], mask.float(), ids_restore
+
+    def _draw_mask(self, batch: int, grid: Tuple[int, int, int],
+                   is_image: bool,
+                   device: torch.device) -> Tuple[Tensor, int]:
+        """A mask (B, N) and the number of masked tokens of a sample."""
+        ratio = self.mask_ratio['image' if is_image else 'video']
+        slots = grid[0] if self.mask_type == 'tube' else 1
+        places = grid[0] * grid[1] * grid[2] // slots
+        num_masked = int(ratio * places)
+        if num_masked == 0:
+            raise ValueError(
+                f'mask_ratio={ratio} of {places} tokens masks none, so that '
+                'there is nothing to predict. Raise it.')
+        if self.mask_type == 'tube':
+            mask = tube_mask(batch, grid, num_masked, device)
+        else:
+            mask = random_mask(batch, places, num_masked, device)
+        return mask, num_masked * slots
 
     @staticmethod
     def _check_mask(mask: Tensor, shape: tuple) -> Tuple[Tensor, int]:

@@ -4,7 +4,7 @@
 Letters: B clips, T frames, t = T / tubelet_size, (h, w) the grid of patches,
 N = t*h*w tokens, C channels.
 """
-from typing import Optional, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -88,8 +88,14 @@ class S4DViT(BaseModule):
         depth (int, optional): How many of the arch's blocks to run, from the
             first; the rest may follow in :class:`MoAENeck`. Defaults to None,
             which runs all.
-        out_type (str): 'tokens' (B, N, C), 'avg' (B, C), or 'featmap'
-            (B, C, t, h, w), where t = 1 for an image. Defaults to 'tokens'.
+        out_type (str): 'tokens' (B, N, C), 'avg' (B, C), or 'featmap',
+            (B, C, t, h, w) for videos and (B, C, h, w) for images. Defaults
+            to 'tokens'.
+        out_indices (Sequence[int], optional): Blocks whose output is
+            returned, in a tuple, as mmpretrain's necks and heads expect it;
+            the last block must be among them. Negative numbers count from the
+            end. Defaults to None, which returns the last block's output
+            itself, as mmaction2's do.
         final_norm (bool): LayerNorm after the last block. Defaults to False.
         drop_path_rate (float): Stochastic depth rate of the arch's last
             block; it grows linearly from 0. Defaults to 0.
@@ -106,7 +112,7 @@ class S4DViT(BaseModule):
         >>> model(torch.zeros(1, 3, 16, 160, 160)).shape
         torch.Size([1, 384, 8, 10, 10])
         >>> model(torch.zeros(1, 3, 160, 160)).shape
-        torch.Size([1, 384, 1, 10, 10])
+        torch.Size([1, 384, 10, 10])
     """
 
     OUT_TYPES = ('tokens', 'avg', 'featmap')
@@ -119,6 +125,7 @@ class S4DViT(BaseModule):
                  patch_size: int = 16,
                  depth: Optional[int] = None,
                  out_type: str = 'tokens',
+                 out_indices: Optional[Sequence[int]] = None,
                  final_norm: bool = False,
                  drop_path_rate: float = 0.,
                  with_cp: bool = False,
@@ -144,6 +151,7 @@ class S4DViT(BaseModule):
                 f'{patch_size}, and num_frames={num_frames} one of '
                 f'tubelet_size={tubelet_size}.')
         self.out_type = out_type
+        self.out_indices = self._check_out_indices(out_indices, depth)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
@@ -199,16 +207,43 @@ class S4DViT(BaseModule):
             table = sincos_position_table(need, self.embed_dims).to(table)
         return resize_grid(table[:need], self.pos_grid, (h, w))
 
-    def run_blocks(self, x: Tensor) -> Tensor:
-        """Blocks and final norm, (B, N, C) -> (B, N, C)."""
-        for block in self.blocks:
+    @staticmethod
+    def _check_out_indices(out_indices: Optional[Sequence[int]],
+                           depth: int) -> Optional[Tuple[int, ...]]:
+        if out_indices is None:
+            return None
+        indices = tuple(i + depth if i < 0 else i for i in out_indices)
+        if not indices or sorted(set(indices)) != list(
+                indices) or indices[0] < 0 or indices[-1] != depth - 1:
+            raise ValueError(
+                f'out_indices={tuple(out_indices)} must rise and end with the '
+                f'last block, {depth - 1} (or -1). To use fewer blocks, lower '
+                f'depth={depth}.')
+        return indices
+
+    def run_blocks(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Blocks, and the final norm after the last.
+
+        Args:
+            x (Tensor): (B, N, C).
+
+        Returns:
+            tuple[Tensor]: Output (B, N, C) of the blocks in ``out_indices``,
+            or of the last one.
+        """
+        outs, last = [], len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
             if self.with_cp and x.requires_grad:
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return self.norm(x)
+            if i == last:
+                x = self.norm(x)
+            if i in (self.out_indices or (last, )):
+                outs.append(x)
+        return tuple(outs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Encode images or videos.
 
         Args:
@@ -216,18 +251,21 @@ class S4DViT(BaseModule):
                 (B, 3, T, H, W). A video of one frame is an image.
 
         Returns:
-            Tensor: By ``out_type``.
+            Tensor | tuple[Tensor]: By ``out_type`` and ``out_indices``.
         """
-        if x.ndim == 5 and x.shape[2] == 1:
+        is_clip = x.ndim == 5
+        if is_clip and x.shape[2] == 1:
             x = x.squeeze(2)
         grid = self.patch_embed.grid(x)
         tokens = self.patch_embed(x)
-        tokens = self.run_blocks(tokens + self.positions(grid).to(tokens))
+        outs = self.run_blocks(tokens + self.positions(grid).to(tokens))
         if self.out_type == 'avg':
-            return tokens.mean(dim=1)
-        if self.out_type == 'featmap':
-            return tokens.transpose(1, 2).unflatten(2, grid)
-        return tokens
+            outs = tuple(out.mean(dim=1) for out in outs)
+        elif self.out_type == 'featmap':
+            size = grid if is_clip else grid[1:]
+            outs = tuple(
+                out.transpose(1, 2).unflatten(2, size) for out in outs)
+        return outs[-1] if self.out_indices is None else outs
 
     def get_layer_depth(self,
                         param_name: str,

@@ -31,17 +31,22 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
+        image_frames (int, optional): If given, images become clips of this
+            many equal frames, for backbones that take clips only. Defaults to
+            None, which leaves them images.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` do not fit each other, or
-            ``blending`` has other keys or comes with ``merge_views``.
+        ValueError: If ``mean`` and ``std`` do not fit each other,
+            ``blending`` has other keys or comes with ``merge_views``, or
+            ``image_frames`` is below 1.
     """
 
     def __init__(self,
                  mean: Sequence[float],
                  std: Sequence[float],
                  blending: Optional[Dict[str, dict]] = None,
-                 merge_views: bool = False) -> None:
+                 merge_views: bool = False,
+                 image_frames: Optional[int] = None) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
@@ -66,7 +71,11 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             name: MODELS.build(cfg)
             for name, cfg in blending.items() if cfg is not None
         }
+        if image_frames is not None and image_frames < 1:
+            raise ValueError('image_frames of DualModalDataPreprocessor must '
+                             f'be 1 or more, or None, but is {image_frames}.')
         self.merge_views = merge_views
+        self.image_frames = image_frames
 
     @torch.no_grad()
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -79,8 +88,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
 
         Returns:
             dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
-            (B * V, C, [T, ]H, W) with ``merge_views``; ``data_samples``, with
-            ``input_type`` in their meta information.
+            (B * V, C, [T, ]H, W) with ``merge_views``, where images have T
+            with ``image_frames`` only; ``data_samples``, with ``input_type``
+            in their meta information.
 
         Raises:
             ValueError: If the samples differ in modality or shape, or have
@@ -96,6 +106,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if training and input_type in self.blending:
             # before the labels are moved: mmaction2 reads them one by one
             x, data_samples = self.blending[input_type](x, data_samples)
+        if self.image_frames is not None and input_type == 'image':
+            # B V C H W -> B V C T H W
+            x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)
         if self.merge_views:
             x = x.flatten(0, 1)
         return dict(inputs=x, data_samples=self.cast_data(data_samples))

@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning head: one classifier for images, one for videos.
 
-Letters: B samples, V views of a sample, N tokens, C channels.
+Letters: B samples, V views of a sample, N tokens, C channels, S segments
+(frames) of a sample in mmaction2's ``Recognizer2D``.
 """
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -22,6 +23,9 @@ class DualModalHead(BaseHead):
     Averages all tokens, then LayerNorm, then the classifier of the sample's
     modality, which is the ``input_type`` in the meta information of its data
     sample.
+
+    Takes what the backbones of mmaction2 and mmpretrain return. In
+    ``Recognizer2D`` the features of a sample's segments are averaged.
 
     Args:
         num_classes (dict[str, int]): Number of classes of 'video' and/or
@@ -80,21 +84,26 @@ class DualModalHead(BaseHead):
             nn.init.zeros_(classifier.bias)
         super().init_weights()
 
-    def features(self, x: Union[Tensor, Tuple[Tensor]]) -> Tensor:
+    def features(self,
+                 x: Union[Tensor, Tuple[Tensor]],
+                 num_segs: int = 1) -> Tensor:
         """Pooled and normalised features.
 
         Args:
             x (Tensor | tuple[Tensor]): Tokens (B, N, C), a feature map
                 (B, C, [T, ]H, W), or pooled features (B, C); of a tuple the
-                last.
+                last, so of a pair of feature map and class token the class
+                token.
+            num_segs (int): S, rows of ``x`` that belong to one sample and are
+                averaged. Defaults to 1.
 
         Returns:
-            Tensor: (B, C).
+            Tensor: (B / S, C).
 
         Raises:
             ValueError: If the channels are not ``in_channels``.
         """
-        if isinstance(x, (tuple, list)):
+        while isinstance(x, (tuple, list)):
             x = x[-1]
         if x.ndim == 3:
             x = x.mean(dim=1)
@@ -104,11 +113,12 @@ class DualModalHead(BaseHead):
             raise ValueError(f'DualModalHead has in_channels='
                              f'{self.in_channels}, but the features have '
                              f'{x.shape[-1]} channels.')
-        return self.fc_norm(x)
+        return self.fc_norm(x.unflatten(0, (-1, num_segs)).mean(dim=1))
 
     def forward(self,
                 x: Union[Tensor, Tuple[Tensor]],
                 input_types: Union[str, Sequence[str], None] = None,
+                num_segs: int = 1,
                 **kwargs) -> Union[Tensor, Dict[str, Tensor]]:
         """Class scores.
 
@@ -117,32 +127,37 @@ class DualModalHead(BaseHead):
             input_types (str | Sequence[str], optional): Modality of all
                 samples. Defaults to None, which means scores of every
                 classifier.
+            num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
             Tensor | dict[str, Tensor]: Scores (B, classes), or a dict of
             those, per modality.
         """
-        x = self.dropout(self.features(x))
+        x = self.dropout(self.features(x, num_segs))
         if input_types is None:
             return {name: fc(x) for name, fc in self.classifiers.items()}
         return self._classifier(input_types)(x)
 
-    def loss(self, feats: Union[Tensor, Tuple[Tensor]],
-             data_samples: SampleList, **kwargs) -> Dict[str, Tensor]:
+    def loss(self,
+             feats: Union[Tensor, Tuple[Tensor]],
+             data_samples: SampleList,
+             num_segs: int = 1,
+             **kwargs) -> Dict[str, Tensor]:
         """Classification loss.
 
         Args:
             feats (Tensor | tuple[Tensor]): See :meth:`features`.
             data_samples (list[ActionDataSample]): With ``gt_label``, an id
                 (1, ) or a soft label (classes, ).
+            num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
             dict[str, Tensor]: ``loss_cls``, and ``{modality}_top1_acc`` of
             the modalities in the batch.
         """
-        x = self.dropout(self.features(feats))  # B*V C
+        x = self.dropout(self.features(feats, num_segs))  # B*V C
         losses, total = dict(), 0.
         for name, rows in self._rows(data_samples, len(x)).items():
             scores = self.classifiers[name](x[rows])
@@ -161,8 +176,11 @@ class DualModalHead(BaseHead):
         losses['loss_cls'] = total
         return losses
 
-    def predict(self, feats: Union[Tensor, Tuple[Tensor]],
-                data_samples: SampleList, **kwargs) -> SampleList:
+    def predict(self,
+                feats: Union[Tensor, Tuple[Tensor]],
+                data_samples: SampleList,
+                num_segs: int = 1,
+                **kwargs) -> SampleList:
         """Predictions, averaged over the views of a sample.
 
         Args:
@@ -170,12 +188,13 @@ class DualModalHead(BaseHead):
                 views of a sample one after the other.
             data_samples (list[ActionDataSample]): Get ``pred_score`` and
                 ``pred_label``.
+            num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
             list[ActionDataSample]: The data samples.
         """
-        x = self.dropout(self.features(feats))
+        x = self.dropout(self.features(feats, num_segs))
         views = len(x) // len(data_samples)
         for name, rows in self._rows(data_samples, len(x)).items():
             scores = self.classifiers[name](x[rows])

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 from .moae import MoAE, NoisyTopKRouter
 from .position import resize_grid, sincos_position_table
+from .token_layout import to_tokens
 from .transformer import Attention, Mlp, MoAEBlock, TransformerBlock
 from .tubelets import (TubeletEmbed, normalize_per_channel, tubelets_to_video,
                        video_to_tubelets)
@@ -8,6 +9,6 @@ from .tubelets import (TubeletEmbed, normalize_per_channel, tubelets_to_video,
 __all__ = [
     'Attention', 'Mlp', 'MoAE', 'MoAEBlock', 'NoisyTopKRouter',
     'TransformerBlock', 'TubeletEmbed', 'normalize_per_channel',
-    'resize_grid', 'sincos_position_table', 'tubelets_to_video',
+    'resize_grid', 'sincos_position_table', 'to_tokens', 'tubelets_to_video',
     'video_to_tubelets'
 ]

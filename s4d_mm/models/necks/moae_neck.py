@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
                                  init_transformer)
-from ..layers import MoAEBlock
+from ..layers import MoAEBlock, to_tokens
+from ..layers.token_layout import Features
 from ..layers.transformer import LN_EPS
 from ..utils.layer_handover import hand_over_blocks, keep_last_blocks
 
@@ -23,8 +24,11 @@ class MoAENeck(BaseModule):
     2409.06154).
 
     ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model
-    of S4D. Follows the neck contract of mmaction2: returns the features and a
-    dict of auxiliary losses. When a checkpoint that has all blocks in its
+    of S4D. Other backbones work as well: give their width and the number of
+    blocks to add in ``arch``. The output has the layout of the input. Follows
+    the neck contract of mmaction2: returns the features and a dict of
+    auxiliary losses (in mmpretrain's classifier: see
+    :class:`MoAEImageClassifier`). When a checkpoint that has all blocks in its
     backbone is loaded into a model with this neck (by ``load_from`` or
     ``init_cfg``), the blocks that the backbone does not have find their place
     here.
@@ -51,6 +55,15 @@ class MoAENeck(BaseModule):
             False.
         init_cfg (dict, optional): mmengine initialisation config. Defaults to
             None.
+
+    Examples:
+        >>> import torch
+        >>> # two blocks on the feature map of a network of 512 channels
+        >>> neck = MoAENeck(
+        ...     dict(embed_dims=512, num_layers=2, num_heads=8), num_layers=2)
+        >>> features, losses = neck(torch.zeros(1, 512, 4, 7, 7))
+        >>> features.shape, list(losses)
+        (torch.Size([1, 512, 4, 7, 7]), ['loss_balance'])
     """
 
     def __init__(self,
@@ -96,28 +109,35 @@ class MoAENeck(BaseModule):
         super().init_weights()
 
     def forward(self,
-                x: Tensor,
+                x: Features,
                 data_samples: Optional[list] = None
-                ) -> Tuple[Tensor, Dict[str, Tensor]]:
+                ) -> Tuple[Features, Dict[str, Tensor]]:
         """Run the blocks.
 
         Args:
-            x (Tensor): Tokens (B, N, C).
+            x (Tensor | tuple | list): Tokens (B, N, C), with or without class
+                tokens; a feature map (B, C, [T, ]H, W); pooled features
+                (B, C), one token each; a pair of feature map and class token
+                (B, C); or several of those, one per stage, of which the last
+                is processed and the others are returned as they are.
             data_samples (list, optional): Not needed; part of mmaction2's
                 contract. Defaults to None.
 
         Returns:
-            tuple: Tokens (B, N, C), and in training a dict with
-            ``loss_balance``, else an empty dict.
+            tuple: Features in the layout of ``x``, and in training a dict
+            with ``loss_balance``, else an empty dict.
 
         Raises:
-            ValueError: If ``x`` is not a batch of tokens of width C.
+            ValueError: If the features that are processed do not have the
+                width C.
         """
-        if x.ndim != 3 or x.shape[-1] != self.arch['embed_dims']:
+        x, restore = to_tokens(x)
+        if x.shape[-1] != self.arch['embed_dims']:
             raise ValueError(
-                f'MoAENeck expects tokens (B, N, {self.arch["embed_dims"]}), '
-                f'but got shape {tuple(x.shape)}. Use the same `arch` in '
-                "backbone and neck, and out_type='tokens' in the backbone.")
+                f'MoAENeck has embed_dims={self.arch["embed_dims"]}, but the '
+                f"backbone's features have {x.shape[-1]} channels. Set "
+                "neck.arch to the backbone's `arch`, or to a dict with its "
+                'width as embed_dims.')
         balance = 0.
         for block in self.blocks:
             if self.with_cp and x.requires_grad:
@@ -125,7 +145,7 @@ class MoAENeck(BaseModule):
             else:
                 x, loss = block(x)
             balance = balance + loss
-        x = self.norm(x)
+        x = restore(self.norm(x))
         if not self.training:
             return x, dict()
         return x, dict(loss_balance=self.loss_weight * balance)

@@ -1,0 +1,282 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""S4D's parts with other models: every config of ``configs/mix`` trains and
+evaluates with the real Runner; then the parts one by one."""
+import glob
+import os
+import os.path as osp
+import sys
+
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from s4d_mm.models import FrameWiseBackbone, MoAENeck
+from s4d_mm.models.layers import to_tokens
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+MIXES = sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py')))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def folder(tmp_path_factory):
+    """The quickstart's data."""
+    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+    from make_quickstart import make_set
+    folder = tmp_path_factory.mktemp('quickstart')
+    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
+    os.environ['QUICKSTART_DIR'] = str(folder)
+    yield folder
+    del os.environ['QUICKSTART_DIR']
+
+
+def load_mix(path, work_dir):
+    """The config, for four steps of small batches."""
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict({
+        f'{name}_dataloader.{key}': value
+        for name in ('train', 'val', 'test')
+        for key, value in dict(num_workers=0, persistent_workers=False).items()
+    })
+    cfg.merge_from_dict({'train_dataloader.batch_size': 4})
+    if 'batch_sampler' in cfg.train_dataloader:
+        cfg.train_dataloader.batch_sampler.batch_size = 4
+    cfg.train_cfg = dict(
+        type='IterBasedTrainLoop', max_iters=4, val_interval=4)
+    cfg.param_scheduler = []
+    cfg.log_processor.by_epoch = False
+    cfg.default_hooks.logger.interval = 1
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=4)
+    cfg.work_dir = str(work_dir)
+    return cfg
+
+
+@pytest.mark.parametrize('path', MIXES, ids=lambda p: osp.basename(p)[:-3])
+def test_mix_trains_and_evaluates(path, tmp_path):
+    runner = Runner.from_cfg(load_mix(path, tmp_path))
+    before = {k: v.clone() for k, v in runner.model.named_parameters()}
+    runner.train()
+    still = [
+        k for k, v in runner.model.named_parameters()
+        if torch.equal(v, before[k])
+    ]
+    # the norm that mmaction2's ViT applies to pooled features only
+    unused = ['backbone.fc_norm.weight', 'backbone.fc_norm.bias']
+    # zero at the start, in blocks whose gradient is zero at the start
+    assert [k for k in still if k not in unused] == []
+    logged = runner.message_hub.log_scalars
+    assert all(
+        torch.tensor(v.data[0]).isfinite().all() for k, v in logged.items()
+        if k.startswith('train/loss'))
+    joint = path.endswith('_joint.py')
+    assert ('train/video_top1_acc' in logged) == joint
+    assert ('train/image_top1_acc' in logged) == joint
+    assert ('train/loss_balance' in logged) == ('_moae_' in path)
+    for name in ('video/WAR', 'image/WAR') if joint else ('WAR', ):
+        assert 0 <= logged[f'val/{name}'].current() <= 100
+    assert osp.isfile(tmp_path / 'iter_4.pth')
+
+
+def test_there_are_mixes():
+    assert len(MIXES) >= 6
+    for path in MIXES:
+        with open(path, encoding='utf-8') as f:
+            assert f.readline().startswith('# '), path
+
+
+def neck(dims, **kwargs):
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    arch = dict(embed_dims=dims, num_layers=2, num_heads=4)
+    return MoAENeck(arch, num_layers=1, num_experts=4, **kwargs)
+
+
+# what the partner backbones return
+LAYOUTS = {
+    'tokens': lambda c: torch.randn(2, 9, c),
+    'pooled': lambda c: torch.randn(2, c),
+    'video map': lambda c: torch.randn(2, c, 2, 3, 5),
+    'image map': lambda c: torch.randn(2, c, 3, 5),
+    'tuple': lambda c: (torch.randn(2, c, 3, 5), ),
+    'stages': lambda c: (torch.randn(2, 8, 6, 6), torch.randn(2, c, 3, 3)),
+    'map and class token':
+    lambda c: ([torch.randn(2, c, 2, 3, 3),
+                torch.randn(2, c)], ),
+}
+
+
+def shapes(x):
+    if isinstance(x, torch.Tensor):
+        return tuple(x.shape)
+    return type(x), [shapes(part) for part in x]
+
+
+def flat(x):
+    return [x] if isinstance(x, torch.Tensor) else sum(map(flat, x), [])
+
+
+class TestLayouts:
+
+    @pytest.mark.parametrize('layout', LAYOUTS)
+    def test_neck_returns_the_layout_it_gets(self, layout):
+        torch.manual_seed(0)
+        x, model = LAYOUTS[layout](32), neck(32).train()
+        out, losses = model(x)
+        assert shapes(out) == shapes(x)
+        assert 1 < losses['loss_balance'] * 1e3 < 4
+        tokens, restore = to_tokens(x)
+        assert all(
+            torch.equal(a, b) for a, b in zip(flat(restore(tokens)), flat(x)))
+        # all positions are processed as tokens of one sequence
+        model.eval()
+        expected = model(tokens)[0]
+        torch.testing.assert_close(to_tokens(model(x)[0])[0], expected)
+        assert not torch.allclose(expected, tokens, atol=1e-3)
+
+    def test_earlier_stages_are_left_alone(self):
+        x = LAYOUTS['stages'](32)
+        out, _ = neck(32).eval()(x)
+        assert out[0] is x[0] and not torch.equal(out[1], x[1])
+
+    def test_class_token_attends_to_the_map(self):
+        model = neck(32).eval()
+        features, cls = LAYOUTS['map and class token'](32)[0]
+        a = model([features, cls])[0][1]
+        b = model([features + 1, cls])[0][1]
+        assert not torch.allclose(a, b, atol=1e-4)
+
+    def test_wrong_width(self):
+        with pytest.raises(
+                ValueError, match="embed_dims=32, but the backbone's "
+                'features have 48'):
+            neck(32)(torch.zeros(1, 48, 2, 2))
+
+
+class TestFrameWise:
+
+    def test_clip_is_frame_after_frame(self):
+        init_default_scope('mmaction')
+        import mmpretrain.models  # noqa: F401
+        clip = torch.randn(2, 3, 4, 32, 32)
+        resnet = dict(type='mmpretrain.ResNet', depth=18, base_channels=8,
+                      stem_channels=8)
+        vit = dict(
+            type='mmpretrain.VisionTransformer',
+            arch=dict(embed_dims=16, num_layers=1, num_heads=2,
+                      feedforward_channels=32),
+            img_size=32)
+        for cfg, shape, where in [
+            (resnet, (2, 64, 4, 1, 1), lambda x, t: x[:, :, t]),
+            (dict(vit, out_type='raw'), (2, 20, 16),
+             lambda x, t: x[:, 5 * t:5 * t + 5]),
+            (dict(vit, out_type='cls_token'), (2, 4, 16),
+             lambda x, t: x[:, t]),
+        ]:
+            model = FrameWiseBackbone(cfg).eval()
+            out, = model(clip)
+            assert out.shape == shape
+            for t in range(4):
+                image, = model(clip[:, :, t])
+                torch.testing.assert_close(
+                    where(out, t), image, atol=1e-5, rtol=1e-4)
+
+
+class TestHeads:
+
+    def samples(self, names, labels):
+        return [
+            ActionDataSample(metainfo=dict(input_type=n)).set_gt_label(y)
+            for n, y in zip(names, labels)
+        ]
+
+    def test_segments_are_averaged(self):
+        init_default_scope('mmaction')
+        head = MODELS.build(
+            dict(
+                type='DualModalHead',
+                in_channels=16,
+                num_classes=dict(video=7, image=7))).eval()
+        maps = torch.randn(6, 16, 2, 2)
+        samples = self.samples(['video'] * 2, [1, 2])
+        one = head.loss(maps, samples, num_segs=3)
+        pooled = maps.mean((2, 3)).view(2, 3, 16).mean(1)
+        torch.testing.assert_close(
+            one['loss_cls'],
+            head.loss(pooled, samples)['loss_cls'])
+        score = head.predict(maps, samples, num_segs=3)[1].pred_score
+        torch.testing.assert_close(
+            score,
+            head(pooled, 'video')[1].softmax(0))
+
+    def test_class_token_of_a_pair_is_used(self):
+        head = MODELS.build(
+            dict(
+                type='DualModalHead',
+                in_channels=16,
+                num_classes=dict(video=7)))
+        pair = [torch.randn(2, 16, 2, 3, 3), torch.randn(2, 16)]
+        assert torch.equal(head.features((pair, )), head.fc_norm(pair[1]))
+
+    def test_tsn_head_reads_the_segments_off_the_map(self):
+        init_default_scope('mmaction')
+        torch.manual_seed(0)
+        head = MODELS.build(
+            dict(type='ClipTSNHead', num_classes=7, in_channels=16)).eval()
+        x = torch.randn(2, 16, 4, 3, 3)
+        expected = head.fc_cls(x.mean((2, 3, 4)))
+        torch.testing.assert_close(head(x), expected)
+        frames = x.transpose(1, 2).flatten(0, 1)  # as in Recognizer2D
+        torch.testing.assert_close(head(frames, num_segs=4), expected)
+
+
+def test_images_as_clips():
+    init_default_scope('mmaction')
+    for frames in (1, 4):
+        pre = MODELS.build(
+            dict(
+                type='DualModalDataPreprocessor',
+                mean=[128., 128., 128.],
+                std=[64., 64., 64.],
+                image_frames=frames))
+        image = torch.randint(0, 255, (1, 3, 8, 8), dtype=torch.uint8)
+        clip = torch.randint(0, 255, (1, 3, 4, 8, 8), dtype=torch.uint8)
+        out = pre(dict(inputs=[image], data_samples=[ActionDataSample()]))
+        assert out['inputs'].shape == (1, 1, 3, frames, 8, 8)
+        assert torch.equal(out['inputs'][0, 0, :, -1], (image[0] - 128.) / 64)
+        assert out['data_samples'][0].input_type == 'image'
+        out = pre(dict(inputs=[clip], data_samples=[ActionDataSample()]))
+        assert out['inputs'].shape == (1, 1, 3, 4, 8, 8)
+    with pytest.raises(ValueError, match='image_frames'):
+        MODELS.build(
+            dict(
+                type='DualModalDataPreprocessor',
+                mean=[0.],
+                std=[1.],
+                image_frames=0))
+
+
+def test_s4d_vit_stages_for_mmpretrain():
+    init_default_scope('mmpretrain')
+    cfg = dict(
+        type='S4DViT',
+        arch=dict(embed_dims=16, num_layers=4, num_heads=2),
+        img_size=32,
+        num_frames=4,
+        out_type='featmap',
+        final_norm=True)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(cfg, out_indices=(1, -1))).eval()
+    image, clip = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 4, 32, 32)
+    assert [tuple(x.shape) for x in model(image)] == [(2, 16, 2, 2)] * 2
+    assert [tuple(x.shape) for x in model(clip)] == [(2, 16, 2, 2, 2)] * 2
+    # a clip of one frame is an image, with its layout a clip's
+    one = model(image[:, :, None])[1]
+    assert torch.equal(one.squeeze(2), model(image)[1])
+    plain = MODELS.build(cfg).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(clip), model(clip)[1])
+    for bad in [(0, ), (3, 3), (4, ), ()]:
+        with pytest.raises(ValueError, match='out_indices'):
+            MODELS.build(dict(cfg, out_indices=bad))

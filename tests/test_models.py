@@ -479,3 +479,25 @@ class TestRecognizer:
             build(dict(type='DualModalHead', in_channels=8, num_classes=7))
         with pytest.raises(ValueError, match='embed_dims=32, but the'):
             build(FINETUNE).neck(inputs((1, 4, 16)))
+
+
+def test_tube_mask_is_the_same_in_all_slots():
+    model = build(
+        dict(
+            type='S4DMAEViT',
+            arch=ARCH,
+            img_size=160,
+            num_frames=16,
+            mask_type='tube',
+            mask_ratio=0.9)).eval()
+    torch.manual_seed(0)
+    latent, mask, _ = model(inputs((3, 3, 16, 160, 160)))
+    slots = mask.view(3, 8, 100)
+    assert (slots == slots[:, :1]).all()
+    assert slots.sum(2).unique().tolist() == [90]
+    assert latent.shape == (3, 80, 32)
+    assert not torch.equal(slots[0, 0], slots[1, 0])
+    # an image has one slot
+    assert model(inputs((2, 3, 160, 160)))[1].sum(1).tolist() == [90, 90]
+    with pytest.raises(ValueError, match="mask_type='cube' is not one of"):
+        build(dict(type='S4DMAEViT', arch=ARCH, mask_type='cube'))

@@ -5,13 +5,10 @@ VisionTransformer.
     python tools/model_converters/s4d_to_mmaction.py SRC DST
 """
 import argparse
-import os.path as osp
 import sys
 
-import s4d_mm
 from s4d_mm.models.utils.vit_weights import to_mmaction_vit
-from s4d_mm.models.utils.weights_file import (load_weights, print_unplaced,
-                                              save_checkpoint)
+from s4d_mm.models.utils.weights_file import convert_file
 
 
 def parse_args():
@@ -34,23 +31,10 @@ def parse_args():
 
 def main() -> int:
     args = parse_args()
-    try:
-        result = to_mmaction_vit(
-            load_weights(args.src), args.img_size, args.num_frames)
-        save_checkpoint(
-            dict(
-                state_dict=result.weights,
-                meta=dict(
-                    converted_from=osp.basename(args.src),
-                    s4d_mm_version=s4d_mm.__version__)), args.dst)
-    except (ValueError, OSError) as e:
-        print(f'{args.src}: {e}', file=sys.stderr)
-        return 1
-    print(f'{args.dst}: wrote {len(result.weights)} parameters.')
-    for note in result.notes:
-        print(f'  {note}')
-    print_unplaced(result.unplaced, args.src)
-    return 0
+    return convert_file(
+        args.src, args.dst,
+        lambda weights: to_mmaction_vit(weights, args.img_size,
+                                        args.num_frames))
 
 
 if __name__ == '__main__':

@@ -4,14 +4,11 @@
     python tools/model_converters/vit_to_mm.py SRC DST
 """
 import argparse
-import os.path as osp
 import sys
 
-import s4d_mm
 from s4d_mm.models.utils.vit_keys import SOURCES
 from s4d_mm.models.utils.vit_weights import from_vit
-from s4d_mm.models.utils.weights_file import (load_weights, print_unplaced,
-                                              save_checkpoint)
+from s4d_mm.models.utils.weights_file import convert_file
 
 
 def parse_args():
@@ -32,25 +29,9 @@ def parse_args():
 
 def main() -> int:
     args = parse_args()
-    try:
-        result = from_vit(
-            load_weights(args.src), args.source, args.tubelet_size)
-        save_checkpoint(
-            dict(
-                state_dict=result.weights,
-                meta=dict(
-                    converted_from=osp.basename(args.src),
-                    family=result.family,
-                    s4d_mm_version=s4d_mm.__version__)), args.dst)
-    except (ValueError, OSError) as e:
-        print(f'{args.src}: {e}', file=sys.stderr)
-        return 1
-    print(f'{args.src}: keys of {result.family}.')
-    print(f'{args.dst}: wrote {len(result.weights)} parameters.')
-    for note in result.notes:
-        print(f'  {note}')
-    print_unplaced(result.unplaced, args.src)
-    return 0
+    return convert_file(
+        args.src, args.dst,
+        lambda weights: from_vit(weights, args.source, args.tubelet_size))
 
 
 if __name__ == '__main__':

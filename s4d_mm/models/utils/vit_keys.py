@@ -99,7 +99,9 @@ LAYOUTS = (
 )
 # VideoMAE v2 has the keys of VideoMAE
 SOURCES = tuple(dict.fromkeys(x.family for x in LAYOUTS)) + ('videomaev2', )
-# what may stand before all of these names
+# our own names, in every checkpoint of s4d_mm
+OWN = ('backbone.patch_embed.proj.weight', 'backbone.blocks.0.attn.q_bias')
+# what may stand before all names of a family
 ROOTS = ('', 'backbone.', 'model.')
 
 # (family, keys that only it has, why it does not fit)
@@ -134,10 +136,8 @@ REFUSED = (
     ("S4D of the authors' code, fine-tuned", r'\.moe_layer\.experts\.',
      'it has MoAE blocks. Use tools/model_converters/s4d_to_mm.py '
      '--stage finetune'),
-    ('s4d_mm', r'^backbone\.patch_embed\.proj\.weight$',
-     'there is nothing to convert. Use it as it is, with load_from'),
 )
-# what a plain ViT may have and S4DViT cannot compute
+# (keys, what they are): a plain ViT may have it, S4DViT cannot compute it
 UNFIT = (
     (r'(^|\.)(norm_pre|pre_norm)\.',
      'a norm before its blocks'),
@@ -147,10 +147,9 @@ UNFIT = (
     (r'relative_position|rel_pos', 'relative positions'),
     (r'\.attn\.(scale|logit_scale)$', 'cosine attention'),
     (r'(^|[._])rope[._]', 'rotary positions'),
-    (r'(^|\.)patch_embed\.(norm|backbone)\.|'
-     r'patch_embed\.proj\.\d+\..*|patch_embed\.proj[23]\.',
+    (r'(^|\.)patch_embed\.(norm\.|backbone\.|proj\.\d+\.)',
      'an embedding that is more than one convolution'),
-    (r'\.(mlp|ffn)\.(w12|w3|w1|w2|fc1_[gx])\.', 'a gated MLP'),
+    (r'\.(mlp|ffn)\.(w12|w3|fc1_g)\.', 'a gated MLP'),
 )
 
 
@@ -173,6 +172,9 @@ def find_layout(state_dict: StateDict) -> Tuple[Layout, str]:
         if key:
             raise ValueError(f'This is a checkpoint of {family} (it has '
                              f'{key}), which does not fit: {reason}.')
+    if all(key in state_dict for key in OWN):
+        raise ValueError('This is a checkpoint of s4d_mm: there is nothing '
+                         'to convert. Use it as it is, with load_from.')
     for layout in LAYOUTS:
         for root in ROOTS:
             kernel = state_dict.get(root + layout.kernel)
@@ -189,16 +191,16 @@ def find_layout(state_dict: StateDict) -> Tuple[Layout, str]:
 
 
 def _check_fits(state_dict: StateDict, layout: Layout, root: str) -> None:
-    own = [k for k in state_dict if k.startswith(root)]
-    if layout.kernel.startswith('trunk.'):  # its kernel is proj.1 by design
-        own = [k for k in own if '.patch_embed.proj.1.' not in k]
+    stem = root + layout.kernel[:-len('weight')]
+    own = [k for k in state_dict
+           if k.startswith(root) and not k.startswith(stem)]
     for pattern, what in UNFIT:
         key = _search(pattern, own)
         if key:
             raise ValueError(
                 f'This {layout.family} checkpoint does not fit: it has {what} '
-                f'({key}), which S4DViT has not, so that its other weights '
-                'would compute something else.')
+                f'({key}), which S4DViT has not. Without that its weights '
+                'compute something else.')
 
 
 def _search(pattern: str, keys) -> Optional[str]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..layers import sincos_position_table
-from .s4d_keys import _replace, _substitute, _swap
-from .vit_keys import LAYOUTS, SOURCES, StateDict, find_layout
+from .s4d_keys import replace_prefix, substitute, swap
+from .vit_keys import LAYOUTS, OWN, SOURCES, StateDict, find_layout
 
 BLOCK = re.compile(r'((?:backbone\.blocks|neck\.decoder_blocks)\.\d+)\.(.+)')
 # parameters of a block: (layer, whether zeros may stand for a missing bias)
@@ -22,7 +22,7 @@ LAYERS = (('norm1', False), ('attn.proj', True), ('norm2', False),
           ('mlp.fc1', True), ('mlp.fc2', True))
 # (LayerScale, the linear layer before it)
 SCALES = (('gamma_1', 'attn.proj'), ('gamma_2', 'mlp.fc2'))
-KERNEL = 'backbone.patch_embed.proj.weight'
+KERNEL = OWN[0]
 
 
 class Conversion(NamedTuple):
@@ -63,11 +63,11 @@ def from_vit(state_dict: StateDict,
                          f'those of {layout.family}.')
     out, blocks, unplaced, did = {}, {}, [], Counter()
     for key, value in state_dict.items():
-        new = _replace(key[len(root):], layout.prefixes) if key.startswith(
+        new = replace_prefix(key[len(root):], layout.prefixes) if key.startswith(
             root) and isinstance(value, Tensor) else ''
         match = BLOCK.fullmatch(new)
         if match:
-            name = _substitute(match[2], layout.in_block)
+            name = substitute(match[2], layout.in_block)
             blocks.setdefault(match[1], {})[name] = value
         elif new:
             out[new] = value
@@ -105,11 +105,11 @@ def to_mmaction_vit(state_dict: StateDict,
         ValueError: If the weights are not of s4d_mm, some blocks are in a
             MoAENeck, or the sizes do not divide.
     """
-    kernel = state_dict.get(KERNEL)
-    if kernel is None or 'backbone.blocks.0.attn.q_bias' not in state_dict:
+    missing = [key for key in OWN if key not in state_dict]
+    if missing:
         raise ValueError('This is not a checkpoint of s4d_mm: it lacks '
-                         f'{KERNEL} or backbone.blocks.0.attn.q_bias. It has, '
-                         f'for example, {list(state_dict)[:3]}.')
+                         f'{missing}. It has, for example, '
+                         f'{list(state_dict)[:3]}.')
     experts = [k for k in state_dict if re.match(r'\w+\.blocks\.\d+\.moae', k)]
     if experts:
         count = len({k.split('.')[2] for k in experts})
@@ -118,7 +118,7 @@ def to_mmaction_vit(state_dict: StateDict,
             f'({experts[0]}), and mmaction2\'s VisionTransformer has no place '
             'for adapter experts. Convert a pre-training checkpoint, or one '
             'of a model without MoAENeck.')
-    embed_dims, _, tubelet_size, patch_size, _ = kernel.shape
+    embed_dims, _, tubelet_size, patch_size, _ = state_dict[KERNEL].shape
     if img_size % patch_size or num_frames % tubelet_size:
         raise ValueError(
             f'img_size={img_size} must be a multiple of the patch size '
@@ -138,11 +138,11 @@ def to_mmaction_vit(state_dict: StateDict,
     for key, value in state_dict.items():
         match = BLOCK.fullmatch(key)
         if match:
-            key_in = f'{match[1]}.' + _substitute(match[2],
-                                                  _swap(layout.in_block))
+            key_in = f'{match[1]}.' + substitute(match[2],
+                                                  swap(layout.in_block))
         else:
             key_in = key
-        new = _replace(key_in, _swap(layout.prefixes))
+        new = replace_prefix(key_in, swap(layout.prefixes))
         if new:
             out[f'backbone.{new}'] = value
         else:
@@ -257,7 +257,7 @@ def _settle_block(stem: str, block: StateDict, did: Counter) -> StateDict:
     extra = sorted(set(block) - set(need))
     if extra:
         raise ValueError(f'{stem} has {extra}, which the blocks of S4DViT '
-                         'have not, so that its other weights would compute '
+                         'have not. Without that its weights compute '
                          'something else.')
     dims = len(block['norm1.weight'])
     if tuple(weight.shape) != (3 * dims, dims):

@@ -4,10 +4,13 @@ whole or not at all."""
 import argparse
 import os
 import os.path as osp
-from typing import Dict, List
+import sys
+from typing import Callable, Dict, List
 
 import torch
 from torch import Tensor
+
+from s4d_mm.version import __version__
 
 
 def load_weights(path: str) -> Dict[str, Tensor]:
@@ -79,3 +82,32 @@ def print_unplaced(unplaced: List[str], path: str) -> None:
     if unplaced:
         print(f'{len(unplaced)} keys of {path} found no place:')
         print('\n'.join(f'  {key}' for key in unplaced))
+
+
+def convert_file(src: str, dst: str, convert: Callable) -> int:
+    """Convert a checkpoint file and print what was done: the body of the
+    commands.
+
+    Args:
+        src (str): File to read.
+        dst (str): File to write.
+        convert (Callable): Turns weights into a ``Conversion``.
+
+    Returns:
+        int: Exit code, 1 after an error, with its message on stderr.
+    """
+    try:
+        result = convert(load_weights(src))
+        meta = dict(
+            converted_from=osp.basename(src),
+            family=result.family,
+            s4d_mm_version=__version__)
+        save_checkpoint(dict(state_dict=result.weights, meta=meta), dst)
+    except (ValueError, OSError) as e:
+        print(f'{src}: {e}', file=sys.stderr)
+        return 1
+    print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
+    for note in result.notes:
+        print(f'  {note}')
+    print_unplaced(result.unplaced, src)
+    return 0

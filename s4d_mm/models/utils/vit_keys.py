@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
 
 _VIT = (
-    ('patch_embed.', 'backbone.patch_embed.'),
+    ('patch_embed.proj.', 'backbone.patch_embed.proj.'),
     ('blocks.', 'backbone.blocks.'),
     ('norm.', 'backbone.norm.'),
     # after the average over tokens

@@ -23,6 +23,8 @@ LAYERS = (('norm1', False), ('attn.proj', True), ('norm2', False),
 # (LayerScale, the linear layer before it)
 SCALES = (('gamma_1', 'attn.proj'), ('gamma_2', 'mlp.fc2'))
 KERNEL = OWN[0]
+KERNEL_BIAS = 'backbone.patch_embed.proj.bias'
+FILLED = 'missing biases filled in with zeros'
 
 
 class Conversion(NamedTuple):
@@ -63,8 +65,9 @@ def from_vit(state_dict: StateDict,
                          f'those of {layout.family}.')
     out, blocks, unplaced, did = {}, {}, [], Counter()
     for key, value in state_dict.items():
-        new = replace_prefix(key[len(root):], layout.prefixes) if key.startswith(
-            root) and isinstance(value, Tensor) else ''
+        new = ''
+        if key.startswith(root) and isinstance(value, Tensor):
+            new = replace_prefix(key[len(root):], layout.prefixes)
         match = BLOCK.fullmatch(new)
         if match:
             name = substitute(match[2], layout.in_block)
@@ -78,6 +81,9 @@ def from_vit(state_dict: StateDict,
             unplaced.append(key)
     _check_numbers(blocks)
     out[KERNEL] = _inflate(out[KERNEL], tubelet_size, did)
+    if KERNEL_BIAS not in out:
+        out[KERNEL_BIAS] = out[KERNEL].new_zeros(len(out[KERNEL]))
+        did[FILLED] += 1
     for stem, block in blocks.items():
         settled = _settle_block(stem, block, did)
         out.update({f'{stem}.{name}': v for name, v in settled.items()})
@@ -137,12 +143,11 @@ def to_mmaction_vit(state_dict: StateDict,
     out, unplaced = {}, []
     for key, value in state_dict.items():
         match = BLOCK.fullmatch(key)
+        name = key
         if match:
-            key_in = f'{match[1]}.' + substitute(match[2],
-                                                  swap(layout.in_block))
-        else:
-            key_in = key
-        new = replace_prefix(key_in, swap(layout.prefixes))
+            name = substitute(match[2], swap(layout.in_block))
+            name = f'{match[1]}.{name}'
+        new = replace_prefix(name, swap(layout.prefixes))
         if new:
             out[f'backbone.{new}'] = value
         else:
@@ -156,6 +161,8 @@ def to_mmaction_vit(state_dict: StateDict,
         patch_size=patch_size,
         embed_dims=embed_dims,
         depth=depth,
+        mlp_ratio=len(state_dict['backbone.blocks.0.mlp.fc1.weight']) /
+        embed_dims,
         num_frames=num_frames,
         tubelet_size=tubelet_size,
         use_mean_pooling='backbone.norm.' not in norms)
@@ -253,7 +260,7 @@ def _settle_block(stem: str, block: StateDict, did: Counter) -> StateDict:
         rows = len(block[f'{layer}.weight']) // (3 if layer == 'attn.qkv'
                                                  else 1)
         block[name] = block[f'{layer}.weight'].new_zeros(rows)
-        did['missing biases filled in with zeros'] += 1
+        did[FILLED] += 1
     extra = sorted(set(block) - set(need))
     if extra:
         raise ValueError(f'{stem} has {extra}, which the blocks of S4DViT '

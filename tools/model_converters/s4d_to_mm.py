@@ -7,10 +7,10 @@ import argparse
 import os.path as osp
 import sys
 
-import torch
-
 import s4d_mm
 from s4d_mm.models.utils.s4d_keys import STAGES, from_authors, to_authors
+from s4d_mm.models.utils.weights_file import (load_weights, print_unplaced,
+                                              save_checkpoint)
 
 
 def parse_args():
@@ -26,60 +26,25 @@ def parse_args():
     return parser.parse_args()
 
 
-def load_weights(path: str) -> dict:
-    """Read the weights of a checkpoint with ``weights_only=True``.
-
-    Raises:
-        ValueError: If the file holds no weights.
-    """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'There is no checkpoint {path}.')
-    # the authors' training scripts store their parsed arguments
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            checkpoint = torch.load(
-                path, map_location='cpu', weights_only=True)
-        except Exception as e:  # torch raises many types
-            reason = (str(e).splitlines() or [type(e).__name__])[0]
-            raise ValueError('is no checkpoint that can be read with '
-                             f'weights_only=True: {reason}') from e
-    for key in ('state_dict', 'model', 'module'):
-        if isinstance(checkpoint, dict) and isinstance(
-                checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
-    if not isinstance(checkpoint, dict) or not any(
-            isinstance(v, torch.Tensor) for v in checkpoint.values()):
-        raise ValueError(f'{path} holds no weights: it is a '
-                         f'{type(checkpoint).__name__} without tensors.')
-    # saved from a model that was wrapped for distributed training
-    return {
-        k[len('module.'):] if k.startswith('module.') else k: v
-        for k, v in checkpoint.items()
-    }
-
-
 def main() -> int:
     args = parse_args()
     convert = to_authors if args.reverse else from_authors
     try:
         weights, unplaced = convert(load_weights(args.src), args.stage)
-    except (ValueError, FileNotFoundError) as e:
+        if args.reverse:
+            checkpoint = dict(model=weights)
+        else:
+            checkpoint = dict(
+                state_dict=weights,
+                meta=dict(
+                    converted_from=osp.basename(args.src),
+                    s4d_mm_version=s4d_mm.__version__))
+        save_checkpoint(checkpoint, args.dst)
+    except (ValueError, OSError) as e:
         print(f'{args.src}: {e}', file=sys.stderr)
         return 1
-    if args.reverse:
-        checkpoint = dict(model=weights)
-    else:
-        checkpoint = dict(
-            state_dict=weights,
-            meta=dict(
-                converted_from=osp.basename(args.src),
-                s4d_mm_version=s4d_mm.__version__))
-    torch.save(checkpoint, args.dst)
     print(f'{args.dst}: wrote {len(weights)} parameters.')
-    if unplaced:
-        print(f'{len(unplaced)} keys of {args.src} found no place:')
-        print('\n'.join(f'  {key}' for key in unplaced))
+    print_unplaced(unplaced, args.src)
     return 0
 
 

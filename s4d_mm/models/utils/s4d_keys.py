@@ -52,7 +52,7 @@ SIGNATURE = {
 StateDict = Dict[str, Tensor]
 
 
-def _replace(key: str, table: tuple) -> str:
+def replace_prefix(key: str, table: tuple) -> str:
     """Replace the first prefix that matches; '' if none does."""
     for old, new in table:
         if key.startswith(old):
@@ -60,13 +60,15 @@ def _replace(key: str, table: tuple) -> str:
     return ''
 
 
-def _substitute(key: str, table: tuple) -> str:
+def substitute(key: str, table: tuple) -> str:
+    """Replace every name of the table, wherever it is in the key."""
     for old, new in table:
         key = key.replace(old, new)
     return key
 
 
-def _swap(table: tuple) -> tuple:
+def swap(table: tuple) -> tuple:
+    """The table of the other direction."""
     return tuple((new, old) for old, new in table)
 
 
@@ -112,7 +114,7 @@ def from_authors(state_dict: StateDict,
     check_stage(state_dict, 'authors', stage)
     out, unplaced, experts = {}, [], {}
     for key, value in state_dict.items():
-        new = _substitute(_replace(key, PREFIXES[stage]), ROUTER)
+        new = substitute(replace_prefix(key, PREFIXES[stage]), ROUTER)
         match = EXPERT.fullmatch(new)
         if match:
             block, e, layer, kind = match.groups()
@@ -154,8 +156,8 @@ def to_authors(state_dict: StateDict,
         if stage == 'finetune' and key.startswith('neck.blocks.'):
             _, _, i, rest = key.split('.', 3)
             key = f'backbone.blocks.{int(i) + first}.{rest}'
-        new = _substitute(
-            _replace(key, _swap(PREFIXES[stage])), _swap(ROUTER))
+        new = substitute(
+            replace_prefix(key, swap(PREFIXES[stage])), swap(ROUTER))
         match = STACKED.fullmatch(new)
         if match:
             block, layer, kind = match.groups()

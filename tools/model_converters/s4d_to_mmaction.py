@@ -1,0 +1,41 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Turn a checkpoint of S4DViT or S4DMAEViT into one of mmaction2's
+VisionTransformer.
+
+    python tools/model_converters/s4d_to_mmaction.py SRC DST
+"""
+import argparse
+import sys
+
+from s4d_mm.models.utils.vit_weights import to_mmaction_vit
+from s4d_mm.models.utils.weights_file import convert_file
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=' '.join(__doc__.splitlines()[:2]))
+    parser.add_argument('src', help='checkpoint to read')
+    parser.add_argument('dst', help='checkpoint to write')
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        default=160,
+        help="the VisionTransformer's img_size (default 160)")
+    parser.add_argument(
+        '--num-frames',
+        type=int,
+        default=16,
+        help="the VisionTransformer's num_frames (default 16)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    return convert_file(
+        args.src, args.dst,
+        lambda weights: to_mmaction_vit(weights, args.img_size,
+                                        args.num_frames))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

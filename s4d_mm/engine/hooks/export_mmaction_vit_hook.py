@@ -19,7 +19,8 @@ class ExportMMActionViTHook(Hook):
     """Write ``mmaction_vit_epoch_{n}.pth`` (or ``_iter_{n}``) into the work
     directory, with the encoder's weights under the names of mmaction2's
     ``VisionTransformer``, so that ``load_from`` of its VideoMAE configs takes
-    it. For other checkpoints of the run:
+    it. As in VideoMAE, the norm after the last block is left out: fine-tuning
+    averages the tokens before its norm. For other checkpoints of the run:
     ``tools/model_converters/s4d_to_mmaction.py``.
 
     Raises:
@@ -47,6 +48,7 @@ class ExportMMActionViTHook(Hook):
         converted = to_mmaction_vit({
             name: value.detach().cpu()
             for name, value in model.state_dict().items()
+            if not name.startswith('backbone.norm.')
         }, backbone.pos_grid[0] * backbone.patch_embed.patch_size,
                                     slots * backbone.patch_embed.tubelet_size)
         name = (f'epoch_{runner.epoch}' if isinstance(

@@ -12,6 +12,9 @@ import re
 
 from torch import nn
 
+from .s4d_keys import substitute
+from .vit_keys import MMACTION_IN_BLOCK
+
 
 def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
     """Let ``model`` move ``backbone.blocks.{i}`` of a checkpoint to
@@ -23,7 +26,9 @@ def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
 
     Args:
         model (nn.Module): Model with a ``backbone`` and a neck that both keep
-            their blocks in ``blocks``.
+            their blocks in ``blocks``. The backbone may be mmaction2's
+            ``VisionTransformer``, whose names the neck's blocks then take
+            over.
         neck_name (str): Name of the neck in the model.
     """
 
@@ -38,8 +43,9 @@ def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
             match = pattern.fullmatch(key)
             if match and int(match[1]) >= first:
                 place = int(match[1]) - first
+                name = substitute(match[2], MMACTION_IN_BLOCK)
                 state_dict[f'{prefix}{neck_name}.blocks.{place}.'
-                           f'{match[2]}'] = state_dict.pop(key)
+                           f'{name}'] = state_dict.pop(key)
 
     if not getattr(model, '_hands_over_blocks', False):
         model._hands_over_blocks = True

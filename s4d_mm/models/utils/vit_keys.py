@@ -44,6 +44,10 @@ _OMNIMAE_SCALES = (
     ('layer_scale_gamma1', 'gamma_1'),
     ('layer_scale_gamma2', 'gamma_2'),
 )
+MMACTION_IN_BLOCK = (
+    ('mlp.layers.0.0.', 'mlp.fc1.'),
+    ('mlp.layers.1.', 'mlp.fc2.'),
+)
 # the first that fits is taken
 LAYOUTS = (
     # MCG-NJU/VideoMAE and OpenGVLab/VideoMAEv2, modeling_pretrain.py
@@ -76,10 +80,7 @@ LAYOUTS = (
             ('blocks.', 'backbone.blocks.'),
             ('norm.', 'backbone.norm.'),
             ('fc_norm.', 'cls_head.fc_norm.'),
-        ), (
-            ('mlp.layers.0.0.', 'mlp.fc1.'),
-            ('mlp.layers.1.', 'mlp.fc2.'),
-        )),
+        ), MMACTION_IN_BLOCK),
     # open-mmlab/mmpretrain, mmpretrain/models/backbones/vision_transformer.py
     Layout(
         'mmpretrain_mae', 'patch_embed.projection.weight', 4,

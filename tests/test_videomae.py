@@ -1,0 +1,170 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""VideoMAE: pre-training on videos alone, then mmaction2's own model and
+config with its weights."""
+import os
+import os.path as osp
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+PRETRAIN = osp.join(ROOT, 'configs', 'videomae_pretrain_quickstart.py')
+SIZES = dict(img_size=80, num_frames=4, embed_dims=128, depth=4, num_heads=4)
+FAST = {
+    'train_dataloader.num_workers': 0,
+    'train_dataloader.persistent_workers': False,
+    'train_dataloader.batch_size': 4,
+}
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory):
+    """A finished pre-training."""
+    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+    from make_quickstart import make_set
+    folder = tmp_path_factory.mktemp('quickstart')
+    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
+    os.environ['QUICKSTART_DIR'] = str(folder)
+    cfg = Config.fromfile(PRETRAIN)
+    cfg.merge_from_dict({**FAST, 'train_cfg.max_epochs': 1})
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    yield runner
+    del os.environ['QUICKSTART_DIR']
+
+
+def test_pretraining_is_of_videos_in_tubes(pretrained):
+    model = pretrained.model
+    assert model.backbone.mask_type == 'tube'
+    losses = pretrained.message_hub.get_scalar('train/loss').data[0]
+    assert len(losses) >= 2 and all(0 < x < 5 for x in losses)
+
+
+def test_encoder_is_that_of_mmaction2(pretrained):
+    """The exported file gives mmaction2's ViT the features of ours."""
+    init_default_scope('mmaction')
+    path = osp.join(pretrained.work_dir, 'mmaction_vit_epoch_1.pth')
+    theirs = MODELS.build(
+        dict(
+            type='VisionTransformer',
+            return_feat_map=True,
+            init_cfg=dict(
+                type='Pretrained', checkpoint=path, prefix='backbone.'),
+            **SIZES))
+    theirs.init_weights()
+    ours = MODELS.build(
+        dict(
+            type='S4DViT',
+            arch=dict(embed_dims=128, num_layers=4, num_heads=4),
+            img_size=80,
+            num_frames=4,
+            out_type='featmap'))
+    ours.load_state_dict(pretrained.model.backbone.state_dict(), strict=False)
+    x = torch.randn(2, 3, 4, 80, 80)
+    torch.testing.assert_close(
+        theirs.eval()(x), ours.eval()(x), atol=1e-5, rtol=1e-4)
+
+
+def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path,
+                                                     capsys):
+    """Its config file, at the size of the quickstart, with ``load_from``."""
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix',
+                                   's4d-vit_timesformer-head_video.py'))
+    theirs = Config.fromfile(
+        osp.join(mim_folder(), 'configs', 'recognition', 'videomae',
+                 'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400.py'))
+    cfg.model = theirs.model
+    cfg.model.backbone.update(SIZES)
+    cfg.model.cls_head.update(num_classes=7, in_channels=128)
+    cfg.merge_from_dict({
+        **FAST, 'train_cfg.max_epochs': 1,
+        'train_cfg.val_interval': 9
+    })
+    cfg.work_dir = str(tmp_path)
+    cfg.load_from = osp.join(pretrained.work_dir, 'mmaction_vit_epoch_1.pth')
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    source = pretrained.model.backbone.blocks[3].mlp.fc2.weight
+    assert torch.equal(runner.model.backbone.blocks[3].mlp.layers[1].weight,
+                       source)
+    report = capsys.readouterr()
+    missing = {
+        line.strip() for line in (report.out + report.err).replace(
+            'missing keys in source state_dict:', '\n').replace(
+                ',', '\n').splitlines()
+        if line.strip().startswith(('backbone.', 'cls_head.'))
+    }
+    # nothing but the new norm and classifier is missing
+    assert missing == {
+        'backbone.fc_norm.weight', 'backbone.fc_norm.bias',
+        'cls_head.fc_cls.weight', 'cls_head.fc_cls.bias'
+    }
+    assert 'unexpected key' not in report.out + report.err
+    runner.train()
+    assert not torch.equal(
+        runner.model.backbone.blocks[3].mlp.layers[1].weight, source)
+
+
+def mim_folder():
+    import mmaction
+    return osp.join(osp.dirname(mmaction.__file__), '.mim')
+
+
+def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
+    init_default_scope('mmaction')
+    whole = MODELS.build(dict(type='VisionTransformer', **SIZES))
+    whole.init_weights()
+    path = str(tmp_path / 'vit.pth')
+    torch.save(
+        dict(state_dict={
+            f'backbone.{k}': v
+            for k, v in whole.state_dict().items()
+        }), path)
+    model = MODELS.build(
+        dict(
+            type='Recognizer3D',
+            backbone=dict(
+                type='VisionTransformer',
+                return_feat_map=True,
+                **dict(SIZES, depth=2)),
+            neck=dict(
+                type='MoAENeck',
+                arch=dict(embed_dims=128, num_layers=4, num_heads=4),
+                num_layers=2),
+            cls_head=dict(
+                type='DualModalHead',
+                in_channels=128,
+                num_classes=dict(video=7))))
+    load_checkpoint(model, path)
+    assert torch.equal(model.neck.blocks[1].mlp.fc2.weight,
+                       whole.blocks[3].mlp.layers[1].weight)
+    # without its experts, the neck computes what the blocks did
+    for block in model.neck.blocks:
+        torch.nn.init.zeros_(block.moae.fc2_weight)
+        torch.nn.init.zeros_(block.moae.fc2_bias)
+    x = torch.randn(1, 3, 4, 80, 80)
+    whole.return_feat_map = True
+    torch.testing.assert_close(
+        model.neck.eval()(model.backbone.eval()(x))[0],
+        whole.eval()(x),
+        atol=1e-5,
+        rtol=1e-4)
+
+
+def test_hook_wants_a_whole_vit():
+    init_default_scope('mmaction')
+    hook = HOOKS.build(dict(type='ExportMMActionViTHook'))
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2)
+    for depth, fits in ((2, True), (1, False)):
+        backbone = MODELS.build(dict(type='S4DViT', arch=arch, depth=depth))
+        runner = SimpleNamespace(model=SimpleNamespace(backbone=backbone))
+        if fits:
+            hook.before_train(runner)
+        else:
+            with pytest.raises(ValueError, match='whole S4DViT'):
+                hook.before_train(runner)

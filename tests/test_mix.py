@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
@@ -84,6 +85,155 @@ def test_there_are_mixes():
     for path in MIXES:
         with open(path, encoding='utf-8') as f:
             assert f.readline().startswith('# '), path
+
+
+# partner backbones, small: config, channels, frames that an image needs, and
+# the head that the toolbox uses with it after MoAENeck
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2)
+RESNET = dict(
+    type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(
+        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=32)
+PARTNERS = {
+    'S4DViT': (dict(
+        type='S4DViT', arch=ARCH, img_size=32, num_frames=4), 16, None,
+               'TimeSformerHead'),
+    'S4DViT (feature maps)':
+    (dict(
+        type='S4DViT',
+        arch=ARCH,
+        img_size=32,
+        num_frames=4,
+        out_type='featmap'), 16, 4, 'I3DHead'),
+    'VisionTransformer': (dict(
+        type='VisionTransformer',
+        img_size=32,
+        embed_dims=16,
+        depth=2,
+        num_heads=2,
+        num_frames=4), 16, 4, 'TimeSformerHead'),
+    'VisionTransformer (feature maps)':
+    (dict(
+        type='VisionTransformer',
+        img_size=32,
+        embed_dims=16,
+        depth=2,
+        num_heads=2,
+        num_frames=4,
+        return_feat_map=True), 16, 4, 'I3DHead'),
+    'SwinTransformer3D':
+    (dict(
+        type='SwinTransformer3D',
+        arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+        window_size=(2, 2, 2),
+        pretrained2d=False), 64, 4, 'I3DHead'),
+    'MViT': (dict(
+        type='MViT',
+        arch=dict(
+            embed_dims=8, num_layers=3, num_heads=1, downscale_indices=[1]),
+        spatial_size=32,
+        temporal_size=4), 16, 4, 'MViTHead'),
+    'ResNet3dSlowOnly': (dict(
+        type='ResNet3dSlowOnly',
+        depth=18,
+        base_channels=4,
+        pretrained=None,
+        lateral=False,
+        conv1_kernel=(1, 7, 7),
+        conv1_stride_t=1,
+        pool1_stride_t=1,
+        inflate=(0, 0, 1, 1),
+        norm_eval=False), 32, 1, 'I3DHead'),
+    'UniFormer': (dict(
+        type='UniFormer',
+        depth=[1, 1, 1, 1],
+        embed_dim=[8, 8, 16, 16],
+        head_dim=8,
+        pretrained2d=False), 16, 4, 'I3DHead'),
+    'mmpretrain ResNet': (dict(type='FrameWiseBackbone', backbone=RESNET), 32,
+                          1, 'I3DHead'),
+    'mmpretrain VisionTransformer (class token)':
+    (dict(type='FrameWiseBackbone', backbone=VIT), 16, None, None),
+    'mmpretrain VisionTransformer (all tokens)':
+    (dict(type='FrameWiseBackbone', backbone=dict(VIT, out_type='raw')), 16,
+     None, None),
+    'mmpretrain VisionTransformer (feature maps)':
+    (dict(
+        type='FrameWiseBackbone', backbone=dict(VIT, out_type='featmap')), 16,
+     1, 'I3DHead'),
+}
+
+
+def pairs():
+    for name, (_, _, _, head) in PARTNERS.items():
+        for part in ('head', 'neck and head', 'neck'):
+            if part != 'neck' or head is not None:
+                yield pytest.param(name, part, id=f'{name}-{part}')
+
+
+@pytest.mark.parametrize('name,part', pairs())
+def test_partner_trains_a_step_and_predicts(name, part):
+    """S4D's head, its neck and head, or its neck with the toolbox's head; on
+    clips and (with S4D's head) on images."""
+    backbone, channels, image_frames, head = PARTNERS[name]
+    if name == 'S4DViT' and part == 'neck':
+        backbone = dict(backbone, out_type='avg')  # what TimeSformerHead wants
+    cfg = dict(
+        type='Recognizer3D',
+        data_preprocessor=dict(
+            type='DualModalDataPreprocessor',
+            mean=[128., 128., 128.],
+            std=[64., 64., 64.],
+            image_frames=image_frames),
+        backbone=backbone,
+        cls_head=dict(
+            type='DualModalHead',
+            in_channels=channels,
+            num_classes=dict(video=7, image=8)))
+    if 'neck' in part:
+        cfg['neck'] = dict(
+            type='MoAENeck',
+            arch=dict(embed_dims=channels, num_layers=1, num_heads=2),
+            num_layers=1)
+    if part == 'neck':
+        cfg['cls_head'] = dict(
+            type=head,
+            num_classes=7,
+            in_channels=channels,
+            average_clips='prob')
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    shapes = dict(video=(1, 3, 4, 32, 32), image=(1, 3, 32, 32))
+    for kind in ('video', 'image') if part != 'neck' else ('video', ):
+        batch = dict(
+            inputs=[
+                torch.randint(0, 256, shapes[kind], dtype=torch.uint8)
+                for _ in range(2)
+            ],
+            data_samples=[
+                ActionDataSample(metainfo=dict(input_type=kind)).set_gt_label(y)
+                for y in (1, 5)
+            ])
+        before = model.cls_head.state_dict()
+        before = {k: v.clone() for k, v in before.items()}
+        losses = model.train().train_step(batch, optim)
+        assert torch.isfinite(losses['loss'])
+        assert ('loss_balance' in losses) == ('neck' in part)
+        changed = [
+            k for k, v in model.cls_head.state_dict().items()
+            if not torch.equal(v, before[k])
+        ]
+        assert changed
+        with torch.no_grad():
+            one = model.eval().test_step(batch)[0].pred_score
+        assert one.shape == (8 if kind == 'image' else 7, )
+        assert one.sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def neck(dims, **kwargs):
@@ -175,10 +325,10 @@ class TestFrameWise:
              lambda x, t: x[:, t]),
         ]:
             model = FrameWiseBackbone(cfg).eval()
-            out, = model(clip)
+            out = model(clip)
             assert out.shape == shape
             for t in range(4):
-                image, = model(clip[:, :, t])
+                image = model(clip[:, :, t])
                 torch.testing.assert_close(
                     where(out, t), image, atol=1e-5, rtol=1e-4)
 

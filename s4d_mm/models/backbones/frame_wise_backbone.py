@@ -21,14 +21,15 @@ class FrameWiseBackbone(BaseModule):
     Args:
         backbone (dict): Config of the backbone, which maps (B, 3, H, W) to
             tokens (B, N, C), a feature map (B, C, h, w), pooled features
-            (B, C), or a tuple or list of those.
+            (B, C), or a tuple or list of those. A tuple of one is unpacked, as
+            mmaction2 does with mmpretrain's backbones.
         init_cfg (dict, optional): mmengine initialisation config. Defaults to
             None.
 
     Examples:
         >>> import mmpretrain.models, torch
         >>> model = FrameWiseBackbone(dict(type='mmpretrain.ResNet', depth=18))
-        >>> model(torch.zeros(1, 3, 8, 64, 64))[-1].shape
+        >>> model(torch.zeros(1, 3, 8, 64, 64)).shape
         torch.Size([1, 512, 8, 2, 2])
     """
 
@@ -47,12 +48,12 @@ class FrameWiseBackbone(BaseModule):
             clips, in its place: feature maps (B, C, T, h, w), tokens
             (B, T*N, C), frame after frame, or pooled features (B, T, C).
         """
-        if x.ndim == 4:
-            return self.backbone(x)
-        frames = x.shape[2]
+        is_clip = x.ndim == 5
         # B 3 T H W -> B*T 3 H W
-        return _join_frames(
-            self.backbone(x.transpose(1, 2).flatten(0, 1)), frames)
+        out = self.backbone(x.transpose(1, 2).flatten(0, 1) if is_clip else x)
+        if isinstance(out, tuple) and len(out) == 1:
+            out = out[0]
+        return _join_frames(out, x.shape[2]) if is_clip else out
 
 
 def _join_frames(x: Features, frames: int) -> Features:

@@ -153,6 +153,14 @@ PARTNERS = {
         embed_dim=[8, 8, 16, 16],
         head_dim=8,
         pretrained2d=False), 16, 4, 'I3DHead'),
+    'TimeSformer': (dict(
+        type='TimeSformer',
+        num_frames=4,
+        img_size=32,
+        patch_size=16,
+        embed_dims=16,
+        num_heads=2,
+        num_transformer_layers=2), 16, 4, 'TimeSformerHead'),
     'mmpretrain ResNet': (dict(type='FrameWiseBackbone', backbone=RESNET), 32,
                           1, 'I3DHead'),
     'mmpretrain VisionTransformer (class token)':

@@ -130,7 +130,9 @@ def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
         assert frames.shape == drawn.shape == (
             *((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
         assert 0 <= drawn.min() and drawn.max() <= 1
-    classes = list(predict_expression(model, path))
+    before = predict_expression(model, path)
+    assert sum(before.values()) == pytest.approx(1, abs=1e-5)
+    classes = list(before)
     assert name == classes[0]
     for heat, label in zip(maps, (classes.index('anger'), 0)):
         torch.testing.assert_close(

@@ -161,14 +161,21 @@ def test_packages_have_what_mim_looks_for(source, tmp_path):
 def test_shell_tools_know_an_installed_package(tmp_path):
     """Beside no setup.py there is nothing to install and no test to run."""
     shutil.copytree(osp.join(ROOT, 'tools'), tmp_path / 'tools')
-    env = dict(os.environ, PYTHONPATH=ROOT)
-    for tool, message in (('install.sh', ''),
-                          ('run_tests.sh', 'the installed package has no')):
+    for name, code in (('good', ''), ('bad', 'raise ImportError')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 's4d_mm.py').write_text(code)
+    for tool, package, message in (
+        ('install.sh', 'good', ''),
+        ('install.sh', 'bad', 'not installed in the active environment'),
+        ('run_tests.sh', 'good', 'the installed package has no tests')):
         done = subprocess.run(['bash', str(tmp_path / 'tools' / tool)],
-                              env=env,
+                              env=dict(
+                                  os.environ,
+                                  PYTHONPATH=str(tmp_path / package),
+                                  PYTHONDONTWRITEBYTECODE='1'),
                               cwd=tmp_path,
                               text=True,
                               stderr=subprocess.PIPE)
         assert (done.returncode == 0) == (not message), done.stderr
-        assert message in done.stderr
-    assert os.listdir(tmp_path) == ['tools']
+        assert message in ' '.join(done.stderr.split())
+    assert sorted(os.listdir(tmp_path)) == ['bad', 'good', 'tools']

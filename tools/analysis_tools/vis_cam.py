@@ -47,8 +47,22 @@ class TokenGradCAM(GradCAM):
             self.target_gradients = self._to_map(gradients)
 
         layer = self.model.get_submodule(layer_name.replace('/', '.'))
-        self.model.backbone.patch_embed.register_forward_pre_hook(keep_grid)
-        layer.register_forward_hook(keep_tokens)
+        embed = self.model.backbone.patch_embed
+        self.hooks = [
+            embed.register_forward_pre_hook(keep_grid),
+            layer.register_forward_hook(keep_tokens)
+        ]
+
+    def __call__(self, *args, **kwargs) -> Tuple[Tensor, Tensor]:
+        """As :class:`GradCAM`, once; leaves the model as it was."""
+        average_clips = self.model.cls_head.average_clips
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            self.model.zero_grad()
+            self.model.cls_head.average_clips = average_clips
+            for hook in self.hooks:
+                hook.remove()
 
     def _to_map(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, C, t, h, w), without gradient."""

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 
+import mmengine
 import pytest
 import torch
 
@@ -46,13 +47,19 @@ def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
                  *TEST_OPTIONS]
     toolbox_run.call(
         osp.join(UPSTREAM['mmaction'], 'test.py'), *arguments, '--work-dir',
-        tmp_path / 'theirs')
+        tmp_path / 'theirs', '--dump', tmp_path / 'theirs.pkl')
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
     in_process(monkeypatch, osp.join(ROOT, 'tools', 'test.py'), *arguments,
-               '--work-dir', tmp_path / 'ours')
+               '--work-dir', tmp_path / 'ours', '--dump',
+               tmp_path / 'ours.pkl')
     theirs = metrics_of(tmp_path / 'theirs')
     assert {'video/WAR', 'image/UAR'} < set(theirs)
     assert theirs == metrics_of(tmp_path / 'ours')
+    scores = [
+        torch.stack([s['pred_score'] for s in mmengine.load(
+            tmp_path / f'{name}.pkl')]) for name in ('theirs', 'ours')
+    ]
+    torch.testing.assert_close(*scores, rtol=0, atol=1e-6)
 
 
 # --------------------------------------------------- mmengine's log keepers

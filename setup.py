@@ -1,10 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Package definition. What is installed where is written in
 ``requirements/``."""
+import os
 import os.path as osp
 import re
+import shutil
+import sys
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = osp.dirname(osp.abspath(__file__))
 
@@ -19,6 +23,67 @@ def requirements(name: str) -> list:
              for ln in read('requirements', name).splitlines())
     return [ln for ln in lines if ln]
 
+
+# What ``mim`` looks for in the folder ``.mim`` of a package, and the files
+# of it that are packed.
+MIM_PARTS = ('configs', 'tools', 'model-index.yml')
+MIM_SUFFIXES = ('.py', '.sh', '.yml')
+
+
+def link_mim(package: str) -> None:
+    """Fill ``.mim`` of the source tree with links, for an editable
+    install."""
+    folder = osp.join(ROOT, package, '.mim')
+    shutil.rmtree(folder, ignore_errors=True)  # of links, not what they show
+    os.makedirs(folder)
+    for part in MIM_PARTS:
+        try:
+            os.symlink(osp.join('..', '..', part), osp.join(folder, part))
+        except OSError:  # such as Windows without the right to do so
+            copy_mim(package, ROOT)
+            return
+
+
+def copy_mim(package: str, target: str) -> list:
+    """Fill ``.mim`` of a package that is built in ``target`` with copies.
+
+    Returns:
+        list[str]: The files.
+    """
+    folder, copied = osp.join(target, package, '.mim'), []
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in MIM_PARTS:
+        source = osp.join(ROOT, part)
+        files = [source] if osp.isfile(source) else [
+            osp.join(path, name) for path, _, names in os.walk(source)
+            for name in names if name.endswith(MIM_SUFFIXES)
+        ]
+        for file in files:
+            copied.append(osp.join(folder, osp.relpath(file, ROOT)))
+            os.makedirs(osp.dirname(copied[-1]), exist_ok=True)
+            shutil.copy2(file, copied[-1])
+    return copied
+
+
+class BuildPy(build_py):
+    """Adds ``.mim``: nothing is written to the source tree, but in an
+    editable install."""
+
+    mim_files = ()
+
+    def run(self):
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            link_mim('s4d_mm')
+        else:
+            self.mim_files = copy_mim('s4d_mm', self.build_lib)
+
+    def get_outputs(self, *args, **kwargs):
+        return [*super().get_outputs(*args, **kwargs), *self.mim_files]
+
+
+if 'develop' in sys.argv:  # an editable install by an old pip
+    link_mim('s4d_mm')
 
 setup(
     name='s4d_mm',
@@ -47,4 +112,5 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
+    cmdclass=dict(build_py=BuildPy),
     zip_safe=False)

@@ -4,8 +4,16 @@ import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import s4d_mm  # noqa: E402,F401
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def toolbox_run(tmp_path_factory):
+    """A short run with mmaction2's own tools."""
+    from toolbox_run import ToolboxRun
+    return ToolboxRun(tmp_path_factory.mktemp('toolbox_run'))

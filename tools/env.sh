@@ -5,7 +5,11 @@
 #   S4D_VENV   another place for .venv
 #   PYTHON     the interpreter to make it from
 
-S4D_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+S4D_ROOT="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+# In an installed package (its folder .mim) there is nothing to install, and
+# no place to write to: the environment is the one that holds it.
+S4D_PACKED=
+[ -f "$S4D_ROOT/setup.py" ] || S4D_PACKED=1
 
 die() {
     echo "$(basename "$0"): $*" >&2
@@ -43,7 +47,7 @@ _s4d_make_venv() { # folder
         "or name it: PYTHON=/path/to/python3.11 $0"
 }
 
-if ! _s4d_active; then
+if [ -z "$S4D_PACKED" ] && ! _s4d_active; then
     S4D_VENV="${S4D_VENV:-$S4D_ROOT/.venv}"
     if [ ! -e "$S4D_VENV/bin/activate" ]; then
         _s4d_make_venv "$S4D_VENV"

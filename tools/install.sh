@@ -10,6 +10,12 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+if [ -n "$S4D_PACKED" ]; then
+    python -c 'import s4d_mm' || die "the package of $S4D_ROOT is not" \
+        "installed in the active environment"
+    exit
+fi
+
 installed() { # is this distribution installed?
     python -I -c 'import sys
 from importlib.metadata import distribution

@@ -42,8 +42,10 @@ begin 'install'
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 bash "$S4D_ROOT/tools/install.sh"
 end
+place=$S4D_ROOT
+[ -z "$S4D_PACKED" ] || place=$PWD
 cd "$S4D_ROOT"
-export QUICKSTART_DIR="${QUICKSTART_DIR:-$S4D_ROOT/work_dirs/quickstart}"
+export QUICKSTART_DIR="${QUICKSTART_DIR:-$place/work_dirs/quickstart}"
 # a core for the data loader, the others for the model
 cores=$(nproc 2>/dev/null || echo 2)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores - 1 : 1))}"

@@ -4,6 +4,8 @@
 #   bash tools/run_tests.sh [arguments of pytest]
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+[ -z "$S4D_PACKED" ] ||
+    die "the installed package has no tests; run this in the source tree"
 
 bash "$S4D_ROOT/tools/install.sh" tests
 cd "$S4D_ROOT"

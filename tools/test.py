@@ -8,12 +8,10 @@ import os
 import os.path as osp
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import (apply_fold, finish_distributed,
-                                log_distributed, prepare_distributed)
+from s4d_mm.apis.launch import (apply_fold, build_runner,
+                                finish_distributed)
 
 
 def parse_args():
@@ -118,19 +116,7 @@ def main():
     args = parse_args()
 
     cfg = merge_args(Config.fromfile(args.config), args)
-    prepare_distributed(cfg)
-
-    if 'runner_type' not in cfg:
-        # build the default runner
-        runner = Runner.from_cfg(cfg)
-    else:
-        # build customized runner from the registry
-        # if 'runner_type' is set in the cfg
-        runner = RUNNERS.build(cfg)
-    log_distributed(runner)
-
-    # start testing
-    runner.test()
+    build_runner(cfg).test()
     finish_distributed()
 
 

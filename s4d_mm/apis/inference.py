@@ -5,8 +5,8 @@ from typing import Dict, Optional, Union
 
 import mmengine
 import torch
-from mmaction.apis import inference_recognizer, init_recognizer
-from mmengine.dataset import Compose
+from mmaction.apis import init_recognizer
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -46,9 +46,8 @@ def init_model(config: Union[str, mmengine.Config],
     return model
 
 
-def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
-    """Probabilities of the expressions in a video, a folder of frames, or an
-    image.
+def read_media(model: nn.Module, path: str) -> dict:
+    """A batch of one video, folder of frames, or image, for ``test_step``.
 
     Args:
         model (nn.Module): From :func:`init_model`; its config has
@@ -56,7 +55,8 @@ def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
         path (str): The file or folder.
 
     Returns:
-        dict[str, float]: Probability of each class, in label order.
+        dict: ``inputs`` and ``data_samples``, with ``input_type`` in their
+        meta information.
 
     Raises:
         FileNotFoundError: If there is no such file or folder.
@@ -71,17 +71,50 @@ def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
         raise ValueError(f'{path} is of type {input_type}, but the config '
                          f'{model.cfg.filename} has no `{name}`.')
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
-    result = inference_recognizer(
-        model,
+    data = Compose(model.cfg[name])(
         dict(
             filename=path,
             label=-1,
             start_index=0,
             modality='RGB',
             input_type=input_type,
-            sample_id=path), Compose(model.cfg[name]))
-    scores = result.pred_score.tolist()
+            sample_id=path))
+    data['data_samples'].set_metainfo(dict(input_type=input_type))
+    return pseudo_collate([data])
+
+
+def class_names(model: nn.Module, input_type: str, count: int) -> list:
+    """Names of the classes of a modality, or their numbers if the checkpoint
+    has none.
+
+    Args:
+        model (nn.Module): From :func:`init_model`.
+        input_type (str): 'video' or 'image'.
+        count (int): Number of classes.
+
+    Returns:
+        list[str]: In label order.
+    """
     classes = (model.dataset_meta or {}).get('classes')
     if isinstance(classes, dict):
         classes = classes[input_type]
-    return dict(zip(classes or map(str, range(len(scores))), scores))
+    return list(classes or map(str, range(count)))
+
+
+def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
+    """Probabilities of the expressions in a video, a folder of frames, or an
+    image.
+
+    Args:
+        model (nn.Module): From :func:`init_model`.
+        path (str): See :func:`read_media`, which may raise.
+
+    Returns:
+        dict[str, float]: Probability of each class, in label order.
+    """
+    data = read_media(model, path)
+    with torch.no_grad():
+        result, = model.test_step(data)
+    scores = result.pred_score.tolist()
+    names = class_names(model, result.metainfo['input_type'], len(scores))
+    return dict(zip(names, scores))

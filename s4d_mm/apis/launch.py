@@ -7,7 +7,25 @@ from typing import Optional
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Start the processes' talk and build the runner of a config.
+
+    Args:
+        cfg (Config): Config of the run with its ``launcher`` and
+            ``work_dir``. ``runner_type`` names a runner of one's own.
+
+    Returns:
+        Runner: Ready to train or test.
+    """
+    prepare_distributed(cfg)
+    runner = (
+        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg))
+    log_distributed(runner)
+    return runner
 
 
 def prepare_distributed(cfg: Config) -> None:

@@ -12,7 +12,6 @@ same settings give the same pictures and the same frames. A run that was
 interrupted goes on where it stopped; a set that is complete stays as it is.
 """
 import argparse
-import json
 import multiprocessing
 import os
 import os.path as osp
@@ -27,6 +26,7 @@ import cv2
 import numpy as np
 from drawn_faces import (EXPRESSIONS, Expression, Identity, Pose, Scene,
                          draw_face)
+from output_folder import claim_folder, write_text
 
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
              'anger')
@@ -180,36 +180,6 @@ def annotations(samples: List[Sample]) -> dict:
     return {k: '\n'.join(v) + '\n' for k, v in texts.items()}
 
 
-def claim_folder(out: str, settings: dict) -> None:
-    """Make sure that `out` is ours to write to, and write the settings there.
-
-    Raises:
-        ValueError: If the folder holds files that this script did not make,
-            or a set with other settings.
-    """
-    marker = osp.join(out, MARKER)
-    if osp.isfile(marker):
-        try:
-            with open(marker, encoding='utf-8') as f:
-                found = json.load(f)
-        except ValueError as e:
-            raise ValueError(f'{marker} is not readable ({e}); delete the '
-                             'folder or choose another one') from e
-        if found != settings:
-            raise ValueError(
-                f'{out} holds a set made with {found}, not with the asked '
-                f'{settings}; delete the folder or choose another one')
-        return
-    if osp.exists(out) and not osp.isdir(out):
-        raise ValueError(f'{out} is a file; name a folder')
-    if osp.isdir(out) and os.listdir(out):
-        raise ValueError(
-            f'{out} is not empty and was not made by this script (it has no '
-            f'{MARKER}); choose a new or empty folder')
-    os.makedirs(out, exist_ok=True)
-    _write_text(marker, json.dumps(settings, indent=1) + '\n')
-
-
 def make_set(out: str,
              images: int = 700,
              clips: int = 420,
@@ -242,7 +212,7 @@ def make_set(out: str,
     if seed < 0:
         raise ValueError(f'seed={seed}: must not be negative')
     claim_folder(
-        out,
+        out, MARKER,
         dict(
             drawing=DRAWING, images=images, clips=clips, seed=seed, size=size))
     samples = list_samples('image', images) + list_samples('video', clips)
@@ -257,14 +227,8 @@ def make_set(out: str,
             if done % 100 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
     for path, text in annotations(samples).items():
-        _write_text(osp.join(out, path), text)
+        write_text(osp.join(out, path), text)
     return len(todo)
-
-
-def _write_text(path: str, text: str) -> None:
-    with open(f'{path}.part', 'w', encoding='utf-8') as f:
-        f.write(text)
-    os.replace(f'{path}.part', path)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:

@@ -34,6 +34,7 @@ from contact_sheet import draw_row, draw_sheet, sheet_frames
 from face_detector import FaceDetector, detector_name
 from face_tracks import (crop_square, find_jumps, follow_face, missing_numbers,
                          smooth_squares, track_squares)
+from output_folder import claim_folder, write_text
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 1  # raise when the same settings give other pictures
@@ -146,43 +147,6 @@ def _write(source: Source, target: str, squares: np.ndarray,
     else:
         files.write_mp4(part, crops, size, files.frame_rate(source))
     os.replace(part, target)
-
-
-def claim_folder(dst: str, settings: dict) -> None:
-    """Make sure that ``dst`` is ours to write to, and write the settings
-    there.
-
-    Raises:
-        ValueError: If the folder holds files that this script did not make,
-            or was made with other settings.
-    """
-    marker = osp.join(dst, MARKER)
-    if osp.isfile(marker):
-        try:
-            with open(marker, encoding='utf-8') as f:
-                found = dict(json.load(f))
-        except (ValueError, TypeError) as e:
-            raise ValueError(f'{marker} is not readable ({e}); delete the '
-                             'folder or choose another one') from e
-        changes = [
-            f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}'
-            for k in sorted({*found, *settings})
-            if found.get(k) != settings.get(k)
-        ]
-        if changes:
-            raise ValueError(
-                f'{dst} was prepared with other settings: '
-                f'{"; ".join(changes)}. Delete the folder or choose another '
-                'one')
-        return
-    if osp.exists(dst) and not osp.isdir(dst):
-        raise ValueError(f'{dst} is a file; name a folder')
-    if osp.isdir(dst) and os.listdir(dst):
-        raise ValueError(
-            f'{dst} is not empty and was not made by this script (it has no '
-            f'{MARKER}); choose a new or empty folder')
-    os.makedirs(dst, exist_ok=True)
-    _write_text(marker, json.dumps(settings, indent=1) + '\n')
 
 
 def read_journal(dst: str) -> Dict[str, dict]:
@@ -311,7 +275,7 @@ def prepare(dataset: str,
     if make_detector is None:
         settings['detector'] = detector_name()
         make_detector = partial(FaceDetector, detect_side, threshold)
-    claim_folder(dst, settings)
+    claim_folder(dst, MARKER, settings)
     done = read_journal(dst)
     todo = [s for s in sources if not is_done(s, done.get(s.path), dst)]
     if len(todo) < len(sources):
@@ -405,12 +369,6 @@ def write_sheet(dst: str, sources: List[Source], records: List[dict]) -> None:
     rows += [draw_row(*pair) for pair in chosen]
     path = osp.join(dst, 'contact_sheet.jpg')
     files.write_image(f'{path}.part', draw_sheet(rows), '.jpg')
-    os.replace(f'{path}.part', path)
-
-
-def _write_text(path: str, text: str) -> None:
-    with open(f'{path}.part', 'w', encoding='utf-8') as f:
-        f.write(text)
     os.replace(f'{path}.part', path)
 
 

@@ -1,0 +1,180 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""tools/analysis_tools/{get_flops,vis_cam}.py and publish_model.py."""
+import hashlib
+import os.path as osp
+import sys
+
+import cv2
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.apis.inference import read_media
+from toolbox_run import FINETUNE, ROOT
+
+for folder in ('analysis_tools', 'model_converters'):
+    sys.path.insert(0, osp.join(ROOT, 'tools', folder))
+
+import get_flops  # noqa: E402
+import publish_model  # noqa: E402
+import vis_cam  # noqa: E402
+
+
+# ------------------------------------------------------------------- FLOPs
+def build(name, **changes):
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+    init_default_scope('mmaction')
+    cfg.merge_from_dict(changes)
+    return MODELS.build(cfg.model)
+
+
+def block_macs(tokens, dims):
+    """Multiply-adds of a transformer block: qkv and proj, MLP, attention."""
+    return tokens * (4 + 8) * dims**2 + 2 * tokens**2 * dims
+
+
+@pytest.fixture(scope='module')
+def base():
+    return build('s4d_finetune_dfew')
+
+
+@pytest.mark.parametrize('shape, tokens, values', [
+    ((1, 3, 16, 160, 160), 800, 2 * 16 * 16 * 3),
+    ((1, 3, 160, 160), 100, 16 * 16 * 3),
+])
+def test_flops_of_the_paper_s_model(base, shape, tokens, values):
+    """12 blocks, of which 6 have 8 experts of width C / 4, 2 per token."""
+    assert shape in get_flops.input_shapes(base, [])
+    costs = get_flops.count(base, shape)
+    assert list(costs) == ['backbone', 'neck', 'cls_head']
+    backbone = tokens * values * 768 + 6 * block_macs(tokens, 768)
+    experts = tokens * 768 * (8 + 2 * 2 * 192)
+    neck = 6 * (block_macs(tokens, 768) + experts)
+    assert costs['backbone'].flops == 2 * backbone
+    assert costs['backbone'].executed == 2 * backbone
+    assert costs['neck'].flops == 2 * neck
+    assert 2 * neck < costs['neck'].executed < 1.1 * 2 * neck
+    assert costs['cls_head'].flops == 2 * 768 * 7
+    assert sum(c.params for c in costs.values()) == sum(
+        p.numel() for p in base.parameters())
+
+
+def test_flops_of_pretraining():
+    """Encoder on 5 % of the tokens, decoder on all."""
+    model = build('s4d_pretrain')
+    costs = get_flops.count(model, (2, 3, 16, 160, 160))
+    visible = 800 - 760
+    encoder = visible * 1536 * 768 + 12 * block_macs(visible, 768)
+    decoder = (visible * 768 * 384 + 4 * block_macs(800, 384) +
+               800 * 384 * 1536)
+    assert costs['backbone'].flops == 2 * 2 * encoder  # 2 clips
+    assert costs['neck'].flops == 2 * 2 * decoder
+    assert costs['neck'].executed == costs['neck'].flops
+
+
+def test_flops_command(monkeypatch, capsys):
+    command = ['get_flops.py', FINETUNE, '--cfg-options', 'model.neck=None']
+    monkeypatch.setattr(sys, 'argv', command)
+    get_flops.main()
+    output = capsys.readouterr().out
+    assert '(1, 3, 4, 80, 80)' in output and '(1, 3, 80, 80)' in output
+    assert 'neck' not in output and output.count('total') == 2
+    assert get_flops.input_shapes(None, [96]) == ((1, 3, 96, 96), )
+    assert get_flops.input_shapes(None, [96, 80]) == ((1, 3, 96, 80), )
+    with pytest.raises(ValueError, match='--shape'):
+        get_flops.input_shapes(None, [3, 96, 80])
+
+
+# ---------------------------------------------------------------- Grad-CAM
+@pytest.fixture(scope='module')
+def model(toolbox_run):
+    return init_model(FINETUNE, toolbox_run.finetuned, 'cpu')
+
+
+def expected_maps(model, path, label):
+    """Grad-CAM of the last block, written down once more."""
+    data = model.data_preprocessor(read_media(model, path))
+    x = data['inputs'].flatten(0, 1)  # V C [T] H W
+    kind = data['data_samples'][0].metainfo['input_type']
+    with torch.no_grad():
+        tokens, _ = model.neck(model.backbone(x))
+    tokens.requires_grad_()
+    score = model.cls_head(tokens, kind)[:, label].sum()
+    gradient, = torch.autograd.grad(score, tokens)
+    grid = model.backbone.patch_embed.grid(x)
+    a, g = (t.detach().transpose(1, 2).unflatten(2, grid)
+            for t in (tokens, gradient))
+    maps = (g.mean(dim=(3, 4), keepdim=True) * a).sum(dim=1).relu()
+    size = (len(x), x.shape[2] if x.ndim == 5 else 1, *x.shape[-2:])
+    maps = F.interpolate(
+        maps[:, None], size[1:], mode='trilinear', align_corners=False)
+    low = maps.amin(dim=(1, 2, 3, 4), keepdim=True)
+    high = maps.amax(dim=(1, 2, 3, 4), keepdim=True)
+    return ((maps - low) / (high - low + 1e-20)).squeeze(1)
+
+
+@pytest.mark.parametrize('kind', ['clip', 'image'])
+def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
+    path = getattr(toolbox_run, kind)
+    maps = []
+    blend = vis_cam.TokenGradCAM._alpha_blending
+    monkeypatch.setattr(
+        vis_cam.TokenGradCAM, '_alpha_blending',
+        lambda self, heat, *args: maps.append(heat) or blend(
+            self, heat, *args))
+    for target in ('anger', '0'):
+        frames, drawn, name = vis_cam.heat_maps(model, path, target)
+        assert frames.shape == drawn.shape == (
+            *((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
+        assert 0 <= drawn.min() and drawn.max() <= 1
+    before = predict_expression(model, path)
+    assert sum(before.values()) == pytest.approx(1, abs=1e-5)
+    classes = list(before)
+    assert name == classes[0]
+    for heat, label in zip(maps, (classes.index('anger'), 0)):
+        torch.testing.assert_close(
+            heat, expected_maps(model, path, label), rtol=1e-4, atol=1e-4)
+    assert (maps[0] - maps[1]).abs().max() > .1
+
+
+def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path,
+                                               monkeypatch, capsys):
+    out = str(tmp_path / 'cam.png')
+    command = ['vis_cam.py', FINETUNE, toolbox_run.finetuned,
+               toolbox_run.clip, '--out', out]
+    monkeypatch.setattr(sys, 'argv', command)
+    vis_cam.main()
+    # two views with two rows, two tubelets
+    assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
+    scores = predict_expression(model, toolbox_run.clip)
+    assert f'looks like {max(scores, key=scores.get)}' in (
+        capsys.readouterr().out)
+    monkeypatch.setattr(sys, 'argv', [
+        *command, '--target-layer-name', 'backbone/blocks/0',
+        '--target-category', 'joy'
+    ])
+    with pytest.raises(ValueError, match='joy is not a class .*anger'):
+        vis_cam.main()
+    monkeypatch.setattr(sys, 'argv', [*command, '--target-layer-name',
+                                      'backbone/blocks/0'])
+    before = cv2.imread(out)
+    vis_cam.main()
+    assert (cv2.imread(out) != before).any()
+
+
+# ------------------------------------------------------------------ publish
+def test_published_checkpoint_predicts_the_same(toolbox_run, model, tmp_path):
+    out = publish_model.process_checkpoint(toolbox_run.finetuned,
+                                           str(tmp_path / 's4d.pth'))
+    assert [str(p) for p in tmp_path.iterdir()] == [out]
+    with open(out, 'rb') as f:
+        sha = hashlib.sha256(f.read()).hexdigest()
+    assert osp.basename(out).startswith('s4d_20')
+    assert out.endswith(f'-{sha[:8]}.pth')
+    assert osp.getsize(out) < .5 * osp.getsize(toolbox_run.finetuned)
+    published = init_model(FINETUNE, out, 'cpu')
+    assert predict_expression(published, toolbox_run.clip) == (
+        predict_expression(model, toolbox_run.clip))

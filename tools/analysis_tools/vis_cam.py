@@ -1,0 +1,163 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+r"""Draw where a fine-tuned model sees an expression: Grad-CAM heat maps over a
+video, a folder of frames or an image.
+
+    python tools/analysis_tools/vis_cam.py CONFIG CHECKPOINT MEDIA \
+        [--target-category anger]
+
+The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip:
+a frame of each tubelet, and the same with its heat map.
+"""
+import argparse
+from typing import Optional, Tuple
+
+import mmcv
+import numpy as np
+import torch
+from mmaction.utils import GradCAM
+from torch import Tensor, nn
+
+from s4d_mm.apis import init_model
+from s4d_mm.apis.inference import class_names, read_media
+
+
+class TokenGradCAM(GradCAM):
+    """mmaction2's Grad-CAM for a ViT, whose layers give tokens (B, N, C), not
+    maps (B, C, t, h, w).
+
+    Args:
+        model (nn.Module): Recognizer whose backbone is an ``S4DViT``.
+        target_layer_name (str): A block, e.g. 'neck/blocks/5'.
+        colormap (str): Of matplotlib. Defaults to 'viridis'.
+    """
+
+    def _register_hooks(self, layer_name: str) -> None:
+        self.grid = None  # of the last input, (t, h, w)
+
+        def keep_grid(embed, args):
+            self.grid = embed.grid(args[0])
+
+        def keep_tokens(layer, args, output):
+            # blocks with experts also give their loss
+            tokens = output[0] if isinstance(output, tuple) else output
+            self.target_activations = self._to_map(tokens)
+            tokens.register_hook(keep_gradients)
+
+        def keep_gradients(gradients):
+            self.target_gradients = self._to_map(gradients)
+
+        layer = self.model.get_submodule(layer_name.replace('/', '.'))
+        embed = self.model.backbone.patch_embed
+        self.hooks = [
+            embed.register_forward_pre_hook(keep_grid),
+            layer.register_forward_hook(keep_tokens)
+        ]
+
+    def __call__(self, *args, **kwargs) -> Tuple[Tensor, Tensor]:
+        """As :class:`GradCAM`, once; leaves the model as it was."""
+        average_clips = self.model.cls_head.average_clips
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            self.model.zero_grad()
+            self.model.cls_head.average_clips = average_clips
+            for hook in self.hooks:
+                hook.remove()
+
+    def _to_map(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, C, t, h, w), without gradient."""
+        return tokens.detach().transpose(1, 2).unflatten(2, self.grid)
+
+
+def last_block(model: nn.Module) -> str:
+    """Name of the last block of a recognizer, e.g. 'neck/blocks/5'."""
+    part = 'neck' if model.with_neck else 'backbone'
+    return f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
+
+
+def heat_maps(model: nn.Module,
+              path: str,
+              target: Optional[str] = None,
+              layer: Optional[str] = None) -> Tuple[Tensor, Tensor, str]:
+    """Frames and heat maps of a file.
+
+    Args:
+        model (nn.Module): From ``init_model``.
+        path (str): Video, folder of frames, or image.
+        target (str, optional): Name or number of a class. Defaults to None,
+            which means the predicted one.
+        layer (str, optional): Name of a block. Defaults to None, which means
+            the last one.
+
+    Returns:
+        tuple: Frames, and frames under heat maps, both (V views, T, H, W, 3),
+        RGB in 0..1; the name of the class.
+
+    Raises:
+        ValueError: If the target is not a class of this kind of file.
+    """
+    data = read_media(model, path)
+    sample, = data['data_samples']
+    input_type = sample.metainfo['input_type']
+    count = model.cls_head.num_classes[input_type]
+    names = class_names(model, input_type, count)
+    if target is not None:
+        numbers = dict(zip(map(str, range(count)), range(count)))
+        numbers.update(zip(names, range(count)))
+        if target not in numbers:
+            raise ValueError(f'--target-category {target} is not a class of '
+                             f'{input_type}s: {", ".join(names)}')
+        sample.set_gt_label(numbers[target])
+    if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
+        data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
+    cam = TokenGradCAM(model, layer or last_block(model))
+    drawn, scores = cam(data, use_labels=target is not None)
+    frames = torch.stack(data['inputs']).flatten(0, 1) / 255  # V C T H W
+    label = int(sample.gt_label if target is not None else scores.argmax())
+    return frames.permute(0, 2, 3, 4, 1), drawn, names[label]
+
+
+def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
+    """Two rows for each view: a frame of each tubelet, and its heat map.
+
+    Args:
+        frames (Tensor): (V, T, H, W, 3), RGB in 0..1.
+        drawn (Tensor): The same with heat maps.
+        step (int): Frames in a tubelet.
+
+    Returns:
+        np.ndarray: (V * 2 * H, T / step * W, 3), BGR in 0..255.
+    """
+    pairs = torch.stack((frames, drawn), dim=1)[:, :, ::step]  # V 2 t H W 3
+    picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
+    return (picture.flip(-1) * 255).round().byte().numpy()
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
+    parser.add_argument('config', help='fine-tuning config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('media', help='video, folder of frames, or image')
+    parser.add_argument('--out', default='cam.png')
+    parser.add_argument(
+        '--target-category',
+        help='name or number of a class; the predicted one if not given')
+    parser.add_argument(
+        '--target-layer-name', help='such as neck/blocks/5, the default')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    model = init_model(args.config, args.checkpoint, args.device)
+    frames, drawn, name = heat_maps(model, args.media, args.target_category,
+                                    args.target_layer_name)
+    is_clip = frames.shape[1] > 1
+    step = model.backbone.patch_embed.tubelet_size if is_clip else 1
+    mmcv.imwrite(draw(frames, drawn, step), args.out)
+    print(f'{args.out}: where {args.media} looks like {name}')
+
+
+if __name__ == '__main__':
+    main()

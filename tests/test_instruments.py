@@ -54,9 +54,7 @@ def test_flops_of_the_paper_s_model(base, shape, tokens, values):
     experts = tokens * 768 * (8 + 2 * 2 * 192)
     neck = 6 * (block_macs(tokens, 768) + experts)
     assert costs['backbone'].flops == 2 * backbone
-    assert costs['backbone'].executed == 2 * backbone
     assert costs['neck'].flops == 2 * neck
-    assert 2 * neck < costs['neck'].executed < 1.1 * 2 * neck
     assert costs['cls_head'].flops == 2 * 768 * 7
     assert sum(c.params for c in costs.values()) == sum(
         p.numel() for p in base.parameters())
@@ -72,7 +70,6 @@ def test_flops_of_pretraining():
                800 * 384 * 1536)
     assert costs['backbone'].flops == 2 * 2 * encoder  # 2 clips
     assert costs['neck'].flops == 2 * 2 * decoder
-    assert costs['neck'].executed == costs['neck'].flops
 
 
 def test_flops_command(monkeypatch, capsys):

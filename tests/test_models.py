@@ -9,8 +9,8 @@ from mmaction.structures import ActionDataSample
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from s4d_mm.models.layers import MoAE, TubeletEmbed
-from s4d_mm.models.layers.moae import load_balance_loss, plan_blocks
+from s4d_mm.models.layers import MoAE, TubeletEmbed, expert_mlp
+from s4d_mm.models.layers.moae import load_balance_loss
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=4)
 DECODER = dict(embed_dims=24, num_layers=2, num_heads=3)
@@ -338,9 +338,15 @@ def expert_loop(moae, x):
 
 class TestMoAE:
 
+    @pytest.mark.parametrize('grouped', [True, False])
     @pytest.mark.parametrize('experts,top_k,tokens', [(8, 2, 100), (4, 1, 7),
                                                       (64, 4, 300), (1, 1, 5)])
-    def test_equals_a_loop_over_experts(self, experts, top_k, tokens):
+    def test_equals_a_loop_over_experts(self, experts, top_k, tokens, grouped,
+                                        monkeypatch):
+        """With torch's grouped products, and with blocks where it has none."""
+        if grouped and not hasattr(F, 'grouped_mm'):
+            pytest.skip('this torch has no grouped_mm')
+        monkeypatch.setattr(expert_mlp, 'has_grouped_mm', lambda x: grouped)
         torch.manual_seed(0)
         moae = MoAE(32, num_experts=experts, top_k=top_k).eval()
         torch.nn.init.normal_(moae.fc1_bias)
@@ -351,9 +357,10 @@ class TestMoAE:
             moae.zero_grad()
             x.grad = None
             out.square().sum().backward()
-            grads.append((out, x.grad, moae.fc1_weight.grad.clone(),
-                          moae.fc2_bias.grad.clone(),
-                          moae.router.gate.weight.grad.clone()))
+            grads.append([out, x.grad] + [
+                p.grad.clone() for n, p in moae.named_parameters()
+                if 'noise' not in n
+            ])
         for ours, loop in zip(*grads):
             torch.testing.assert_close(ours, loop, atol=1e-4, rtol=1e-4)
 
@@ -399,14 +406,39 @@ class TestMoAE:
         torch.testing.assert_close(
             layer(x)[1], 5 * (routed * probs.mean(0)).sum())
 
-    def test_blocks_hold_one_expert_each(self):
+    def test_assignments_are_sorted_by_expert(self):
         torch.manual_seed(0)
-        experts = torch.randint(0, 5, (200, ))
-        plan = plan_blocks(experts, 5)
-        assert len(set(plan.row.tolist())) == 200
-        size = plan.num_rows // len(plan.block_expert)
-        assert torch.equal(plan.block_expert[plan.row // size], experts)
-        assert plan.counts.tolist() == experts.bincount(minlength=5).tolist()
+        experts = torch.randint(0, 5, (100, 2))
+        plan = expert_mlp.sort_by_expert(experts, 6)  # one without tokens
+        assert torch.equal(plan.expert, experts.flatten().sort()[0])
+        assert torch.equal(plan.expert[plan.place], experts)
+        tokens = torch.arange(100)[:, None].expand(-1, 2)
+        assert torch.equal(plan.token[plan.place], tokens)
+        assert plan.counts.tolist() == experts.flatten().bincount(
+            minlength=6).tolist()
+        assert plan.ends.tolist() == plan.counts.cumsum(0).tolist()
+        # blocks hold one expert each, and no row twice
+        row, block_expert, size = expert_mlp._blocks(plan)
+        assert len(set(row.tolist())) == 200
+        assert row.max() < len(block_expert) * size
+        assert torch.equal(block_expert[row // size], plan.expert)
+
+    @pytest.mark.parametrize('grouped', [True, False])
+    def test_autocast(self, grouped, monkeypatch):
+        if grouped and not hasattr(F, 'grouped_mm'):
+            pytest.skip('this torch has no grouped_mm')
+        monkeypatch.setattr(expert_mlp, 'has_grouped_mm', lambda x: grouped)
+        torch.manual_seed(0)
+        moae = MoAE(32).eval()
+        x = torch.randn(2, 50, 32, requires_grad=True)
+        exact = moae(x)[0]
+        with torch.autocast('cpu', torch.bfloat16):
+            out = moae(x)[0]
+        assert out.dtype == torch.bfloat16
+        torch.testing.assert_close(
+            out.float(), exact, atol=3e-2 * exact.abs().max().item(), rtol=0)
+        out.float().sum().backward()
+        assert moae.fc1_weight.grad.dtype == x.grad.dtype == torch.float32
 
     @pytest.mark.parametrize('kwargs,match', [
         (dict(top_k=9), r'top_k must be in 1\.\.num_experts=8'),

@@ -8,9 +8,8 @@ Counted are the matrix products, attention's too, of one forward pass in
 evaluation; a multiplication with its addition is 2 FLOPs and 1 MAC. Many
 papers write "FLOPs" for MACs.
 
-A mixture of experts fills blocks of equal size with empty rows. "GFLOPs" are
-those of the method, with k experts per token; "executed" has the empty rows
-too.
+Of a mixture of experts, the router and k experts per token are counted, however
+they are executed.
 """
 import argparse
 from typing import Dict, NamedTuple, Tuple
@@ -29,25 +28,25 @@ from s4d_mm.models.layers import MoAE
 
 class Cost(NamedTuple):
     """Cost of one part of a model, or of all parts."""
-    flops: int  # of the method
-    executed: int  # with the empty rows of the mixtures of experts
+    flops: int
     params: int
 
 
-class ExpertCounter:
-    """Operations of the mixtures of experts in a module, as a context.
+class ExpertCorrection:
+    """Difference of what a counter misses or has too much in the mixtures of
+    experts of a module, as a context.
 
     Args:
         module (nn.Module): The module.
-        counter (FlopCounterMode): What counts the executed ones.
+        counter (FlopCounterMode): The counter.
     """
 
     def __init__(self, module: nn.Module, counter: FlopCounterMode) -> None:
         self.layers = [m for m in module.modules() if isinstance(m, MoAE)]
         self.counter = counter
-        self.executed = self.method = 0
+        self.flops = 0
 
-    def __enter__(self) -> 'ExpertCounter':
+    def __enter__(self) -> 'ExpertCorrection':
         self.hooks = [
             hook for layer in self.layers
             for hook in (layer.register_forward_pre_hook(self._before),
@@ -60,14 +59,14 @@ class ExpertCounter:
             hook.remove()
 
     def _before(self, layer: MoAE, args: tuple) -> None:
-        self.executed -= self.counter.get_total_flops()
+        self.flops += self.counter.get_total_flops()
 
     def _after(self, layer: MoAE, args: tuple, output: tuple) -> None:
-        self.executed += self.counter.get_total_flops()
+        self.flops -= self.counter.get_total_flops()
         experts, dims, hidden = layer.fc1_weight.shape
         tokens = args[0].numel() // dims
         # the router, then two matrix products in each of the k experts
-        self.method += 2 * tokens * dims * (
+        self.flops += 2 * tokens * dims * (
             experts + 2 * layer.router.top_k * hidden)
 
 
@@ -93,11 +92,10 @@ def count(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, Cost]:
         # attention as plain matrix products: its CPU kernel is not counted
         with torch.no_grad(), shapes_only, sdpa_kernel(
                 SDPBackend.MATH), counter:
-            with ExpertCounter(part, counter) as experts:
+            with ExpertCorrection(part, counter) as experts:
                 output = part(*args)
-        executed = counter.get_total_flops()
-        costs[name] = Cost(executed - experts.executed + experts.method,
-                           executed, sum(p.numel() for p in part.parameters()))
+        costs[name] = Cost(counter.get_total_flops() + experts.flops,
+                           sum(p.numel() for p in part.parameters()))
         return output
 
     model.eval()
@@ -133,12 +131,10 @@ def input_shapes(model: nn.Module, shape: list) -> Tuple[tuple, ...]:
 def format_costs(costs: Dict[str, Cost]) -> str:
     """A table with a row for each part and one for all."""
     total = Cost(*(sum(column) for column in zip(*costs.values())))
-    lines = [f'{"":10}{"GMACs":>10}{"GFLOPs":>10}{"executed":>10}'
-             f'{"M params":>10}']
+    lines = [f'{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}']
     for name, cost in {**costs, 'total': total}.items():
         lines.append(f'{name:10}{cost.flops / 2e9:10.3f}'
-                     f'{cost.flops / 1e9:10.3f}{cost.executed / 1e9:10.3f}'
-                     f'{cost.params / 1e6:10.3f}')
+                     f'{cost.flops / 1e9:10.3f}{cost.params / 1e6:10.3f}')
     return '\n'.join(lines)
 
 

@@ -6,11 +6,13 @@ token, D hidden width of an expert, A = S*k assignments of a token to an
 expert.
 """
 import math
-from typing import NamedTuple, Optional, Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .expert_mlp import expert_mlp, sort_by_expert
 
 
 class NoisyTopKRouter(nn.Module):
@@ -87,11 +89,10 @@ class MoAE(nn.Module):
     ``MoAE(y) = sum over the top-k experts e of
     g_e * (W2_e GELU(W1_e y + b1_e) + b2_e)``.
 
-    All experts are stacked parameters. Assignments are sorted by expert into
-    blocks of equal size that belong to one expert each, so that two batched
-    matrix products serve all experts. All shapes depend on the input's shape
-    alone: there is no loop over experts and the host never waits for the
-    device. Every parameter takes part in every step.
+    All experts are stacked parameters. The assignments of tokens to experts
+    are sorted by expert, and :func:`expert_mlp` runs them as two grouped
+    matrix products. All shapes depend on the input's shape alone: the host
+    never waits for the device. Every parameter takes part in every step.
 
     Args:
         embed_dims (int): C.
@@ -137,64 +138,14 @@ class MoAE(nn.Module):
         """(..., C) -> (..., C) and the load-balance loss, a scalar."""
         tokens = x.reshape(-1, x.shape[-1])  # S C
         gates, experts, probs = self.router(tokens)
-        plan = plan_blocks(experts.flatten(), self.num_experts)
+        plan = sort_by_expert(experts, self.num_experts)
         if self.training and self.capacity_factor is not None:
             capacity = math.ceil(self.capacity_factor * experts.numel() /
                                  self.num_experts)
-            gates = gates * (plan.rank < capacity).view_as(gates)
-
-        # S C -> a row per assignment, in blocks of one expert each
-        rows = tokens.new_zeros(plan.num_rows, tokens.shape[-1]).index_copy(
-            0, plan.row, tokens.repeat_interleave(experts.shape[1], dim=0))
-        rows = rows.view(len(plan.block_expert), -1, tokens.shape[-1])
-        e = plan.block_expert
-        hidden = rows @ self.fc1_weight[e] + self.fc1_bias[e][:, None]
-        out = F.gelu(hidden) @ self.fc2_weight[e] + self.fc2_bias[e][:, None]
-        out = out.flatten(0, 1)[plan.row].view(*gates.shape, -1)  # S k C
-        out = (out * gates.to(out.dtype)[..., None]).sum(dim=1)
+            start = plan.ends - plan.counts
+            # how many assignments of its expert come before each one
+            rank = plan.place - start[experts]
+            gates = gates * (rank < capacity)
+        out = expert_mlp(tokens, gates, plan, self.fc1_weight, self.fc1_bias,
+                         self.fc2_weight, self.fc2_bias)
         return out.view_as(x), load_balance_loss(probs, plan.counts)
-
-
-class BlockPlan(NamedTuple):
-    """Where each assignment goes (see :func:`plan_blocks`)."""
-    row: Tensor  # (A, ) row of each assignment in the blocks
-    rank: Tensor  # (A, ) how many earlier assignments its expert has
-    counts: Tensor  # (E, ) assignments of each expert
-    block_expert: Tensor  # (number of blocks, ) the expert of each block
-    num_rows: int  # number of blocks * rows in a block
-
-
-def plan_blocks(experts: Tensor, num_experts: int) -> BlockPlan:
-    """Sort assignments by expert into blocks that hold one expert each.
-
-    An expert's last block is filled up with empty rows. The number of blocks
-    is the largest that can be needed, so it depends on the number of
-    assignments alone.
-
-    Args:
-        experts (Tensor): (A, ), the expert of each assignment.
-        num_experts (int): E.
-
-    Returns:
-        BlockPlan: All tensors on the device of ``experts``.
-    """
-    total = experts.numel()
-    # a quarter of an expert's mean load, as a power of two: blocks that are
-    # full enough, and few enough copies of an expert's weights
-    mean_load = max(total // num_experts, 1)
-    size = 2**min(max(math.ceil(math.log2(mean_load / 4 + 1)), 3), 7)
-    num_blocks = total // size + num_experts
-
-    chosen = experts[:, None] == torch.arange(
-        num_experts, device=experts.device)  # A E
-    # how many assignments of the same expert come up to each one
-    rank = chosen.cumsum(dim=0).gather(1, experts[:, None]).squeeze(1) - 1
-    counts = chosen.sum(dim=0)
-    blocks_of = torch.div(counts + size - 1, size, rounding_mode='floor')
-    last_block = blocks_of.cumsum(dim=0)
-    row = (last_block - blocks_of)[experts] * size + rank
-    block_expert = torch.searchsorted(
-        last_block,
-        torch.arange(num_blocks, device=experts.device),
-        right=True).clamp(max=num_experts - 1)
-    return BlockPlan(row, rank, counts, block_expert, num_blocks * size)

@@ -13,6 +13,7 @@ from typing import List, Optional
 import cv2
 import decord
 import numpy as np
+import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -96,8 +97,10 @@ def measure(clips: int = 8,
     Returns:
         list[dict]: A row for each.
     """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)  # as in the workers: mp_cfg of the config
+    # as in the workers: mp_cfg of the config, and PyTorch's own rule
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
     ours = pipelines(config)
     on_device = pipelines(device_config) if device_config else None
     rows = []
@@ -161,5 +164,6 @@ def measure(clips: int = 8,
                         share_of_raw=timing.median_ratio(times['raw'], t),
                         ratio_to_plain=timing.median_ratio(
                             times['plain'], t)))
-    cv2.setNumThreads(threads)
+    cv2.setNumThreads(threads[0])
+    torch.set_num_threads(threads[1])
     return rows

@@ -24,6 +24,7 @@ from s4d_mm.models.utils.s4d_keys import to_authors
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = {  # dim, depth, heads; the same of the decoder
+    'tiny': ((64, 2, 2), (32, 1, 2)),  # for tests
     'small': ((384, 12, 6), (192, 4, 3)),
     'base': ((768, 12, 12), (384, 4, 6)),
     'large': ((1024, 24, 16), (512, 4, 8)),

@@ -17,6 +17,7 @@ import torch  # noqa: E402
 
 from benchmarks import (data_pipeline, memory_workers, moae_layer,  # noqa: E402
                         scaling, steps, testing, timing)
+from benchmarks.plain_s4d import SIZES  # noqa: E402
 from benchmarks.targets import target_rows  # noqa: E402
 
 PARTS = ('steps', 'moae', 'data', 'testing', 'scaling', 'workers')
@@ -44,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add('--threads', type=int, help="PyTorch's threads")
     add('--repeats', type=int, default=5)
     add('--warmup', type=int, default=2)
-    add('--arch', nargs='+', default=['base'], choices=('small', 'base'))
+    add('--arch', nargs='+', default=['base'], choices=tuple(SIZES))
     add('--stage',
         nargs='+',
         default=['pretrain', 'finetune'],

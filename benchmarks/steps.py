@@ -75,22 +75,35 @@ def our_config(stage: str,
     """The project's config, for another size."""
     cfg = Config.fromfile(osp.join(CONFIGS, CONFIG_OF[stage]))
     model = cfg.model
-    model.backbone.update(arch=arch, num_frames=frames)
+    size, decoder = plain_s4d.SIZES[arch]
+    model.backbone.update(arch=arch_config(size), num_frames=frames)
     if stage == 'pretrain':
-        model.neck.update(arch=arch, num_frames=frames)
+        model.neck.update(
+            in_channels=size[0],
+            arch=arch_config(decoder),
+            num_frames=frames)
         return cfg
-    model.cls_head.in_channels = plain_s4d.SIZES[arch][0][0]
+    model.cls_head.in_channels = size[0]
     if moae:
-        model.neck.update(arch=arch, num_experts=experts)
+        half = size[1] // 2
+        model.backbone.depth = half
+        model.neck.update(
+            arch=arch_config(size), num_layers=half, num_experts=experts)
     else:
         model.backbone.pop('depth')
         model.pop('neck')
     return cfg
 
 
+def arch_config(size: tuple) -> dict:
+    """A size as ``arch`` of the project's modules."""
+    return dict(zip(('embed_dims', 'num_layers', 'num_heads'), size))
+
+
 def build_model(cfg: Config) -> torch.nn.Module:
     """The config's model with initial weights, without the long log."""
-    MMLogger.get_instance('benchmarks', log_level='WARNING')
+    if not MMLogger.check_instance_created('benchmarks'):
+        MMLogger.get_instance('benchmarks', log_level='WARNING')
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -251,21 +264,24 @@ def measure(stage: str,
             seconds=t.median,
             spread=t.spread,
             ratio=timing.median_ratio(times[impls[0]], t),
-            needed_gflop=needed / 1e9,
+            gflop=needed / 1e9,
             counted_gflop=None,
             gflop_s=needed / t.median / 1e9,
             share_of_peak=needed / t.median / peaks[step.dtype])
         if not step.compile:
             row['counted_gflop'] = timing.count_flops(runs[step.impl]) / 1e9
         rows.append(row)
+        # weights, gradients and the two moments of AdamW
+        row['state_gib'] = 4 * sum(
+            p.numel() * p.element_size()
+            for p in runs[step.impl].model.parameters()) / timing.GIB
     runs.clear()
     for step, row in zip(steps, rows):
-        row['peak_gib'] = row['state_gib'] = row['memory_ratio'] = None
+        row['peak_gib'] = row['memory_ratio'] = None
         if not memory:
             continue
-        used = timing.peak_memory(
-            build_step, step, device=step.device, threads=threads)
-        row['peak_gib'] = used['peak'] / timing.GIB
-        row['state_gib'] = used['state'] / timing.GIB
+        row['peak_gib'] = timing.peak_memory(
+            build_step, step, device=step.device,
+            threads=threads) / timing.GIB
         row['memory_ratio'] = row['peak_gib'] / rows[0]['peak_gib']
     return rows

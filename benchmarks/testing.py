@@ -24,7 +24,8 @@ def build_both(arch: str = 'base',
     cfg = our_config('finetune', arch)
     step = Step('ours', 'finetune', 'video', 1, arch, device, dtype)
     model = build_model(cfg).to(device).eval()
-    plain = plain_s4d.PlainS4D(plain_s4d.SIZES[arch][0])
+    size = plain_s4d.SIZES[arch][0]
+    plain = plain_s4d.PlainS4D(size, moae_layers=size[1] // 2)
     plain_s4d.load_from_s4d_mm(plain, model.state_dict())
     plain.to(device).eval()
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline)

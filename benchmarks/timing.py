@@ -81,7 +81,7 @@ def peak_memory(build: Callable,
                 *args,
                 device: str = 'cpu',
                 threads: Optional[int] = None,
-                repeats: int = 3) -> dict:
+                repeats: int = 2) -> int:
     """Peak memory of a case, in a fresh process.
 
     Args:
@@ -93,11 +93,10 @@ def peak_memory(build: Callable,
             allocated. Defaults to 'cpu'.
         threads (int, optional): PyTorch's threads. Defaults to None, its own
             choice.
-        repeats (int): Calls of the case. Defaults to 3.
+        repeats (int): Calls of the case. Defaults to 2.
 
     Returns:
-        dict: ``peak`` and ``state`` (what is left when the case is built and
-        has run, but nothing is in work), in bytes.
+        int: Bytes.
     """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
@@ -113,9 +112,8 @@ def peak_memory(build: Callable,
                       'want of memory')
     process.join()
     if 'error' in result:
-        raise RuntimeError(f'{build.__module__}.{build.__name__}{args}: '
-                           f'{result["error"]}')
-    return result
+        raise RuntimeError(f'{build}{args}: {result["error"]}')
+    return result['peak']
 
 
 def _measure_memory(sender, build, args, device, threads, repeats) -> None:
@@ -129,10 +127,7 @@ def _measure_memory(sender, build, args, device, threads, repeats) -> None:
             for _ in range(repeats):
                 case()
             sync(device)
-            sender.send(
-                dict(
-                    peak=torch.cuda.max_memory_allocated(),
-                    state=torch.cuda.memory_allocated()))
+            sender.send(dict(peak=torch.cuda.max_memory_allocated()))
             return
         warm = torch.zeros(64, 64, requires_grad=True)
         (warm @ warm).sum().backward()  # thread pools, autograd
@@ -141,11 +136,7 @@ def _measure_memory(sender, build, args, device, threads, repeats) -> None:
         case = build(*args)
         for _ in range(repeats):
             case()
-        gc.collect()
-        sender.send(
-            dict(
-                peak=peak_resident() - baseline,
-                state=resident() - baseline))
+        sender.send(dict(peak=peak_resident() - baseline))
     except Exception as e:
         sender.send(dict(error=repr(e)))
         raise

@@ -1,6 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Clips and images to decode: a textured, moving picture, which costs a decoder
-about what a face does."""
+"""Clips and images to decode: a textured, moving picture, which costs a
+decoder about what a face does."""
 import os
 import os.path as osp
 

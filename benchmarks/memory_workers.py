@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Resident memory of data loader workers over an annotation file of many lines.
+"""Memory of data loader workers over an annotation file of many lines.
 
 Each worker looks at annotations all over the file, since a list of Python
 objects would be copied page by page as soon as its reference counts change. A

@@ -1,6 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the measurements compare with: S4D (arXiv 2409.06154) written as plainly
-as possible, in the way of VideoMAE's research code.
+"""What the measurements compare with: S4D (arXiv 2409.06154) written as
+plainly as possible, in the way of VideoMAE's research code.
 
 It computes the same numbers as ``s4d_mm`` (tests/test_benchmarks.py), but:
 images are repeated to a tubelet and go through the 3-D convolution; all

@@ -15,12 +15,12 @@ warnings.filterwarnings('ignore', module='mmcv')
 
 import torch  # noqa: E402
 
-from benchmarks import (data_pipeline, memory_workers, moae_layer,  # noqa: E402
-                        scaling, steps, testing, timing)
+from benchmarks import (  # noqa: E402
+    data_pipeline, memory_workers, moae_layer, scaling, steps, testing, timing)
 from benchmarks.plain_s4d import SIZES  # noqa: E402
 from benchmarks.targets import target_rows  # noqa: E402
 
-PARTS = ('steps', 'moae', 'data', 'testing', 'scaling', 'workers')
+IN_ALL = ('steps', 'moae', 'data', 'testing', 'workers')
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         'part',
-        choices=(*PARTS, 'peak', 'all'),
+        choices=(*IN_ALL, 'scaling', 'peak', 'all'),
         help='steps: training steps; moae: the MoAE layer; data: pre-training '
         'pipeline;\ntesting: test protocol; scaling: growth; workers: memory '
         'of data loader workers;\npeak: matrix products of the machine; all: '
@@ -106,6 +106,20 @@ def step_options(args: argparse.Namespace) -> dict:
 def run_steps(args: argparse.Namespace, peaks: dict) -> list:
     if args.batch and len(args.batch) > 1:
         raise SystemExit('steps takes one --batch; scaling takes several.')
+    rows = step_rows(args, peaks)
+    if (args.part == 'all' and (args.device, args.dtype) == ('cpu', 'float32')
+            and timing.has_bf16_units()):
+        in_bf16 = dict(
+            stage=['finetune'],
+            impl=['plain', 'ours'],
+            dtype='bfloat16',
+            plain_dtype='float32')
+        rows += step_rows(argparse.Namespace(**{**vars(args), **in_bf16}),
+                          peaks)
+    return rows
+
+
+def step_rows(args: argparse.Namespace, peaks: dict) -> list:
     rows = []
     for arch in args.arch:
         for stage in args.stage:
@@ -184,6 +198,15 @@ def run_workers(args: argparse.Namespace, peaks: dict) -> list:
     return memory_workers.measure(args.workers, args.lines)
 
 
+RUN = dict(
+    steps=run_steps,
+    moae=run_moae,
+    data=run_data,
+    testing=run_testing,
+    scaling=run_scaling,
+    workers=run_workers)
+
+
 def measure_peaks(args: argparse.Namespace) -> dict:
     """FLOP/s of each dtype that is needed."""
     wanted = {args.dtype, args.plain_dtype or args.dtype}
@@ -216,21 +239,10 @@ def main() -> None:
     print(
         timing.table(
             [dict(machine=k, value=v) for k, v in header.items()]))
-    parts = PARTS if args.part == 'all' else (args.part, )
-    if args.part == 'all':
-        parts = [p for p in PARTS if p != 'scaling']
+    parts = dict(all=IN_ALL, peak=()).get(args.part, (args.part, ))
     for part in parts:
-        if part == 'peak':
-            continue
-        rows = globals()[f'run_{part}'](args, peaks)
-        if (part == 'steps' and args.part == 'all' and args.device == 'cpu'
-                and args.dtype == 'float32' and timing.has_bf16_units()):
-            args.stage, args.impl = ['finetune'], ['plain', 'ours']
-            args.dtype, args.plain_dtype = 'bfloat16', 'float32'
-            rows += run_steps(args, peaks)
-            args.dtype, args.plain_dtype = 'float32', None
-        results[part] = rows
-        print(f'## {part}\n\n{timing.table(rows)}')
+        results[part] = RUN[part](args, peaks)
+        print(f'## {part}\n\n{timing.table(results[part])}', flush=True)
     if args.part != 'peak':
         results['targets'] = [
             row for row in target_rows(results)

@@ -263,6 +263,7 @@ def measure(stage: str,
             impl=step.impl,
             seconds=t.median,
             spread=t.spread,
+            against=f'{steps[0].impl} {steps[0].dtype}',
             ratio=timing.median_ratio(times[impls[0]], t),
             gflop=needed / 1e9,
             counted_gflop=None,
@@ -271,6 +272,8 @@ def measure(stage: str,
         if not step.compile:
             row['counted_gflop'] = timing.count_flops(runs[step.impl]) / 1e9
         rows.append(row)
+        if step.device != 'cpu':
+            row['host_syncs'] = timing.count_syncs(runs[step.impl])
         # weights, gradients and the two moments of AdamW
         row['state_gib'] = 4 * sum(
             p.numel() * p.element_size()

@@ -9,6 +9,7 @@ import platform
 import re
 import statistics
 import time
+import warnings
 from datetime import datetime
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
@@ -163,6 +164,18 @@ def count_flops(case: Callable) -> int:
     with sdpa_kernel(SDPBackend.MATH), counter:
         case()
     return counter.get_total_flops()
+
+
+def count_syncs(case: Callable) -> int:
+    """How often the host waits for the GPU in a case."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            case()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+    return sum('synchroniz' in str(w.message) for w in found)
 
 
 def matmul_peak(device: str = 'cpu',

@@ -13,8 +13,9 @@ import torch
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from benchmarks import (data_pipeline, memory_workers, moae_layer,  # noqa: E402
-                        plain_s4d, scaling, steps, targets, testing, timing)
+from benchmarks import (  # noqa: E402
+    data_pipeline, memory_workers, moae_layer, plain_s4d, scaling, steps,
+    targets, testing, timing)
 from benchmarks.flops import embed_flops, step_flops, tokens_of  # noqa: E402
 from s4d_mm.models.utils.s4d_keys import to_authors  # noqa: E402
 
@@ -243,7 +244,8 @@ def test_interleaving():
 
 def test_targets():
     """Each finds its figure, and compares in the right direction."""
-    where = dict(device='cpu', dtype='float32', arch='base')
+    where = dict(
+        device='cpu', dtype='float32', arch='base', against='plain float32')
     results = dict(steps=[
         dict(
             where,

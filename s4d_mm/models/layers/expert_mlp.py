@@ -134,17 +134,6 @@ def _gates_of_experts(gates: Tensor, plan: Plan, num_experts: int) -> Tensor:
     return out.scatter_(1, plan.expert[plan.place], gates)
 
 
-def has_grouped_mm(x: Tensor) -> bool:
-    """Whether torch's grouped matrix product takes this tensor without the
-    host waiting for the device: on a CPU, or bfloat16 on a GPU that has it.
-    """
-    if not hasattr(F, 'grouped_mm'):  # torch < 2.10
-        return False
-    return x.device.type == 'cpu' or (
-        x.device.type == 'cuda' and x.dtype == torch.bfloat16
-        and torch.cuda.get_device_capability(x.device) >= (9, 0))
-
-
 def grouped_mm(rows: Tensor, weight: Tensor, plan: Plan) -> Tensor:
     """Each row times the weight of its expert.
 
@@ -156,11 +145,11 @@ def grouped_mm(rows: Tensor, weight: Tensor, plan: Plan) -> Tensor:
     Returns:
         Tensor: (A, D).
     """
+    if rows.device.type == 'cpu':
+        return torch.ops.s4d_mm.grouped_mm(rows, weight, plan.ends)
     if has_grouped_mm(rows):
         return F.grouped_mm(rows, weight, offs=plan.ends.int())
-    row, block_expert, size = _blocks(plan)
-    blocks = _to_blocks(rows, row, len(block_expert), size)
-    return (blocks @ weight[block_expert]).flatten(0, 1)[row]
+    return block_mm(rows, weight, plan)
 
 
 def grouped_outer(rows: Tensor, grads: Tensor, plan: Plan) -> Tensor:
@@ -174,8 +163,61 @@ def grouped_outer(rows: Tensor, grads: Tensor, plan: Plan) -> Tensor:
     Returns:
         Tensor: (E, C, D).
     """
+    if rows.device.type == 'cpu':
+        return torch.ops.s4d_mm.grouped_outer(rows, grads, plan.ends)
     if has_grouped_mm(rows):
         return F.grouped_mm(rows.t(), grads, offs=plan.ends.int())
+    return block_outer(rows, grads, plan)
+
+
+def has_grouped_mm(x: Tensor) -> bool:
+    """Whether torch has a grouped product for a tensor of a GPU without the
+    host waiting for it: for bfloat16, from Hopper and torch 2.10 on."""
+    return (hasattr(F, 'grouped_mm') and x.device.type == 'cuda'
+            and x.dtype == torch.bfloat16
+            and torch.cuda.get_device_capability(x.device) >= (9, 0))
+
+
+# On a CPU the host knows the numbers of rows, and one product per expert is
+# fastest. As operators, they are one step each for torch.compile.
+@torch.library.custom_op('s4d_mm::grouped_mm', mutates_args=())
+def _grouped_mm_cpu(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    out, start = rows.new_empty(len(rows), weight.shape[2]), 0
+    for expert, end in enumerate(ends.tolist()):
+        torch.mm(rows[start:end], weight[expert], out=out[start:end])
+        start = end
+    return out
+
+
+@torch.library.custom_op('s4d_mm::grouped_outer', mutates_args=())
+def _grouped_outer_cpu(rows: Tensor, grads: Tensor, ends: Tensor) -> Tensor:
+    out = rows.new_empty(len(ends), rows.shape[1], grads.shape[1])
+    start = 0
+    for expert, end in enumerate(ends.tolist()):
+        torch.mm(rows[start:end].t(), grads[start:end], out=out[expert])
+        start = end
+    return out
+
+
+@_grouped_mm_cpu.register_fake
+def _(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return rows.new_empty(len(rows), weight.shape[2])
+
+
+@_grouped_outer_cpu.register_fake
+def _(rows: Tensor, grads: Tensor, ends: Tensor) -> Tensor:
+    return rows.new_empty(len(ends), rows.shape[1], grads.shape[1])
+
+
+def block_mm(rows: Tensor, weight: Tensor, plan: Plan) -> Tensor:
+    """:func:`grouped_mm` by a batched product of blocks."""
+    row, block_expert, size = _blocks(plan)
+    blocks = _to_blocks(rows, row, len(block_expert), size)
+    return (blocks @ weight[block_expert]).flatten(0, 1)[row]
+
+
+def block_outer(rows: Tensor, grads: Tensor, plan: Plan) -> Tensor:
+    """:func:`grouped_outer` by a batched product of blocks."""
     row, block_expert, size = _blocks(plan)
     count = len(block_expert)
     products = _to_blocks(rows, row, count, size).transpose(

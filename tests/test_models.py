@@ -314,7 +314,7 @@ class TestMaskedEncoder:
         out = head.reconstruct(target, x, mask)
         torch.testing.assert_close(out, x * head.std + head.mean, atol=1e-5,
                                    rtol=1e-4)
-        assert head.loss(target, x, mask) == 0
+        assert head.loss(target, x, mask) < 1e-10
 
     def test_decoder_needs_its_input_size(self):
         model = build(PRETRAIN)

@@ -4,9 +4,10 @@ from .classifiers import MoAEImageClassifier
 from .data_preprocessors import DualModalDataPreprocessor
 from .heads import ClipTSNHead, DualModalHead, S4DMAEHead
 from .necks import MoAENeck, S4DMAEDecoder
+from .recognizers import DualModalRecognizer
 
 __all__ = [
     'ClipTSNHead', 'DualModalDataPreprocessor', 'DualModalHead',
-    'FrameWiseBackbone', 'MoAEImageClassifier', 'MoAENeck', 'S4DMAEDecoder',
-    'S4DMAEHead', 'S4DMAEViT', 'S4DViT'
+    'DualModalRecognizer', 'FrameWiseBackbone', 'MoAEImageClassifier',
+    'MoAENeck', 'S4DMAEDecoder', 'S4DMAEHead', 'S4DMAEViT', 'S4DViT'
 ]

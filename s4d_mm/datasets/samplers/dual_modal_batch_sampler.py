@@ -29,6 +29,12 @@ class DualModalBatchSampler(Sampler):
             both modalities or ``dict(video=16, image=32)``.
         drop_last (bool): Whether to leave out the last batch of a modality
             if it is not full. Defaults to False.
+        batching (str): 'alternate' for batches of one modality, or 'mixed'
+            for a batch of each in every step of training, as long as both
+            have batches left; a step that has no partner remains of one
+            modality. Needs ``DualModalRecognizer`` (or S4D's masked
+            auto-encoder) and ``DualModalDataPreprocessor(mixed=True)``.
+            Defaults to 'alternate'.
 
     Raises:
         TypeError: If the dataset is not a :class:`DualModalDataset`.
@@ -38,10 +44,13 @@ class DualModalBatchSampler(Sampler):
             whole modality.
     """
 
+    BATCHINGS = ('alternate', 'mixed')
+
     def __init__(self,
                  sampler: Sampler,
                  batch_size: Union[int, Dict[str, int]],
-                 drop_last: bool = False) -> None:
+                 drop_last: bool = False,
+                 batching: str = 'alternate') -> None:
         self.dataset = sampler.dataset
         if not hasattr(self.dataset, 'input_type_of'):
             raise TypeError('DualModalBatchSampler needs a DualModalDataset, '
@@ -61,6 +70,13 @@ class DualModalBatchSampler(Sampler):
                 'samples of a test. Set drop_last=False, or shuffle=True in '
                 'the sampler for training.')
         self.drop_last = drop_last
+        if batching not in self.BATCHINGS:
+            raise ValueError(f'batching={batching!r} is not one of '
+                             f'{self.BATCHINGS}.')
+        if batching == 'mixed' and not self.shuffle:
+            raise ValueError("batching='mixed' is for training, with "
+                             "sampler=dict(type='DualModalSampler').")
+        self.batching = batching
         self._length = self._count()
 
     def _check_batch_size(self, batch_size) -> Dict[str, int]:
@@ -78,7 +94,7 @@ class DualModalBatchSampler(Sampler):
     def _count(self) -> int:
         if not self.shuffle:
             return sum(1 for _ in self)
-        total = 0
+        counts = []
         for name, samples in self.sampler.num_samples_of.items():
             batches = samples / self.batch_size[name]
             batches = (math.floor if self.drop_last else math.ceil)(batches)
@@ -88,8 +104,8 @@ class DualModalBatchSampler(Sampler):
                     f'epoch, less than batch_size[{name!r}]='
                     f'{self.batch_size[name]}, and drop_last=True leaves them '
                     'all out. Lower the batch size or set drop_last=False.')
-            total += batches
-        return total
+            counts.append(batches)
+        return max(counts) if self.batching == 'mixed' else sum(counts)
 
     def __iter__(self) -> Iterator[List[int]]:
         """Batches of this process."""
@@ -99,10 +115,17 @@ class DualModalBatchSampler(Sampler):
             for name, indices in groups:
                 yield from self._cut(name, list(indices))
             return
-        batches = [
-            batch for name, indices in self.sampler.draw().items()
-            for batch in self._cut(name, indices)
+        batches_of = [
+            list(self._cut(name, indices))
+            for name, indices in self.sampler.draw().items()
         ]
+        if self.batching == 'mixed':
+            batches = [
+                sum(parts, [])
+                for parts in itertools.zip_longest(*batches_of, fillvalue=[])
+            ]
+        else:
+            batches = sum(batches_of, [])
         # the same in all processes
         generator = torch.Generator()
         generator.manual_seed(self.sampler.seed + self.sampler.epoch)

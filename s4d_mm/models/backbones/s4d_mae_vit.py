@@ -3,12 +3,13 @@
 
 Letters: B clips, N tokens, n visible tokens, C channels.
 """
-from typing import Tuple, Union
+from typing import Dict, Tuple, Union
 
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from ..layers import pack, unpack
 from .s4d_vit import S4DViT
 
 MASK_TYPES = ('random', 'tube')
@@ -83,26 +84,26 @@ class S4DMAEViT(S4DViT):
                 f'`image` and one for `video`, but got {mask_ratio}.')
         self.mask_ratio = dict(mask_ratio)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Union[bool, Tensor, None] = True
-    ) -> Union[Tensor, Tuple[Tensor, Tensor, Tensor]]:
+    def forward(self,
+                x: Union[Tensor, Dict[str, Tensor]],
+                mask: Union[bool, Tensor, Dict[str, Tensor], None] = True):
         """Encode the visible tokens.
 
         Args:
-            x (Tensor): Normalised images (B, 3, H, W) or videos
-                (B, 3, T, H, W).
-            mask (bool | Tensor, optional): True draws a random mask; a tensor
-                (B, N), nonzero where masked, with the same number in each
-                row, is used as it is; None or False encodes all tokens, as
-                :class:`S4DViT`. Defaults to True.
+            x (Tensor | dict[str, Tensor]): Normalised images (B, 3, H, W) or
+                videos (B, 3, T, H, W); or several of those under names of
+                their own, which are encoded as one sequence.
+            mask (bool | Tensor | dict[str, Tensor], optional): True draws a
+                random mask; a tensor (B, N), nonzero where masked, with the
+                same number in each row, is used as it is; None or False
+                encodes all tokens, as :class:`S4DViT`. Defaults to True.
 
         Returns:
             tuple[Tensor]: Visible tokens in their order (B, n, C); mask
             (B, N), 1 where masked; ids_restore (B, N), the place of each
-            token among the visible ones followed by the masked ones. Without
-            a mask: the output of :class:`S4DViT`.
+            token among the visible ones followed by the masked ones. For a
+            dict of inputs, three dicts of those. Without a mask: the output
+            of :class:`S4DViT`.
 
         Raises:
             ValueError: If a given mask does not fit, or the ratio masks no
@@ -110,6 +111,21 @@ class S4DMAEViT(S4DViT):
         """
         if mask is None or mask is False:
             return super().forward(x)
+        if not isinstance(x, dict):
+            tokens, mask, ids_restore = self._embed_visible(x, mask)
+            return self.run_blocks(tokens)[-1], mask, ids_restore
+        tokens, masks, ids = {}, {}, {}
+        for name, part in x.items():
+            tokens[name], masks[name], ids[name] = self._embed_visible(
+                part, mask[name] if isinstance(mask, dict) else mask)
+        packed, sizes = pack(list(tokens.values()))
+        out = unpack(self.run_blocks(packed, sizes)[-1], sizes)
+        return dict(zip(x, out)), masks, ids
+
+    def _embed_visible(
+            self, x: Tensor,
+            mask: Union[bool, Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
+        """Visible tokens with their positions, mask, ids_restore."""
         if x.ndim == 5 and x.shape[2] == 1:
             x = x.squeeze(2)
         is_image = x.ndim == 4
@@ -131,7 +147,7 @@ class S4DMAEViT(S4DViT):
             1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         tokens = self.patch_embed.embed(visible, is_image)
         tokens = tokens + self.positions(grid).to(tokens)[keep]
-        return self.run_blocks(tokens)[-1], mask.float(), ids_restore
+        return tokens, mask.float(), ids_restore
 
     def _draw_mask(self, batch: int, grid: Tuple[int, int, int],
                    is_image: bool,

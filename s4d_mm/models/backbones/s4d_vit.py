@@ -4,15 +4,16 @@
 Letters: B clips, T frames, t = T / tubelet_size, (h, w) the grid of patches,
 N = t*h*w tokens, C channels.
 """
-from typing import Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import (TransformerBlock, TubeletEmbed, resize_grid,
-                      sincos_position_table)
+from ..layers import (TransformerBlock, TubeletEmbed, pack, resize_grid,
+                      sincos_position_table, unpack)
+from ..layers.packing import Sizes
 from ..layers.transformer import LN_EPS
 
 ARCH_ZOO = {
@@ -116,6 +117,7 @@ class S4DViT(BaseModule):
     """
 
     OUT_TYPES = ('tokens', 'avg', 'featmap')
+    takes_dict = True  # several batches as one sequence
 
     def __init__(self,
                  arch: Union[str, dict] = 'base',
@@ -221,48 +223,80 @@ class S4DViT(BaseModule):
                 f'depth={depth}.')
         return indices
 
-    def run_blocks(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def run_blocks(self,
+                   x: Tensor,
+                   sizes: Optional[Sizes] = None) -> Tuple[Tensor, ...]:
         """Blocks, and the final norm after the last.
 
         Args:
-            x (Tensor): (B, N, C).
+            x (Tensor): (B, N, C), or packed (S, C) with ``sizes``.
+            sizes (Sequence[tuple[int]], optional): See
+                :func:`~s4d_mm.models.layers.pack`. Defaults to None.
 
         Returns:
-            tuple[Tensor]: Output (B, N, C) of the blocks in ``out_indices``,
-            or of the last one.
+            tuple[Tensor]: Output, shaped as ``x``, of the blocks in
+            ``out_indices``, or of the last one.
         """
         outs, last = [], len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             if self.with_cp and x.requires_grad:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, sizes, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, sizes)
             if i == last:
                 x = self.norm(x)
             if i in (self.out_indices or (last, )):
                 outs.append(x)
         return tuple(outs)
 
-    def forward(self, x: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """Encode images or videos.
+    def forward(self, x: Union[Tensor, Dict[str, Tensor]]):
+        """Encode images or videos, or both as one sequence.
 
         Args:
-            x (Tensor): Normalised images (B, 3, H, W) or videos
-                (B, 3, T, H, W). A video of one frame is an image.
+            x (Tensor | dict[str, Tensor]): Normalised images (B, 3, H, W) or
+                videos (B, 3, T, H, W); or several of those under names of
+                their own. A video of one frame is an image.
 
         Returns:
-            Tensor | tuple[Tensor]: By ``out_type`` and ``out_indices``.
+            Tensor | tuple[Tensor] | dict: By ``out_type`` and
+            ``out_indices``; for a dict, a dict of those.
+        """
+        if isinstance(x, dict):
+            embedded = {name: self.embed(part) for name, part in x.items()}
+            packed, sizes = pack([tokens for tokens, _ in embedded.values()])
+            outs = [unpack(out, sizes)
+                    for out in self.run_blocks(packed, sizes)]
+            return {
+                name: self._layout(tuple(out[i] for out in outs), size)
+                for i, (name, (_, size)) in enumerate(embedded.items())
+            }
+        tokens, size = self.embed(x)
+        return self._layout(self.run_blocks(tokens), size)
+
+    def embed(self, x: Tensor) -> Tuple[Tensor, Tuple[int, ...]]:
+        """Tokens with their positions.
+
+        Args:
+            x (Tensor): Images or videos.
+
+        Returns:
+            tuple: (B, N, C), and the size (h, w) or (t, h, w) of their map.
         """
         is_clip = x.ndim == 5
         if is_clip and x.shape[2] == 1:
             x = x.squeeze(2)
         grid = self.patch_embed.grid(x)
         tokens = self.patch_embed(x)
-        outs = self.run_blocks(tokens + self.positions(grid).to(tokens))
+        return (tokens + self.positions(grid).to(tokens),
+                grid if is_clip else grid[1:])
+
+    def _layout(self, outs: Tuple[Tensor, ...],
+                size: Tuple[int, ...]) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Tokens (B, N, C) of each stage, by ``out_type`` and
+        ``out_indices``."""
         if self.out_type == 'avg':
             outs = tuple(out.mean(dim=1) for out in outs)
         elif self.out_type == 'featmap':
-            size = grid if is_clip else grid[1:]
             outs = tuple(
                 out.transpose(1, 2).unflatten(2, size) for out in outs)
         return outs[-1] if self.out_indices is None else outs

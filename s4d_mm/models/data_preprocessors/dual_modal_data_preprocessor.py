@@ -3,7 +3,7 @@
 
 Letters: B samples, V views of a sample, C colour channels, T frames.
 """
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseDataPreprocessor
@@ -31,6 +31,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
+        mixed (bool): Whether a batch may hold both modalities, as with
+            ``DualModalBatchSampler(batching='mixed')``. Their inputs are then
+            a dict of two tensors. Defaults to False.
         image_frames (int, optional): If given, images become clips of this
             many equal frames, for backbones that take clips only. Defaults to
             None, which leaves them images.
@@ -46,7 +49,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                  std: Sequence[float],
                  blending: Optional[Dict[str, dict]] = None,
                  merge_views: bool = False,
-                 image_frames: Optional[int] = None) -> None:
+                 image_frames: Optional[int] = None,
+                 mixed: bool = False) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
@@ -76,6 +80,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                              f'be 1 or more, or None, but is {image_frames}.')
         self.merge_views = merge_views
         self.image_frames = image_frames
+        self.mixed = mixed
 
     @torch.no_grad()
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -90,13 +95,31 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
             (B * V, C, [T, ]H, W) with ``merge_views``, where images have T
             with ``image_frames`` only; ``data_samples``, with ``input_type``
-            in their meta information.
+            in their meta information. Of a batch with both modalities
+            (``mixed``): ``inputs``, a dict of such tensors by modality;
+            ``data_samples``, in the same order.
 
         Raises:
-            ValueError: If the samples differ in modality or shape, or have
-                another shape than those above.
+            ValueError: If the samples differ in shape, or without ``mixed`` in
+                modality, or have another shape than those above.
         """
         inputs, data_samples = list(data['inputs']), data['data_samples']
+        if self.mixed:
+            parts = self._split(inputs, data_samples)
+            if len(parts) > 1:
+                done = {
+                    name: self._forward(*part, training)
+                    for name, part in parts.items()
+                }
+                return dict(
+                    inputs={name: x for name, (x, _) in done.items()},
+                    data_samples=sum((s for _, s in done.values()), []))
+        x, data_samples = self._forward(inputs, data_samples, training)
+        return dict(inputs=x, data_samples=data_samples)
+
+    def _forward(self, inputs: List[Tensor], data_samples: list,
+                 training: bool) -> Tuple[Tensor, list]:
+        """A batch of one modality."""
         input_type = self._check(inputs, data_samples)
         x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
         per_channel = (-1, ) + (1, ) * (x.ndim - 3)
@@ -111,7 +134,19 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)
         if self.merge_views:
             x = x.flatten(0, 1)
-        return dict(inputs=x, data_samples=self.cast_data(data_samples))
+        return x, self.cast_data(data_samples)
+
+    @staticmethod
+    def _split(inputs: List[Tensor], data_samples: list) -> Dict[str, tuple]:
+        """Inputs and data samples of each modality."""
+        parts = {}
+        for x, sample in zip(inputs, data_samples):
+            name = sample.metainfo.get('input_type',
+                                       'video' if x.ndim == 5 else 'image')
+            part = parts.setdefault(name, ([], []))
+            part[0].append(x)
+            part[1].append(sample)
+        return parts
 
     def _check(self, inputs: List[Tensor], data_samples: list) -> str:
         """Check the batch; set and return its modality."""
@@ -138,7 +173,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                     f'must have one of {MODALITIES}.')
         for what, values, advice in [
             ('modalities', types,
-             "use batch_sampler=dict(type='DualModalBatchSampler')"),
+             "use batch_sampler=dict(type='DualModalBatchSampler'); if both "
+             'are wanted in one step, set mixed=True of '
+             'DualModalDataPreprocessor'),
             ('shapes', [tuple(x.shape) for x in inputs],
              'let the pipeline resize or crop all of them to one size')
         ]:

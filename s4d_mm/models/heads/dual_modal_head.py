@@ -147,7 +147,8 @@ class DualModalHead(BaseHead):
         """Classification loss.
 
         Args:
-            feats (Tensor | tuple[Tensor]): See :meth:`features`.
+            feats (Tensor | tuple[Tensor] | dict): See :meth:`features`; or a
+                dict of them, by modality, whose losses are averaged.
             data_samples (list[ActionDataSample]): With ``gt_label``, an id
                 (1, ) or a soft label (classes, ).
             num_segs (int): See :meth:`features`. Defaults to 1.
@@ -157,6 +158,8 @@ class DualModalHead(BaseHead):
             dict[str, Tensor]: ``loss_cls``, and ``{modality}_top1_acc`` of
             the modalities in the batch.
         """
+        if isinstance(feats, dict):
+            return self._loss_of_both(feats, data_samples)
         x = self.dropout(self.features(feats, num_segs))  # B*V C
         losses, total = dict(), 0.
         for name, rows in self._rows(data_samples, len(x)).items():
@@ -175,6 +178,19 @@ class DualModalHead(BaseHead):
                 total = total + 0. * (fc.weight.sum() + fc.bias.sum())
         losses['loss_cls'] = total
         return losses
+
+    def _loss_of_both(self, feats: Dict[str, Tensor],
+                      data_samples: SampleList) -> Dict[str, Tensor]:
+        """Mean over the modalities of the losses of their batches."""
+        losses = dict()
+        for name, part in feats.items():
+            samples = [
+                s for s in data_samples if s.metainfo.get('input_type') == name
+            ]
+            losses.update({f'{name}_{key}' if key == 'loss_cls' else key: value
+                           for key, value in self.loss(part, samples).items()})
+        parts = [losses.pop(f'{name}_loss_cls') for name in feats]
+        return dict(losses, loss_cls=sum(parts) / len(parts))
 
     def predict(self,
                 feats: Union[Tensor, Tuple[Tensor]],

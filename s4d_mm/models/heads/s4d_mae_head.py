@@ -4,7 +4,7 @@
 Letters: B clips, T frames, t tubelets in time, (h, w) the grid, N = t*h*w
 tokens, P = tubelet_size * patch_size**2 * 3 values of a token.
 """
-from typing import Sequence
+from typing import Dict, Sequence, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -55,26 +55,57 @@ class S4DMAEHead(BaseModule):
         """
         if inputs.ndim == 4:
             inputs = inputs[:, :, None]
-        if inputs.shape[2] == 1:
-            inputs = inputs.expand(-1, -1, self.tubelet_size, -1, -1)
-        pixels = inputs.float() * self.std + self.mean
+        return self._tubelets(inputs.float() * self.std + self.mean)
+
+    def _tubelets(self, pixels: Tensor) -> Tensor:
+        if pixels.ndim == 4:
+            pixels = pixels[:, :, None]
+        if pixels.shape[2] == 1:
+            pixels = pixels.expand(-1, -1, self.tubelet_size, -1, -1)
         return video_to_tubelets(pixels, self.tubelet_size, self.patch_size)
 
-    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, pred: Union[Tensor, Dict[str, Tensor]],
+             target: Union[Tensor, Dict[str, Tensor]],
+             mask: Union[Tensor, Dict[str, Tensor]]) -> Tensor:
         """Reconstruction loss.
 
         Args:
-            pred (Tensor): Prediction for all tokens (B, N, P).
-            target (Tensor): The model's normalised input.
-            mask (Tensor): (B, N), 1 where masked.
+            pred (Tensor | dict[str, Tensor]): Prediction for all tokens
+                (B, N, P); or of several batches.
+            target (Tensor | dict[str, Tensor]): The model's normalised input.
+            mask (Tensor | dict[str, Tensor]): (B, N), 1 where masked.
 
         Returns:
-            Tensor: Scalar, averaged over P, then over the masked tokens.
+            Tensor: Scalar, averaged over P, then over the masked tokens, then
+            over the batches.
         """
-        with torch.no_grad():
-            target = normalize_per_channel(self.tubelets(target))[0]
+        if isinstance(pred, dict):
+            return torch.stack([
+                self.loss(part, target[name], mask[name])
+                for name, part in pred.items()
+            ]).mean()
+        target = self.target(target)
         loss = (pred.float() - target).square().mean(dim=-1)  # B N
         return (loss * mask).sum() / mask.sum()
+
+    @torch.no_grad()
+    def target(self, inputs: Tensor) -> Tensor:
+        """What is to be predicted: :func:`normalize_per_channel` of the
+        pixels in 0..1.
+
+        Computed from the model's input as it is: mean and deviation of the
+        data cancel out, but for the constant that keeps the divisor from 0.
+
+        Args:
+            inputs (Tensor): Normalised images (B, 3, H, W) or videos
+                (B, 3, T, H, W).
+
+        Returns:
+            Tensor: (B, N, P).
+        """
+        tubelets = self._tubelets(inputs.float())
+        return normalize_per_channel(
+            tubelets, eps=1e-6 / self.std.flatten().square())[0]
 
     @torch.no_grad()
     def reconstruct(self, pred: Tensor, inputs: Tensor,

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .expert_mlp import expert_mlp, sort_by_expert
+from .packing import Sizes
 
 
 class NoisyTopKRouter(nn.Module):
@@ -134,8 +135,21 @@ class MoAE(nn.Module):
         for weight in (self.fc1_weight, self.fc2_weight):
             nn.init.trunc_normal_(weight, std=.02)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """(..., C) -> (..., C) and the load-balance loss, a scalar."""
+    def forward(self,
+                x: Tensor,
+                sizes: Optional[Sizes] = None) -> Tuple[Tensor, Tensor]:
+        """Run each token's experts.
+
+        Args:
+            x (Tensor): (..., C).
+            sizes (Sequence[tuple[int]], optional): Given if ``x`` is several
+                batches in one (see :func:`pack`), each of which is balanced
+                by itself. Defaults to None.
+
+        Returns:
+            tuple[Tensor]: (..., C) and the load-balance loss, a scalar, the
+            mean over the batches.
+        """
         tokens = x.reshape(-1, x.shape[-1])  # S C
         gates, experts, probs = self.router(tokens)
         plan = sort_by_expert(experts, self.num_experts)
@@ -148,4 +162,11 @@ class MoAE(nn.Module):
             gates = gates * (rank < capacity)
         out = expert_mlp(tokens, gates, plan, self.fc1_weight, self.fc1_bias,
                          self.fc2_weight, self.fc2_bias)
-        return out.view_as(x), load_balance_loss(probs, plan.counts)
+        if sizes is None:
+            return out.view_as(x), load_balance_loss(probs, plan.counts)
+        tokens_of = [b * n for b, n in sizes]
+        losses = [
+            load_balance_loss(p, F.one_hot(e, self.num_experts).sum((0, 1)))
+            for p, e in zip(probs.split(tokens_of), experts.split(tokens_of))
+        ]
+        return out.view_as(x), torch.stack(losses).mean()

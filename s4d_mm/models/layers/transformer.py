@@ -12,6 +12,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
 from .moae import MoAE
+from .packing import Sizes, pack, unpack
 
 LN_EPS = 1e-6
 
@@ -36,16 +37,32 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(embed_dims))
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
-        b, n, c = x.shape
+    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
+        """Tokens attend to those of their own sample.
+
+        Args:
+            x (Tensor): (B, N, C), or packed (S, C) with ``sizes``.
+            sizes (Sequence[tuple[int]], optional): See
+                :func:`~s4d_mm.models.layers.packing.pack`. Defaults to None.
+
+        Returns:
+            Tensor: Of the shape of ``x``.
+        """
         bias = torch.cat(
             (self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
+        if sizes is None:
+            return self.proj(self._attend(qkv))
+        return self.proj(
+            pack([self._attend(part) for part in unpack(qkv, sizes)])[0])
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        """(B, N, 3C) -> (B, N, C)."""
+        b, n, c = qkv.shape
         # B N 3C -> 3 x (B H N C/H)
         q, k, v = qkv.view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(b, n, c))
+        return x.transpose(1, 2).reshape(b, n, c // 3)
 
 
 class Mlp(nn.Module):
@@ -88,10 +105,16 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
+        """(B, N, C) -> (B, N, C), or packed (S, C) with ``sizes``."""
+        x = x + self._drop(self.attn(self.norm1(x), sizes), sizes)
+        return x + self._drop(self.mlp(self.norm2(x)), sizes)
+
+    def _drop(self, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
+        """Stochastic depth, which drops whole samples."""
+        if sizes is None or isinstance(self.drop_path, nn.Identity):
+            return self.drop_path(x)
+        return pack([self.drop_path(part) for part in unpack(x, sizes)])[0]
 
 
 class MoAEBlock(TransformerBlock):
@@ -116,9 +139,12 @@ class MoAEBlock(TransformerBlock):
         super().__init__(embed_dims, num_heads, mlp_ratio, drop_path)
         self.moae = MoAE(embed_dims, **(moae or {}))
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
-        """(B, N, C) -> (B, N, C) and the load-balance loss, a scalar."""
-        x = x + self.drop_path(self.attn(self.norm1(x)))
+    def forward(self,
+                x: Tensor,
+                sizes: Optional[Sizes] = None) -> Tuple[Tensor, Tensor]:
+        """(B, N, C) -> (B, N, C), or packed (S, C) with ``sizes``; and the
+        load-balance loss, a scalar, see :meth:`MoAE.forward`."""
+        x = x + self._drop(self.attn(self.norm1(x), sizes), sizes)
         y = self.norm2(x)
-        adapted, balance = self.moae(y)
-        return x + self.drop_path(self.mlp(y) + adapted), balance
+        adapted, balance = self.moae(y, sizes)
+        return x + self._drop(self.mlp(y) + adapted, sizes), balance

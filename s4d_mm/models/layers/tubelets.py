@@ -4,7 +4,7 @@
 Letters: B clips, C channels, T frames, t tubelets in time, (h, w) the grid of
 patches, s frames in a tubelet, p pixels on a patch side, N = t*h*w tokens.
 """
-from typing import Tuple
+from typing import Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +58,9 @@ def tubelets_to_video(tubelets: Tensor, grid: Tuple[int, int, int],
     return x.reshape(len(tubelets), x.shape[1], t * s, h * p, w * p)
 
 
-def normalize_per_channel(tubelets: Tensor, channels: int = 3,
-                          eps: float = 1e-6) -> Tuple[Tensor, Tensor, Tensor]:
+def normalize_per_channel(tubelets: Tensor,
+                          channels: int = 3,
+                          eps: Union[float, Tensor] = 1e-6) -> Tuple[Tensor, Tensor, Tensor]:
     """Normalise each tubelet and channel to mean 0 and variance 1.
 
     ``(x - mean) / sqrt(var + eps)``, var unbiased over the s*p*p pixels of
@@ -68,7 +69,8 @@ def normalize_per_channel(tubelets: Tensor, channels: int = 3,
     Args:
         tubelets (Tensor): (B, N, s*p*p*C), channel fastest.
         channels (int): C. Defaults to 3.
-        eps (float): Added to the variance. Defaults to 1e-6.
+        eps (float | Tensor): Added to the variance, one for all channels or
+            one for each. Defaults to 1e-6.
 
     Returns:
         tuple[Tensor]: Normalised tubelets (B, N, s*p*p*C), and the mean and

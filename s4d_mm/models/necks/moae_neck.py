@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
                                  init_transformer)
-from ..layers import MoAEBlock, to_tokens
+from ..layers import MoAEBlock, pack, to_tokens, unpack
 from ..layers.token_layout import Features
 from ..layers.transformer import LN_EPS
 from ..utils.layer_handover import hand_over_blocks, keep_last_blocks
@@ -115,11 +115,13 @@ class MoAENeck(BaseModule):
         """Run the blocks.
 
         Args:
-            x (Tensor | tuple | list): Tokens (B, N, C), with or without class
-                tokens; a feature map (B, C, [T, ]H, W); pooled features
-                (B, C), one token each; a pair of feature map and class token
-                (B, C); or several of those, one per stage, of which the last
-                is processed and the others are returned as they are.
+            x (Tensor | tuple | list | dict): Tokens (B, N, C), with or
+                without class tokens; a feature map (B, C, [T, ]H, W); pooled
+                features (B, C), one token each; a pair of feature map and
+                class token (B, C); or several of those, one per stage, of
+                which the last is processed and the others are returned as
+                they are. A dict has several batches of those, which are
+                processed as one sequence.
             data_samples (list, optional): Not needed; part of mmaction2's
                 contract. Defaults to None.
 
@@ -131,7 +133,18 @@ class MoAENeck(BaseModule):
             ValueError: If the features that are processed do not have the
                 width C.
         """
-        x, restore = to_tokens(x)
+        sizes = None
+        if isinstance(x, dict):
+            names, parts = list(x), [to_tokens(part) for part in x.values()]
+            x, sizes = pack([tokens for tokens, _ in parts])
+
+            def restore(tokens):
+                return {
+                    name: part[1](out) for name, part, out in zip(
+                        names, parts, unpack(tokens, sizes))
+                }
+        else:
+            x, restore = to_tokens(x)
         if x.shape[-1] != self.arch['embed_dims']:
             raise ValueError(
                 f'MoAENeck has embed_dims={self.arch["embed_dims"]}, but the '
@@ -141,9 +154,9 @@ class MoAENeck(BaseModule):
         balance = 0.
         for block in self.blocks:
             if self.with_cp and x.requires_grad:
-                x, loss = checkpoint(block, x, use_reentrant=False)
+                x, loss = checkpoint(block, x, sizes, use_reentrant=False)
             else:
-                x, loss = block(x)
+                x, loss = block(x, sizes)
             balance = balance + loss
         x = restore(self.norm(x))
         if not self.training:

@@ -3,7 +3,7 @@
 
 Letters: B clips, N tokens, n visible tokens, D decoder channels.
 """
-from typing import Optional, Union
+from typing import Dict, Optional, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
-from ..layers import TransformerBlock, sincos_position_table
+from ..layers import (TransformerBlock, pack, sincos_position_table,
+                      unpack)
+from ..layers.packing import Sizes
 from ..layers.transformer import LN_EPS
 
 DECODER_ZOO = {
@@ -91,21 +93,34 @@ class S4DMAEDecoder(BaseModule):
         nn.init.trunc_normal_(self.mask_token, std=.02)
         super().init_weights()
 
-    def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:
+    def forward(self, x: Union[Tensor, Dict[str, Tensor]],
+                ids_restore: Union[Tensor, Dict[str, Tensor]]):
         """Predict all tokens.
 
         Args:
-            x (Tensor): Encoded visible tokens (B, n, C).
-            ids_restore (Tensor): (B, N), the place of each token among the
-                visible ones followed by the masked ones.
+            x (Tensor | dict[str, Tensor]): Encoded visible tokens (B, n, C);
+                or several batches, which are decoded as one sequence.
+            ids_restore (Tensor | dict[str, Tensor]): (B, N), the place of
+                each token among the visible ones followed by the masked ones.
 
         Returns:
-            Tensor: (B, N, out_channels).
+            Tensor | dict[str, Tensor]: (B, N, out_channels).
 
         Raises:
             ValueError: If N is not the number of tokens of an image, or of a
                 clip of up to ``num_frames``, at ``img_size``.
         """
+        if not isinstance(x, dict):
+            return self._decode(self._fill_in(x, ids_restore))
+        filled = [
+            self._fill_in(tokens, ids_restore[name])
+            for name, tokens in x.items()
+        ]
+        packed, sizes = pack(filled)
+        return dict(zip(x, unpack(self._decode(packed, sizes), sizes)))
+
+    def _fill_in(self, x: Tensor, ids_restore: Tensor) -> Tensor:
+        """All tokens in their order, with mask tokens and positions."""
         b, num_tokens = ids_restore.shape
         if (num_tokens % self.slot_tokens
                 or num_tokens > len(self.decoder_pos_embed)):
@@ -118,10 +133,13 @@ class S4DMAEDecoder(BaseModule):
         masked = self.mask_token.to(x.dtype).expand(b, missing, -1)
         x = torch.cat((x, masked), dim=1)
         x = x.gather(1, ids_restore[..., None].expand(-1, -1, x.shape[-1]))
-        x = x + self.decoder_pos_embed[:num_tokens].to(x)  # B N D
+        return x + self.decoder_pos_embed[:num_tokens].to(x)  # B N D
+
+    def _decode(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
+        """Decoder blocks and prediction."""
         for block in self.decoder_blocks:
             if self.with_cp and x.requires_grad:
-                x = checkpoint(block, x, use_reentrant=False)
+                x = checkpoint(block, x, sizes, use_reentrant=False)
             else:
-                x = block(x)
+                x = block(x, sizes)
         return self.decoder_pred(self.decoder_norm(x))

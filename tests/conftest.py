@@ -12,6 +12,16 @@ import s4d_mm  # noqa: E402,F401
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def plain_configs():
+    """Save the configs of runs unformatted: formatting takes most of the time
+    of a short run. The tools in processes of their own do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode',
+                      lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture(scope='session')
 def toolbox_run(tmp_path_factory):
     """A short run with mmaction2's own tools."""

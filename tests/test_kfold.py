@@ -96,15 +96,6 @@ def launch(monkeypatch):
     return calls
 
 
-@pytest.fixture(scope='module', autouse=True)
-def no_yapf():
-    """mmengine formats its config at every save, most of a short run."""
-    from mmengine.config import config
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, 'FormatCode', lambda text, **_: (text, True))
-        yield
-
-
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     """A miniature of DFEW in two folds, and AffectNet."""

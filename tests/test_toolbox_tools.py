@@ -22,9 +22,6 @@ from toolbox_run import (FINETUNE, PRETRAIN, ROOT, TEST_OPTIONS,
 def in_process(monkeypatch, path, *arguments):
     """Run a tool here, which saves seconds of imports."""
     monkeypatch.setattr(sys, 'argv', [path, *map(str, arguments)])
-    # the formatting of the saved config is most of a short run
-    monkeypatch.setattr('mmengine.config.config.FormatCode',
-                        lambda text, **_: (text, True))
     runpy.run_path(path, run_name='__main__')
 
 

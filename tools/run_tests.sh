@@ -9,4 +9,5 @@ set -euo pipefail
 
 bash "$S4D_ROOT/tools/install.sh" tests
 cd "$S4D_ROOT"
-exec python -m pytest tests "$@"
+# two processes (another -n may follow); a file's tests share what they build
+exec python -m pytest -n 2 --dist loadfile tests "$@"

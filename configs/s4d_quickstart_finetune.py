@@ -11,7 +11,11 @@ max_epochs = 20
 base_lr = 1e-3
 optim_wrapper = dict(
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05),
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.999),
+        weight_decay=0.05,
+        fused=True),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.9,

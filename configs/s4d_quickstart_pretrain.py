@@ -18,7 +18,11 @@ max_epochs = 6
 base_lr = 1e-3
 optim_wrapper = dict(
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05),
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,

@@ -1,5 +1,7 @@
 # VideoMAE pre-training of mmaction2's ViT-B on the videos of Kinetics-400, 800
-# epochs (arXiv 2203.12602, table 8), with mmaction2's dataset and transforms:
+# epochs (arXiv 2203.12602; augmentation and no-decay list as in the authors'
+# code, which crops at several scales and does not flip), with mmaction2's
+# dataset and transforms:
 #   tools/dist_train.sh configs/videomae_pretrain_vit-base_k400.py 8
 # The encoder for mmaction2's VideoMAE configs is in
 # work_dirs/videomae_pretrain_vit-base_k400/mmaction_vit_epoch_800.pth
@@ -40,11 +42,18 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     accumulative_counts=accumulative_counts,
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05),
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,
-        custom_keys={'_bias': dict(decay_mult=0.)}))
+        custom_keys={
+            '_bias': dict(decay_mult=0.),
+            'mask_token': dict(decay_mult=0.)
+        }))
 param_scheduler = [
     dict(
         type='LinearLR',

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """tools/analysis_tools/{get_flops,vis_cam}.py and publish_model.py."""
+import glob
 import hashlib
 import os.path as osp
 import sys
@@ -13,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.inference import read_media
+from s4d_mm.models import S4DViT
 from toolbox_run import FINETUNE, ROOT
 
 for folder in ('analysis_tools', 'model_converters'):
@@ -70,6 +72,39 @@ def test_flops_of_pretraining():
                800 * 384 * 1536)
     assert costs['backbone'].flops == 2 * 2 * encoder  # 2 clips
     assert costs['neck'].flops == 2 * 2 * decoder
+
+
+@pytest.mark.parametrize('path', sorted(
+    glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py'))),
+    ids=lambda p: osp.basename(p)[:-3])
+def test_flops_of_the_mixes(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    shapes = [(1, 3, 80, 80)]
+    if not path.endswith('_image.py'):
+        shapes.append((1, 3, 4, 80, 80))
+    if path.endswith('_video.py'):
+        shapes = shapes[1:]
+    ours = isinstance(model.backbone, S4DViT)
+    if ours:
+        assert get_flops.input_shapes(model, []) == tuple(shapes[::-1])
+    else:
+        with pytest.raises(ValueError, match='--shape'):
+            get_flops.input_shapes(model, [])
+    for shape in shapes:
+        costs = get_flops.count(model, shape)
+        assert len(costs) == (3 if '_moae_' in path else 2)
+        assert all(cost.flops > 0 for cost in costs.values())
+        assert sum(c.params for c in costs.values()) == sum(
+            p.numel() for p in model.parameters())
+
+
+def test_cam_is_of_our_models(toolbox_run):
+    model = init_model(
+        osp.join(ROOT, 'configs', 'mix', 'swin3d_moae_joint.py'))
+    with pytest.raises(ValueError, match='not of SwinTransformer3D'):
+        vis_cam.heat_maps(model, toolbox_run.clip)
 
 
 def test_flops_command(monkeypatch, capsys):
@@ -153,7 +188,7 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path,
         *command, '--target-layer-name', 'backbone/blocks/0',
         '--target-category', 'joy'
     ])
-    with pytest.raises(ValueError, match='joy is not a class .*anger'):
+    with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main()
     monkeypatch.setattr(sys, 'argv', [*command, '--target-layer-name',
                                       'backbone/blocks/0'])

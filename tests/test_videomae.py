@@ -39,8 +39,14 @@ def pretrained(tmp_path_factory):
 
 
 def test_pretraining_is_of_videos_in_tubes(pretrained):
+    batch = next(iter(pretrained.train_dataloader))
+    assert {s.input_type for s in batch['data_samples']} == {'video'}
     model = pretrained.model
-    assert model.backbone.mask_type == 'tube'
+    inputs = model.data_preprocessor(batch)['inputs']
+    assert inputs.shape == (8, 3, 4, 80, 80)  # 4 clips, 2 crops of each
+    mask = model.backbone(inputs)[1].view(8, 2, 25)
+    assert torch.equal(mask[:, 0], mask[:, 1])
+    assert mask.sum(2).unique().tolist() == [22]
     losses = pretrained.message_hub.get_scalar('train/loss').data[0]
     assert len(losses) >= 2 and all(0 < x < 5 for x in losses)
 
@@ -141,6 +147,18 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
                 in_channels=128,
                 num_classes=dict(video=7))))
     load_checkpoint(model, path)
+    # the same by an init_cfg of the neck
+    alone = MODELS.build(
+        dict(
+            type='MoAENeck',
+            arch=dict(embed_dims=128, num_layers=4, num_heads=4),
+            num_layers=2,
+            init_cfg=dict(
+                type='Pretrained', checkpoint=path, prefix='backbone.')))
+    alone.init_weights()
+    for name, value in model.neck.state_dict().items():
+        if '.moae.' not in name:
+            assert torch.equal(alone.state_dict()[name], value), name
     assert torch.equal(model.neck.blocks[1].mlp.fc2.weight,
                        whole.blocks[3].mlp.layers[1].weight)
     # without its experts, the neck computes what the blocks did
@@ -154,6 +172,25 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
         whole.eval()(x),
         atol=1e-5,
         rtol=1e-4)
+
+
+def test_a_neck_for_another_encoder_is_refused(tmp_path):
+    """Not: the first blocks of the encoder, silently."""
+    init_default_scope('mmaction')
+    vit = MODELS.build(dict(type='VisionTransformer', **SIZES))
+    scaled = MODELS.build(
+        dict(type='VisionTransformer', init_values=0.1, **SIZES))
+    for model, layers, match in ((vit, 2, 'expects an encoder of 2'),
+                                 (scaled, 4, 'LayerScale')):
+        path = str(tmp_path / 'vit.pth')
+        torch.save(dict(state_dict=model.state_dict()), path)
+        neck = MODELS.build(
+            dict(
+                type='MoAENeck',
+                arch=dict(embed_dims=128, num_layers=layers, num_heads=4),
+                num_layers=2))
+        with pytest.raises(ValueError, match=match):
+            load_checkpoint(neck, path)
 
 
 def test_hook_wants_a_whole_vit():

@@ -134,10 +134,19 @@ def test_to_mmaction_pretrained():
     weights = {**under('backbone.', ours), **under('neck.', decoder)}
     result = to_mmaction_vit(weights, IMG, FRAMES)
     assert set(result.unplaced) == set(under('neck.', decoder))
-    assert 'use_mean_pooling=False' in result.notes[0]
-    theirs = mmaction_vit(use_mean_pooling=False, return_feat_map=True)
-    load_part(theirs, result.weights, 'backbone.')
-    assert_equal(theirs(clip()), ours(clip(), mask=None))
+    # as VideoMAE: without the norm after the last block
+    assert 'use_mean_pooling=True' in result.notes[0]
+    assert 'norm after the last block is left out' in result.notes[1]
+    theirs = mmaction_vit(return_feat_map=True)
+    missing, unexpected = theirs.load_state_dict(
+        {k[len('backbone.'):]: v for k, v in result.weights.items()},
+        strict=False)
+    assert set(missing) == {'fc_norm.weight', 'fc_norm.bias'}
+    assert unexpected == []
+    ours.norm = torch.nn.Identity()
+    # without a norm the features are in the tens
+    torch.testing.assert_close(
+        theirs(clip()), ours(clip(), mask=None), atol=1e-4, rtol=1e-4)
 
 
 def test_to_mmaction_refuses():
@@ -646,7 +655,10 @@ def test_commands_refuse(name, tmp_path, monkeypatch, capsys):
     src, dst = tmp_path / 'src.pth', tmp_path / 'dst.pth'
     dst.write_text('precious')
 
+    sizes = ['--img-size', IMG, '--num-frames', FRAMES]
+
     def refuses(match, *more, to=dst):
+        more = sizes if name == 's4d_to_mmaction' else more
         assert call(monkeypatch, name, src, to, *more) == 1
         err = capsys.readouterr().err
         assert err.startswith(f'{src}: ') and match in err, err

@@ -36,23 +36,6 @@ def parse_args():
         'Note that the quotation marks are necessary and that no white space '
         'is allowed.')
     parser.add_argument(
-        '--show-dir',
-        help='directory where the visualization images will be saved.')
-    parser.add_argument(
-        '--show',
-        action='store_true',
-        help='whether to display the prediction results in a window.')
-    parser.add_argument(
-        '--interval',
-        type=int,
-        default=1,
-        help='visualize per interval samples.')
-    parser.add_argument(
-        '--wait-time',
-        type=float,
-        default=2,
-        help='display time of every window. (second)')
-    parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
@@ -75,20 +58,6 @@ def merge_args(cfg, args):
     """Merge CLI arguments to config."""
     cfg.launcher = args.launcher
 
-    # -------------------- visualization --------------------
-    if args.show or (args.show_dir is not None):
-        hooks = cfg.setdefault('default_hooks', {})
-        if 'visualization' not in hooks:
-            raise KeyError(
-                f'--show, --show-dir: default_hooks of {args.config} has no '
-                '"visualization=dict(type=\'VisualizationHook\')"')
-        hooks.visualization.enable = True
-        hooks.visualization.show = args.show
-        hooks.visualization.wait_time = args.wait_time
-        hooks.visualization.out_dir = args.show_dir
-        hooks.visualization.interval = args.interval
-
-    # -------------------- Dump predictions --------------------
     if args.dump is not None:
         dump_metric = dict(type='DumpResults', out_file_path=args.dump)
         if isinstance(cfg.test_evaluator, (list, tuple)):

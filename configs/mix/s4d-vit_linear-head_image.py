@@ -1,5 +1,6 @@
-# S4D's ViT in mmpretrain's classifier; images alone, with mmpretrain's dataset,
-# pipeline, preprocessor and head. Its heads want a tuple: out_indices.
+# S4D's ViT in mmpretrain's classifier; images alone, with mmpretrain's
+# dataset, pipeline, preprocessor and head. Its heads want a tuple:
+# out_indices.
 _base_ = [
     '../_base_/datasets/quickstart_image.py',
     '../_base_/schedules/quickstart_10e.py',

@@ -1,6 +1,6 @@
-# MoAE on mmaction2's SlowOnly ResNet; clips and images, which are clips of one
-# frame. Full size:
-# leave out the channels of the ResNet; 512 in neck and head.
+# MoAE on mmaction2's SlowOnly ResNet; clips and images, which are clips of
+# one frame. Full size: leave out the channels of the ResNet; 512 in neck and
+# head.
 _base_ = [
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/schedules/quickstart_10e.py',

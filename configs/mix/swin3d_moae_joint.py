@@ -1,5 +1,5 @@
-# MoAE on mmaction2's Video Swin; clips and images, which become clips of equal
-# frames. Full size: arch='tiny', embed_dims of the neck 768.
+# MoAE on mmaction2's Video Swin; clips and images, which become clips of
+# equal frames. Full size: arch='tiny', embed_dims of the neck 768.
 _base_ = [
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/schedules/quickstart_10e.py',

@@ -1,6 +1,6 @@
-# mmaction2's TSN (Recognizer2D on mmpretrain's ResNet) with S4D's head for both
-# modalities; the frames of a clip are segments, an image has one. Full size:
-# leave out the channels of the ResNet; 512 in neck and head.
+# mmaction2's TSN (Recognizer2D on mmpretrain's ResNet) with S4D's head for
+# both modalities; the frames of a clip are segments, an image has one. Full
+# size: leave out the channels of the ResNet; 512 in neck and head.
 _base_ = [
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/schedules/quickstart_10e.py',

@@ -12,17 +12,20 @@ Of a mixture of experts, the router and k experts per token are counted, however
 they are executed.
 """
 import argparse
+import sys
 from typing import Dict, NamedTuple, Tuple
 
 import torch
+from mmaction.models import Recognizer2D
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models import MAE, ImageClassifier
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-import s4d_mm  # noqa: F401
+from s4d_mm.models import DualModalHead, S4DViT
 from s4d_mm.models.layers import MoAE
 
 
@@ -32,87 +35,119 @@ class Cost(NamedTuple):
     params: int
 
 
-class ExpertCorrection:
-    """Difference of what a counter misses or has too much in the mixtures of
-    experts of a module, as a context.
+class PartCounter(FlopCounterMode):
+    """Operations of each part of a model, as a context.
 
     Args:
-        module (nn.Module): The module.
-        counter (FlopCounterMode): The counter.
+        model (nn.Module): The model; its parts are its children.
     """
 
-    def __init__(self, module: nn.Module, counter: FlopCounterMode) -> None:
-        self.layers = [m for m in module.modules() if isinstance(m, MoAE)]
-        self.counter = counter
-        self.flops = 0
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(display=False)
+        self.parts = {
+            name: part
+            for name, part in model.named_children()
+            if name != 'data_preprocessor'
+        }
+        self.flops = dict.fromkeys(self.parts, 0)
+        self.hooks = []
+        for name, part in self.parts.items():
+            self._watch(part, name, lambda *args: 0)
+            for layer in part.modules():
+                if isinstance(layer, MoAE):
+                    self._watch(layer, name, expert_flops)
 
-    def __enter__(self) -> 'ExpertCorrection':
-        self.hooks = [
-            hook for layer in self.layers
-            for hook in (layer.register_forward_pre_hook(self._before),
-                         layer.register_forward_hook(self._after))
+    def _watch(self, module: nn.Module, name: str, correct) -> None:
+        """Add what happens in a module to a part; ``correct`` says what to
+        count in the place of what the counter sees (0: just that)."""
+        start = []
+
+        def before(module, args):
+            start.append(self.get_total_flops())
+
+        def after(module, args, output):
+            seen = self.get_total_flops() - start.pop()
+            right = correct(module, args)
+            self.flops[name] += right - seen if right else seen
+
+        self.hooks += [
+            module.register_forward_pre_hook(before),
+            module.register_forward_hook(after)
         ]
-        return self
 
     def __exit__(self, *args) -> None:
+        super().__exit__(*args)
         for hook in self.hooks:
             hook.remove()
 
-    def _before(self, layer: MoAE, args: tuple) -> None:
-        self.flops += self.counter.get_total_flops()
 
-    def _after(self, layer: MoAE, args: tuple, output: tuple) -> None:
-        self.flops -= self.counter.get_total_flops()
-        experts, dims, hidden = layer.fc1_weight.shape
-        tokens = args[0].numel() // dims
-        # the router, then two matrix products in each of the k experts
-        self.flops += 2 * tokens * dims * (
-            experts + 2 * layer.router.top_k * hidden)
+def expert_flops(layer: MoAE, args: tuple) -> int:
+    """The router, then two matrix products in each of the k experts."""
+    experts, dims, hidden = layer.fc1_weight.shape
+    tokens = args[0].numel() // dims
+    return 2 * tokens * dims * (experts + 2 * layer.router.top_k * hidden)
+
+
+def run(model: nn.Module, x: torch.Tensor) -> None:
+    """Forward pass of a recognizer, classifier or masked auto-encoder.
+
+    Args:
+        model (nn.Module): The model.
+        x (Tensor): (B, 3, H, W) or (B, 3, T, H, W).
+    """
+    if isinstance(model, MAE):
+        latent, _, ids_restore = model.backbone(x)
+        model.neck(latent, ids_restore)
+        return
+    if isinstance(model, ImageClassifier):
+        model.head(model.extract_feat(x))
+        return
+    frames = getattr(model.data_preprocessor, 'image_frames', None)
+    kind = 'image' if x.ndim == 4 else 'video'
+    if kind == 'image' and frames is not None:
+        x = x[:, :, None].expand(-1, -1, frames, -1, -1)
+    # one view; the frames of a Recognizer2D are samples
+    x = x[:, None]
+    if isinstance(model, Recognizer2D) and x.ndim == 6:
+        x = x.squeeze(1).transpose(1, 2)  # B T C H W
+    x, kwargs = model.extract_feat(x)
+    if isinstance(model.cls_head, DualModalHead):
+        kwargs['input_types'] = kind
+    model.cls_head(x, **kwargs)
 
 
 def count(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, Cost]:
     """Cost of each part of a model for one batch.
 
     Args:
-        model (nn.Module): Recognizer or masked auto-encoder of S4D's parts,
-            on the CPU.
+        model (nn.Module): Recognizer of mmaction2, classifier of mmpretrain,
+            or masked auto-encoder of S4D, on the CPU.
         shape (tuple[int]): (B, 3, H, W) or (B, 3, T, H, W).
 
     Returns:
         dict[str, Cost]: In the order of the data flow.
     """
-    costs = {}
-
-    # tensors without values: the shapes flow, nothing is computed
-    shapes_only = FakeTensorMode(allow_non_fake_inputs=True)
-
-    def run(name: str, *args):
-        part = getattr(model, name)
-        counter = FlopCounterMode(display=False)
-        # attention as plain matrix products: its CPU kernel is not counted
-        with torch.no_grad(), shapes_only, sdpa_kernel(
-                SDPBackend.MATH), counter:
-            with ExpertCorrection(part, counter) as experts:
-                output = part(*args)
-        costs[name] = Cost(counter.get_total_flops() + experts.flops,
-                           sum(p.numel() for p in part.parameters()))
-        return output
-
     model.eval()
-    with shapes_only:
-        x = torch.empty(shape)
-    x = run('backbone', x)
-    if isinstance(x, tuple):  # masked: visible tokens, mask, ids_restore
-        run('neck', x[0], x[2])
-        return costs
-    if getattr(model, 'neck', None) is not None:
-        x, _ = run('neck', x)
-    run('cls_head', x, 'image' if len(shape) == 4 else 'video')
-    return costs
+    # tensors without values: the shapes flow, nothing is computed; attention
+    # as plain matrix products, because its CPU kernel is not counted
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), \
+            sdpa_kernel(SDPBackend.MATH), PartCounter(model) as counter:
+        run(model, torch.empty(shape))
+    return {
+        name: Cost(counter.flops[name],
+                   sum(p.numel() for p in counter.parts[name].parameters()))
+        for name in ('backbone', 'neck', 'cls_head', 'head')
+        if counter.flops.get(name)
+    }
 
 
 def input_shapes(model: nn.Module, shape: list) -> Tuple[tuple, ...]:
-    """The shapes to count for, from ``--shape``."""
+    """The shapes to count for, from ``--shape``.
+
+    Raises:
+        ValueError: If it is no shape, or is not given for another backbone
+            than ours.
+    """
     if len(shape) in (4, 5):
         return (tuple(shape), )
     if len(shape) in (1, 2):
@@ -121,11 +156,17 @@ def input_shapes(model: nn.Module, shape: list) -> Tuple[tuple, ...]:
         raise ValueError(f'--shape {shape}: expected H W, N C H W or '
                          'N C T H W')
     vit = model.backbone
-    height, width = (n * vit.patch_embed.proj.kernel_size[1]
-                     for n in vit.pos_grid)
+    if not isinstance(vit, S4DViT):
+        raise ValueError(f'Give the input of {type(vit).__name__} by --shape, '
+                         'e.g. --shape 1 3 16 224 224')
+    height, width = (n * vit.patch_embed.patch_size for n in vit.pos_grid)
     slots = len(vit.pos_embed) // (vit.pos_grid[0] * vit.pos_grid[1])
     frames = slots * vit.patch_embed.tubelet_size
-    return (1, 3, frames, height, width), (1, 3, height, width)
+    clip, image = (1, 3, frames, height, width), (1, 3, height, width)
+    if isinstance(model, ImageClassifier):
+        return (image, )
+    both = isinstance(model, MAE) or isinstance(model.cls_head, DualModalHead)
+    return (clip, image) if both else (clip, )
 
 
 def format_costs(costs: Dict[str, Cost]) -> str:
@@ -160,7 +201,11 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)
-    for shape in input_shapes(model, args.shape):
+    try:
+        shapes = input_shapes(model, args.shape)
+    except ValueError as e:
+        sys.exit(str(e))
+    for shape in shapes:
         print(f'\nInput shape: {shape}')
         print(format_costs(count(model, shape)))
 

@@ -9,6 +9,7 @@ The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip:
 a frame of each tubelet, and the same with its heat map.
 """
 import argparse
+import sys
 from typing import Optional, Tuple
 
 import mmcv
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from s4d_mm.apis import init_model
 from s4d_mm.apis.inference import class_names, read_media
+from s4d_mm.models import MoAENeck, S4DViT
 
 
 class TokenGradCAM(GradCAM):
@@ -94,12 +96,22 @@ def heat_maps(model: nn.Module,
         RGB in 0..1; the name of the class.
 
     Raises:
-        ValueError: If the target is not a class of this kind of file.
+        ValueError: If the target is not a class of this kind of file, or the
+            model is not of S4D's ViT.
     """
+    backbone, head = model.backbone, model.cls_head
+    if not isinstance(backbone, S4DViT) or (model.with_neck and not isinstance(
+            model.neck, MoAENeck)):
+        raise ValueError(
+            'vis_cam.py draws models of S4DViT, with or without MoAENeck, not '
+            f"of {type(backbone).__name__}. mmaction2's own vis_cam.py draws "
+            'convolutional ones.')
     data = read_media(model, path)
     sample, = data['data_samples']
     input_type = sample.metainfo['input_type']
-    count = model.cls_head.num_classes[input_type]
+    count = head.num_classes
+    if isinstance(count, dict):
+        count = count[input_type]
     names = class_names(model, input_type, count)
     if target is not None:
         numbers = dict(zip(map(str, range(count)), range(count)))
@@ -151,8 +163,12 @@ def parse_args():
 def main() -> None:
     args = parse_args()
     model = init_model(args.config, args.checkpoint, args.device)
-    frames, drawn, name = heat_maps(model, args.media, args.target_category,
-                                    args.target_layer_name)
+    try:
+        frames, drawn, name = heat_maps(model, args.media,
+                                        args.target_category,
+                                        args.target_layer_name)
+    except ValueError as e:
+        sys.exit(str(e))
     is_clip = frames.shape[1] > 1
     step = model.backbone.patch_embed.tubelet_size if is_clip else 1
     mmcv.imwrite(draw(frames, drawn, step), args.out)

@@ -69,8 +69,11 @@ def main() -> None:
     model.eval()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     blocks = []
-    for input_type in ('video', 'image'):
-        indices = dataset.modality_range(input_type)
+    if hasattr(dataset, 'modality_range'):
+        parts = [dataset.modality_range(name) for name in ('video', 'image')]
+    else:
+        parts = [range(len(dataset))]
+    for indices in parts:
         picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int)
         blocks += [
             rows_of(model, dataset[indices[int(i)]], args.frames)

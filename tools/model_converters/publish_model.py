@@ -15,7 +15,7 @@ import os.path as osp
 
 import torch
 
-import s4d_mm  # noqa: F401
+from s4d_mm.models.utils.weights_file import save_checkpoint
 
 # what only the training needs
 UNNECESSARY = ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs')
@@ -34,13 +34,13 @@ def process_checkpoint(in_file: str, out_file: str) -> str:
     checkpoint = torch.load(in_file, map_location='cpu', weights_only=True)
     for key in UNNECESSARY:
         checkpoint.pop(key, None)
-    part = f'{out_file}.part'
-    torch.save(checkpoint, part)
-    with open(part, 'rb') as f:
+    unnamed = f'{out_file}.tmp'
+    save_checkpoint(checkpoint, unnamed)
+    with open(unnamed, 'rb') as f:
         sha = hashlib.sha256(f.read()).hexdigest()[:8]
     stem = out_file[:-len('.pth')] if out_file.endswith('.pth') else out_file
     final = f'{stem}_{datetime.date.today():%Y%m%d}-{sha}.pth'
-    os.replace(part, final)
+    os.replace(unnamed, final)
     return final
 
 

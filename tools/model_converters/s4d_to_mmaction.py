@@ -2,7 +2,8 @@
 """Turn a checkpoint of S4DViT or S4DMAEViT into one of mmaction2's
 VisionTransformer.
 
-    python tools/model_converters/s4d_to_mmaction.py SRC DST
+    python tools/model_converters/s4d_to_mmaction.py SRC DST \\
+        --img-size 160 --num-frames 16
 """
 import argparse
 import sys
@@ -19,13 +20,13 @@ def parse_args():
     parser.add_argument(
         '--img-size',
         type=int,
-        default=160,
-        help="the VisionTransformer's img_size (default 160)")
+        required=True,
+        help="the VisionTransformer's img_size")
     parser.add_argument(
         '--num-frames',
         type=int,
-        default=16,
-        help="the VisionTransformer's num_frames (default 16)")
+        required=True,
+        help="the VisionTransformer's num_frames")
     return parser.parse_args()
 
 

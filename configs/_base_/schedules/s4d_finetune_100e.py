@@ -5,7 +5,11 @@ min_lr = 1e-6 * 8 * 16 / 256
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05),
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.999),
+        weight_decay=0.05,
+        fused=True),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.75,

@@ -4,7 +4,11 @@ base_lr = 1.6e-3 * 8 * 192 / 512
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(
-        type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05),
+        type='AdamW',
+        lr=base_lr,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.,
         bias_decay_mult=0.,

@@ -2,7 +2,6 @@
 """After training: the encoder as weights of mmaction2's VisionTransformer."""
 import os.path as osp
 
-import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -11,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...models import S4DViT
 from ...models.utils.vit_weights import to_mmaction_vit
+from ...models.utils.weights_file import save_checkpoint
 from ...version import __version__
 
 
@@ -48,13 +48,12 @@ class ExportMMActionViTHook(Hook):
         converted = to_mmaction_vit({
             name: value.detach().cpu()
             for name, value in model.state_dict().items()
-            if not name.startswith('backbone.norm.')
         }, backbone.pos_grid[0] * backbone.patch_embed.patch_size,
                                     slots * backbone.patch_embed.tubelet_size)
         name = (f'epoch_{runner.epoch}' if isinstance(
             runner.train_loop, EpochBasedTrainLoop) else f'iter_{runner.iter}')
         path = osp.join(runner.work_dir, f'mmaction_vit_{name}.pth')
-        torch.save(
+        save_checkpoint(
             dict(
                 state_dict=converted.weights,
                 meta=dict(s4d_mm_version=__version__)), path)

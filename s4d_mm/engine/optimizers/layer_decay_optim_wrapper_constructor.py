@@ -56,33 +56,40 @@ def layer_depth_of(model: nn.Module) -> Callable:
     """Function from a parameter's name to its depth and the number of depths.
 
     Args:
-        model (nn.Module): Model with a ``backbone`` of ``blocks``, and maybe
-            a ``neck`` of ``blocks``.
+        model (nn.Module): Model with a ``backbone`` of ``blocks`` (or
+            ``layers``, as mmpretrain's ViT, also inside of
+            :class:`FrameWiseBackbone`), and maybe a ``neck`` of ``blocks``.
 
     Returns:
         Callable: E.g. ``'neck.blocks.0.norm1.weight'`` -> (7, 14).
 
     Raises:
-        ValueError: If the backbone has no ``blocks``.
+        ValueError: If the backbone has neither.
     """
-    backbone = getattr(model, 'backbone', None)
-    first = len(getattr(backbone, 'blocks', ()))
+    backbone, stem = getattr(model, 'backbone', None), 'backbone'
+    if hasattr(backbone, 'backbone'):
+        backbone, stem = backbone.backbone, 'backbone.backbone'
+    attribute = 'blocks' if hasattr(backbone, 'blocks') else 'layers'
+    first = len(getattr(backbone, attribute, ()))
     if not first:
         raise ValueError(
             'S4DLayerDecayOptimWrapperConstructor needs a model whose '
-            'backbone keeps its layers in `blocks`, but got '
+            'backbone keeps its layers in `blocks` or `layers`, but got '
             f'{type(backbone).__name__}. Remove `constructor` from '
             'optim_wrapper for this model.')
     neck = getattr(model, 'neck', None)
     num_depths = first + len(getattr(neck, 'blocks', ())) + 2
 
     def depth(name: str):
-        parts = name.split('.')
-        if parts[:2] == ['backbone', 'blocks']:
-            return int(parts[2]) + 1, num_depths
-        if parts[:2] == ['neck', 'blocks']:
-            return first + int(parts[2]) + 1, num_depths
-        if parts[0] == 'backbone' and parts[1] != 'norm':
+        if name.startswith(f'{stem}.{attribute}.'):
+            number = name[len(f'{stem}.{attribute}.'):].split('.')[0]
+            return int(number) + 1, num_depths
+        if name.startswith('neck.blocks.'):
+            return first + int(name.split('.')[2]) + 1, num_depths
+        # norms after the blocks: ours, mmaction2's and mmpretrain's ViTs
+        last = ('norm.', 'fc_norm.', 'ln1.', 'ln2.')
+        if name.startswith(f'{stem}.') and not name.startswith(
+                tuple(f'{stem}.{norm}' for norm in last)):
             return 0, num_depths
         return num_depths - 1, num_depths
 

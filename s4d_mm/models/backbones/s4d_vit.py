@@ -92,7 +92,7 @@ class S4DViT(BaseModule):
         out_type (str): 'tokens' (B, N, C), 'avg' (B, C), or 'featmap',
             (B, C, t, h, w) for videos and (B, C, h, w) for images. Defaults
             to 'tokens'.
-        out_indices (Sequence[int], optional): Blocks whose output is
+        out_indices (int | Sequence[int], optional): Blocks whose output is
             returned, in a tuple, as mmpretrain's necks and heads expect it;
             the last block must be among them. Negative numbers count from the
             end. Defaults to None, which returns the last block's output
@@ -127,7 +127,7 @@ class S4DViT(BaseModule):
                  patch_size: int = 16,
                  depth: Optional[int] = None,
                  out_type: str = 'tokens',
-                 out_indices: Optional[Sequence[int]] = None,
+                 out_indices: Union[int, Sequence[int], None] = None,
                  final_norm: bool = False,
                  drop_path_rate: float = 0.,
                  with_cp: bool = False,
@@ -210,10 +210,12 @@ class S4DViT(BaseModule):
         return resize_grid(table[:need], self.pos_grid, (h, w))
 
     @staticmethod
-    def _check_out_indices(out_indices: Optional[Sequence[int]],
+    def _check_out_indices(out_indices: Union[int, Sequence[int], None],
                            depth: int) -> Optional[Tuple[int, ...]]:
         if out_indices is None:
             return None
+        if isinstance(out_indices, int):
+            out_indices = (out_indices, )
         indices = tuple(i + depth if i < 0 else i for i in out_indices)
         if not indices or sorted(set(indices)) != list(
                 indices) or indices[0] < 0 or indices[-1] != depth - 1:

@@ -6,6 +6,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor
 
+from ..layers.token_layout import pool
+
 
 @MODELS.register_module()
 class MoAEImageClassifier(ImageClassifier):
@@ -14,7 +16,8 @@ class MoAEImageClassifier(ImageClassifier):
     which is added to those of the head.
 
     mmpretrain's heads want pooled features, and no ``GlobalAveragePooling``
-    can follow the neck here, so feature maps and tokens are averaged.
+    can follow the neck here, so the feature map or tokens of the last stage
+    are averaged.
 
     The arguments are those of ``ImageClassifier``.
     """
@@ -41,16 +44,11 @@ class MoAEImageClassifier(ImageClassifier):
         if stage not in stages:
             raise ValueError(f'stage={stage!r} is not one of {stages}.')
         x, losses = self.backbone(inputs), dict()
-        if stage != 'backbone' and self.with_neck:
-            x, losses = self.neck(x)
-            x = x if isinstance(x, tuple) else (x, )  # what the heads expect
-            x = tuple(map(_average, x))
+        if stage != 'backbone':
+            if self.with_neck:
+                x = self.neck(x)
+                if isinstance(x, tuple) and isinstance(x[-1], dict):
+                    x, losses = x
+            x = (pool(x), )  # the heads expect a tuple
         return (self.head.pre_logits(x) if stage == 'pre_logits' else
                 x), losses
-
-
-def _average(x: Tensor) -> Tensor:
-    """(B, C, H, W) or (B, N, C) or (B, C) -> (B, C)."""
-    if x.ndim == 3:
-        return x.mean(dim=1)
-    return x.flatten(2).mean(dim=2) if x.ndim > 3 else x

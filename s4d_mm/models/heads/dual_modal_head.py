@@ -12,6 +12,8 @@ from mmaction.models.heads import BaseHead
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..layers.token_layout import pool
+
 SampleList = List['ActionDataSample']  # noqa: F821
 
 
@@ -101,14 +103,10 @@ class DualModalHead(BaseHead):
             Tensor: (B / S, C).
 
         Raises:
-            ValueError: If the channels are not ``in_channels``.
+            ValueError: If the channels are not ``in_channels``, or the
+                features are the pathways of a SlowFast network.
         """
-        while isinstance(x, (tuple, list)):
-            x = x[-1]
-        if x.ndim == 3:
-            x = x.mean(dim=1)
-        elif x.ndim > 3:
-            x = x.flatten(2).mean(dim=2)
+        x = pool(x)
         if x.shape[-1] != self.in_channels:
             raise ValueError(f'DualModalHead has in_channels='
                              f'{self.in_channels}, but the features have '

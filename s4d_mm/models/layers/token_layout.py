@@ -19,6 +19,60 @@ def has_class_token(x: Features) -> bool:
             and x[1].ndim == 2 and x[0].shape[:2] == x[1].shape)
 
 
+def last_stage(x: Features) -> Features:
+    """What necks and heads use of a backbone's output.
+
+    Args:
+        x (Tensor | tuple | list): Tensor, pair of feature map and class token,
+            or several of those, one per stage.
+
+    Returns:
+        Tensor | tuple | list: The tensor or pair of the last stage.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If these are the pathways of a SlowFast network.
+    """
+    while isinstance(x, (tuple, list)) and not has_class_token(x):
+        if are_pathways(x):
+            raise ValueError(
+                'The backbone returns parallel pathways of the shapes '
+                f'{[tuple(part.shape) for part in x]} (SlowFast), of which '
+                "none is the last stage. Use mmaction2's SlowFastHead, or a "
+                'backbone with one output.')
+        x = x[-1]
+    if not isinstance(x, (Tensor, tuple, list)):
+        raise TypeError('Expected a tensor, or a tuple or list of them, from '
+                        f'the backbone, but got a {type(x).__name__}.')
+    return x
+
+
+def are_pathways(x: Features) -> bool:
+    """Whether two feature maps differ in time and channels, not in space."""
+    return (len(x) == 2
+            and all(isinstance(part, Tensor) and part.ndim == 5 for part in x)
+            and x[0].shape[3:] == x[1].shape[3:]
+            and x[0].shape[1:3] != x[1].shape[1:3])
+
+
+def pool(x: Features) -> Tensor:
+    """Features of the last stage, averaged over positions.
+
+    Args:
+        x (Tensor | tuple | list): As in :func:`to_tokens`.
+
+    Returns:
+        Tensor: (B, C); of a pair of feature map and class token the class
+        token.
+    """
+    x = last_stage(x)
+    if has_class_token(x):
+        return x[1]
+    if x.ndim == 3:
+        return x.mean(dim=1)
+    return x.flatten(2).mean(dim=2) if x.ndim > 3 else x
+
+
 def to_tokens(x: Features) -> Tuple[Tensor, Callable[[Tensor], Features]]:
     """Turn a backbone's output into tokens.
 
@@ -33,6 +87,9 @@ def to_tokens(x: Features) -> Tuple[Tensor, Callable[[Tensor], Features]]:
         tuple: Tokens (B, N, C), and a function from tokens of that shape to
         the layout of ``x``, in which earlier stages are as they were.
 
+    Raises:
+        TypeError, ValueError: See :func:`last_stage`.
+
     Examples:
         >>> import torch
         >>> tokens, restore = to_tokens(torch.zeros(2, 8, 4, 7, 7))
@@ -43,6 +100,7 @@ def to_tokens(x: Features) -> Tuple[Tensor, Callable[[Tensor], Features]]:
         tokens, restore = to_tokens(x[0])
         tokens = torch.cat((x[1][:, None], tokens), dim=1)  # B 1+N C
         return tokens, lambda t: type(x)((restore(t[:, 1:]), t[:, 0]))
+    last_stage(x)  # raises if there is none
     if isinstance(x, (tuple, list)):
         tokens, restore = to_tokens(x[-1])
         return tokens, lambda t: type(x)((*x[:-1], restore(t)))

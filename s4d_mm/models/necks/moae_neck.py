@@ -7,11 +7,13 @@ from typing import Dict, Optional, Tuple, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
                                  init_transformer)
+from ..classifiers import MoAEImageClassifier
 from ..layers import MoAEBlock, pack, to_tokens, unpack
 from ..layers.token_layout import Features
 from ..layers.transformer import LN_EPS
@@ -164,6 +166,17 @@ class MoAENeck(BaseModule):
         return x, dict(loss_balance=self.loss_weight * balance)
 
 
-nn.modules.module.register_module_module_registration_hook(
-    lambda model, name, module: hand_over_blocks(model, name)
-    if isinstance(module, MoAENeck) else None)
+def _attached(model: nn.Module, name: str, module: nn.Module) -> None:
+    """When a module becomes part of a model (torch calls it for every module
+    of the process): prepare the model for a MoAENeck."""
+    if not isinstance(module, MoAENeck):
+        return
+    if (isinstance(model, ImageClassifier)
+            and not isinstance(model, MoAEImageClassifier)):
+        raise TypeError(
+            f"mmpretrain's {type(model).__name__} has no place for the loss "
+            "of MoAENeck. Use type='MoAEImageClassifier' for the model.")
+    hand_over_blocks(model, name)
+
+
+nn.modules.module.register_module_module_registration_hook(_attached)

@@ -43,9 +43,8 @@ def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
             match = pattern.fullmatch(key)
             if match and int(match[1]) >= first:
                 place = int(match[1]) - first
-                name = substitute(match[2], MMACTION_IN_BLOCK)
                 state_dict[f'{prefix}{neck_name}.blocks.{place}.'
-                           f'{name}'] = state_dict.pop(key)
+                           f'{name_in_block(match[2])}'] = state_dict.pop(key)
 
     if not getattr(model, '_hands_over_blocks', False):
         model._hands_over_blocks = True
@@ -71,13 +70,38 @@ def keep_last_blocks(neck: nn.Module, num_layers: int) -> None:
         } if not prefix else {}
         found = {key: match for key, match in found.items() if match}
         numbers = {int(match[1]) for match in found.values()}
-        first = num_layers - len(module.blocks)
-        if first == 0 or numbers != set(range(num_layers)):
+        if len(numbers) <= len(module.blocks):
             return
+        if numbers != set(range(num_layers)):
+            raise ValueError(
+                f'The checkpoint has the blocks {sorted(numbers)}, but this '
+                f'{type(module).__name__} expects an encoder of {num_layers} '
+                'to take the last ones of. Set num_layers in its `arch` to '
+                'those of the encoder.')
+        first = num_layers - len(module.blocks)
         blocks = {match: state_dict.pop(key) for key, match in found.items()}
         for match, value in blocks.items():
             if int(match[1]) >= first:
                 state_dict[f'blocks.{int(match[1]) - first}.'
-                           f'{match[2]}'] = value
+                           f'{name_in_block(match[2])}'] = value
 
     neck.register_load_state_dict_pre_hook(hook)
+
+
+def name_in_block(name: str) -> str:
+    """A parameter's name inside our blocks.
+
+    Args:
+        name (str): Its name there, or in those of mmaction2's
+            ``VisionTransformer``.
+
+    Raises:
+        ValueError: If it is a LayerScale, which our blocks do not have.
+    """
+    if name in ('gamma_1', 'gamma_2'):
+        raise ValueError(
+            f'The blocks of the checkpoint have a LayerScale ({name}), which '
+            'those of MoAENeck cannot compute. Use S4DViT as backbone and '
+            'convert the checkpoint with tools/model_converters/vit_to_mm.py, '
+            'which folds it into the layer before.')
+    return substitute(name, MMACTION_IN_BLOCK)

@@ -97,6 +97,9 @@ def to_mmaction_vit(state_dict: StateDict,
     """Turn weights of S4DViT or S4DMAEViT into those of mmaction2's
     ``VisionTransformer``. The reverse of :func:`from_vit`.
 
+    Of a pre-training model, the norm after the last block is left out, as
+    VideoMAE does: fine-tuning averages the tokens before its norm.
+
     Args:
         state_dict (dict): Weights of a model of s4d_mm, ``backbone.*``.
         img_size (int): ``img_size`` of the VisionTransformer, which keeps its
@@ -130,6 +133,13 @@ def to_mmaction_vit(state_dict: StateDict,
             f'img_size={img_size} must be a multiple of the patch size '
             f'{patch_size}, and num_frames={num_frames} one of the tubelet '
             f'size {tubelet_size}.')
+    pretrained = 'neck.decoder_embed.weight' in state_dict
+    if pretrained:
+        state_dict = {
+            k: v
+            for k, v in state_dict.items()
+            if not k.startswith('backbone.norm.')
+        }
     norms = [n for n in ('backbone.norm.', 'cls_head.fc_norm.')
              if n + 'weight' in state_dict]
     if len(norms) == 2:
@@ -169,7 +179,10 @@ def to_mmaction_vit(state_dict: StateDict,
     notes = ['VisionTransformer(' + ', '.join(f'{k}={v}' for k, v in
                                               settings.items()) +
              ', num_heads as in training)']
-    if not norms:
+    if pretrained:
+        notes.append('the norm after the last block is left out, as VideoMAE '
+                     'does before fine-tuning: fc_norm starts anew')
+    elif not norms:
         notes.append('there is no norm, so that its fc_norm starts anew')
     return Conversion(out, 'mmaction_vit', unplaced, notes)
 

@@ -5,10 +5,13 @@ Letters: B samples, V views of a sample, C colour channels, T frames.
 """
 from typing import Dict, List, Optional, Sequence
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
+
+from .device_crops import TAPS, crop_and_resize
 
 MODALITIES = ('video', 'image')
 
@@ -31,14 +34,18 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
+        crops (dict[str, dict], optional): Windows to cut on the device, under
+            'video' and/or 'image': ``dict(video=dict(size=160,
+            interpolation='bilinear'))``, for pipelines with
+            :class:`RandomCropBoxes`. Defaults to None.
         image_frames (int, optional): If given, images become clips of this
             many equal frames, for backbones that take clips only. Defaults to
             None, which leaves them images.
 
     Raises:
         ValueError: If ``mean`` and ``std`` do not fit each other,
-            ``blending`` has other keys or comes with ``merge_views``, or
-            ``image_frames`` is below 1.
+            ``blending`` or ``crops`` has other keys, ``blending`` comes with
+            ``merge_views``, or ``image_frames`` is below 1.
     """
 
     def __init__(self,
@@ -46,6 +53,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                  std: Sequence[float],
                  blending: Optional[Dict[str, dict]] = None,
                  merge_views: bool = False,
+                 crops: Optional[Dict[str, dict]] = None,
                  image_frames: Optional[int] = None) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or min(std) <= 0:
@@ -63,6 +71,17 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 'blending of DualModalDataPreprocessor must be a dict like '
                 f"dict(video=dict(type='MixupBlending', ...)) with the keys "
                 f'{MODALITIES}, but has the keys {tuple(blending)}.')
+        crops = crops or {}
+        for name, cfg in crops.items():
+            if name not in MODALITIES or not (
+                    'size' in cfg and set(cfg) <= {'size', 'interpolation'}
+                    and cfg.get('interpolation', 'bilinear') in TAPS):
+                raise ValueError(
+                    'crops of DualModalDataPreprocessor must be a dict like '
+                    "dict(video=dict(size=160, interpolation='bilinear')) "
+                    f'with the keys {MODALITIES} and one of the '
+                    f'interpolations {tuple(TAPS)}, but is {crops!r}.')
+        self.crops = crops
         if blending and merge_views:
             raise ValueError(
                 'DualModalDataPreprocessor cannot blend with merge_views='
@@ -98,7 +117,11 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         """
         inputs, data_samples = list(data['inputs']), data['data_samples']
         input_type = self._check(inputs, data_samples)
+        boxes = self._boxes(input_type, inputs, data_samples)
         x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        if boxes is not None:
+            x = crop_and_resize(x[:, 0], self.cast_data(boxes),
+                                **self.crops[input_type])
         per_channel = (-1, ) + (1, ) * (x.ndim - 3)
         x = x.to(torch.float32)
         x = x.sub_(self.mean.view(per_channel)).div_(
@@ -112,6 +135,32 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if self.merge_views:
             x = x.flatten(0, 1)
         return dict(inputs=x, data_samples=self.cast_data(data_samples))
+
+    def _boxes(self, input_type: str, inputs: List[Tensor],
+               data_samples: list) -> Optional[Tensor]:
+        """Windows of the batch (B, V, 5), if it has any, checked against
+        ``crops``."""
+        boxes = [s.metainfo.get('crop_boxes') for s in data_samples]
+        given = [b is not None for b in boxes]
+        if not any(given) and input_type not in self.crops:
+            return None
+        if input_type not in self.crops:
+            raise ValueError(
+                f'The {input_type} pipeline draws crop_boxes, but crops of '
+                f'DualModalDataPreprocessor has no {input_type!r}. Add '
+                f'crops=dict({input_type}=dict(size=160)), or leave '
+                'crop_boxes out of meta_keys if the pipeline cuts the '
+                'windows itself.')
+        if not all(given):
+            raise ValueError(
+                f'crops of DualModalDataPreprocessor has {input_type!r}, but '
+                'not every sample has crop_boxes. Put RandomCropBoxes into '
+                f'the {input_type} pipeline and crop_boxes into meta_keys of '
+                'PackActionInputs.')
+        if any(len(x) != 1 for x in inputs):
+            raise ValueError('crop_boxes go with one view of a sample, but '
+                             f'there are {max(map(len, inputs))}.')
+        return torch.from_numpy(np.stack(boxes))
 
     def _check(self, inputs: List[Tensor], data_samples: list) -> str:
         """Check the batch; set and return its modality."""

@@ -34,6 +34,10 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
+        pack_views (bool): Whether in testing the samples of a batch may have
+            different numbers of views, as with ``SampleClipViews(merge_equal=True)``,
+            for ``DualModalHead``. Where they differ, the views are packed one
+            after the other. Defaults to False.
         crops (dict[str, dict], optional): Windows to cut on the device, under
             'video' and/or 'image': ``dict(video=dict(size=160,
             interpolation='bilinear'))``, for pipelines with
@@ -53,6 +57,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                  std: Sequence[float],
                  blending: Optional[Dict[str, dict]] = None,
                  merge_views: bool = False,
+                 pack_views: bool = False,
                  crops: Optional[Dict[str, dict]] = None,
                  image_frames: Optional[int] = None) -> None:
         super().__init__(non_blocking=True)
@@ -94,6 +99,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             raise ValueError('image_frames of DualModalDataPreprocessor must '
                              f'be 1 or more, or None, but is {image_frames}.')
         self.merge_views = merge_views
+        self.pack_views = pack_views
         self.image_frames = image_frames
 
     @torch.no_grad()
@@ -109,16 +115,24 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
             (B * V, C, [T, ]H, W) with ``merge_views``, where images have T
             with ``image_frames`` only; ``data_samples``, with ``input_type``
-            in their meta information.
+            in their meta information. With ``pack_views``, where the samples
+            differ in V, (sum of V, 1, C, [T, ]H, W) and ``num_views`` in the
+            meta information.
 
         Raises:
             ValueError: If the samples differ in modality or shape, or have
                 another shape than those above.
         """
         inputs, data_samples = list(data['inputs']), data['data_samples']
-        input_type = self._check(inputs, data_samples)
+        pack = self.pack_views and not training
+        input_type = self._check(inputs, data_samples, pack)
         boxes = self._boxes(input_type, inputs, data_samples)
-        x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        if pack and len({len(x) for x in inputs}) > 1:
+            for x, sample in zip(inputs, data_samples):
+                sample.set_metainfo(dict(num_views=len(x)))
+            x = torch.cat(self.cast_data(inputs))[:, None]  # sum of V, 1 ...
+        else:
+            x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
         if boxes is not None:
             x = crop_and_resize(x[:, 0], self.cast_data(boxes),
                                 **self.crops[input_type])
@@ -162,7 +176,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                              f'there are {max(map(len, inputs))}.')
         return torch.from_numpy(np.stack(boxes))
 
-    def _check(self, inputs: List[Tensor], data_samples: list) -> str:
+    def _check(self, inputs: List[Tensor], data_samples: list,
+               any_views: bool) -> str:
         """Check the batch; set and return its modality."""
         names = [
             sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
@@ -188,8 +203,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         for what, values, advice in [
             ('modalities', types,
              "use batch_sampler=dict(type='DualModalBatchSampler')"),
-            ('shapes', [tuple(x.shape) for x in inputs],
-             'let the pipeline resize or crop all of them to one size')
+            ('shapes', [tuple(x.shape[any_views:]) for x in inputs],
+             'let the pipeline resize or crop all of them to one size (in '
+             'testing, numbers of views may differ with pack_views=True)')
         ]:
             if len(set(values)) > 1:
                 # the first sample of each kind says enough

@@ -588,7 +588,7 @@ def test_large_jpg_is_decoded_at_a_smaller_scale(tmp_path, exif):
 
     with mock.patch(f'{ImageLoadRandomResizedCrop.__module__}.to_rgb', spy):
         one, two = load_and_crop(tmp_path / 'a.jpg')
-    assert sizes == [(75, 50)]  # an eighth
+    assert sizes in ([(150, 100)], [(75, 50)])  # 1/4 or 1/8
     assert one['original_shape'] == ((600, 400) if exif else (400, 600))
     sides = one['crop_boxes'][:, 2:4] - one['crop_boxes'][:, :2]
     assert sides.min() >= 31

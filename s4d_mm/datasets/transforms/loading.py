@@ -17,6 +17,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
+EXIF_ORIENTATION = 0x0112
 TRANSPARENT = (124, 117, 104, 255)
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 
@@ -56,6 +57,12 @@ def open_image(path: str) -> Iterator[Image.Image]:
         raise MediaReadError(f'Cannot decode image {path}: {e}') from e
 
 
+def is_turned(image: Image.Image, least: int = 5) -> bool:
+    """Whether the EXIF orientation of an image is at least this one: 2, not
+    upright; 5, turned by 90 degrees."""
+    return image.getexif().get(EXIF_ORIENTATION) in range(least, 9)
+
+
 def to_rgb(image: Image.Image) -> np.ndarray:
     """Decode an open image, turned upright as its EXIF data say.
 
@@ -65,11 +72,14 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     Returns:
         np.ndarray: RGB, uint8, (height, width, 3).
     """
-    image = ImageOps.exif_transpose(image)
+    if is_turned(image, least=2):
+        image = ImageOps.exif_transpose(image)
     if image.mode == 'LA':  # on mmcv's colour, not on black
         canvas = Image.new('RGBA', image.size, TRANSPARENT)
         image = Image.alpha_composite(canvas, image.convert('RGBA'))
-    return np.array(image.convert('RGB'))
+    if image.mode != 'RGB':
+        image = image.convert('RGB')
+    return np.array(image)
 
 
 def read_image(path: str) -> np.ndarray:

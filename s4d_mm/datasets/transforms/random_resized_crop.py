@@ -13,9 +13,8 @@ from mmaction.datasets.transforms import RandomResizedCrop
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from .loading import open_image, require_file, to_rgb
+from .loading import is_turned, open_image, require_file, to_rgb
 
-EXIF_ORIENTATION = 0x0112
 INTERPOLATION = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
 
 
@@ -218,8 +217,7 @@ class ImageLoadRandomResizedCrop(ClipRandomResizedCrop):
         require_file(path, results)
         with open_image(path) as image:
             width, height = image.size
-            # 5 to 8: to be turned by 90 degrees
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) > 4
+            turned = is_turned(image)
             shape = (width, height) if turned else (height, width)
             boxes = self.draw(*shape)
             sides = (boxes[:, 2:4] - boxes[:, :2]).min(axis=0)  # x, y

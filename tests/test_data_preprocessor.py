@@ -1,15 +1,23 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
+import os.path as osp
 import random
 
 import numpy as np
 import pytest
 import torch
+from helpers import write_video
 from mmaction.structures import ActionDataSample
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 
 import s4d_mm  # noqa: F401
+from s4d_mm.datasets import ClipRandomResizedCrop, RandomCropBoxes
 from s4d_mm.models import DualModalDataPreprocessor
+
+CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'configs')
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))
@@ -230,7 +238,6 @@ def test_nothing_in_the_state_dict():
 
 def crop_batch(interpolation, flip_ratio=0.5, frames=3, size=24):
     """A batch with the crops of the workers, and one for the device."""
-    from s4d_mm.datasets import ClipRandomResizedCrop, RandomCropBoxes
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 256, (2, frames, 40, 50, 3), np.uint8)
     kwargs = dict(times=4, flip_ratio=flip_ratio)
@@ -355,3 +362,25 @@ def test_a_merged_view_predicts_like_two_equal_ones():
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[0].flip(0), scores[2])
     assert not torch.allclose(scores[0][0], scores[0][1])
+
+
+def test_both_pretraining_configs_make_the_same_crops(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', 70, 224, 224)
+    out = []
+    for name in ('s4d_pretrain.py', 's4d_pretrain_device-crops.py'):
+        cfg = Config.fromfile(osp.join(CONFIGS, name))
+        pipeline = Compose(cfg.train_dataloader.dataset.video.pipeline)
+        random.seed(0)
+        np.random.seed(0)
+        data = pipeline(
+            dict(
+                filename=path,
+                sample_id='a',
+                input_type='video',
+                modality='RGB',
+                start_index=0))
+        out.append(
+            MODELS.build(cfg.model.data_preprocessor)(pseudo_collate([data])))
+    made, cut = (o['inputs'] * 58 for o in out)  # grey levels
+    assert made.shape == cut.shape == (4, 3, 16, 160, 160)
+    assert (made - cut).abs().max() < 1.1

@@ -1,13 +1,23 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
+import os.path as osp
+import random
+
 import numpy as np
 import pytest
 import torch
+from helpers import write_video
 from mmaction.structures import ActionDataSample
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 
 import s4d_mm  # noqa: F401
+from s4d_mm.datasets import ClipRandomResizedCrop, RandomCropBoxes
 from s4d_mm.models import DualModalDataPreprocessor
+
+CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'configs')
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))
@@ -224,3 +234,153 @@ def test_wrong_arguments(kwargs, error):
 
 def test_nothing_in_the_state_dict():
     assert build(blending=dict(video=BLENDING)).state_dict() == {}
+
+
+def crop_batch(interpolation, flip_ratio=0.5, frames=3, size=24):
+    """A batch with the crops of the workers, and one for the device."""
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (2, frames, 40, 50, 3), np.uint8)
+    kwargs = dict(times=4, flip_ratio=flip_ratio)
+    out = []
+    for part in (ClipRandomResizedCrop(
+            size, interpolation=interpolation, **kwargs),
+                 RandomCropBoxes(**kwargs)):
+        random.seed(0)
+        np.random.seed(0)
+        data = batch('video', 2)
+        for i, clip in enumerate(clips):
+            results = part(dict(imgs=list(clip)))
+            imgs = results['imgs'].reshape(-1, frames,
+                                           *results['imgs'].shape[1:])
+            # V T H W C -> V C T H W
+            data['inputs'][i] = torch.from_numpy(imgs.transpose(0, 4, 1, 2, 3))
+            if isinstance(part, ClipRandomResizedCrop):
+                continue
+            data['data_samples'][i].set_metainfo(
+                dict(crop_boxes=results['crop_boxes']))
+        out.append(data)
+    return out
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('size', [24, 64])
+def test_crops_on_the_device(device, interpolation, size):
+    """With one seed, the crops of the workers, which round them."""
+    made, drawn = crop_batch(interpolation, size=size)
+    crops = dict(video=dict(size=size, interpolation=interpolation))
+    theirs = build(merge_views=True).to(device)(made)['inputs']
+    part = build(merge_views=True, crops=crops).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        ours = part(drawn)['inputs']
+    assert ours.shape == theirs.shape == (8, 3, 3, size, size)
+    assert ours.dtype == torch.float32 and ours.is_contiguous()
+    assert ours.device.type == device
+    levels = (ours - theirs).abs() * torch.tensor(
+        NORM['std'], device=device).view(3, 1, 1, 1)
+    assert levels.max() < 1 and levels.mean() < 0.3  # grey levels
+    # images have their crops from the workers
+    assert torch.equal(
+        part(batch('image'))['inputs'].cpu(),
+        build(merge_views=True)(batch('image'))['inputs'])
+
+
+def test_crops_of_images_on_the_device():
+    data = batch('image')
+    for sample in data['data_samples']:
+        sample.set_metainfo(dict(crop_boxes=np.array([[0, 0, 8, 8, 1]])))
+    out = build(crops=dict(image=dict(size=8)))(data)['inputs']
+    torch.testing.assert_close(out, build()(batch('image'))['inputs'].flip(-1))
+
+
+def test_crops_that_do_not_fit():
+    made, drawn = crop_batch('bilinear')
+    crops = dict(video=dict(size=24))
+    with pytest.raises(ValueError, match="has no 'video'. Add crops="):
+        build()(drawn)
+    with pytest.raises(ValueError, match='not every sample has crop_boxes'):
+        build(crops=crops)(made)
+    drawn['inputs'] = [torch.cat([x, x]) for x in drawn['inputs']]
+    with pytest.raises(ValueError, match='one view of a sample'):
+        build(crops=crops)(drawn)
+
+
+@pytest.mark.parametrize('crops', [
+    dict(size=160),
+    dict(audio=dict(size=160)),
+    dict(video=dict(interpolation='bilinear')),
+    dict(video=dict(size=160, interpolation='area')),
+])
+def test_wrong_crops(crops):
+    with pytest.raises(ValueError, match='must be a dict like'):
+        build(crops=crops)
+
+
+def test_packed_views():
+    """Clips with one and with two views."""
+    one, two = batch('video', 1), batch('video', 2, (2, 3, 4, 8, 8), seed=1)
+    data = joined(two, one)
+    with pytest.raises(ValueError, match='pack_views'):
+        build()(data)
+    with pytest.raises(ValueError, match='different shapes'):
+        build(pack_views=True)(data, training=True)
+    out = build(pack_views=True)(data)
+    assert out['inputs'].shape == (5, 1, 3, 4, 8, 8)
+    assert [s.num_views for s in out['data_samples']] == [2, 2, 1]
+    assert torch.equal(out['inputs'][4], build()(one)['inputs'][0])
+    assert torch.equal(out['inputs'][:4, 0],
+                       build()(two)['inputs'].flatten(0, 1))
+    # where they do not differ, nothing changes
+    out = build(pack_views=True)(batch('video', 2, (2, 3, 4, 8, 8), seed=1))
+    assert out['inputs'].shape == (2, 2, 3, 4, 8, 8)
+    assert 'num_views' not in out['data_samples'][0]
+
+
+def test_a_merged_view_predicts_like_two_equal_ones():
+    arch = dict(embed_dims=16, num_layers=2, num_heads=2)
+    model = MODELS.build(
+        dict(
+            type='Recognizer3D',
+            data_preprocessor=dict(
+                type='DualModalDataPreprocessor', pack_views=True, **NORM),
+            backbone=dict(
+                type='S4DViT', arch=arch, depth=1, img_size=32, num_frames=4),
+            neck=dict(type='MoAENeck', arch=arch, num_layers=1),
+            cls_head=dict(
+                type='DualModalHead',
+                in_channels=16,
+                num_classes=dict(video=7)))).eval()
+    torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
+    clips = batch('video', 2, (2, 3, 4, 32, 32))['inputs']
+    clips[1][1] = clips[1][0]
+    scores = []
+    for inputs in (clips, [clips[0], clips[1][:1]],
+                   [clips[1][:1], clips[0]]):
+        data = dict(batch('video', 2), inputs=inputs)
+        scores.append(
+            torch.stack([s.pred_score for s in model.test_step(data)]))
+    torch.testing.assert_close(scores[0], scores[1])
+    torch.testing.assert_close(scores[0].flip(0), scores[2])
+    assert not torch.allclose(scores[0][0], scores[0][1])
+
+
+def test_both_pretraining_configs_make_the_same_crops(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', 70, 224, 224)
+    out = []
+    for name in ('s4d_pretrain.py', 's4d_pretrain_device-crops.py'):
+        cfg = Config.fromfile(osp.join(CONFIGS, name))
+        pipeline = Compose(cfg.train_dataloader.dataset.video.pipeline)
+        random.seed(0)
+        np.random.seed(0)
+        data = pipeline(
+            dict(
+                filename=path,
+                sample_id='a',
+                input_type='video',
+                modality='RGB',
+                start_index=0))
+        out.append(
+            MODELS.build(cfg.model.data_preprocessor)(pseudo_collate([data])))
+    made, cut = (o['inputs'] * 58 for o in out)  # grey levels
+    assert made.shape == cut.shape == (4, 3, 16, 160, 160)
+    assert (made - cut).abs().max() < 1.1

@@ -178,3 +178,14 @@ def test_samples_are_packed(tmp_path):
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.get_data_info(999) == dataset.get_data_info(999)
     assert len(read(tmp_path, 'a,0', 'b,1', 'c,2', indices=2)) == 2
+
+
+def test_packed_annotations(tmp_path):
+    """Packed and unpacked annotations are the same, whole and in part."""
+    lines = [f'clip/{i},{i % 3}' for i in range(50)]
+    packed = read(tmp_path, *lines)
+    plain = read(tmp_path, *lines, serialize_data=False)
+    assert not packed.data_list and len(plain.data_list) == 50
+    for a, b in ((packed, plain),
+                 (packed.get_subset([3, 40]), plain.get_subset([3, 40]))):
+        assert [a[i] for i in range(len(a))] == [b[i] for i in range(len(b))]

@@ -324,10 +324,10 @@ def make_public_layout(root):
     for name, files in splits.items():
         clips = [(f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}',
                   i % 7) for i in range(2)]
-        for clip, _ in clips:
+        for (clip, _), num_frames in zip(clips, (70, 12)):
             write_frames(
                 osp.join(data, name, 'frames', clip),
-                12,
+                num_frames,
                 pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg')
         for file in files:
             write_text(
@@ -350,8 +350,10 @@ def make_public_layout(root):
         *[f'id1/{i}.mp4' for i in range(4)])
 
 
-RECIPES = ['s4d_pretrain', 's4d_finetune_dfew', 's4d_finetune_ferv39k',
-           's4d_finetune_mafw']
+RECIPES = [
+    's4d_pretrain', 's4d_pretrain_device-crops', 's4d_finetune_dfew',
+    's4d_finetune_ferv39k', 's4d_finetune_mafw'
+]
 
 
 @pytest.mark.parametrize('name', RECIPES)
@@ -370,7 +372,7 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
         'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
     })
     cfg.model.backbone.arch = narrow
-    if name == 's4d_pretrain':
+    if 'pretrain' in name:
         cfg.model.neck.in_channels = 24
         cfg.model.neck.arch = dict(
             embed_dims=24, num_layers=1, num_heads=2)
@@ -384,7 +386,7 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert runner.iter == len(runner.train_dataloader) >= 2
-    if name == 's4d_pretrain':
+    if 'pretrain' in name:
         return
     seen = []
     runner.model.data_preprocessor.register_forward_hook(
@@ -398,11 +400,12 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     runner.test_evaluator.metrics[0].results = [None]  # not computed here
     runner.test_evaluator.evaluate = lambda size: {}
     runner.test()
-    shape, scores = seen
-    assert shape == (2, 2, 3, 16, 160, 160)  # clips, views, ...
-    for i, sample in enumerate(predictions):
-        torch.testing.assert_close(
-            sample['pred_score'], scores[2 * i:2 * i + 2].mean(0))
+    shape, *scores = seen
+    scores = torch.cat(scores)
+    # the long clip has two views, the short one has one
+    assert shape == (3, 1, 3, 16, 160, 160)
+    for sample, rows in zip(predictions, (scores[:2], scores[2:])):
+        torch.testing.assert_close(sample['pred_score'], rows.mean(0))
 
 
 @pytest.mark.parametrize('name', ['s4d_finetune_dfew', 's4d_finetune_mafw'])

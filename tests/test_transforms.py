@@ -3,6 +3,7 @@
 import random
 from unittest import mock
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -11,10 +12,13 @@ from helpers import (frame_number, is_red, truncate, write_frames, write_image,
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
+from PIL import Image
 
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import (ExpressionImageDataset, ExpressionVideoDataset,
-                             MediaReadError, VoxCeleb2)
+                             ImageLoadRandomResizedCrop, MediaReadError,
+                             VoxCeleb2)
+from s4d_mm.datasets.transforms.loading import to_rgb
 
 MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
 
@@ -86,25 +90,16 @@ VIDEO_PRETRAIN = [
     dict(type='ClipInit'), sample,
     dict(type='ClipDecode'),
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
-    dict(type='mmaction.Resize', scale=(-1, 192)),
-    dict(
-        type='RepeatAugment',
-        times=4,
-        transforms=[
-            dict(type='mmaction.RandomResizedCrop', area_range=(0.08, 1.0)),
-            to_160
-        ]),
+    dict(type='ClipRandomResizedCrop', size=160, times=4),
     dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
 ]
 IMAGE_PRETRAIN = [
-    dict(type='ImageLoad'),
-    dict(type='mmaction.RandomResizedCrop', area_range=(0.2, 1.0)),
     dict(
-        type='mmaction.Resize',
-        scale=(160, 160),
-        keep_ratio=False,
+        type='ImageLoadRandomResizedCrop',
+        size=160,
+        area_range=(0.2, 1.0),
+        flip_ratio=0.5,
         interpolation='bicubic'),
-    dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmaction.FormatShape', input_format='NCHW'), pack
 ]
 VIDEO_TEST = [
@@ -448,3 +443,189 @@ def test_training_pipelines_are_random_and_repeatable(datasets):
             runs.append(dataset[0]['inputs'])
         assert (runs[0] == runs[1]).all()
         assert not (runs[0] == runs[2]).all()
+
+
+# -- crops in one go
+
+
+def steps_of_mmaction(imgs, boxes, size, interpolation):
+    """What mmaction2's transforms make of the windows."""
+    resize = build(
+        dict(
+            type='mmaction.Resize',
+            scale=(size, size),
+            keep_ratio=False,
+            interpolation=interpolation))
+    flip = build(dict(type='mmaction.Flip', flip_ratio=1.0))
+    views = []
+    for x1, y1, x2, y2, mirror in boxes:
+        crop = build(dict(type='mmaction.RandomResizedCrop'))
+        results = dict(
+            imgs=[i.copy() for i in imgs],
+            img_shape=imgs[0].shape[:2],
+            modality='RGB')
+        with mock.patch.object(
+                crop, 'get_crop_bbox', return_value=(x1, y1, x2, y2)):
+            results = resize(crop(results))
+        views += (flip(results) if mirror else results)['imgs']
+    return np.stack(views)
+
+
+def noise_clip(frames=3, height=50, width=70):
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (frames, height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('frames, size', [(3, 32), (3, 160), (1, 32)])
+def test_clip_random_resized_crop(interpolation, frames, size):
+    imgs = noise_clip(frames)
+    before = [img.copy() for img in imgs]
+    crop = build(
+        dict(
+            type='ClipRandomResizedCrop',
+            size=size,
+            times=6,
+            flip_ratio=0.5,
+            interpolation=interpolation))
+    results = crop(dict(imgs=imgs))
+    out, boxes = results['imgs'], results['crop_boxes']
+    assert out.shape == (6 * frames, size, size, 3) and out.dtype == np.uint8
+    assert results['img_shape'] == (size, size)
+    assert len({tuple(b) for b in boxes}) == 6 and set(boxes[:, 4]) == {0, 1}
+    np.testing.assert_array_equal(
+        out, steps_of_mmaction(imgs, boxes, size, interpolation))
+    assert all((a == b).all() for a, b in zip(imgs, before))
+    out[0] = 0  # a step that works in place changes this frame alone
+    assert (out[1:].reshape(len(out) - 1, -1).max(1) > 0).all()
+
+
+def test_windows_are_those_of_mmaction():
+    """With one seed, the same windows in the same order."""
+    theirs = build(
+        dict(type='mmaction.RandomResizedCrop', area_range=(0.2, 1.0)))
+    ours = build(
+        dict(type='RandomCropBoxes', times=20, area_range=(0.2, 1.0)))
+    drawn = []
+    for _ in range(20):
+        results = dict(imgs=noise_clip(1), img_shape=(50, 70))
+        drawn.append(theirs(results)['crop_bbox'].tolist())
+    random.seed(0)
+    np.random.seed(0)
+    boxes = ours(dict(imgs=noise_clip(2)))['crop_boxes']
+    assert boxes[:, :4].tolist() == drawn
+    assert not boxes[:, 4].any()
+
+
+def test_repeat_augment_with_clip_random_resized_crop():
+    crop = dict(type='ClipRandomResizedCrop', size=16)
+    shape = dict(type='mmaction.FormatShape', input_format='NCTHW')
+    clip = dict(imgs=noise_clip(4), num_clips=1, clip_len=4)
+    out = []
+    for steps in ([dict(type='RepeatAugment', times=3, transforms=[crop])],
+                  [dict(crop, times=3)]):
+        random.seed(1)
+        np.random.seed(1)
+        out.append(Compose(steps + [shape])(dict(clip))['imgs'])
+    assert out[0].shape == (3, 3, 4, 16, 16)
+    np.testing.assert_array_equal(*out)
+
+
+@pytest.mark.parametrize('kwargs, error', [
+    (dict(size=0), 'size'),
+    (dict(size=8, times=0), 'times'),
+    (dict(size=8, area_range=(0.5, 1.5)), 'area_range'),
+    (dict(size=8, aspect_ratio_range=(2, 1)), 'aspect_ratio_range'),
+    (dict(size=8, flip_ratio=2), 'flip_ratio'),
+    (dict(size=8, interpolation='area'), 'interpolation'),
+])
+def test_wrong_arguments_of_clip_random_resized_crop(kwargs, error):
+    with pytest.raises(ValueError, match=error):
+        build(dict(type='ClipRandomResizedCrop', **kwargs))
+
+
+def load_and_crop(path, **kwargs):
+    kwargs = dict(size=32, area_range=(0.2, 1.0), times=4, **kwargs)
+    out = []
+    for steps in ([dict(type='ImageLoadRandomResizedCrop', **kwargs)], [
+            dict(type='ImageLoad'),
+            dict(type='ClipRandomResizedCrop', **kwargs)
+    ]):
+        random.seed(2)
+        np.random.seed(2)
+        out.append(Compose(steps)(dict(filename=str(path))))
+    return out
+
+
+@pytest.mark.parametrize('suffix, side', [('png', 400), ('bmp', 400),
+                                          ('jpg', 60)])
+def test_image_load_random_resized_crop(tmp_path, suffix, side):
+    """In two steps or in one, where there is no smaller scale."""
+    path = write_image(tmp_path / f'a.{suffix}', side, side + 10)
+    one, two = load_and_crop(path, interpolation='bicubic', flip_ratio=0.5)
+    assert one.keys() >= two.keys()
+    for key in ('imgs', 'crop_boxes'):
+        np.testing.assert_array_equal(one[key], two[key])
+    for key in ('original_shape', 'img_shape', 'num_clips', 'clip_len'):
+        assert one[key] == two[key]
+
+
+@pytest.mark.parametrize('exif', [None, 6])
+def test_large_jpg_is_decoded_at_a_smaller_scale(tmp_path, exif):
+    rows, columns = np.mgrid[:400, :600]
+    img = np.stack([rows / 2, columns / 3, rows * 0 + 90], -1)
+    image = Image.fromarray(img.astype(np.uint8))
+    extra = {}
+    if exif is not None:  # to be turned by 90 degrees
+        extra['exif'] = Image.Exif()
+        extra['exif'][0x0112] = exif
+    image.save(tmp_path / 'a.jpg', quality=95, **extra)
+    sizes = []
+
+    def spy(image):
+        sizes.append(image.size)
+        return to_rgb(image)
+
+    with mock.patch(f'{ImageLoadRandomResizedCrop.__module__}.to_rgb', spy):
+        one, two = load_and_crop(tmp_path / 'a.jpg')
+    assert sizes in ([(150, 100)], [(75, 50)])  # 1/4 or 1/8
+    assert one['original_shape'] == ((600, 400) if exif else (400, 600))
+    sides = one['crop_boxes'][:, 2:4] - one['crop_boxes'][:, :2]
+    assert sides.min() >= 31
+    difference = np.abs(one['imgs'].astype(int) - two['imgs'])
+    assert difference.mean() < 2  # grey levels
+
+
+@pytest.mark.parametrize('keep', [0.0, 0.1, 0.7, 0.9])
+def test_truncated_image_while_cropping(tmp_path, keep):
+    path = truncate(write_image(tmp_path / 'a.jpg', 800, 800), keep)
+    with pytest.raises(MediaReadError, match='a.jpg'):
+        build(dict(type='ImageLoadRandomResizedCrop', size=16))(
+            dict(filename=path))
+    with pytest.raises(FileNotFoundError, match='b.jpg'):
+        build(dict(type='ImageLoadRandomResizedCrop', size=16))(
+            dict(filename=str(tmp_path / 'b.jpg')))
+
+
+def test_transparent_grey_image(tmp_path):
+    """As mmcv shows it."""
+    img = np.stack([np.full((9, 9), 200), np.eye(9) * 255], -1)
+    Image.fromarray(img.astype(np.uint8), 'LA').save(tmp_path / 'a.png')
+    ours = build(dict(type='ImageLoad'))(
+        dict(filename=str(tmp_path / 'a.png')))['imgs'][0]
+    theirs = mmcv.imread(
+        str(tmp_path / 'a.png'), channel_order='rgb', backend='pillow')
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize('total, views', [(100, 2), (66, 2), (65, 2), (64, 1),
+                                          (9, 1)])
+def test_equal_views_are_merged(total, views):
+    """65 frames have 17 of every 4th: two views that differ."""
+    every, merged = [
+        build(dict(type='SampleClipViews', merge_equal=merge))(
+            dict(total_frames=total, start_index=0)) for merge in (False, True)
+    ]
+    assert (every['num_clips'], merged['num_clips']) == (2, views)
+    inds = merged['frame_inds'].reshape(views, 16)
+    assert (inds == every['frame_inds'].reshape(2, 16)[:views]).all()

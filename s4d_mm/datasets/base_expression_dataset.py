@@ -4,6 +4,7 @@ begins with."""
 import csv
 import logging
 import os.path as osp
+import pickle
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -148,20 +149,24 @@ class BaseExpressionDataset(BaseDataset):
             for i, name in enumerate(self._metainfo['classes'])
         }
         data_list = []
+        is_first = True  # line that is not empty
         with open(self.ann_file, encoding='utf-8-sig') as f:
-            lines = ((i, line.strip()) for i, line in enumerate(f, 1))
-            lines = [(i, line) for i, line in lines if line]
-        for position, (number, line) in enumerate(lines):
-            where = f'{self.ann_file}:{number}'
-            if not self.has_labels:
-                if position > 0 or line.lower() not in NAME_HEADER_WORDS:
-                    data_list.append(dict(sample_id=line))
-                continue
-            name, label = self._split(line, where)
-            if position == 0 and label.lower() in HEADER_WORDS:
-                continue
-            label = self._parse_label(label, label_ids, where)
-            data_list.append(dict(sample_id=name, label=label))
+            for number, line in enumerate(f, 1):
+                line = line.strip()
+                if not line:
+                    continue
+                where = f'{self.ann_file}:{number}'
+                maybe_header, is_first = is_first, False
+                if not self.has_labels:
+                    if not (maybe_header
+                            and line.lower() in NAME_HEADER_WORDS):
+                        data_list.append(dict(sample_id=line))
+                    continue
+                name, label = self._split(line, where)
+                if maybe_header and label.lower() in HEADER_WORDS:
+                    continue
+                label = self._parse_label(label, label_ids, where)
+                data_list.append(dict(sample_id=name, label=label))
         if not data_list:
             raise ValueError(f'Annotation file {self.ann_file} of '
                              f'{type(self).__name__} has no samples.')
@@ -173,6 +178,8 @@ class BaseExpressionDataset(BaseDataset):
             delimiter = ','
         if delimiter is None or delimiter.isspace():
             fields = line.rsplit(delimiter, 1)
+        elif '"' not in line:
+            fields = line.split(delimiter)
         else:
             fields = next(csv.reader([line], delimiter=delimiter))
         fields = [field.strip() for field in fields]
@@ -218,6 +225,13 @@ class BaseExpressionDataset(BaseDataset):
         super().full_init()
         if not hasattr(self, 'faults'):
             self.faults = FaultLedger(len(self))
+
+    def _serialize_data(self) -> Tuple[np.ndarray, np.ndarray]:
+        """What mmengine's does, without an array for each line."""
+        packed = [pickle.dumps(info, protocol=4) for info in self.data_list]
+        self.data_list.clear()
+        ends = np.cumsum([len(info) for info in packed], dtype=np.int64)
+        return np.frombuffer(b''.join(packed), np.uint8), ends
 
     def prepare_data(self, idx: int) -> dict:
         """Run the pipeline on a sample, or on another one if its files cannot

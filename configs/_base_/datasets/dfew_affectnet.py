@@ -58,7 +58,8 @@ test_pipeline = [
         type='SampleClipViews',
         clip_len=clip_len,
         frame_interval=frame_interval,
-        num_views=2),
+        num_views=2,
+        merge_equal=True),  # a short clip is computed once
     dict(type='ClipDecode'),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),

@@ -11,29 +11,26 @@ video_pipeline = [
     dict(type='ClipDecode'),
     # the face in VoxCeleb2's 224 x 224 frames
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
-    dict(type='Resize', scale=(-1, 192)),
+    # one crop for all frames of a view; no flip. The window's share of the
+    # frame counts, so that S4D's resizing to 192 before it can be left out
     dict(
-        type='RepeatAugment',
+        type='ClipRandomResizedCrop',
+        size=160,
         times=4,
-        transforms=[
-            # one crop for the whole clip; no flip
-            dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
-            dict(type='Resize', scale=(160, 160), keep_ratio=False),
-            dict(type='FormatShape', input_format='NCTHW'),
-        ]),
+        area_range=(0.08, 1.0)),
+    dict(type='FormatShape', input_format='NCTHW'),
     dict(
         type='PackActionInputs',
         meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]
 image_pipeline = [
-    dict(type='ImageLoad'),
-    dict(type='RandomResizedCrop', area_range=(0.2, 1.0)),
+    # decodes a large jpg at a smaller scale if the window allows it
     dict(
-        type='Resize',
-        scale=(160, 160),
-        keep_ratio=False,
+        type='ImageLoadRandomResizedCrop',
+        size=160,
+        area_range=(0.2, 1.0),
+        flip_ratio=0.5,
         interpolation='bicubic'),
-    dict(type='Flip', flip_ratio=0.5),
     dict(type='FormatShape', input_format='NCHW'),
     dict(
         type='PackActionInputs',

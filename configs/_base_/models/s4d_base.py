@@ -6,7 +6,8 @@ model = dict(
     data_preprocessor=dict(
         type='DualModalDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375]),
+        std=[58.395, 57.12, 57.375],
+        pack_views=True),  # in testing a short clip has one view
     backbone=dict(type='S4DViT', arch='base', depth=6),
     neck=dict(
         type='MoAENeck', arch='base', num_layers=6, num_experts=8, top_k=2),

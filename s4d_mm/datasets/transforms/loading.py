@@ -9,13 +9,16 @@ serves clips and images alike.
 import os
 import os.path as osp
 import re
-from typing import List
+from contextlib import contextmanager
+from typing import Iterator, List
 
-import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
+from PIL import Image, ImageOps
 
+EXIF_ORIENTATION = 0x0112
+TRANSPARENT = (124, 117, 104, 255)
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp')
 
 
@@ -23,7 +26,7 @@ class MediaReadError(OSError):
     """A video, frame or image file is there but cannot be decoded."""
 
 
-def _require(path: str, results: dict) -> None:
+def require_file(path: str, results: dict) -> None:
     if not osp.exists(path):
         sample = results.get('sample_id')
         named = '' if sample is None else f' (sample {sample!r})'
@@ -32,11 +35,55 @@ def _require(path: str, results: dict) -> None:
             'Check data_root, data_prefix and suffix of the dataset.')
 
 
+@contextmanager
+def open_image(path: str) -> Iterator[Image.Image]:
+    """Open an image file with Pillow, which, unlike OpenCV, never takes a
+    truncated file for a whole one.
+
+    Args:
+        path (str): The file.
+
+    Yields:
+        PIL.Image.Image: The image, not yet decoded.
+
+    Raises:
+        MediaReadError: If the file is no image, or cannot be decoded inside
+            the ``with`` block.
+    """
+    try:
+        with open(path, 'rb') as f, Image.open(f) as image:
+            yield image
+    except Exception as e:  # Pillow raises many types
+        raise MediaReadError(f'Cannot decode image {path}: {e}') from e
+
+
+def is_turned(image: Image.Image, least: int = 5) -> bool:
+    """Whether the EXIF orientation of an image is at least this one: 2, not
+    upright; 5, turned by 90 degrees."""
+    return image.getexif().get(EXIF_ORIENTATION) in range(least, 9)
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """Decode an open image, turned upright as its EXIF data say.
+
+    Args:
+        image (PIL.Image.Image): The image.
+
+    Returns:
+        np.ndarray: RGB, uint8, (height, width, 3).
+    """
+    if is_turned(image, least=2):
+        image = ImageOps.exif_transpose(image)
+    if image.mode == 'LA':  # on mmcv's colour, not on black
+        canvas = Image.new('RGBA', image.size, TRANSPARENT)
+        image = Image.alpha_composite(canvas, image.convert('RGBA'))
+    if image.mode != 'RGB':
+        image = image.convert('RGB')
+    return np.array(image)
+
+
 def read_image(path: str) -> np.ndarray:
     """Read an image file.
-
-    Pillow reads it because, unlike OpenCV, it never takes a truncated file
-    for a whole one.
 
     Args:
         path (str): The file.
@@ -47,12 +94,8 @@ def read_image(path: str) -> np.ndarray:
     Raises:
         MediaReadError: If the file is truncated or no image.
     """
-    try:
-        with open(path, 'rb') as f:
-            return mmcv.imfrombytes(
-                f.read(), channel_order='rgb', backend='pillow')
-    except Exception as e:  # Pillow raises many types
-        raise MediaReadError(f'Cannot decode image {path}: {e}') from e
+    with open_image(path) as image:
+        return to_rgb(image)
 
 
 def _natural_key(name: str) -> list:
@@ -113,7 +156,7 @@ class ClipInit(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         path = results['filename']
-        _require(path, results)
+        require_file(path, results)
         results['start_index'] = 0
         if osp.isdir(path):
             results['frame_paths'] = list_frames(path)
@@ -205,7 +248,7 @@ class ImageLoad(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        _require(results['filename'], results)
+        require_file(results['filename'], results)
         img = read_image(results['filename'])
         results['imgs'] = [img]
         results['original_shape'] = img.shape[:2]

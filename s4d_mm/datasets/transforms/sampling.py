@@ -34,12 +34,18 @@ class SampleClipViews(BaseTransform):
         frame_interval (int): Distance between the frames. Defaults to 4.
         num_views (int): Number of views; one is the first view.
             Defaults to 2.
+        merge_equal (bool): Whether a clip whose views are all the same ones,
+            since it has no more than ``clip_len`` such frames, gets a single
+            view, which the model computes once. Clips of a batch then differ
+            in views, which needs ``DualModalDataPreprocessor(pack_views=
+            True)`` and ``DualModalHead``. Defaults to False.
     """
 
     def __init__(self,
                  clip_len: int = 16,
                  frame_interval: int = 4,
-                 num_views: int = 2) -> None:
+                 num_views: int = 2,
+                 merge_equal: bool = False) -> None:
         for name, value in dict(
                 clip_len=clip_len,
                 frame_interval=frame_interval,
@@ -50,22 +56,26 @@ class SampleClipViews(BaseTransform):
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_views = num_views
+        self.merge_equal = merge_equal
 
     def transform(self, results: dict) -> dict:
         frames = np.arange(0, results['total_frames'], self.frame_interval)
         missing = max(self.clip_len - len(frames), 0)
         frames = np.pad(frames, (0, missing), mode='edge')
-        starts = np.linspace(0, len(frames) - self.clip_len, self.num_views)
+        last = len(frames) - self.clip_len
+        num_views = 1 if self.merge_equal and last == 0 else self.num_views
+        starts = np.linspace(0, last, num_views)
         starts = np.round(starts).astype(np.int64)
         picks = starts[:, None] + np.arange(self.clip_len)  # views x clip_len
         inds = frames[picks].reshape(-1) + results['start_index']
         results['frame_inds'] = inds.astype(np.int32)
         results['clip_len'] = self.clip_len
         results['frame_interval'] = self.frame_interval
-        results['num_clips'] = self.num_views
+        results['num_clips'] = num_views
         return results
 
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}(clip_len={self.clip_len}, '
                 f'frame_interval={self.frame_interval}, '
-                f'num_views={self.num_views})')
+                f'num_views={self.num_views}, '
+                f'merge_equal={self.merge_equal})')

@@ -5,10 +5,13 @@ Letters: B samples, V views of a sample, C colour channels, T frames.
 """
 from typing import Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
+
+from .device_crops import TAPS, crop_and_resize
 
 MODALITIES = ('video', 'image')
 
@@ -31,6 +34,14 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
+        pack_views (bool): Whether in testing the samples of a batch may have
+            different numbers of views, as with
+            ``SampleClipViews(merge_equal=True)``, for ``DualModalHead``. Where they differ, the views are packed one
+            after the other. Defaults to False.
+        crops (dict[str, dict], optional): Windows to cut on the device, under
+            'video' and/or 'image': ``dict(video=dict(size=160,
+            interpolation='bilinear'))``, for pipelines with
+            :class:`RandomCropBoxes`. Defaults to None.
         mixed (bool): Whether a batch may hold both modalities, as with
             ``DualModalBatchSampler(batching='mixed')``. Their inputs are then
             a dict of two tensors. Defaults to False.
@@ -40,8 +51,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
 
     Raises:
         ValueError: If ``mean`` and ``std`` do not fit each other,
-            ``blending`` has other keys or comes with ``merge_views``, or
-            ``image_frames`` is below 1.
+            ``blending`` or ``crops`` has other keys, ``blending`` comes with
+            ``merge_views``, or ``image_frames`` is below 1.
     """
 
     def __init__(self,
@@ -49,6 +60,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                  std: Sequence[float],
                  blending: Optional[Dict[str, dict]] = None,
                  merge_views: bool = False,
+                 pack_views: bool = False,
+                 crops: Optional[Dict[str, dict]] = None,
                  image_frames: Optional[int] = None,
                  mixed: bool = False) -> None:
         super().__init__(non_blocking=True)
@@ -67,6 +80,17 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 'blending of DualModalDataPreprocessor must be a dict like '
                 f"dict(video=dict(type='MixupBlending', ...)) with the keys "
                 f'{MODALITIES}, but has the keys {tuple(blending)}.')
+        crops = crops or {}
+        for name, cfg in crops.items():
+            if name not in MODALITIES or not (
+                    'size' in cfg and set(cfg) <= {'size', 'interpolation'}
+                    and cfg.get('interpolation', 'bilinear') in TAPS):
+                raise ValueError(
+                    'crops of DualModalDataPreprocessor must be a dict like '
+                    "dict(video=dict(size=160, interpolation='bilinear')) "
+                    f'with the keys {MODALITIES} and one of the '
+                    f'interpolations {tuple(TAPS)}, but is {crops!r}.')
+        self.crops = crops
         if blending and merge_views:
             raise ValueError(
                 'DualModalDataPreprocessor cannot blend with merge_views='
@@ -79,6 +103,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             raise ValueError('image_frames of DualModalDataPreprocessor must '
                              f'be 1 or more, or None, but is {image_frames}.')
         self.merge_views = merge_views
+        self.pack_views = pack_views
         self.image_frames = image_frames
         self.mixed = mixed
 
@@ -95,9 +120,11 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
             (B * V, C, [T, ]H, W) with ``merge_views``, where images have T
             with ``image_frames`` only; ``data_samples``, with ``input_type``
-            in their meta information. Of a batch with both modalities
-            (``mixed``): ``inputs``, a dict of such tensors by modality;
-            ``data_samples``, in the same order.
+            in their meta information. With ``pack_views``, where the samples
+            differ in V, (sum of V, 1, C, [T, ]H, W) and ``num_views`` in the
+            meta information. Of a batch with both modalities (``mixed``):
+            ``inputs``, a dict of such tensors by modality; ``data_samples``,
+            in the same order.
 
         Raises:
             ValueError: If the samples differ in shape, or without ``mixed`` in
@@ -120,8 +147,18 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
     def _forward(self, inputs: List[Tensor], data_samples: list,
                  training: bool) -> Tuple[Tensor, list]:
         """A batch of one modality."""
-        input_type = self._check(inputs, data_samples)
-        x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        pack = self.pack_views and not training
+        input_type = self._check(inputs, data_samples, pack)
+        boxes = self._boxes(input_type, inputs, data_samples)
+        if pack and len({len(x) for x in inputs}) > 1:
+            for x, sample in zip(inputs, data_samples):
+                sample.set_metainfo(dict(num_views=len(x)))
+            x = torch.cat(self.cast_data(inputs))[:, None]  # sum of V, 1 ...
+        else:
+            x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        if boxes is not None:
+            x = crop_and_resize(x[:, 0], self.cast_data(boxes),
+                                **self.crops[input_type])
         per_channel = (-1, ) + (1, ) * (x.ndim - 3)
         x = x.to(torch.float32)
         x = x.sub_(self.mean.view(per_channel)).div_(
@@ -148,7 +185,34 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             part[1].append(sample)
         return parts
 
-    def _check(self, inputs: List[Tensor], data_samples: list) -> str:
+    def _boxes(self, input_type: str, inputs: List[Tensor],
+               data_samples: list) -> Optional[Tensor]:
+        """Windows of the batch (B, V, 5), if it has any, checked against
+        ``crops``."""
+        boxes = [s.metainfo.get('crop_boxes') for s in data_samples]
+        given = [b is not None for b in boxes]
+        if not any(given) and input_type not in self.crops:
+            return None
+        if input_type not in self.crops:
+            raise ValueError(
+                f'The {input_type} pipeline draws crop_boxes, but crops of '
+                f'DualModalDataPreprocessor has no {input_type!r}. Add '
+                f'crops=dict({input_type}=dict(size=160)), or leave '
+                'crop_boxes out of meta_keys if the pipeline cuts the '
+                'windows itself.')
+        if not all(given):
+            raise ValueError(
+                f'crops of DualModalDataPreprocessor has {input_type!r}, but '
+                'not every sample has crop_boxes. Put RandomCropBoxes into '
+                f'the {input_type} pipeline and crop_boxes into meta_keys of '
+                'PackActionInputs.')
+        if any(len(x) != 1 for x in inputs):
+            raise ValueError('crop_boxes go with one view of a sample, but '
+                             f'there are {max(map(len, inputs))}.')
+        return torch.from_numpy(np.stack(boxes))
+
+    def _check(self, inputs: List[Tensor], data_samples: list,
+               any_views: bool) -> str:
         """Check the batch; set and return its modality."""
         names = [
             sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
@@ -176,8 +240,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
              "use batch_sampler=dict(type='DualModalBatchSampler'); if both "
              'are wanted in one step, set mixed=True of '
              'DualModalDataPreprocessor'),
-            ('shapes', [tuple(x.shape) for x in inputs],
-             'let the pipeline resize or crop all of them to one size')
+            ('shapes', [tuple(x.shape[any_views:]) for x in inputs],
+             'let the pipeline resize or crop all of them to one size (in '
+             'testing, numbers of views may differ with pack_views=True)')
         ]:
             if len(set(values)) > 1:
                 # the first sample of each kind says enough

@@ -201,7 +201,8 @@ class DualModalHead(BaseHead):
             feats (Tensor | tuple[Tensor]): See :meth:`features`, with the V
                 views of a sample one after the other.
             data_samples (list[ActionDataSample]): Get ``pred_score`` and
-                ``pred_label``.
+                ``pred_label``. With ``num_views`` in their meta information,
+                that is V of each sample; otherwise all have the same.
             num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
@@ -210,10 +211,16 @@ class DualModalHead(BaseHead):
         """
         x = self.dropout(self.features(feats, num_segs))
         views = len(x) // len(data_samples)
-        for name, rows in self._rows(data_samples, len(x)).items():
-            scores = self.classifiers[name](x[rows])
-            self.predict_by_feat(
-                scores, [data_samples[r // views] for r in rows[::views]])
+        start, groups = 0, dict()
+        for sample in data_samples:
+            count = sample.metainfo.get('num_views', views)
+            key = self._modality(sample), count
+            rows, samples = groups.setdefault(key, ([], []))
+            rows.extend(range(start, start + count))
+            samples.append(sample)
+            start += count
+        for (name, _), (rows, samples) in groups.items():
+            self.predict_by_feat(self.classifiers[name](x[rows]), samples)
         return data_samples
 
     def _classifier(self, name: str) -> nn.Linear:
@@ -223,19 +230,23 @@ class DualModalHead(BaseHead):
                 f'num_classes is {self.num_classes}. Add it there.')
         return self.classifiers[name]
 
+    def _modality(self, sample) -> str:
+        name = sample.metainfo.get('input_type')
+        if name is None:
+            raise ValueError(
+                'DualModalHead needs `input_type` (video or image) in the '
+                'data samples: use DualModalDataPreprocessor, or put it into '
+                'meta_keys of PackActionInputs.')
+        self._classifier(name)
+        return name
+
     def _rows(self, data_samples: SampleList, total: int) -> Dict[str, list]:
         """Rows of the features that belong to each modality."""
         views = total // len(data_samples)
         rows = dict()
         for i, sample in enumerate(data_samples):
-            name = sample.metainfo.get('input_type')
-            if name is None:
-                raise ValueError(
-                    'DualModalHead needs `input_type` (video or image) in the '
-                    'data samples: use DualModalDataPreprocessor, or put it '
-                    'into meta_keys of PackActionInputs.')
-            self._classifier(name)
-            rows.setdefault(name, []).extend(range(i * views, (i + 1) * views))
+            rows.setdefault(self._modality(sample),
+                            []).extend(range(i * views, (i + 1) * views))
         return rows
 
     def _soft_labels(self, name: str, data_samples: SampleList, rows: list,

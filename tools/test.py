@@ -8,7 +8,6 @@ import os
 import os.path as osp
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
@@ -110,6 +109,9 @@ def merge_args(cfg, args):
                                 osp.splitext(osp.basename(args.config))[0])
 
     cfg.load_from = args.checkpoint
+    # a model that was trained in shards is tested whole
+    for key in ('runner_type', 'strategy'):
+        cfg.pop(key, None)
 
     return cfg
 
@@ -120,13 +122,7 @@ def main():
     cfg = merge_args(Config.fromfile(args.config), args)
     prepare_distributed(cfg)
 
-    if 'runner_type' not in cfg:
-        # build the default runner
-        runner = Runner.from_cfg(cfg)
-    else:
-        # build customized runner from the registry
-        # if 'runner_type' is set in the cfg
-        runner = RUNNERS.build(cfg)
+    runner = Runner.from_cfg(cfg)
     log_distributed(runner)
 
     # start testing

@@ -44,16 +44,16 @@ RUNS = {
     'finetune_fsdp': (FINETUNE, FSDP_STRATEGY, START,
                       {**NO_NOISE, **FLOAT32}),
     'pretrain_zero2': (PRETRAIN, ZERO, None, {
-        'strategy.config.torch_autocast': None}),
+        'strategy.config.torch_autocast.enabled': False}),
     'pretrain_zero2_bf16': (PRETRAIN, ZERO, None, {}),
     'pretrain_zero3': (PRETRAIN, ZERO, None, {
         'strategy.zero_optimization.stage': 3,
-        'strategy.config.torch_autocast': None}),
+        'strategy.config.torch_autocast.enabled': False}),
     'finetune_zero2': (FINETUNE, ZERO, START, {
-        **NO_NOISE, 'strategy.config.torch_autocast': None}),
+        **NO_NOISE, 'strategy.config.torch_autocast.enabled': False}),
     'finetune_zero3': (FINETUNE, ZERO, START, {
         **NO_NOISE, 'strategy.zero_optimization.stage': 3,
-        'strategy.config.torch_autocast': None}),
+        'strategy.config.torch_autocast.enabled': False}),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Optional, Union
 
 from mmengine._strategy import DeepSpeedStrategy
 from mmengine.optim import BaseOptimWrapper
-from mmengine.registry import STRATEGIES
+from mmengine.registry import OPTIMIZERS, STRATEGIES
 from mmengine.runner import load_checkpoint
 from torch import nn
 
@@ -23,8 +23,8 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
       loaded before DeepSpeed takes the model, so that blocks find their place
       and missing keys are listed, as in an ordinary run.
     - ``auto_scale_lr``, which mmengine passes over without a word, works.
-    - DeepSpeed >= 0.18.?, which dropped the 1-bit optimizers that mmengine
-      (0.10.7) registers, can be used.
+    - DeepSpeed without the 1-bit optimizers that mmengine (0.10.7) registers,
+      such as 0.19, can be used.
 
     Args:
         batch_size (int): Samples of a step in one process.
@@ -41,6 +41,11 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
                  load_from: Optional[str] = None,
                  **kwargs) -> None:
         provide_onebit()
+        # mmengine registers DeepSpeed's optimizers for each strategy anew,
+        # and refuses names that are taken
+        for name, optimizer in list(OPTIMIZERS.module_dict.items()):
+            if optimizer.__module__.startswith('deepspeed.'):
+                del OPTIMIZERS.module_dict[name]
         kwargs.setdefault('train_micro_batch_size_per_gpu', batch_size)
         super().__init__(**kwargs)
         self.batch_size = batch_size
@@ -115,4 +120,5 @@ def _missing(name: str) -> type:
     def init(self, *args, **kwargs) -> None:
         raise ImportError(f'{name} is not part of the installed deepspeed.')
 
-    return type(name, (), dict(__init__=init))
+    return type(
+        name, (), dict(__init__=init, __module__='deepspeed.(stand-in)'))

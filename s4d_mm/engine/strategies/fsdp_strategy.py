@@ -82,6 +82,10 @@ class S4DFSDPStrategy(FSDPStrategy):
             # mmengine passes the number of a GPU
             self.model_wrapper = dict(
                 self.model_wrapper or {}, device_id=torch.device('cpu'))
+            # "moved to the CPU" is not copied there, and the gathered memory
+            # is freed before the checkpoint is written
+            for cfg in (self.state_dict_config, self.optim_state_dict_config):
+                cfg.offload_to_cpu = False
         return super()._wrap_model(model)
 
     def build_optim_wrapper(

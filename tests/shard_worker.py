@@ -26,6 +26,10 @@ START = 'pretrain_ddp/epoch_1.pth'  # of FOLDER
 FSDP_STRATEGY = '_base_/strategies/fsdp.py'
 ZERO = '_base_/strategies/deepspeed_zero2.py'
 NO_NOISE = {'model.neck.noisy': False}
+# AdamW's first steps are of the size of the learning rate however small, or
+# rounded, a gradient is
+SGD = {'optim_wrapper.optimizer': dict(
+    _delete_=True, type='SGD', lr=0.01, weight_decay=0.05)}
 FLOAT32 = {'strategy.model_wrapper.mixed_precision': None}
 # name: config, strategy, where to start, options
 RUNS = {
@@ -49,6 +53,10 @@ RUNS = {
     'pretrain_zero3': (PRETRAIN, ZERO, None, {
         'strategy.zero_optimization.stage': 3,
         'strategy.config.torch_autocast.enabled': False}),
+    'finetune_ddp_sgd': (FINETUNE, None, START, {**NO_NOISE, **SGD}),
+    'finetune_zero2_sgd': (FINETUNE, ZERO, START, {
+        **NO_NOISE, **SGD, 'strategy.config.torch_autocast.enabled': False,
+        'strategy.config.zero_allow_untested_optimizer': True}),
     'finetune_zero2': (FINETUNE, ZERO, START, {
         **NO_NOISE, 'strategy.config.torch_autocast.enabled': False}),
     'finetune_zero3': (FINETUNE, ZERO, START, {

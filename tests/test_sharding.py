@@ -98,7 +98,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(stage):
     parts = update(build(stage, **neck), losses_of, PARTS, names)
     moved = 0.
     for name, value in whole.items():
-        moved = max(moved, float((value - start[name]).abs().max()))
+        moved = max(moved, (value - start[name]).abs().max().item())
         torch.testing.assert_close(
             parts[name], value, atol=1e-6, rtol=1e-5, msg=name)
     assert moved > 1e-3
@@ -183,6 +183,7 @@ def test_large_configs_build(name):
     else:
         assert cfg.load_from == 'start.pth'
     init_default_scope('mmaction')
+    cfg.model.data_preprocessor.pop('blending', None)  # needs numbers
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     encoder = sum(
@@ -243,7 +244,7 @@ def run_worker(folder, *runs):
 def folder(tmp_path_factory):
     from make_quickstart import make_set
     folder = tmp_path_factory.mktemp('quickstart')
-    make_set(str(folder / 'data'), images=28, clips=7, size=80, workers=1)
+    make_set(str(folder / 'data'), images=28, clips=14, size=80, workers=1)
     return folder
 
 
@@ -319,8 +320,9 @@ def test_fsdp_weights_load_into_the_ordinary_model(sharded, folder):
     'DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1')
 def test_deepspeed_trains_like_ddp(folder):
     logs, _ = run_worker(folder, 'pretrain_ddp', 'pretrain_zero2',
-                         'pretrain_zero3', 'finetune_ddp', 'finetune_zero2')
-    for stage, kind in (('pretrain', 'zero2'), ('pretrain', 'zero3'),
-                        ('finetune', 'zero2')):
-        assert_same_training(logs[f'{stage}_ddp'], logs[f'{stage}_{kind}'],
-                             atol=2e-4)
+                         'pretrain_zero3', 'finetune_ddp_sgd',
+                         'finetune_zero2_sgd')
+    for one, two in (('pretrain_ddp', 'pretrain_zero2'),
+                     ('pretrain_ddp', 'pretrain_zero3'),
+                     ('finetune_ddp_sgd', 'finetune_zero2_sgd')):
+        assert_same_training(logs[one], logs[two], atol=2e-4)

@@ -23,6 +23,8 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
       loaded before DeepSpeed takes the model, so that blocks find their place
       and missing keys are listed, as in an ordinary run.
     - ``auto_scale_lr``, which mmengine passes over without a word, works.
+    - Gradients are clipped only if the config says so; recent DeepSpeed clips
+      their norm to 1 by default.
     - DeepSpeed without the 1-bit optimizers that mmengine (0.10.7) registers,
       such as 0.19, can be used.
 
@@ -47,6 +49,8 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
             if optimizer.__module__.startswith('deepspeed.'):
                 del OPTIMIZERS.module_dict[name]
         kwargs.setdefault('train_micro_batch_size_per_gpu', batch_size)
+        if 'gradient_clipping' not in (kwargs.get('config') or {}):
+            kwargs.setdefault('gradient_clipping', 0.)
         super().__init__(**kwargs)
         self.batch_size = batch_size
         self.load_from = load_from

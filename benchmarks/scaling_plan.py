@@ -58,6 +58,7 @@ def parse_args() -> argparse.Namespace:
     add('--epochs', type=int, default=100)
     add('--clips-per-core', type=float, default=15.,
         help='clips/s that one core decodes, crops and packs')
+    add('--cores-per-node', type=int, default=96)
     add('--images-per-core', type=float, default=300.,
         help='images/s that one core decodes, crops and packs')
     add('--activations', type=float, nargs=4,
@@ -266,8 +267,12 @@ def main() -> None:
 
     rate = args.peak * 1e12 * args.share
     compute = {k: flops[k] * samples[k] / rate for k in KINDS}
-    bandwidth = (args.net_bandwidth
-                 if world > args.gpus_per_node else args.node_bandwidth) * GB
+    # a ring crosses the border of a node once, and each GPU has a link of its
+    # own for the rings of all: bandwidths of the links add up
+    bandwidth = args.node_bandwidth * GB
+    if world > args.gpus_per_node:
+        bandwidth = min(bandwidth,
+                        args.net_bandwidth * args.gpus_per_node * GB)
     # an epoch: all image batches, a quarter of the video batches
     share = cfg.train_dataloader.sampler.get('share', {})
     numbers = dict(
@@ -303,6 +308,7 @@ def main() -> None:
         need = sizes[k] / compute[k]
         rows.append([k, steps[k], need, need / speed[k],
                      need / speed[k] * args.gpus_per_node])
+    cores = args.cores_per_node / args.gpus_per_node
     busy = sum(steps[k] * compute[k] for k in KINDS)
     mean = sum(steps[k] * sizes[k] / speed[k] for k in KINDS) / busy
     rows.append(['mean of an epoch', sum(steps.values()), '', mean,
@@ -313,6 +319,9 @@ def main() -> None:
             '', 'steps of an epoch', 'decoded/s for a GPU',
             'cores for a GPU', f'cores of a node of {args.gpus_per_node}'
         ], rows)
+    data = mean * busy / cores * args.epochs / 3600
+    print(f'\nWith {args.cores_per_node} cores in a node, reading the data '
+          f'alone takes {data:.3g} hours for {args.epochs} epochs.')
 
 
 if __name__ == '__main__':

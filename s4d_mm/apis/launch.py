@@ -101,7 +101,8 @@ def prepare_strategy(cfg: Config) -> None:
 def log_distributed(runner: Runner) -> None:
     """Say in the log what was chosen."""
     backend = dist.get_backend() if dist.is_initialized() else 'none'
-    runner.logger.info(f"Launcher {runner.cfg.get('launcher')}: "
+    launcher = runner.cfg.get('launcher')  # FlexibleRunner has no attribute
+    runner.logger.info(f'Launcher {launcher}: '
                        f'world size {runner.world_size}, backend {backend}, '
                        f'device {get_device()}.')
 

@@ -49,6 +49,13 @@ RUNS = {
                       {**NO_NOISE, **FLOAT32}),
     'pretrain_zero2': (PRETRAIN, ZERO, None, {
         'strategy.config.torch_autocast.enabled': False}),
+    'pretrain_ddp_accumulate': (PRETRAIN, None, None, {
+        'optim_wrapper.accumulative_counts': 2}),
+    'pretrain_fsdp_accumulate': (PRETRAIN, FSDP_STRATEGY, None, {
+        **FLOAT32, 'optim_wrapper.accumulative_counts': 2}),
+    'pretrain_zero2_resumed': (PRETRAIN, ZERO, 'pretrain_zero2/epoch_1.pth', {
+        'strategy.config.torch_autocast.enabled': False, 'resume': True,
+        'train_cfg.max_epochs': 2}),
     'pretrain_zero2_bf16': (PRETRAIN, ZERO, None, {}),
     'pretrain_zero3': (PRETRAIN, ZERO, None, {
         'strategy.zero_optimization.stage': 3,

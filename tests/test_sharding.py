@@ -12,10 +12,10 @@ import sys
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS, MODELS, STRATEGIES
-from mmengine.registry import init_default_scope
-from torch import nn
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import (FUNCTIONS, MODELS, STRATEGIES,
+                               init_default_scope)
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from s4d_mm.apis.launch import prepare_strategy

@@ -77,6 +77,9 @@ def merge_args(cfg, args):
                                 osp.splitext(osp.basename(args.config))[0])
 
     cfg.load_from = args.checkpoint
+    # a model that was trained in shards is tested whole
+    for key in ('runner_type', 'strategy'):
+        cfg.pop(key, None)
 
     return cfg
 

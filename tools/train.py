@@ -68,7 +68,7 @@ def parse_args():
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
     if args.resume not in (None, 'auto') and '://' not in args.resume \
-            and not osp.isfile(args.resume):
+            and not osp.exists(args.resume):  # DeepSpeed's are folders
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)

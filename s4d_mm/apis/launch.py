@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, before it starts: which fold, how many processes, and how they
 talk."""
+import os.path as osp
 import re
 from typing import Optional
 
@@ -34,7 +35,8 @@ def prepare_distributed(cfg: Config) -> None:
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
-    started here, and ``model_wrapper_cfg`` says that there are no devices.
+    started here, and ``model_wrapper_cfg`` (for ``FlexibleRunner`` the strategy)
+    says that there are no devices.
 
     Args:
         cfg (Config): Config of the run with its ``launcher``. Changed in
@@ -42,7 +44,9 @@ def prepare_distributed(cfg: Config) -> None:
 
     Raises:
         RuntimeError: If the launcher cannot be used without GPUs.
+        ValueError: If the strategy cannot be used as it is asked for.
     """
+    prepare_strategy(cfg)
     if cfg.launcher == 'none':
         return
     dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
@@ -62,12 +66,61 @@ def prepare_distributed(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+    strategy = cfg.get('strategy') or dict(type='DDPStrategy')
+    if 'runner_type' in cfg and strategy['type'] == 'DDPStrategy':
+        strategy['model_wrapper'] = {
+            **wrapper,
+            **(strategy.get('model_wrapper') or {}), 'device_ids': None
+        }
+        cfg.strategy = strategy
+
+
+def prepare_strategy(cfg: Config) -> None:
+    """Give a strategy that shards the model what only the whole config says:
+    the batch size for ``auto_scale_lr``, and, for DeepSpeed, the checkpoint to
+    start from.
+
+    Args:
+        cfg (Config): Config of a training. ``strategy`` is changed in place.
+
+    Raises:
+        ValueError: If there is no process group for it, or the optimizer
+            wrapper does not fit.
+    """
+    strategy = cfg.get('strategy') or {}
+    name = strategy.get('type')
+    if name not in ('S4DFSDPStrategy', 'S4DDeepSpeedStrategy'):
+        if 'runner_type' in cfg and (cfg.get('auto_scale_lr')
+                                     or {}).get('enable'):
+            raise ValueError(
+                'auto_scale_lr does not work with FlexibleRunner and '
+                f'strategy {name}, because the batch sampler has a batch size '
+                'for each modality. Use the ordinary Runner, '
+                'S4DFSDPStrategy or S4DDeepSpeedStrategy.')
+        return
+    if cfg.launcher == 'none':
+        raise ValueError(
+            f'strategy {name} needs a launcher, also for one process: '
+            'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.')
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    deepspeed = name == 'S4DDeepSpeedStrategy'
+    if deepspeed != (wrapper == 'DeepSpeedOptimWrapper'):
+        raise ValueError(
+            f'strategy {name} and optim_wrapper.type={wrapper!r} do not go '
+            'together. ' + ("Use 'DeepSpeedOptimWrapper'." if deepspeed else
+                            "Use 'OptimWrapper' or 'AmpOptimWrapper'."))
+    strategy.setdefault('batch_size', cfg.train_dataloader.batch_size)
+    start = cfg.get('load_from')
+    if deepspeed and start and not cfg.get('resume') and not osp.isdir(start):
+        # loaded before DeepSpeed takes the model
+        strategy['load_from'], cfg.load_from = start, None
 
 
 def log_distributed(runner: Runner) -> None:
     """Say in the log what was chosen."""
     backend = dist.get_backend() if dist.is_initialized() else 'none'
-    runner.logger.info(f'Launcher {runner.launcher}: '
+    launcher = runner.cfg.get('launcher')  # FlexibleRunner has no attribute
+    runner.logger.info(f'Launcher {launcher}: '
                        f'world size {runner.world_size}, backend {backend}, '
                        f'device {get_device()}.')
 

@@ -1,9 +1,12 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the Runner does around the model: optimizer groups and hooks."""
+"""What the Runner does around the model: optimizer groups, hooks, and
+strategies for models that are spread over processes."""
 from .hooks import ClassCheckHook, MediaFaultHook, RunSummaryHook
 from .optimizers import S4DLayerDecayOptimWrapperConstructor
+from .strategies import S4DDeepSpeedStrategy, S4DFSDPStrategy
 
 __all__ = [
     'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook',
+    'S4DDeepSpeedStrategy', 'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor'
 ]

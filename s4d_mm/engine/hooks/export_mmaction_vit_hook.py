@@ -2,6 +2,7 @@
 """After training: the encoder as weights of mmaction2's VisionTransformer."""
 import os.path as osp
 
+from mmengine._strategy import DeepSpeedStrategy, FSDPStrategy
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -25,11 +26,18 @@ class ExportMMActionViTHook(Hook):
 
     Raises:
         ValueError: Before training, if the model's backbone is no
-            :class:`S4DViT` of the arch's whole depth.
+            :class:`S4DViT` of the arch's whole depth, or the model is sharded.
     """
 
     def before_train(self, runner: Runner) -> None:
         """Check the model, so that a wrong one shows before the work."""
+        strategy = getattr(runner, 'strategy', None)
+        if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
+            raise ValueError(
+                f'ExportMMActionViTHook cannot be used with '
+                f'{type(strategy).__name__}, which keeps the model in shards. '
+                'Remove the hook from custom_hooks and run tools/'
+                'model_converters/s4d_to_mmaction.py after training.')
         backbone = self._model(runner).backbone
         if not isinstance(backbone, S4DViT) or len(
                 backbone.blocks) < backbone.arch['num_layers']:

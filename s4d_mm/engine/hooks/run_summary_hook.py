@@ -1,5 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: a short table of what was chosen."""
+from typing import Iterable
+
 import torch
 import torch.distributed as torch_dist
 from mmengine.hooks import Hook
@@ -51,17 +53,17 @@ class RunSummaryHook(Hook):
         backend = (f'{torch_dist.get_backend()} backend'
                    if torch_dist.is_initialized() else 'not distributed')
         parts = ', '.join(
-            f'{k} {sum(p.numel() for p in m.parameters()) / 1e6:.2f}M'
+            f'{k} {_millions(m.parameters())}'
             for k, m in model.named_children()
             if any(True for _ in m.parameters()))
-        trained = sum(p.numel() for p in params if p.requires_grad)
+        trained = _millions(p for p in params if p.requires_grad)
         return {
             's4d_mm': f'{s4d_mm.__version__}, torch {torch.__version__}',
             'device': f'{device.type} ({name})',
             'processes': f'{runner.world_size}, {backend}',
             'model': f'{type(model).__name__}, '
-                     f'{sum(p.numel() for p in params) / 1e6:.2f}M parameters'
-                     f' ({trained / 1e6:.2f}M trained): {parts}',
+                     f'{_millions(params)} parameters'
+                     f' ({trained} trained): {parts}',
         }
 
     @staticmethod
@@ -77,3 +79,12 @@ class RunSummaryHook(Hook):
         width = max(map(len, rows))
         table = '\n'.join(f'  {k:<{width}}  {v}' for k, v in rows.items())
         runner.logger.info(f'Run summary\n{table}')
+
+
+def _millions(params: Iterable[torch.nn.Parameter]) -> str:
+    """How many numbers parameters have, in millions. Those of a sharded model
+    count whole: FSDP's by S4DFSDPStrategy's note, ZeRO-3's by DeepSpeed's."""
+    total = sum(
+        getattr(p, 'whole_numel', getattr(p, 'ds_numel', p.numel()))
+        for p in params)
+    return f'{total / 1e6:.2f}M'

@@ -1,0 +1,328 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Large models: accumulated gradients, recomputed blocks, and sharded
+training in two processes."""
+import copy
+import json
+import os
+import os.path as osp
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import (FUNCTIONS, MODELS, STRATEGIES,
+                               init_default_scope)
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from s4d_mm.apis.launch import prepare_strategy
+from s4d_mm.engine.strategies.common import check_auto_scale_lr
+from s4d_mm.models.layers import MoAEBlock, TransformerBlock
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+TINY = dict(embed_dims=24, num_layers=2, num_heads=2)
+SIZE = dict(img_size=32, num_frames=4)
+OPTIM = dict(
+    # not Adam, whose first step hides the gradient's size
+    optimizer=dict(type='SGD', lr=0.1))
+
+
+def build(stage, **neck):
+    init_default_scope('mmaction')
+    name = 's4d_mae_tiny' if stage == 'pretrain' else 's4d_tiny'
+    cfg = Config.fromfile(
+        osp.join(ROOT, 'configs', '_base_', 'models', f'{name}.py')).model
+    cfg.backbone.update(arch=TINY, **SIZE)
+    cfg.neck.update(arch=TINY, **neck)
+    if stage == 'pretrain':
+        cfg.neck.update(in_channels=24, **SIZE)
+    else:
+        cfg.backbone.depth = 1
+        cfg.neck.num_layers = 1
+        cfg.cls_head.in_channels = 24
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.train()
+
+
+VIDEOS = torch.randn(4, 3, 4, 32, 32, generator=torch.manual_seed(1))
+
+
+def pretrain_losses(model, rows):
+    """Pre-training loss of some videos with masks that are fixed."""
+    num_tokens = 8
+    noise = torch.rand(4, num_tokens, generator=torch.manual_seed(2))
+    mask = noise.argsort(dim=1) < 6
+    x, mask, ids = model.backbone(VIDEOS[rows], mask[rows])
+    pred = model.neck(x, ids)
+    return dict(loss=model.head.loss(pred, VIDEOS[rows], mask))
+
+
+def finetune_losses(model, rows):
+    """Losses of the fine-tuning of some videos."""
+    x, losses = model.neck(model.backbone(VIDEOS[rows]))
+    scores = model.cls_head(x, 'video')
+    labels = torch.tensor([0, 1, 2, 6])[rows]
+    return dict(
+        loss_cls=nn.functional.cross_entropy(scores, labels), **losses)
+
+
+def update(model, losses_of, parts, names):
+    """Parameters after one step whose batch is cut into parts."""
+    wrapper = build_optim_wrapper(
+        model, dict(accumulative_counts=len(parts), **copy.deepcopy(OPTIM)))
+    wrapper.initialize_count_status(model, 0, len(parts))
+    for rows in parts:
+        losses = losses_of(model, rows)
+        wrapper.update_params(sum(losses[k] for k in names or losses))
+    return {k: v.detach().clone() for k, v in model.named_parameters()}
+
+
+WHOLE, PARTS = [slice(0, 4)], [slice(0, 2), slice(2, 4)]
+CASES = {
+    'pretrain': (pretrain_losses, {}, None),
+    'finetune': (finetune_losses, dict(noisy=False), ['loss_cls']),
+}
+
+
+@pytest.mark.parametrize('stage', CASES)
+def test_accumulated_gradients_are_those_of_the_whole_batch(stage):
+    losses_of, neck, names = CASES[stage]
+    start = dict(build(stage, **neck).named_parameters())
+    whole = update(build(stage, **neck), losses_of, WHOLE, names)
+    parts = update(build(stage, **neck), losses_of, PARTS, names)
+    moved = 0.
+    for name, value in whole.items():
+        moved = max(moved, (value - start[name]).abs().max().item())
+        torch.testing.assert_close(
+            parts[name], value, atol=1e-6, rtol=1e-5, msg=name)
+    assert moved > 1e-3
+
+
+def test_load_balance_loss_is_that_of_each_micro_batch():
+    """The load-balance loss is a product of two means over the tokens of a
+    batch. So accumulation (and data-parallel training) optimises its mean
+    over the micro-batches, which is not the loss of the whole batch."""
+    model = build('finetune', noisy=False, loss_weight=1.)
+
+    def balance(rows):
+        return finetune_losses(model, rows)['loss_balance']
+
+    def gradient(loss):
+        router = model.neck.blocks[0].moae.router.gate.weight
+        return torch.autograd.grad(loss, router)[0]
+
+    mean = sum(balance(rows) for rows in PARTS) / len(PARTS)
+    assert abs(mean - balance(WHOLE[0])) > 1e-6
+    before = model.neck.blocks[0].moae.router.gate.weight.detach().clone()
+    expected = before - 0.1 * gradient(mean)
+    after = update(model, finetune_losses, PARTS, ['loss_balance'])
+    torch.testing.assert_close(
+        after['neck.blocks.0.moae.router.gate.weight'], expected)
+
+
+def test_recomputed_router_draws_the_same_noise():
+    """Recomputing gives the gradients of the noise of the forward pass, and
+    leaves the generator where it would have been."""
+    torch.manual_seed(0)
+    block = MoAEBlock(24, 2, moae=dict(num_experts=4)).train()
+    nn.init.normal_(block.moae.router.noise.weight)
+    x = torch.randn(2, 16, 24, requires_grad=True)
+    grads, nexts = [], []
+    for recompute in (False, True):
+        torch.manual_seed(3)
+        out, balance = (
+            checkpoint(block, x, use_reentrant=False)
+            if recompute else block(x))
+        torch.rand(7)  # other random numbers before the backward pass
+        loss = out.square().mean() + balance
+        grads.append(torch.autograd.grad(loss, [x, *block.parameters()]))
+        nexts.append(torch.rand(3))
+    assert torch.equal(*nexts)
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+    # without the same noise they would differ
+    torch.manual_seed(4)
+    out, balance = block(x)
+    other = torch.autograd.grad(out.square().mean() + balance, x)[0]
+    assert not torch.allclose(other, grads[0][0])
+
+
+def test_every_block_is_a_unit():
+    wrap = FUNCTIONS.get('wrap_transformer_blocks')
+    pre, fine = build('pretrain'), build('finetune')
+    units = [
+        name for model in (pre, fine) for name, m in model.named_modules()
+        if wrap(module=m, recurse=False, nonwrapped_numel=0)
+    ]
+    assert len(units) == 2 + 2 + 1 + 1 and all('blocks.' in u for u in units)
+    assert all(wrap(module=m, recurse=True, nonwrapped_numel=0)
+               for m in (pre, TransformerBlock(8, 2)))
+
+
+LARGE = ['s4d_pretrain_large_fsdp', 's4d_pretrain_large_deepspeed',
+         's4d_finetune_large_dfew_fsdp']
+
+
+@pytest.mark.parametrize('name', LARGE)
+def test_large_configs_build(name):
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+    assert cfg.runner_type == 'FlexibleRunner'
+    assert STRATEGIES.get(cfg.strategy.type) is not None
+    cfg.launcher = 'pytorch'
+    cfg.load_from = 'start.pth'
+    prepare_strategy(cfg)
+    assert cfg.strategy.batch_size == cfg.train_dataloader.batch_size
+    if 'deepspeed' in name:
+        assert cfg.strategy.load_from == 'start.pth' and cfg.load_from is None
+    else:
+        assert cfg.load_from == 'start.pth'
+    init_default_scope('mmaction')
+    cfg.model.data_preprocessor.pop('blending', None)  # needs numbers
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    encoder = sum(
+        p.numel() for n, p in model.named_parameters()
+        if n.startswith(('backbone.', 'neck.blocks')) and '.moae.' not in n)
+    assert 302e6 < encoder < 306e6  # ViT-L
+    blocks = [m for m in model.modules() if isinstance(m, TransformerBlock)]
+    assert len(blocks) == (24 if 'finetune' in name else 28)
+
+
+def test_strategies_are_refused_where_they_cannot_work():
+    cfg = Config.fromfile(
+        osp.join(ROOT, 'configs', 's4d_pretrain_large_fsdp.py'))
+    cfg.launcher = 'none'
+    with pytest.raises(ValueError, match='needs a launcher'):
+        prepare_strategy(cfg)
+    cfg.launcher = 'pytorch'
+    cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
+    with pytest.raises(ValueError, match='do not go together.*AmpOptim'):
+        prepare_strategy(cfg)
+    cfg.strategy = dict(type='FSDPStrategy')
+    cfg.auto_scale_lr.enable = True
+    with pytest.raises(ValueError, match='Use the ordinary Runner'):
+        prepare_strategy(cfg)
+    sizes = dict(train_micro_batch_size_per_gpu=dict(video=2, image=4))
+    on = dict(enable=True, base_batch_size=8)
+    assert check_auto_scale_lr(sizes, on, 4) == dict(
+        train_micro_batch_size_per_gpu=4)
+    with pytest.raises(ValueError, match='Set strategy.batch_size'):
+        check_auto_scale_lr(sizes, on, None)
+
+
+def run_worker(folder, *runs):
+    """Short trainings in two processes; see shard_worker.py."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = str(s.getsockname()[1])
+    env = dict(
+        os.environ,
+        PYTHONPATH=ROOT,
+        OMP_NUM_THREADS='1',
+        QUICKSTART_DIR=str(folder))
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2',
+         f'--master-port={port}', osp.join(ROOT, 'tests', 'shard_worker.py'),
+         str(folder), *runs],
+        env=env, text=True, timeout=900, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-9000:]
+    logs = {}
+    for run in runs:
+        with open(folder / run / 'log.json') as f:
+            logs[run] = json.load(f)
+    return logs, done.stdout
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    from make_quickstart import make_set
+    folder = tmp_path_factory.mktemp('quickstart')
+    make_set(str(folder / 'data'), images=28, clips=14, size=80, workers=1)
+    return folder
+
+
+def assert_same_training(one, two, atol):
+    assert len(one['rows']) >= 2
+    for a, b in zip(one['rows'], two['rows']):
+        assert set(a) == set(b)
+        for key, value in a.items():
+            assert b[key] == pytest.approx(value, abs=atol), key
+    assert two['groups'] == [pytest.approx(g) for g in one['groups']]
+
+
+@pytest.fixture(scope='module')
+def sharded(folder):
+    return run_worker(folder, 'pretrain_ddp', 'pretrain_fsdp',
+                      'pretrain_fsdp_resumed', 'finetune_ddp',
+                      'finetune_fsdp')
+
+
+@pytest.mark.parametrize('stage', ['pretrain', 'finetune'])
+def test_fsdp_trains_like_ddp(stage, sharded, folder):
+    """Losses, groups of the optimizer, and the weights in the end."""
+    logs, output = sharded
+    one, two = logs[f'{stage}_ddp'], logs[f'{stage}_fsdp']
+    assert_same_training(one, two, atol=2e-5)
+    # a process holds half of the parameters (and FSDP pads its shards)
+    assert two['held'] < 0.52 * one['held']
+    assert {'FullyShardedDataParallel', 'CheckpointWrapper'} <= set(
+        two['classes'])
+    files = [
+        torch.load(
+            folder / f'{stage}_{kind}' / 'epoch_1.pth',
+            weights_only=True)['state_dict'] for kind in ('ddp', 'fsdp')
+    ]
+    assert list(files[0]) == list(files[1])
+    for name, value in files[0].items():
+        # AdamW moves by up to lr where the gradient is rounding alone
+        difference = (files[1][name] - value).abs()
+        assert difference.mean() < 1e-4, name
+    if stage == 'finetune':
+        assert 'Keys missing in the checkpoint: neck.blocks.0.moae' in output
+        assert len({lr for lr, _ in two['groups']}) > 3  # layer decay
+        assert {0., 0.05} == {decay for _, decay in two['groups']}
+
+
+def test_fsdp_resumes(sharded, folder):
+    logs, _ = sharded
+    first, again = (
+        torch.load(folder / name, weights_only=True) for name in (
+            'pretrain_fsdp/epoch_1.pth', 'pretrain_fsdp_resumed/epoch_2.pth'))
+    assert again['meta']['epoch'] == 2
+    steps = {int(s['step']) for s in again['optimizer']['state'].values()}
+    assert steps == {again['meta']['iter']} == {2 * first['meta']['iter']}
+    mean = [sum(r['loss'] for r in logs[n]['rows']) for n in (
+        'pretrain_fsdp', 'pretrain_fsdp_resumed')]
+    assert mean[1] < mean[0]
+
+
+def test_fsdp_weights_load_into_the_ordinary_model(sharded, folder):
+    cfg = Config.fromfile(
+        osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py'))
+    init_default_scope('mmaction')
+    model = MODELS.build(dict(cfg.model, neck=dict(cfg.model.neck,
+                                                   noisy=False)))
+    weights = torch.load(
+        folder / 'finetune_fsdp' / 'epoch_1.pth', weights_only=True)
+    model.load_state_dict(weights['state_dict'], strict=True)
+
+
+@pytest.mark.skipif(
+    os.environ.get('S4D_TEST_DEEPSPEED') != '1',
+    reason='needs deepspeed, which compiles for minutes: '
+    'DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1')
+def test_deepspeed_trains_like_ddp(folder):
+    logs, _ = run_worker(folder, 'pretrain_ddp', 'pretrain_zero2',
+                         'pretrain_zero3', 'finetune_ddp_sgd',
+                         'finetune_zero2_sgd')
+    for one, two in (('pretrain_ddp', 'pretrain_zero2'),
+                     ('pretrain_ddp', 'pretrain_zero3'),
+                     ('finetune_ddp_sgd', 'finetune_zero2_sgd')):
+        assert_same_training(logs[one], logs[two], atol=2e-4)

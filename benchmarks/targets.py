@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the speed is wanted to be (issue 5), next to what was measured."""
+"""What the speed is wanted to be, next to what was measured."""
 from typing import Callable, List, NamedTuple, Optional
 
 

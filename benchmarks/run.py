@@ -16,11 +16,12 @@ warnings.filterwarnings('ignore', module='mmcv')
 import torch  # noqa: E402
 
 from benchmarks import (  # noqa: E402
-    data_pipeline, memory_workers, moae_layer, scaling, steps, testing, timing)
+    data_pipeline, memory_workers, mixed, moae_layer, scaling, steps, testing,
+    timing)
 from benchmarks.plain_s4d import SIZES  # noqa: E402
 from benchmarks.targets import target_rows  # noqa: E402
 
-IN_ALL = ('steps', 'moae', 'data', 'testing', 'workers')
+IN_ALL = ('steps', 'moae', 'data', 'testing', 'workers', 'mixed')
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         choices=(*IN_ALL, 'scaling', 'peak', 'all'),
         help='steps: training steps; moae: the MoAE layer; data: pre-training '
         'pipeline;\ntesting: test protocol; scaling: growth; workers: memory '
-        'of data loader workers;\npeak: matrix products of the machine; all: '
+        'of data loader workers;\nmixed: images and videos in one step; peak: matrix products of the machine; all: '
         'everything but scaling, and the targets')
     add = parser.add_argument
     add('--device', default='cpu', choices=('cpu', 'cuda'))
@@ -80,6 +81,7 @@ def parse_args() -> argparse.Namespace:
         metavar='GIB',
         help='scaling: leave out sizes that need more')
     add('--device-config',
+        default=osp.join(ROOT, 'configs', 's4d_pretrain_device-crops.py'),
         help='data: a config that leaves the crops to the device')
     add('--clips', type=int, default=8, help='data')
     add('--gop', type=int, default=25, help='data: key frame distance')
@@ -198,13 +200,22 @@ def run_workers(args: argparse.Namespace, peaks: dict) -> list:
     return memory_workers.measure(args.workers, args.lines)
 
 
+def run_mixed(args: argparse.Namespace, peaks: dict) -> list:
+    return [
+        row for arch in args.arch for stage in args.stage
+        for row in mixed.measure(stage, arch, args.repeats, 1, args.device,
+                                 args.dtype)
+    ]
+
+
 RUN = dict(
     steps=run_steps,
     moae=run_moae,
     data=run_data,
     testing=run_testing,
     scaling=run_scaling,
-    workers=run_workers)
+    workers=run_workers,
+    mixed=run_mixed)
 
 
 def measure_peaks(args: argparse.Namespace) -> dict:

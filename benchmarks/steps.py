@@ -221,7 +221,7 @@ def measure(stage: str,
         modality (str): 'video' or 'image'.
         peaks (dict[str, float]): FLOP/s of the machine for each dtype, of
             :func:`benchmarks.timing.matmul_peak`.
-        batch (int, optional): Samples. Defaults to None, that of the issue.
+        batch (int, optional): Samples. Defaults to None, that of ``BATCH``.
         impls (tuple[str]): Of :class:`Step`; ratios are against the first.
             Defaults to ('plain', 'ours').
         repeats (int): Rounds. Defaults to 5.

@@ -136,6 +136,12 @@ TARGETS = [
            'decoding', 0.6, pipeline_share('ours')),
     Target('pre-training pipeline, crops on the device, share of raw '
            'decoding', 0.85, pipeline_share('ours_device_crops')),
+    *[
+        Target(f'images and videos in one step, {stage}, ratio to two steps',
+               1., lambda r, stage=stage: lowest(
+                   r, 'mixed', 'ratio', stage=stage, arch='base',
+                   impl='mixed')) for stage in ('pretrain', 'finetune')
+    ],
     Target('testing, ratio', 2., lambda r: lowest(
         r, 'testing', 'ratio', arch='base', impl='ours')),
     *per_modality('GPU, fine-tuning step, ratio', 3.,
@@ -144,7 +150,7 @@ TARGETS = [
                   lambda m: step_ratio('pretrain', m, *GPU)),
     Target('GPU, pre-training step at a large batch, share of bfloat16 '
            'matmul peak', 0.45, pretrain_share(*GPU)),
-    # the issue gives no figure for this one
+    # what a worker may have, with room for the allocator
     Target('memory that a million annotations add to each worker, MiB', 10.,
            lambda r: highest(
                r,

@@ -107,6 +107,7 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=8,
     persistent_workers=True,
+    pin_memory=True,  # for the copy to the GPU beside the computation
     # all video batches and half of the image batches of an epoch; AffectNet
     # is unbalanced, so it is drawn with inverse class-frequency weights
     sampler=dict(

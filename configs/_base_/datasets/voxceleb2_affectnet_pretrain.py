@@ -40,6 +40,7 @@ train_dataloader = dict(
     batch_size=192,
     num_workers=8,
     persistent_workers=True,
+    pin_memory=True,  # for the copy to the GPU beside the computation
     # an epoch has all image batches and a quarter of the video batches
     sampler=dict(
         type='DualModalSampler', share=dict(video=0.25, image=1.0)),

@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         help='moae: of the batch (default: those of 2 clips)')
     add('--impl',
         nargs='+',
-        choices=('plain', 'ours', 'no_moae'),
+        choices=('plain', 'ours', 'no_moae', 'ours_cp'),
         help='steps, scaling: ratios are against the first (default: plain '
         'ours, and no_moae in\nfine-tuning steps)')
     add('--pixels',

@@ -36,8 +36,8 @@ BATCH = dict(
 class Step(NamedTuple):
     """What a training step is made of.
 
-    ``impl`` is 'ours', 'plain' or 'no_moae' (ours without the mixture of
-    experts).
+    ``impl`` is 'ours', 'plain', 'no_moae' (ours without the mixture of
+    experts) or 'ours_cp' (ours with blocks that are recomputed, ``with_cp``).
     """
     impl: str
     stage: str
@@ -126,6 +126,9 @@ def build_ours(step: Step) -> Callable:
     """
     cfg = our_config(step.stage, step.arch, step.frames, step.experts,
                      step.impl != 'no_moae')
+    if step.impl == 'ours_cp':
+        for part in (cfg.model.backbone, cfg.model.neck):
+            part.with_cp = True
     model = build_model(cfg).to(step.device).train()
     wrapper = dict(cfg.optim_wrapper)
     own_amp = step.device != 'cpu' and step.dtype != 'float32'
@@ -265,6 +268,8 @@ def measure(stage: str,
             spread=t.spread,
             against=f'{steps[0].impl} {steps[0].dtype}',
             ratio=timing.median_ratio(times[impls[0]], t),
+            over_no_moae=timing.median_ratio(t, times['no_moae'])
+            if 'no_moae' in times else None,
             gflop=needed / 1e9,
             counted_gflop=None,
             gflop_s=needed / t.median / 1e9,

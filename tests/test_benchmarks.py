@@ -254,6 +254,7 @@ def test_targets():
             modality='video',
             impl='ours',
             ratio=1.2,
+            over_no_moae=1.05,
             memory_ratio=0.8),
         dict(
             where,

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 from s4d_mm.models.layers import MoAE, TubeletEmbed, expert_mlp
+from s4d_mm.models.layers.gelu_linear import gelu_linear
 from s4d_mm.models.layers.moae import load_balance_loss
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=4)
@@ -334,6 +335,38 @@ def expert_loop(moae, x):
         y = hidden @ moae.fc2_weight[e] + moae.fc2_bias[e]
         out = out + (gates * (experts == e)).sum(1, keepdim=True) * y
     return out.view_as(x)
+
+
+@pytest.mark.parametrize('frozen', [(), ('x', ), ('weight', 'bias')])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_gelu_linear(frozen, dtype):
+    """As the two functions one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    start = dict(x=(2, 5, 16), weight=(8, 16), bias=(8, ))
+    results = []
+    for function in (gelu_linear,
+                     lambda x, w, b: F.linear(F.gelu(x), w, b)):
+        generator.manual_seed(0)
+        tensors = {
+            name: torch.randn(
+                shape, generator=generator).requires_grad_(name not in frozen)
+            for name, shape in start.items()
+        }
+        with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+            out = function(*tensors.values())
+        assert out.dtype == dtype
+        out.float().square().sum().backward()
+        results.append([out.float()] + [
+            t.grad for name, t in tensors.items() if name not in frozen
+        ])
+        assert all(tensors[name].grad is None for name in frozen)
+    loose = dtype != torch.float32
+    for ours, expected in zip(*results):
+        torch.testing.assert_close(
+            ours,
+            expected,
+            atol=0.05 * expected.abs().max().item() if loose else 1e-5,
+            rtol=0 if loose else 1e-4)
 
 
 def use_blocks(monkeypatch):

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .gelu_linear import autocast_to
+
 
 class Plan(NamedTuple):
     """Assignments in the order of their experts (see
@@ -65,14 +67,12 @@ def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
     Returns:
         Tensor: (S, C), in the data type of autocast, if that is on.
     """
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-    with torch.autocast(x.device.type, enabled=False):
-        return _ExpertMLP.apply(
-            x.to(dtype), gates.to(dtype), fc1_weight.to(dtype),
-            fc1_bias.to(dtype), fc2_weight.to(dtype), fc2_bias.to(dtype),
-            *plan)
+    device_type = x.device.type
+    gates = gates.to(x.dtype)  # the router's are float32
+    tensors = autocast_to(device_type, x, gates, fc1_weight, fc1_bias,
+                          fc2_weight, fc2_bias)
+    with torch.autocast(device_type, enabled=False):
+        return _ExpertMLP.apply(*tensors, *plan)
 
 
 class _ExpertMLP(torch.autograd.Function):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 
+from .gelu_linear import gelu_linear
 from .moae import MoAE
 from .packing import Sizes, pack, unpack
 
@@ -80,7 +81,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        return gelu_linear(self.fc1(x), self.fc2.weight, self.fc2.bias)
 
 
 class TransformerBlock(nn.Module):

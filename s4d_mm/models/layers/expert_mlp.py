@@ -41,7 +41,7 @@ def sort_by_expert(experts: Tensor, num_experts: int) -> Plan:
     place[order] = torch.arange(len(order), device=order.device)
     ends = torch.searchsorted(
         expert, torch.arange(num_experts, device=order.device), right=True)
-    counts = torch.diff(ends, prepend=ends.new_zeros(1))
+    counts = ends - F.pad(ends[:-1], (1, 0))
     token = torch.div(order, experts.shape[1], rounding_mode='floor')
     return Plan(expert, token, place.view_as(experts), counts, ends)
 
@@ -80,7 +80,7 @@ class _ExpertMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, gates, w1, b1, w2, b2, *plan):
         plan = Plan(*plan)
-        hidden = grouped_mm(x[plan.token], w1, plan)  # A D
+        hidden = grouped_mm(x.index_select(0, plan.token), w1, plan)  # A D
         hidden += b1[plan.expert]
         gate = _sort(gates, plan)  # A 1
         out = _unsort(grouped_mm(F.gelu(hidden) * gate, w2, plan), plan)
@@ -92,7 +92,7 @@ class _ExpertMLP(torch.autograd.Function):
         x, gates, w1, w2, b2, hidden, *plan = ctx.saved_tensors
         plan = Plan(*plan)
         grad = grad.contiguous()
-        grad_rows = grad[plan.token]  # A C
+        grad_rows = grad.index_select(0, plan.token)  # A C
         gate = _sort(gates, plan)
         act = F.gelu(hidden)
         # of the hidden layer's output before the gate
@@ -102,7 +102,8 @@ class _ExpertMLP(torch.autograd.Function):
         grad_w2 = grouped_outer(act.mul_(gate), grad_rows, plan)
         grad_hidden = torch.ops.aten.gelu_backward(
             grad_act.mul_(gate), hidden)
-        grad_w1 = grouped_outer(x[plan.token], grad_hidden, plan)
+        grad_w1 = grouped_outer(
+            x.index_select(0, plan.token), grad_hidden, plan)
         grad_x = _unsort(
             grouped_mm(grad_hidden, w1.transpose(1, 2), plan), plan)
         one_hot = F.one_hot(plan.expert, len(w1)).to(grad_hidden.dtype)
@@ -122,9 +123,9 @@ def _sort(gates: Tensor, plan: Plan) -> Tensor:
 def _unsort(rows: Tensor, plan: Plan) -> Tensor:
     """Sum of the rows of each token, (A, C) -> (S, C)."""
     first, *others = plan.place.unbind(dim=1)
-    out = rows[first]
+    out = rows.index_select(0, first)
     for place in others:
-        out += rows[place]
+        out += rows.index_select(0, place)
     return out
 
 

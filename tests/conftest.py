@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """What all tests share: few threads, and the package's registrations."""
 import os
+import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -23,7 +24,29 @@ def plain_configs():
 
 
 @pytest.fixture(scope='session')
-def toolbox_run(tmp_path_factory):
+def quickstart_data(tmp_path_factory):
+    """A small set of drawn faces: the folder that holds ``data``."""
+    from helpers import DATA_TOOLS
+    sys.path.insert(0, DATA_TOOLS)
+    from make_quickstart import make_set
+    folder = tmp_path_factory.mktemp('quickstart_data')
+    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def quickstart(quickstart_data, tmp_path_factory):
+    """A folder of one's own with that data, which the quickstart's configs
+    use."""
+    folder = tmp_path_factory.mktemp('quickstart')
+    os.symlink(quickstart_data / 'data', folder / 'data')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('QUICKSTART_DIR', str(folder))
+        yield folder
+
+
+@pytest.fixture(scope='session')
+def toolbox_run(quickstart_data, tmp_path_factory):
     """A short run with mmaction2's own tools."""
     from toolbox_run import ToolboxRun
-    return ToolboxRun(tmp_path_factory.mktemp('toolbox_run'))
+    return ToolboxRun(tmp_path_factory.mktemp('toolbox_run'), quickstart_data)

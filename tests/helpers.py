@@ -12,6 +12,8 @@ import av
 import cv2
 import numpy as np
 
+DATA_TOOLS = osp.join(
+    osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools', 'data')
 RED = (220, 30, 40)
 
 

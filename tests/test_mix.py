@@ -2,9 +2,7 @@
 """S4D's parts with other models: every config of ``configs/mix`` trains and
 evaluates with the real Runner; then the parts one by one."""
 import glob
-import os
 import os.path as osp
-import sys
 
 import pytest
 import torch
@@ -19,18 +17,6 @@ from s4d_mm.models.layers import to_tokens
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 MIXES = sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py')))
-
-
-@pytest.fixture(scope='module', autouse=True)
-def folder(tmp_path_factory):
-    """The quickstart's data."""
-    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-    from make_quickstart import make_set
-    folder = tmp_path_factory.mktemp('quickstart')
-    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
-    os.environ['QUICKSTART_DIR'] = str(folder)
-    yield folder
-    del os.environ['QUICKSTART_DIR']
 
 
 def load_mix(path, work_dir):
@@ -55,7 +41,7 @@ def load_mix(path, work_dir):
 
 
 @pytest.mark.parametrize('path', MIXES, ids=lambda p: osp.basename(p)[:-3])
-def test_mix_trains_and_evaluates(path, tmp_path):
+def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     runner = Runner.from_cfg(load_mix(path, tmp_path))
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()

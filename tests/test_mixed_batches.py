@@ -1,9 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Images and videos in one step: the same as the two passes it replaces."""
 import copy
-import os
 import os.path as osp
-import sys
 
 import pytest
 import torch
@@ -120,19 +118,8 @@ def test_stochastic_depth_drops_whole_samples():
     assert dropped > 0 and kept > 0 and dropped + kept == 16
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-    from make_quickstart import make_set
-    folder = tmp_path_factory.mktemp('quickstart')
-    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
-    os.environ['QUICKSTART_DIR'] = str(folder)
-    yield folder
-    del os.environ['QUICKSTART_DIR']
-
-
 @pytest.mark.parametrize('name', ['pretrain', 'finetune'])
-def test_runs_in_mixed_batches(name, folder, tmp_path):
+def test_runs_in_mixed_batches(name, quickstart, tmp_path):
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_quickstart_{name}.py'))
     cfg.merge_from_dict({
         'train_cfg.max_epochs': 1,

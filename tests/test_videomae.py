@@ -1,9 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """VideoMAE: pre-training on videos alone, then mmaction2's own model and
 config with its weights."""
-import os
 import os.path as osp
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -23,19 +21,13 @@ FAST = {
 
 
 @pytest.fixture(scope='module')
-def pretrained(tmp_path_factory):
+def pretrained(quickstart):
     """A finished pre-training."""
-    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-    from make_quickstart import make_set
-    folder = tmp_path_factory.mktemp('quickstart')
-    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
-    os.environ['QUICKSTART_DIR'] = str(folder)
     cfg = Config.fromfile(PRETRAIN)
     cfg.merge_from_dict({**FAST, 'train_cfg.max_epochs': 1})
     runner = Runner.from_cfg(cfg)
     runner.train()
-    yield runner
-    del os.environ['QUICKSTART_DIR']
+    return runner
 
 
 def test_pretraining_is_of_videos_in_tubes(pretrained):

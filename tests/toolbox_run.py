@@ -33,12 +33,11 @@ class ToolboxRun:
 
     Args:
         folder (pathlib.Path): An empty folder.
+        data (pathlib.Path): Folder with the drawn faces in ``data``.
     """
 
-    def __init__(self, folder) -> None:
-        sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-        from make_quickstart import make_set
-        make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
+    def __init__(self, folder, data) -> None:
+        os.symlink(data / 'data', folder / 'data')
         self.folder = folder
         self.pretrained = str(folder / 'pretrain' / 'epoch_1.pth')
         self.finetuned = str(folder / 'finetune' / 'epoch_1.pth')

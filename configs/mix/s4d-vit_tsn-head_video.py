@@ -2,23 +2,13 @@
 # Recognizer3D does not tell mmaction2's TSNHead how many frames there are,
 # ClipTSNHead reads it off the map.
 _base_ = [
+    '../_base_/models/mix_s4d_video.py',
     '../_base_/datasets/quickstart_video.py',
     '../_base_/schedules/quickstart_10e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    type='Recognizer3D',
-    data_preprocessor=dict(
-        type='ActionDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        format_shape='NCTHW'),
-    backbone=dict(
-        type='S4DViT',
-        arch=dict(embed_dims=128, num_layers=4, num_heads=4),
-        img_size=80,
-        num_frames=4,
-        out_type='featmap'),
+    backbone=dict(out_type='featmap'),
     cls_head=dict(
         type='ClipTSNHead',
         num_classes=7,

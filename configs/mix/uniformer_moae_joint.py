@@ -1,29 +1,16 @@
 # MoAE on mmaction2's UniFormer; clips and images, which become clips of equal
 # frames. Full size: leave out depth, embed_dim and head_dim.
 _base_ = [
+    '../_base_/models/mix_moae_joint.py',
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/schedules/quickstart_10e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    type='Recognizer3D',
-    data_preprocessor=dict(
-        type='DualModalDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        image_frames=4),
+    data_preprocessor=dict(image_frames=4),
     backbone=dict(
         type='UniFormer',
         depth=[1, 1, 1, 1],
         embed_dim=[32, 64, 96, 128],
         head_dim=32,
-        pretrained2d=False),
-    neck=dict(
-        type='MoAENeck',
-        arch=dict(embed_dims=128, num_layers=1, num_heads=4),
-        num_layers=1,
-        num_experts=4),
-    cls_head=dict(
-        type='DualModalHead',
-        in_channels=128,
-        num_classes=dict(video=7, image=7)))
+        pretrained2d=False))

@@ -125,3 +125,46 @@ def test_class_check_sees_blending():
             match='7 image classes.*blending.image: CutmixBlending.num_cl'):
         ClassCheckHook().before_train(
             runner(dict(video=7, image=7), data, blending=blending))
+
+
+def test_packed_views_need_a_head_that_knows_them():
+    """mmaction2's heads would average a view with those of another clip."""
+    init_default_scope('mmaction')
+    seven = tuple('abcdefg')
+    for head, fits in (
+        (dict(type='TimeSformerHead', num_classes=7, in_channels=16), False),
+        (dict(type='DualModalHead', num_classes=dict(video=7),
+              in_channels=16), True)):
+        fake = runner(7, seven, input_type='video')
+        fake.model = SimpleNamespace(
+            cls_head=MODELS.build(head),
+            data_preprocessor=SimpleNamespace(pack_views=True, blending={}))
+        if fits:
+            ClassCheckHook().before_train(fake)
+        else:
+            with pytest.raises(ValueError, match='pack_views=True needs Dual'):
+                ClassCheckHook().before_train(fake)
+
+
+def test_layer_decay_of_mmpretrain_s_vit():
+    init_default_scope('mmaction')
+    vit = dict(
+        type='mmpretrain.VisionTransformer',
+        arch=dict(
+            embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+        img_size=32)
+    cfg = dict(FINETUNE, backbone=dict(type='FrameWiseBackbone', backbone=vit))
+    lr = {name: g['lr'] for name, g in groups(build(cfg)).items()}
+    stem = 'backbone.backbone.'
+    expected = {  # 2 + 2 blocks, so 6 depths
+        f'{stem}patch_embed.projection.weight': 0,
+        f'{stem}pos_embed': 0,
+        f'{stem}layers.0.ln1.weight': 1,
+        f'{stem}layers.1.ffn.layers.1.bias': 2,
+        f'{stem}ln1.weight': 5,
+        'neck.blocks.0.mlp.fc1.weight': 3,
+        'neck.blocks.1.moae.fc1_weight': 4,
+        'cls_head.classifiers.video.weight': 5,
+    }
+    for name, depth in expected.items():
+        assert lr[name] == pytest.approx(0.75**(5 - depth)), name

@@ -147,3 +147,23 @@ def test_runs_in_mixed_batches(name, quickstart, tmp_path):
     runner.train()
     losses = runner.message_hub.get_scalar('train/loss').data[0]
     assert len(losses) == len(kinds) and torch.tensor(losses).isfinite().all()
+
+
+def test_testing_keeps_the_modalities_apart():
+    """Where the message that names the batch sampler is of more use."""
+    model = build(
+        dict(
+            FINETUNE,
+            type='DualModalRecognizer',
+            data_preprocessor=dict(
+                type='DualModalDataPreprocessor',
+                mean=[0.] * 3,
+                std=[1.] * 3,
+                mixed=True)))
+    batch = dict(
+        inputs=[inputs((1, *VIDEOS[1:])), inputs((1, *IMAGES[1:]))],
+        data_samples=samples('video', [0]) + samples('image', [0]))
+    assert set(model.data_preprocessor(
+        batch, training=True)['inputs']) == {'video', 'image'}
+    with pytest.raises(ValueError, match='different modalities'):
+        model.data_preprocessor(batch)

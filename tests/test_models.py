@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbones, necks and heads: each asked the same questions, then its own."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -401,6 +402,21 @@ class TestMoAE:
             ])
         for ours, loop in zip(*grads):
             torch.testing.assert_close(ours, loop, atol=1e-4, rtol=1e-4)
+
+    def test_grouped_products_are_for_fitting_shapes(self, monkeypatch):
+        """Others go to the blocks; decided without touching the GPU."""
+        monkeypatch.setattr(
+            torch.cuda, 'get_device_capability', lambda device: (9, 0))
+
+        def fits(*shape, dtype=torch.bfloat16, kind='cuda'):
+            fake = SimpleNamespace(
+                shape=shape, dtype=dtype, device=SimpleNamespace(type=kind))
+            return expert_mlp.has_grouped_mm(fake)
+
+        assert fits(64, 32) == hasattr(F, 'grouped_mm')
+        assert not fits(64, 20) and not fits(63, 32)
+        assert not fits(64, 32, dtype=torch.float16)
+        assert not fits(64, 32, kind='cpu')
 
     def test_noise_is_for_training_only(self):
         moae = MoAE(32)

@@ -35,8 +35,8 @@ def prepare_distributed(cfg: Config) -> None:
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
-    started here, and ``model_wrapper_cfg`` (for ``FlexibleRunner`` the strategy)
-    says that there are no devices.
+    started here, and ``model_wrapper_cfg`` (for ``FlexibleRunner`` the
+    strategy) says that there are no devices.
 
     Args:
         cfg (Config): Config of the run with its ``launcher``. Changed in

@@ -9,6 +9,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from ...models import DualModalHead
+
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
@@ -50,6 +52,7 @@ class ClassCheckHook(Hook):
     def _check(cls, runner: Runner, dataloader, name: str) -> None:
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
+        check_packed_views(model)
         dataset = getattr(dataloader, 'dataset', None)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
         if classes is None:
@@ -96,6 +99,28 @@ class ClassCheckHook(Hook):
             raise ValueError(
                 f'{name} has {len(names)} {input_type or ""} classes '
                 f'{tuple(names)}, but {key} is {expected}. Make them agree.')
+
+
+def check_packed_views(model: nn.Module) -> None:
+    """Refuse packed views with a head that would average them over the wrong
+    samples.
+
+    Args:
+        model (nn.Module): The model.
+
+    Raises:
+        ValueError: If the data preprocessor has ``pack_views`` and the head is
+            no :class:`DualModalHead`.
+    """
+    packs = getattr(
+        getattr(model, 'data_preprocessor', None), 'pack_views', False)
+    head = getattr(model, 'cls_head', None)
+    if packs and not isinstance(head, DualModalHead):
+        raise ValueError(
+            'model.data_preprocessor.pack_views=True needs DualModalHead, '
+            f'but the head is {type(head).__name__}, which expects the same '
+            'number of views of every clip. Set pack_views=False there and '
+            'merge_equal=False of SampleClipViews.')
 
 
 def classification_head(

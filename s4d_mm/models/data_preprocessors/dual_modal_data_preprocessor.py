@@ -36,15 +36,16 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             masked pre-training needs. Defaults to False.
         pack_views (bool): Whether in testing the samples of a batch may have
             different numbers of views, as with
-            ``SampleClipViews(merge_equal=True)``, for ``DualModalHead``. Where they differ, the views are packed one
-            after the other. Defaults to False.
+            ``SampleClipViews(merge_equal=True)``, for ``DualModalHead``. Where
+            they differ, the views are packed one after the other. Defaults to
+            False.
         crops (dict[str, dict], optional): Windows to cut on the device, under
             'video' and/or 'image': ``dict(video=dict(size=160,
             interpolation='bilinear'))``, for pipelines with
             :class:`RandomCropBoxes`. Defaults to None.
-        mixed (bool): Whether a batch may hold both modalities, as with
-            ``DualModalBatchSampler(batching='mixed')``. Their inputs are then
-            a dict of two tensors. Defaults to False.
+        mixed (bool): Whether a training batch may hold both modalities, as
+            with ``DualModalBatchSampler(batching='mixed')``. Their inputs are
+            then a dict of two tensors. Defaults to False.
         image_frames (int, optional): If given, images become clips of this
             many equal frames, for backbones that take clips only. Defaults to
             None, which leaves them images.
@@ -131,7 +132,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 modality, or have another shape than those above.
         """
         inputs, data_samples = list(data['inputs']), data['data_samples']
-        if self.mixed:
+        if self.mixed and training:
             parts = self._split(inputs, data_samples)
             if len(parts) > 1:
                 done = {

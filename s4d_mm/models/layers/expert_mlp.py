@@ -11,6 +11,7 @@ from typing import NamedTuple, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .gelu_linear import autocast_to
 
@@ -52,8 +53,8 @@ def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
     """Weighted sum of the outputs of each token's experts.
 
     ``sum over the k experts e of g_e * (GELU(x W1_e + b1_e) W2_e + b2_e)``,
-    with the exact GELU. Its gradient is written by hand: only the hidden
-    layer's input is kept for it.
+    with the exact GELU. Its gradient is written by hand: of what is as large
+    as the assignments, only the input of the GELU is kept for it.
 
     Args:
         x (Tensor): Tokens (S, C).
@@ -88,6 +89,7 @@ class _ExpertMLP(torch.autograd.Function):
         return out.addmm_(_gates_of_experts(gates, plan, len(w1)), b2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad):
         x, gates, w1, w2, b2, hidden, *plan = ctx.saved_tensors
         plan = Plan(*plan)
@@ -148,7 +150,7 @@ def grouped_mm(rows: Tensor, weight: Tensor, plan: Plan) -> Tensor:
     """
     if rows.device.type == 'cpu':
         return torch.ops.s4d_mm.grouped_mm(rows, weight, plan.ends)
-    if has_grouped_mm(rows):
+    if has_grouped_mm(rows, weight):
         return F.grouped_mm(rows, weight, offs=plan.ends.int())
     return block_mm(rows, weight, plan)
 
@@ -166,17 +168,19 @@ def grouped_outer(rows: Tensor, grads: Tensor, plan: Plan) -> Tensor:
     """
     if rows.device.type == 'cpu':
         return torch.ops.s4d_mm.grouped_outer(rows, grads, plan.ends)
-    if has_grouped_mm(rows):
+    if has_grouped_mm(rows, grads):
         return F.grouped_mm(rows.t(), grads, offs=plan.ends.int())
     return block_outer(rows, grads, plan)
 
 
-def has_grouped_mm(x: Tensor) -> bool:
-    """Whether torch has a grouped product for a tensor of a GPU without the
-    host waiting for it: for bfloat16, from Hopper and torch 2.10 on."""
-    return (hasattr(F, 'grouped_mm') and x.device.type == 'cuda'
-            and x.dtype == torch.bfloat16
-            and torch.cuda.get_device_capability(x.device) >= (9, 0))
+def has_grouped_mm(*tensors: Tensor) -> bool:
+    """Whether torch has a grouped product for tensors of a GPU without the
+    host waiting for it: for bfloat16 and rows of a multiple of 16 bytes, on
+    Hopper and data-centre Blackwell, from torch 2.10 on."""
+    return hasattr(F, 'grouped_mm') and all(
+        x.device.type == 'cuda' and x.dtype == torch.bfloat16
+        and x.shape[-1] % 8 == 0 and x.shape[-2] % 8 == 0 for x in tensors
+    ) and torch.cuda.get_device_capability(tensors[0].device)[0] in (9, 10)
 
 
 # On a CPU the host knows the numbers of rows, and one product per expert is

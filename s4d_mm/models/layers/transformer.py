@@ -69,6 +69,9 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them.
 
+    ``fc2`` is applied by :func:`gelu_linear` and not called, so that hooks on
+    it do not run; put them on the module itself.
+
     Args:
         embed_dims (int): C.
         hidden_dims (int): Width between the layers.

@@ -174,11 +174,17 @@ def _read_image(file: str) -> np.ndarray:
         raise ReadError(f'cannot decode {osp.basename(file)}: {e}') from e
 
 
+def _reason(error: Exception) -> str:
+    """What FFmpeg says, without the last line of its log, which PyAV adds only
+    if there is one and which may be of another file."""
+    return str(error).split('; last error log')[0]
+
+
 def _read_video(file: str) -> Iterator[np.ndarray]:
     try:
         container = av.open(file)
     except (av.FFmpegError, OSError, ValueError) as e:
-        raise ReadError(f'cannot open: {e}') from e
+        raise ReadError(f'cannot open: {_reason(e)}') from e
     with container:
         if not container.streams.video:
             raise ReadError('has no video stream')
@@ -190,7 +196,8 @@ def _read_video(file: str) -> Iterator[np.ndarray]:
             except StopIteration:
                 break
             except (av.FFmpegError, OSError, ValueError) as e:
-                raise ReadError(f'cannot decode frame {count}: {e}') from e
+                raise ReadError(
+                    f'cannot decode frame {count}: {_reason(e)}') from e
             count += 1
             yield frame
     if not count:

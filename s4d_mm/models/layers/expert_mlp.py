@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.library import custom_op
 
 from .gelu_linear import autocast_to
 
@@ -185,7 +186,7 @@ def has_grouped_mm(*tensors: Tensor) -> bool:
 
 # On a CPU the host knows the numbers of rows, and one product per expert is
 # fastest. As operators, they are one step each for torch.compile.
-@torch.library.custom_op('s4d_mm::grouped_mm', mutates_args=())
+@custom_op('s4d_mm::grouped_mm', mutates_args=())
 def _grouped_mm_cpu(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     out, start = rows.new_empty(len(rows), weight.shape[2]), 0
     for expert, end in enumerate(ends.tolist()):
@@ -194,7 +195,7 @@ def _grouped_mm_cpu(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     return out
 
 
-@torch.library.custom_op('s4d_mm::grouped_outer', mutates_args=())
+@custom_op('s4d_mm::grouped_outer', mutates_args=())
 def _grouped_outer_cpu(rows: Tensor, grads: Tensor, ends: Tensor) -> Tensor:
     out = rows.new_empty(len(ends), rows.shape[1], grads.shape[1])
     start = 0

@@ -10,7 +10,9 @@ from mmaction.structures import ActionDataSample
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from s4d_mm.models.layers import MoAE, TubeletEmbed, expert_mlp
+from s4d_mm.models.layers import (MoAE, TubeletEmbed, expert_mlp,
+                                  expert_mlp_cpu, expert_mlp_grouped)
+from s4d_mm.models.layers.expert_plan import sort_by_expert
 from s4d_mm.models.layers.gelu_linear import gelu_linear
 from s4d_mm.models.layers.moae import load_balance_loss
 
@@ -370,22 +372,27 @@ def test_gelu_linear(frozen, dtype):
             rtol=0 if loose else 1e-4)
 
 
-def use_blocks(monkeypatch):
-    """Run experts as on a GPU without grouped products."""
-    monkeypatch.setattr(expert_mlp, 'grouped_mm', expert_mlp.block_mm)
-    monkeypatch.setattr(expert_mlp, 'grouped_outer', expert_mlp.block_outer)
+KINDS = ['cpu', 'blocks'] + ['grouped'] * hasattr(F, 'grouped_mm')
+
+
+def use(kind, monkeypatch):
+    """Run experts as on a CPU, on any GPU, or on one with grouped products
+    (torch computes those on a CPU too)."""
+    if kind != 'cpu':
+        monkeypatch.setattr(
+            expert_mlp, 'implementation', lambda device: expert_mlp_grouped)
+        monkeypatch.setattr(
+            expert_mlp_grouped, 'has_grouped_mm', lambda *_: kind == 'grouped')
 
 
 class TestMoAE:
 
-    @pytest.mark.parametrize('grouped', [True, False])
+    @pytest.mark.parametrize('kind', KINDS)
     @pytest.mark.parametrize('experts,top_k,tokens', [(8, 2, 100), (4, 1, 7),
                                                       (64, 4, 300), (1, 1, 5)])
-    def test_equals_a_loop_over_experts(self, experts, top_k, tokens, grouped,
+    def test_equals_a_loop_over_experts(self, experts, top_k, tokens, kind,
                                         monkeypatch):
-        """With grouped products, and with blocks where there are none."""
-        if not grouped:
-            use_blocks(monkeypatch)
+        use(kind, monkeypatch)
         torch.manual_seed(0)
         moae = MoAE(32, num_experts=experts, top_k=top_k).eval()
         torch.nn.init.normal_(moae.fc1_bias)
@@ -409,14 +416,16 @@ class TestMoAE:
             torch.cuda, 'get_device_capability', lambda device: (9, 0))
 
         def fits(*shape, dtype=torch.bfloat16, kind='cuda'):
-            fake = SimpleNamespace(
+            weight = SimpleNamespace(
                 shape=shape, dtype=dtype, device=SimpleNamespace(type=kind))
-            return expert_mlp.has_grouped_mm(fake)
+            x = SimpleNamespace(
+                shape=(5, shape[1]), dtype=dtype, device=weight.device)
+            return expert_mlp_grouped.has_grouped_mm(x, weight)
 
-        assert fits(64, 32) == hasattr(F, 'grouped_mm')
-        assert not fits(64, 20) and not fits(63, 32)
-        assert not fits(64, 32, dtype=torch.float16)
-        assert not fits(64, 32, kind='cpu')
+        assert fits(3, 64, 32) == hasattr(F, 'grouped_mm')
+        assert not fits(3, 64, 20) and not fits(3, 63, 32)
+        assert not fits(3, 64, 32, dtype=torch.float16)
+        assert not fits(3, 64, 32, kind='cpu')
 
     def test_noise_is_for_training_only(self):
         moae = MoAE(32)
@@ -463,7 +472,7 @@ class TestMoAE:
     def test_assignments_are_sorted_by_expert(self):
         torch.manual_seed(0)
         experts = torch.randint(0, 5, (100, 2))
-        plan = expert_mlp.sort_by_expert(experts, 6)  # one without tokens
+        plan = sort_by_expert(experts, 6)  # one without tokens
         assert torch.equal(plan.expert, experts.flatten().sort()[0])
         assert torch.equal(plan.expert[plan.place], experts)
         tokens = torch.arange(100)[:, None].expand(-1, 2)
@@ -472,15 +481,51 @@ class TestMoAE:
             minlength=6).tolist()
         assert plan.ends.tolist() == plan.counts.cumsum(0).tolist()
         # blocks hold one expert each, and no row twice
-        row, block_expert, size = expert_mlp._blocks(plan)
+        row, block_expert, size, _ = expert_mlp_grouped.blocks_of(plan)
         assert len(set(row.tolist())) == 200
         assert row.max() < len(block_expert) * size
         assert torch.equal(block_expert[row // size], plan.expert)
 
-    @pytest.mark.parametrize('grouped', [True, False])
-    def test_autocast(self, grouped, monkeypatch):
-        if not grouped:
-            use_blocks(monkeypatch)
+    def test_groups_of_experts_waste_little(self):
+        """Neighbours of about equal load share a product."""
+        group = expert_mlp_cpu.group_experts
+        # two at least, as cores; then as many as give 512 rows
+        assert group([400, 410, 390, 400], 2) == [(0, 2, 410), (2, 4, 400)]
+        assert group([50] * 16, 2) == [(0, 10, 50), (10, 16, 50)]
+        # what one would fill up is computed alone
+        assert group([10, 300, 0, 0, 9], 2) == [(0, 1, 10), (1, 2, 300),
+                                                (2, 4, 0), (4, 5, 9)]
+        generator = torch.Generator().manual_seed(0)
+        for scale in (1, 30, 1000):
+            counts = (torch.rand(64, generator=generator) *
+                      scale).long().tolist()
+            groups = group(counts, 4)
+            assert [e for first, last, _ in groups
+                    for e in range(first, last)] == list(range(64))
+            assert all(max(counts[first:last]) == rows
+                       for first, last, rows in groups)
+            assert sum((last - first) * rows for first, last, rows in
+                       groups) <= expert_mlp_cpu.padded_rows(sum(counts))
+
+    def test_uneven_load(self):
+        """All tokens with two of the experts, some of which are dropped."""
+        torch.manual_seed(0)
+        moae = MoAE(16, num_experts=6, top_k=2, noisy=False)
+        torch.nn.init.normal_(moae.fc2_bias)
+        moae.router.gate.bias.data[[1, 4]] += 10
+        x = torch.randn(1, 30, 16)
+        out = moae(x)[0]
+        torch.testing.assert_close(out, expert_loop(moae, x), atol=1e-5,
+                                   rtol=1e-4)
+        out.sum().backward()
+        for p in (moae.fc1_weight, moae.fc1_bias, moae.fc2_weight,
+                  moae.fc2_bias):
+            used = p.grad.flatten(1).abs().sum(1) > 0
+            assert used.tolist() == [e in (1, 4) for e in range(6)]
+
+    @pytest.mark.parametrize('kind', KINDS)
+    def test_autocast(self, kind, monkeypatch):
+        use(kind, monkeypatch)
         torch.manual_seed(0)
         moae = MoAE(32).eval()
         x = torch.randn(2, 50, 32, requires_grad=True)

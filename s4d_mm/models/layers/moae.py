@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .expert_mlp import expert_mlp, sort_by_expert
+from .expert_mlp import expert_mlp
+from .expert_plan import sort_by_expert
 from .packing import Sizes
 
 
@@ -55,13 +56,15 @@ class NoisyTopKRouter(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x.float()
-            logits = F.linear(x, self.gate.weight.float(),
-                              self.gate.bias.float())
+            weight, bias = self.gate.weight.float(), self.gate.bias.float()
             if self.training and self.noise is not None:
-                std = F.softplus(
-                    F.linear(x, self.noise.weight.float(),
-                             self.noise.bias.float()))
-                logits = logits + torch.randn_like(logits) * std
+                # both in one product
+                weight = torch.cat([weight, self.noise.weight.float()])
+                bias = torch.cat([bias, self.noise.bias.float()])
+                logits, std = F.linear(x, weight, bias).chunk(2, dim=-1)
+                logits = logits + torch.randn_like(logits) * F.softplus(std)
+            else:
+                logits = F.linear(x, weight, bias)
             kept, experts = logits.topk(self.top_k, dim=-1)
             return kept.softmax(dim=-1), experts, logits.softmax(dim=-1)
 
@@ -92,8 +95,8 @@ class MoAE(nn.Module):
 
     All experts are stacked parameters. The assignments of tokens to experts
     are sorted by expert, and :func:`expert_mlp` runs them as two grouped
-    matrix products. All shapes depend on the input's shape alone: the host
-    never waits for the device. Every parameter takes part in every step.
+    matrix products. On a GPU all shapes depend on the input's shape alone: the
+    host never waits for it. Every parameter takes part in every step.
 
     Args:
         embed_dims (int): C.

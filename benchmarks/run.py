@@ -68,7 +68,8 @@ def parse_args() -> argparse.Namespace:
         help='moae: of the batch (default: those of 2 clips)')
     add('--impl',
         nargs='+',
-        choices=('plain', 'ours', 'no_moae', 'ours_cp'),
+        choices=('plain', 'ours', 'no_moae', 'ours_cp', 'in_backward',
+                 'in_backward_cp'),
         help='steps, scaling: ratios are against the first (default: plain '
         'ours, and no_moae in\nfine-tuning steps)')
     add('--pixels',

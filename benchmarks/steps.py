@@ -37,7 +37,9 @@ class Step(NamedTuple):
     """What a training step is made of.
 
     ``impl`` is 'ours', 'plain', 'no_moae' (ours without the mixture of
-    experts) or 'ours_cp' (ours with blocks that are recomputed, ``with_cp``).
+    experts), 'ours_cp' (ours with blocks that are recomputed, ``with_cp``),
+    'in_backward' (ours with ``InBackwardOptimWrapper``) or 'in_backward_cp'
+    (with both).
     """
     impl: str
     stage: str
@@ -126,14 +128,20 @@ def build_ours(step: Step) -> Callable:
     """
     cfg = our_config(step.stage, step.arch, step.frames, step.experts,
                      step.impl != 'no_moae')
-    if step.impl == 'ours_cp':
+    if step.impl.endswith('_cp'):
         for part in (cfg.model.backbone, cfg.model.neck):
             part.with_cp = True
     model = build_model(cfg).to(step.device).train()
     wrapper = dict(cfg.optim_wrapper)
-    own_amp = step.device != 'cpu' and step.dtype != 'float32'
-    wrapper.update(
-        dict(dtype=step.dtype) if own_amp else dict(type='OptimWrapper'))
+    in_backward = step.impl.startswith('in_backward')
+    own_amp = step.dtype != 'float32' and (in_backward or step.device != 'cpu')
+    if in_backward:
+        wrapper['type'] = 'InBackwardOptimWrapper'
+    elif not own_amp:
+        wrapper['type'] = 'OptimWrapper'
+    wrapper.pop('dtype', None)
+    if own_amp:
+        wrapper['dtype'] = step.dtype
     optim_wrapper = build_optim_wrapper(model, wrapper)
     if step.compile:  # as mmengine's runner does with compile=True
         model.train_step = torch.compile(model.train_step)

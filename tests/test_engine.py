@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
 
 from s4d_mm.engine import ClassCheckHook
 from test_models import ARCH, FINETUNE, build
@@ -168,3 +171,98 @@ def test_layer_decay_of_mmpretrain_s_vit():
     }
     for name, depth in expected.items():
         assert lr[name] == pytest.approx(0.75**(5 - depth)), name
+
+
+def in_backward(**kwargs):
+    optimizer = dict(OPTIM['optimizer'], lr=1e-4)
+    return dict(
+        OPTIM, type='InBackwardOptimWrapper', optimizer=optimizer, **kwargs)
+
+
+class TestInBackward:
+
+    def steps(self, optim_wrapper):
+        """The losses of three steps, and the weights after them."""
+        torch.manual_seed(0)
+        model = build(FINETUNE).train()
+        wrapper = build_optim_wrapper(model, optim_wrapper)
+        losses = []
+        for _ in range(3):
+            with wrapper.optim_context(model):
+                out = model.backbone(torch.randn(2, 3, 4, 32, 32))
+                out, aux = model.neck(out)
+                loss = out.float().square().sum() + sum(aux.values())
+            wrapper.update_params(loss)
+            losses.append(loss.item())
+        return losses, model, wrapper
+
+    def test_equals_a_step_after_the_backward_pass(self):
+        expected, model, _ = self.steps(
+            dict(in_backward(), type='OptimWrapper'))
+        losses, ours, wrapper = self.steps(in_backward())
+        assert losses == expected and len(set(losses)) == 3
+        for (name, a), b in zip(model.state_dict().items(),
+                                ours.state_dict().values()):
+            assert torch.equal(a, b), name
+        state = wrapper.optimizer.state_dict()  # of all weights
+        assert len(state['state']) > 40
+        assert len(state['param_groups']) == len(list(ours.parameters()))
+
+    def test_gradients_are_never_all_there(self):
+        torch.manual_seed(0)
+        model = build(FINETUNE).train()
+        held, params = [], list(model.parameters())
+        for p in params:  # before the wrapper's: sees the gradient first
+            p.register_post_accumulate_grad_hook(lambda _: held.append(
+                sum(p.grad is not None for p in params)))
+        wrapper = build_optim_wrapper(model, in_backward())
+        out, aux = model.neck(model.backbone(torch.randn(2, 3, 4, 32, 32)))
+        wrapper.update_params(out.sum() + sum(aux.values()))
+        assert len(held) > 40 and set(held) == {1}
+        assert all(p.grad is None for p in params)
+
+    def test_bfloat16(self):
+        exact, _, _ = self.steps(in_backward())
+        losses, model, _ = self.steps(in_backward(dtype='bfloat16'))
+        assert losses != exact
+        assert losses == pytest.approx(exact, rel=0.1)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+    @pytest.mark.parametrize('kwargs,match', [
+        (dict(dtype='float16'), "must be one of .* but is 'float16'"),
+        (dict(accumulative_counts=2), 'accumulative_counts is 2'),
+        (dict(clip_grad=dict(max_norm=1.)), r"clip_grad=\{'max_norm': 1.0\}"),
+    ])
+    def test_refuses_what_needs_all_gradients(self, kwargs, match):
+        with pytest.raises(ValueError, match=match):
+            build_optim_wrapper(build(FINETUNE), in_backward(**kwargs))
+
+    def test_refuses_several_processes(self, monkeypatch):
+        monkeypatch.setattr(
+            's4d_mm.engine.optimizers.in_backward_optim_wrapper.'
+            'get_world_size', lambda: 4)
+        with pytest.raises(RuntimeError, match='gradients of 4 processes'):
+            build_optim_wrapper(build(FINETUNE), in_backward())
+
+    def test_runs_and_resumes(self, quickstart):
+        """Like the plain wrapper in a Runner, across a checkpoint."""
+
+        def run(name, wrapper, **kwargs):
+            cfg = Config.fromfile('configs/s4d_quickstart_pretrain.py')
+            cfg.work_dir = str(quickstart / name)
+            cfg.optim_wrapper.type = wrapper
+            cfg.train_dataloader.num_workers = 0
+            cfg.train_dataloader.persistent_workers = False
+            cfg.train_dataloader.batch_sampler.batch_size = dict(
+                video=4, image=8)
+            cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
+            cfg.merge_from_dict(kwargs)
+            runner = Runner.from_cfg(cfg)
+            runner.train()
+            return runner
+
+        expected = run('plain', 'OptimWrapper')
+        run('ours', 'InBackwardOptimWrapper', train_cfg=dict(max_epochs=1))
+        ours = run('ours', 'InBackwardOptimWrapper', resume=True)
+        assert ours.iter == expected.iter
+        assert ours.optim_wrapper.get_lr() == expected.optim_wrapper.get_lr()

@@ -2,11 +2,12 @@
 """What the Runner does around the model: optimizer groups, hooks, and
 strategies for models that are spread over processes."""
 from .hooks import ClassCheckHook, MediaFaultHook, RunSummaryHook
-from .optimizers import S4DLayerDecayOptimWrapperConstructor
+from .optimizers import (InBackwardOptimWrapper,
+                         S4DLayerDecayOptimWrapperConstructor)
 from .strategies import S4DDeepSpeedStrategy, S4DFSDPStrategy
 
 __all__ = [
-    'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook',
-    'S4DDeepSpeedStrategy', 'S4DFSDPStrategy',
+    'ClassCheckHook', 'InBackwardOptimWrapper', 'MediaFaultHook',
+    'RunSummaryHook', 'S4DDeepSpeedStrategy', 'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor'
 ]

@@ -1,4 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .device_augment import (BatchRandAugment, BatchRandomErasing,
+                             BatchRandomResizedCrop)
 from .dual_modal_data_preprocessor import DualModalDataPreprocessor
 
-__all__ = ['DualModalDataPreprocessor']
+__all__ = [
+    'BatchRandAugment', 'BatchRandomErasing', 'BatchRandomResizedCrop',
+    'DualModalDataPreprocessor'
+]

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
-from torch import Tensor
+from mmengine.utils import is_list_of
+from torch import Tensor, nn
 
+from .device_augment import ProcessRandom
 from .device_crops import TAPS, crop_and_resize
 
 MODALITIES = ('video', 'image')
@@ -43,6 +45,12 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             'video' and/or 'image': ``dict(video=dict(size=160,
             interpolation='bilinear'))``, for pipelines with
             :class:`RandomCropBoxes`. Defaults to None.
+        augments (dict[str, list[dict]], optional): Configs of augmentations
+            of the uint8 pixels for training, done one after the other on the
+            device, under 'video' and/or 'image':
+            :class:`BatchRandAugment`, :class:`BatchRandomResizedCrop`,
+            :class:`BatchRandomErasing`. They come before ``crops``. Defaults
+            to None.
         mixed (bool): Whether a training batch may hold both modalities, as
             with ``DualModalBatchSampler(batching='mixed')``. Their inputs are
             then a dict of two tensors. Defaults to False.
@@ -52,8 +60,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
 
     Raises:
         ValueError: If ``mean`` and ``std`` do not fit each other,
-            ``blending`` or ``crops`` has other keys, ``blending`` comes with
-            ``merge_views``, or ``image_frames`` is below 1.
+            ``blending``, ``crops`` or ``augments`` has other keys,
+            ``blending`` comes with ``merge_views``, or ``image_frames`` is
+            below 1.
     """
 
     def __init__(self,
@@ -64,7 +73,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                  pack_views: bool = False,
                  crops: Optional[Dict[str, dict]] = None,
                  image_frames: Optional[int] = None,
-                 mixed: bool = False) -> None:
+                 mixed: bool = False,
+                 augments: Optional[Dict[str, List[dict]]] = None) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
@@ -100,6 +110,18 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             name: MODELS.build(cfg)
             for name, cfg in blending.items() if cfg is not None
         }
+        augments = augments or {}
+        if not (isinstance(augments, dict)
+                and set(augments) <= set(MODALITIES)
+                and all(is_list_of(cfgs, dict) for cfgs in augments.values())):
+            raise ValueError(
+                'augments of DualModalDataPreprocessor must be a dict like '
+                "dict(video=[dict(type='BatchRandAugment', ...)]) with the "
+                f'keys {MODALITIES} and lists of configs, but is '
+                f'{augments!r}.')
+        self.augments = nn.ModuleDict(
+            {name: MODELS.build(cfgs) for name, cfgs in augments.items()})
+        self.random = ProcessRandom()
         if image_frames is not None and image_frames < 1:
             raise ValueError('image_frames of DualModalDataPreprocessor must '
                              f'be 1 or more, or None, but is {image_frames}.')
@@ -115,7 +137,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         Args:
             data (dict): ``inputs``, a tensor (V, C, T, H, W) of each clip or
                 (V, C, H, W) of each image; ``data_samples``.
-            training (bool): Whether to blend. Defaults to False.
+            training (bool): Whether to augment and blend. Defaults to False.
 
         Returns:
             dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
@@ -157,6 +179,10 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             x = torch.cat(self.cast_data(inputs))[:, None]  # sum of V, 1 ...
         else:
             x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
+        if training and input_type in self.augments:
+            # half precision would lose grey levels
+            with self.random, torch.autocast(x.device.type, enabled=False):
+                x = self.augments[input_type](x)
         if boxes is not None:
             x = crop_and_resize(x[:, 0], self.cast_data(boxes),
                                 **self.crops[input_type])

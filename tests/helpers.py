@@ -7,6 +7,7 @@ flipped frame and swapped colour channels show too.
 """
 import os
 import os.path as osp
+from typing import Sequence
 
 import av
 import cv2
@@ -68,15 +69,28 @@ def write_video(path: str,
     Returns:
         str: ``path``.
     """
+    frames = [make_frame(first + i, height, width) for i in range(num_frames)]
+    return encode(path, frames, fps, faststart=faststart)
+
+
+def encode(path: str,
+           frames: Sequence[np.ndarray],
+           fps: int = 25,
+           crf: int = 12,
+           faststart: bool = False) -> str:
+    """Write RGB frames as :func:`write_video` does.
+
+    Returns:
+        str: ``path``.
+    """
     path = _make_folder_of(path)
     options = dict(movflags='faststart') if faststart else {}
     with av.open(path, 'w', options=options) as container:
         stream = container.add_stream('libx264', rate=fps)
-        stream.width, stream.height = width, height
+        stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = 'yuv420p'
-        stream.options = dict(crf='12', preset='ultrafast', threads='1')
-        for i in range(num_frames):
-            image = make_frame(first + i, height, width)
+        stream.options = dict(crf=str(crf), preset='ultrafast', threads='1')
+        for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

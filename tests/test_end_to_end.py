@@ -21,7 +21,6 @@ from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.launch import apply_fold, check_batch_size
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
 PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
 # one epoch, and data loading in the process
@@ -39,17 +38,7 @@ WITH_TEST = {
     'test_dataloader.persistent_workers': False,
     'train_cfg.val_interval': 1,
 }
-
-
-@pytest.fixture(scope='module', autouse=True)
-def folder(tmp_path_factory):
-    """The folder of a quickstart, with its data."""
-    from make_quickstart import make_set
-    folder = tmp_path_factory.mktemp('quickstart')
-    make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
-    os.environ['QUICKSTART_DIR'] = str(folder)
-    yield folder
-    del os.environ['QUICKSTART_DIR']
+pytestmark = pytest.mark.usefixtures('quickstart')
 
 
 def load_config(path, work_dir, **options):
@@ -87,18 +76,18 @@ def options(cfg_options):
 
 
 @pytest.fixture(scope='module')
-def pretrained(folder):
+def pretrained(quickstart):
     """Checkpoint of a pre-training in two processes, and its output."""
-    work_dir = folder / 'pretrain'
+    work_dir = quickstart / 'pretrain'
     done = tool('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir',
                 work_dir, '--cfg-options', *options(SHORT))
     return str(work_dir / 'epoch_1.pth'), done.stdout
 
 
 @pytest.fixture(scope='module')
-def finetuned(folder, pretrained):
+def finetuned(quickstart, pretrained):
     """A fine-tuned checkpoint."""
-    work_dir = folder / 'finetune'
+    work_dir = quickstart / 'finetune'
     cfg = load_config(FINETUNE, work_dir, load_from=pretrained[0])
     Runner.from_cfg(cfg).train()
     return str(work_dir / 'epoch_1.pth')
@@ -136,7 +125,7 @@ def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path,
     assert 'neck.blocks.0.attn.qkv.weight' not in output
 
 
-def test_finetuning_validates_and_tests(finetuned, folder, tmp_path):
+def test_finetuning_validates_and_tests(finetuned, tmp_path):
     saved = torch.load(finetuned, weights_only=True)
     assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
     out_csv = str(tmp_path / 'predictions.csv')
@@ -158,14 +147,14 @@ def test_finetuning_validates_and_tests(finetuned, folder, tmp_path):
     assert metrics['video/WAR'] == pytest.approx(100 * right)
 
 
-def test_two_processes_test_like_one(finetuned, folder):
+def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""
     results = {}
     for name, command in (('one', [sys.executable, 'tools/test.py']),
                           ('two', ['bash', 'tools/dist_test.sh'])):
         gpus = [2] if name == 'two' else []
-        work_dir = folder / name
+        work_dir = quickstart / name
         tool(*command, FINETUNE, finetuned, *gpus, '--work-dir', work_dir,
              '--dump', work_dir / 'out.pkl')
         file = next(work_dir.glob('20*/20*.json'))
@@ -183,7 +172,7 @@ def test_two_processes_test_like_one(finetuned, folder):
         torch.testing.assert_close(scores, two[key], atol=1e-6, rtol=0)
 
 
-def test_resume_goes_on_where_it_stopped(folder, pretrained, tmp_path):
+def test_resume_goes_on_where_it_stopped(pretrained, tmp_path):
     """tools/train.py --resume, with mmengine's own checkpoint."""
     path, _ = pretrained
     work_dir = tmp_path / 'work'
@@ -204,8 +193,8 @@ def test_resume_goes_on_where_it_stopped(folder, pretrained, tmp_path):
         saved['meta']['iter'] + len(runner.train_dataloader))
 
 
-def test_predict_video_and_image(finetuned, folder):
-    data = folder / 'data'
+def test_predict_video_and_image(finetuned, quickstart):
+    data = quickstart / 'data'
     clip = next((data / 'clips').glob('*.mp4'))
     image = next((data / 'images' / 'test').glob('*.jpg'))
     output = tool(sys.executable, 'tools/predict.py', FINETUNE, finetuned,
@@ -266,7 +255,7 @@ BAD = {
 
 
 @pytest.mark.parametrize('case', BAD)
-def test_bad_annotation_ends_before_training(case, folder, tmp_path):
+def test_bad_annotation_ends_before_training(case, tmp_path):
     change, message = BAD[case]
     if isinstance(change, str):
         path = tmp_path / 'bad.csv'

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from s4d_mm.engine import ClassCheckHook
-from test_models import ARCH, FINETUNE, build
+from test_models import ARCH, FINETUNE, PRETRAIN, build
 
 OPTIM = dict(
     optimizer=dict(type='AdamW', lr=1., weight_decay=0.05),
@@ -147,6 +147,41 @@ def test_packed_views_need_a_head_that_knows_them():
         else:
             with pytest.raises(ValueError, match='pack_views=True needs Dual'):
                 ClassCheckHook().before_train(fake)
+
+
+MIXED = dict(
+    type='DualModalDataPreprocessor', mean=[0.] * 3, std=[1.] * 3, mixed=True)
+RECOGNIZER = dict(
+    FINETUNE, type='DualModalRecognizer', data_preprocessor=MIXED)
+AUTO_ENCODER = dict(PRETRAIN, data_preprocessor=MIXED)
+
+
+@pytest.mark.parametrize('cfg, message', [
+    (RECOGNIZER, None),
+    ({k: v for k, v in RECOGNIZER.items() if k != 'neck'}, None),
+    (AUTO_ENCODER, None),
+    (dict(RECOGNIZER, type='Recognizer3D'),
+     r"mixed=True needs model\.type='DualModalRecognizer' .* is Recognizer3D"),
+    (dict(FINETUNE, data_preprocessor=dict(MIXED, mixed=False)), None),
+    (dict(RECOGNIZER, cls_head=dict(
+        type='TimeSformerHead', num_classes=7, in_channels=32)),
+     r"needs model\.cls_head\.type='DualModalHead', but it is TimeSformerH"),
+    (dict(AUTO_ENCODER, head=dict(
+        type='mmpretrain.MAEPretrainHead',
+        loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'))),
+     r"needs model\.head\.type='S4DMAEHead', but it is MAEPretrainHead"),
+])
+def test_mixed_batches_need_a_model_that_takes_them(cfg, message):
+    init_default_scope('mmaction')
+    fake = runner(None, None)
+    fake.model = MODELS.build(cfg)
+    if message is None:
+        ClassCheckHook().before_train(fake)
+        return
+    with pytest.raises(ValueError, match=message) as error:
+        ClassCheckHook().before_train(fake)
+    assert "mixed=False there and batching='alternate'" in str(error.value)
+    ClassCheckHook().before_val(fake)  # mixes in training only
 
 
 def test_layer_decay_of_mmpretrain_s_vit():

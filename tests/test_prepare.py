@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import truncate, write_image, write_text
+from helpers import encode, truncate, write_image, write_text
 
 TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools')
 SCRIPT = osp.join(TOOLS, 'data', 'prepare.py')
@@ -58,16 +58,7 @@ def scene(*squares, height=96, width=128):
 
 
 def write_clip(path, frames):
-    os.makedirs(osp.dirname(path), exist_ok=True)
-    with av.open(path, 'w', options=dict(movflags='faststart')) as container:
-        stream = container.add_stream('libx264', rate=10)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = 'yuv420p'
-        stream.options = dict(crf='10', preset='ultrafast', threads='1')
-        for frame in frames:
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(frame, 'rgb24')))
-        container.mux(stream.encode())
+    encode(path, frames, fps=10, crf=10, faststart=True)
 
 
 def write_folder(folder, frames, numbers=None):

@@ -316,8 +316,8 @@ def test_fsdp_weights_load_into_the_ordinary_model(sharded, folder):
 
 @pytest.mark.skipif(
     os.environ.get('S4D_TEST_DEEPSPEED') != '1',
-    reason='needs deepspeed, which compiles for minutes: '
-    'DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1')
+    reason='S4D_TEST_DEEPSPEED is not 1: deepspeed, once it is installed, '
+    'compiles for minutes; run with DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1')
 def test_deepspeed_trains_like_ddp(folder):
     logs, _ = run_worker(folder, 'pretrain_ddp', 'pretrain_zero2',
                          'pretrain_zero3', 'finetune_ddp_sgd',

@@ -1,14 +1,15 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps, one by one and as the whole pipelines of the recipes."""
 import random
+from collections import Counter
 from unittest import mock
 
 import mmcv
 import numpy as np
 import pytest
 import torch
-from helpers import (frame_number, is_red, truncate, write_frames, write_image,
-                     write_text, write_video)
+from helpers import (frame_number, is_red, make_frame, truncate, write_frames,
+                     write_image, write_text, write_video)
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
@@ -18,7 +19,8 @@ import s4d_mm  # noqa: F401
 from s4d_mm.datasets import (ExpressionImageDataset, ExpressionVideoDataset,
                              ImageLoadRandomResizedCrop, MediaReadError,
                              VoxCeleb2)
-from s4d_mm.datasets.transforms.loading import to_rgb
+from s4d_mm.datasets.transforms import ImageLoad
+from s4d_mm.datasets.transforms.loading import open_image, read_image, to_rgb
 
 MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
 
@@ -223,6 +225,63 @@ def test_unreadable_image(tmp_path, keep, suffix):
     with pytest.raises(MediaReadError) as error:
         build(dict(type='ImageLoad'))(dict(filename=path))
     assert path in str(error.value)
+
+
+def damaged(data, rng):
+    """Up to 3 bytes of a file or of EXIF data changed, maybe its end cut."""
+    data = np.frombuffer(data, np.uint8).copy()
+    where = rng.integers(6, len(data), size=rng.integers(4))
+    data[where] = rng.choice([0, 1, 4, 255, rng.integers(256)], len(where))
+    return data[:len(data) // rng.choice([1, 1, 1, 2])].tobytes()
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp'])
+def test_damaged_images_are_read_or_refused(suffix, tmp_path):
+    """Whatever Pillow raises, which is many types."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    exif[0x010e], exif[0x011a], exif[0x0102] = 'a face', 72., (8, 8, 8)
+    path, rng = str(tmp_path / f'a.{suffix}'), np.random.default_rng(0)
+    picture = Image.fromarray(make_frame(3, 16, 24))
+    causes = Counter()
+    for i in range(400):
+        # the EXIF data before, or the whole file after it is written
+        first = damaged(exif.tobytes(), rng) if i % 2 else exif.tobytes()
+        picture.save(path, **({} if suffix == 'bmp' else dict(exif=first)))
+        if i % 2 == 0 or suffix == 'bmp':
+            with open(path, 'rb') as f:
+                data = damaged(f.read(), rng)
+            with open(path, 'wb') as f:
+                f.write(data)
+        try:
+            assert read_image(path).shape[2] == 3
+            causes['none'] += 1
+        except MediaReadError as e:
+            assert path in str(e)
+            causes[type(e.__cause__).__name__] += 1
+    assert causes['none'] > 0 and causes['OSError'] > 0 and len(causes) > 3
+
+
+@pytest.mark.parametrize('error', [
+    TypeError, AttributeError, KeyError, IndexError, AssertionError,
+    ValueError, RuntimeError
+])
+def test_errors_of_the_program_are_no_media_errors(error, tmp_path):
+    path = write_image(tmp_path / 'a.jpg')
+
+    def bug(*args, **kwargs):
+        raise error('a bug')
+
+    with pytest.raises(error, match='a bug'):
+        with open_image(path) as image:
+            image.load()
+            bug()
+    module = ImageLoadRandomResizedCrop.__module__
+    for place, step in ((f'{module}.is_turned', 'ImageLoadRandomResizedCrop'),
+                        (f'{ImageLoad.__module__}.is_turned', 'ImageLoad')):
+        cfg = dict(type=step, **(dict(size=16) if 'Crop' in step else {}))
+        with mock.patch(place, bug), pytest.raises(error, match='a bug'):
+            build(cfg)(dict(filename=path))
 
 
 def test_errors_name_the_path_through_a_data_loader(tmp_path):

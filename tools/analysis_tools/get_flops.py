@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s4d_mm.models import DualModalHead, S4DViT
 from s4d_mm.models.layers import MoAE
+from s4d_mm.models.utils.flops import moae_flops
 
 
 class Cost(NamedTuple):
@@ -82,10 +83,10 @@ class PartCounter(FlopCounterMode):
 
 
 def expert_flops(layer: MoAE, args: tuple) -> int:
-    """The router, then two matrix products in each of the k experts."""
+    """What a call of a MoAE layer needs."""
     experts, dims, hidden = layer.fc1_weight.shape
     tokens = args[0].numel() // dims
-    return 2 * tokens * dims * (experts + 2 * layer.router.top_k * hidden)
+    return moae_flops(tokens, dims, hidden, experts, layer.router.top_k)
 
 
 def run(model: nn.Module, x: torch.Tensor) -> None:

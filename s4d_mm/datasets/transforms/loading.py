@@ -9,6 +9,7 @@ serves clips and images alike.
 import os
 import os.path as osp
 import re
+import traceback
 from contextlib import contextmanager
 from typing import Iterator, List
 
@@ -47,14 +48,26 @@ def open_image(path: str) -> Iterator[Image.Image]:
         PIL.Image.Image: The image, not yet decoded.
 
     Raises:
-        MediaReadError: If the file is no image, or cannot be decoded inside
-            the ``with`` block.
+        MediaReadError: If the file is no image, or Pillow cannot decode it
+            inside the ``with`` block. Other errors of the block stay as they
+            are.
     """
     try:
         with open(path, 'rb') as f, Image.open(f) as image:
             yield image
-    except Exception as e:  # Pillow raises many types
+    except Exception as e:
+        if not (isinstance(e, OSError) or _of_pillow(e)):
+            raise
         raise MediaReadError(f'Cannot decode image {path}: {e}') from e
+
+
+def _of_pillow(error: Exception) -> bool:
+    """Whether an error was raised inside of Pillow. Its type would not tell: a
+    broken file can be a SyntaxError, a RuntimeError or struct.error, and
+    broken EXIF data a TypeError, AttributeError or KeyError."""
+    return any(
+        frame.f_globals.get('__name__', '').startswith('PIL.')
+        for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def is_turned(image: Image.Image, least: int = 5) -> bool:

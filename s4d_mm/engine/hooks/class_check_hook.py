@@ -7,9 +7,11 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
+from mmpretrain.models import MAE
 from torch import nn
 
-from ...models import DualModalHead
+from ...models import (DualModalHead, DualModalRecognizer, MoAENeck,
+                       S4DMAEDecoder, S4DMAEHead, S4DMAEViT)
 
 
 @HOOKS.register_module()
@@ -18,8 +20,9 @@ class ClassCheckHook(Hook):
     and of the blending before the first iteration.
 
     Training also checks the validation data, so that a wrong setting shows
-    before the first epoch and not after it. Testing also checks that the
-    checkpoint has a head with these classes.
+    before the first epoch and not after it, and whether the model takes the
+    batches of its data preprocessor. Testing also checks that the checkpoint
+    has a head with these classes.
 
     Raises:
         ValueError: If they differ, with the key to change.
@@ -27,6 +30,7 @@ class ClassCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the training data, and the validation data if there are."""
+        check_mixed_batches(self._model(runner))
         self._check(runner, runner.train_dataloader, 'train_dataloader')
         if runner.val_loop is not None:
             self._check(runner, runner.val_dataloader, 'val_dataloader')
@@ -50,8 +54,7 @@ class ClassCheckHook(Hook):
 
     @classmethod
     def _check(cls, runner: Runner, dataloader, name: str) -> None:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = cls._model(runner)
         check_packed_views(model)
         dataset = getattr(dataloader, 'dataset', None)
         classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
@@ -62,6 +65,11 @@ class ClassCheckHook(Hook):
         for key, expected in cls._expectations(model):
             for input_type, names in classes.items():
                 cls._compare(name, input_type, names, key, expected)
+
+    @staticmethod
+    def _model(runner: Runner) -> nn.Module:
+        model = runner.model
+        return model.module if is_model_wrapper(model) else model
 
     @staticmethod
     def _expectations(model) -> Iterator[Tuple[str, object]]:
@@ -121,6 +129,41 @@ def check_packed_views(model: nn.Module) -> None:
             f'but the head is {type(head).__name__}, which expects the same '
             'number of views of every clip. Set pack_views=False there and '
             'merge_equal=False of SampleClipViews.')
+
+
+def check_mixed_batches(model: nn.Module) -> None:
+    """Refuse training batches of both modalities with a model that cannot
+    take them.
+
+    Args:
+        model (nn.Module): The model.
+
+    Raises:
+        ValueError: If the data preprocessor has ``mixed``, and the model is
+            neither a :class:`DualModalRecognizer` nor a masked auto-encoder,
+            or has other parts than these need.
+    """
+    if not getattr(
+            getattr(model, 'data_preprocessor', None), 'mixed', False):
+        return
+    advice = ("Change it, or set mixed=False there and batching='alternate' "
+              'of DualModalBatchSampler.')
+    if isinstance(model, MAE):
+        parts = dict(backbone=S4DMAEViT, neck=S4DMAEDecoder, head=S4DMAEHead)
+    elif isinstance(model, DualModalRecognizer):
+        parts = dict(neck=MoAENeck, cls_head=DualModalHead)
+    else:
+        raise ValueError(
+            'model.data_preprocessor.mixed=True needs '
+            "model.type='DualModalRecognizer' (in pre-training MAE), but it "
+            f'is {type(model).__name__}. {advice}')
+    for name, kind in parts.items():
+        part = getattr(model, name, None)
+        if part is not None and not isinstance(part, kind):
+            raise ValueError(
+                'model.data_preprocessor.mixed=True needs '
+                f'model.{name}.type={kind.__name__!r}, but it is '
+                f'{type(part).__name__}. {advice}')
 
 
 def classification_head(

@@ -161,7 +161,7 @@ class DualModalHead(BaseHead):
         x = self.dropout(self.features(feats, num_segs))  # B*V C
         losses, total = dict(), 0.
         for name, rows in self._rows(data_samples, len(x)).items():
-            scores = self.classifiers[name](x[rows])
+            scores = self.classifiers[name](_take(x, rows))
             labels = self._soft_labels(name, data_samples, rows,
                                        len(x) // len(data_samples), scores)
             # not an average over modalities, but over samples
@@ -220,7 +220,8 @@ class DualModalHead(BaseHead):
             samples.append(sample)
             start += count
         for (name, _), (rows, samples) in groups.items():
-            self.predict_by_feat(self.classifiers[name](x[rows]), samples)
+            self.predict_by_feat(self.classifiers[name](_take(x, rows)),
+                                 samples)
         return data_samples
 
     def _classifier(self, name: str) -> nn.Linear:
@@ -265,3 +266,9 @@ class DualModalHead(BaseHead):
         labels = labels.to(scores.device, torch.float32)
         eps = self.label_smooth_eps
         return labels * (1 - eps) + eps / count
+
+
+def _take(x: Tensor, rows: List[int]) -> Tensor:
+    """Some rows of ``x``, in their order. All of them, as in batches of one
+    modality, are ``x`` itself: a GPU would wait for their numbers."""
+    return x if len(rows) == len(x) else x[rows]

@@ -6,8 +6,8 @@ model = dict(
     data_preprocessor=dict(
         blending=dict(
             video=dict(augments=[
-                dict(type='MixupBlending', alpha=0.8, num_classes=11),
-                dict(type='CutmixBlending', alpha=1.0, num_classes=11)
+                dict(type='BatchMixup', alpha=0.8, num_classes=11),
+                dict(type='BatchCutMix', alpha=1.0, num_classes=11)
             ]))),
     cls_head=dict(num_classes=dict(video=11)))
 train_dataloader = dict(

@@ -28,6 +28,10 @@ BLENDING = dict(
         dict(type='CutmixBlending', alpha=1.0, num_classes=7)
     ])
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+OURS = [
+    dict(type='BatchMixup', alpha=0.8, num_classes=7),
+    dict(type='BatchCutMix', alpha=1.0, num_classes=7)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +96,29 @@ def test_same_blending_as_action_data_preprocessor(input_type, layout):
             assert torch.equal(a.gt_label, b.gt_label)
 
 
+@pytest.mark.parametrize('theirs, ours', zip(BLENDING['augments'], OURS))
+@pytest.mark.parametrize('input_type', ['video', 'image'])
+def test_our_blending_is_mmaction2s(theirs, ours, input_type):
+    parts = [
+        build(blending={input_type: dict(BLENDING, augments=[augment])})
+        for augment in (theirs, ours)
+    ]
+    seen = set()
+    for seed in range(8):
+        out = []
+        for part in parts:
+            torch.manual_seed(seed)
+            out.append(part(batch(input_type), training=True))
+        torch.testing.assert_close(out[0]['inputs'], out[1]['inputs'])
+        for a, b in zip(out[0]['data_samples'], out[1]['data_samples']):
+            torch.testing.assert_close(a.gt_label, b.gt_label)
+            seen.add(tuple(b.gt_label.tolist()))
+    assert len(seen) > 8  # of 8 blends of 4 samples
+
+
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('input_type', ['video', 'image'])
-@pytest.mark.parametrize('augment', BLENDING['augments'])
+@pytest.mark.parametrize('augment', BLENDING['augments'] + OURS)
 def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     cfg = dict(BLENDING, augments=[augment])
     part = build(blending=dict(video=cfg, image=cfg)).to(device)

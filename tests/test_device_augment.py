@@ -534,6 +534,7 @@ def test_trains_on_drawn_faces(batching, quickstart, tmp_path):
     cfg.train_dataloader.dataset.video.pipeline = [
         *pipeline[:3], pipeline[4], *pipeline[-2:]]
     cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = f'augment_{batching}'
     runner = Runner.from_cfg(cfg)
     shares = []
 

@@ -4,8 +4,6 @@
 Checked without a GPU: the step runs on fake tensors, which have a shape and
 the device 'cuda' but no values, so that whatever needs a value fails. What
 kernels do inside needs a real GPU: ``count_syncs`` in benchmarks/timing.py.
-Left out is mmaction2's blending, which copies labels and an order of the
-samples to the GPU and waits for that.
 """
 import copy
 from collections import Counter
@@ -18,8 +16,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import (DataDependentOutputException,
                                            DynamicOutputShapeException,
                                            FakeTensorMode)
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (TorchDispatchMode,
+                                          _disable_current_modes)
 
+from s4d_mm.models import BatchCutMix, BatchMixup
 from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
 
 pytestmark = pytest.mark.skipif(
@@ -118,7 +118,7 @@ def backward(loss):
                 ready.append(child)
 
 
-def config(stage):
+def config(stage, blending='Mixup'):
     init_default_scope('mmaction')
     cfg = copy.deepcopy(dict(pretrain=PRETRAIN, finetune=FINETUNE)[stage])
     cfg['data_preprocessor'] = dict(
@@ -130,6 +130,10 @@ def config(stage):
     if stage == 'finetune':
         cfg['type'] = 'DualModalRecognizer'
         cfg['neck'].update(drop_path_rate=0.1, capacity_factor=1.25)
+        cfg['data_preprocessor']['blending'] = {
+            kind: dict(type=f'Batch{blending}', alpha=1., num_classes=count)
+            for kind, count in cfg['cls_head']['num_classes'].items()
+        }
     return cfg
 
 
@@ -158,6 +162,19 @@ def train_step(model, kinds, dtype=torch.float32):
     return watch.ops
 
 
+@pytest.fixture(autouse=True)
+def real_draws(monkeypatch):
+    """Numbers that the host draws have values."""
+    for blending in (BatchMixup, BatchCutMix):
+
+        def draw(self, shape, draw=blending._draw):
+            with _disable_current_modes():
+                numbers, _ = draw(self, shape)
+            return numbers, torch.randperm(shape[0])
+
+        monkeypatch.setattr(blending, '_draw', draw)
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """A function that makes torch believe in a GPU of this capability."""
@@ -171,6 +188,12 @@ def gpu(monkeypatch):
             monkeypatch.setattr(place, name, lambda *args, v=value: v)
 
     return pretend
+
+
+@pytest.mark.parametrize('blending', ['Mixup', 'CutMix'])
+def test_blending_does_not_wait(blending, gpu):
+    gpu((8, 0))
+    train_step(MODELS.build(config('finetune', blending)), KINDS[-1])
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'finetune'])

@@ -1,9 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 from .device_augment import (BatchRandAugment, BatchRandomErasing,
                              BatchRandomResizedCrop)
+from .device_blending import BatchCutMix, BatchMixup
 from .dual_modal_data_preprocessor import DualModalDataPreprocessor
 
 __all__ = [
-    'BatchRandAugment', 'BatchRandomErasing', 'BatchRandomResizedCrop',
-    'DualModalDataPreprocessor'
+    'BatchCutMix', 'BatchMixup', 'BatchRandAugment', 'BatchRandomErasing',
+    'BatchRandomResizedCrop', 'DualModalDataPreprocessor'
 ]

@@ -13,6 +13,7 @@ from mmengine.utils import is_list_of
 from torch import Tensor, nn
 
 from .device_augment import ProcessRandom
+from .device_blending import blend
 from .device_crops import TAPS, crop_and_resize
 
 MODALITIES = ('video', 'image')
@@ -30,10 +31,10 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean (Sequence[float]): Mean of each channel, 0..255.
         std (Sequence[float]): Standard deviation of each channel, 0..255.
-        blending (dict[str, dict], optional): Configs of mmaction2's batch
-            augmentations for training, under 'video' and/or 'image', since
-            the modalities may have different numbers of classes. Defaults to
-            None.
+        blending (dict[str, dict], optional): Configs of :class:`BatchMixup`,
+            :class:`BatchCutMix` or mmaction2's batch augmentations for
+            training, under 'video' and/or 'image', since the modalities may
+            have different numbers of classes. Defaults to None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
         pack_views (bool): Whether in testing the samples of a batch may have
@@ -191,8 +192,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         x = x.sub_(self.mean.view(per_channel)).div_(
             self.std.view(per_channel))
         if training and input_type in self.blending:
-            # before the labels are moved: mmaction2 reads them one by one
-            x, data_samples = self.blending[input_type](x, data_samples)
+            # before the labels go to the device
+            x = blend(self.blending[input_type], x, data_samples)
         if self.image_frames is not None and input_type == 'image':
             # B V C H W -> B V C T H W
             x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)

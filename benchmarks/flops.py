@@ -4,15 +4,12 @@
 Only matrix products count, 2 for a multiplication and an addition; the
 backward pass needs two more of each, one where nothing before it learns (the
 embedding). What the equations do not need is left out: the embedding of masked
-tokens, the second frame of a repeated image, empty places of experts. The
-experts' share is ``moae_flops`` of the package, as in get_flops.py.
+tokens, the second frame of a repeated image, empty places of experts.
 ``tests/test_benchmarks.py`` compares this with what
-``torch.utils.flop_counter`` finds in ``PlainS4D``.
+``torch.utils.flop_counter`` finds in ``PlainS4D`` and in ours.
 
 Letters: B samples, N tokens, n visible tokens, C channels, E experts.
 """
-from s4d_mm.models.utils.flops import moae_flops
-
 from .plain_s4d import SIZES
 
 PIXELS = 2 * 16 * 16 * 3  # of a tubelet
@@ -29,6 +26,15 @@ def block_flops(batch: int, tokens: int, dim: int) -> int:
     linear = 2 * tokens * 12 * dim**2  # qkv 3, proj 1, mlp 8
     attention = 2 * 2 * tokens**2 * dim
     return batch * (linear + attention)
+
+
+def moae_flops(tokens: int,
+               dim: int,
+               experts: int,
+               top_k: int = 2) -> int:
+    """Forward pass of a MoAE layer on all tokens of a batch, in training."""
+    router = 2 * tokens * dim * 2 * experts  # with its noise
+    return router + 2 * tokens * top_k * 2 * dim * (dim // 4)
 
 
 def embed_flops(batch: int, tokens: int, modality: str, dim: int) -> int:
@@ -65,8 +71,7 @@ def step_flops(stage: str,
     if stage == 'finetune':
         rest = depth * block_flops(batch, tokens, dim)
         if moae:
-            rest += depth // 2 * moae_flops(
-                batch * tokens, dim, dim // 4, experts, top_k=2, noise=True)
+            rest += depth // 2 * moae_flops(batch * tokens, dim, experts)
         rest += 2 * batch * dim * classes
         return 2 * embed_flops(batch, tokens, modality, dim) + 3 * rest
     masked = int(dict(image=.9, video=.95)[modality] * tokens)

@@ -4,7 +4,7 @@
 Ours in both cases, as in :mod:`benchmarks.steps`; 'alternating' makes a step
 with each batch, 'mixed' one with both (``batching='mixed'``).
 """
-from typing import Callable, List
+from typing import Callable, List, Optional
 
 import torch
 from mmaction.structures import ActionDataSample
@@ -52,6 +52,7 @@ def build(step: Step) -> Callable:
 
 def measure(stage: str,
             arch: str = 'base',
+            batch: Optional[int] = None,
             repeats: int = 5,
             warmup: int = 1,
             device: str = 'cpu',
@@ -61,6 +62,8 @@ def measure(stage: str,
     Args:
         stage (str): 'pretrain' or 'finetune'.
         arch (str): Size. Defaults to 'base'.
+        batch (int, optional): Videos, with 4 times the images. Defaults to
+            None, those of ``BATCH``.
         repeats (int): Rounds. Defaults to 5.
         warmup (int): Rounds before them. Defaults to 1.
         device (str): Defaults to 'cpu'.
@@ -69,7 +72,7 @@ def measure(stage: str,
     Returns:
         list[dict]: A row for each.
     """
-    batch = BATCH[stage]['video']
+    batch = batch or BATCH[stage]['video']
     steps = [
         Step(impl, stage, 'both', batch, arch, device, dtype)
         for impl in ('alternating', 'mixed')

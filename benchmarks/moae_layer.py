@@ -7,9 +7,9 @@ from typing import Callable, NamedTuple, Optional, Sequence
 import torch
 
 from s4d_mm.models.layers import MoAE
-from s4d_mm.models.utils.flops import moae_flops
 
 from . import plain_s4d, timing
+from .flops import moae_flops
 from .steps import autocast
 
 
@@ -84,8 +84,7 @@ def measure(experts: Sequence[int] = (2, 4, 8, 16, 32, 64),
              for impl, case in cases.items()}, repeats, warmup,
             cases['ours'].device)
         case = cases['ours']
-        needed = 3 * moae_flops(
-            tokens, case.dim, case.dim // 4, count, case.top_k, noise=True)
+        needed = 3 * moae_flops(tokens, case.dim, count, case.top_k)
         rows.append(
             dict(
                 experts=count,

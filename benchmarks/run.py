@@ -32,8 +32,9 @@ def parse_args() -> argparse.Namespace:
         choices=(*IN_ALL, 'scaling', 'peak', 'all'),
         help='steps: training steps; moae: the MoAE layer; data: pre-training '
         'pipeline;\ntesting: test protocol; scaling: growth; workers: memory '
-        'of data loader workers;\nmixed: images and videos in one step; peak: matrix products of the machine; all: '
-        'everything but scaling, and the targets')
+        'of data loader workers;\nmixed: images and videos in one step; peak: '
+        'matrix products of the machine;\nall: everything but scaling, and '
+        'the targets')
     add = parser.add_argument
     add('--device', default='cpu', choices=('cpu', 'cuda'))
     add('--dtype', default='float32', choices=tuple(timing.DTYPES))
@@ -59,7 +60,8 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         type=int,
         help='steps: one size for all (default: 4 clips or 16 images in '
-        'pre-training, 2 or 16 in\nfine-tuning); scaling: the sizes to try')
+        'pre-training, 2 or 16 in\nfine-tuning); scaling: the sizes to try; '
+        'mixed: numbers of clips (default: 1 and\n4, in fine-tuning 1 and 2)')
     add('--frames', nargs='+', type=int, help='scaling: frames of a clip')
     add('--experts', nargs='+', type=int, help='moae, scaling')
     add('--tokens',
@@ -204,8 +206,9 @@ def run_workers(args: argparse.Namespace, peaks: dict) -> list:
 def run_mixed(args: argparse.Namespace, peaks: dict) -> list:
     return [
         row for arch in args.arch for stage in args.stage
-        for row in mixed.measure(stage, arch, args.repeats, 1, args.device,
-                                 args.dtype)
+        for batch in args.batch or (1, steps.BATCH[stage]['video'])
+        for row in mixed.measure(stage, arch, batch, args.repeats, 1,
+                                 args.device, args.dtype)
     ]
 
 

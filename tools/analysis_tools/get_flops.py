@@ -26,8 +26,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from s4d_mm.models import DualModalHead, S4DViT
-from s4d_mm.models.layers import MoAE
-from s4d_mm.models.utils.flops import moae_flops
 
 
 class Cost(NamedTuple):
@@ -53,23 +51,17 @@ class PartCounter(FlopCounterMode):
         self.flops = dict.fromkeys(self.parts, 0)
         self.hooks = []
         for name, part in self.parts.items():
-            self._watch(part, name, lambda *args: 0)
-            for layer in part.modules():
-                if isinstance(layer, MoAE):
-                    self._watch(layer, name, expert_flops)
+            self._watch(part, name)
 
-    def _watch(self, module: nn.Module, name: str, correct) -> None:
-        """Add what happens in a module to a part; ``correct`` says what to
-        count in the place of what the counter sees (0: just that)."""
+    def _watch(self, module: nn.Module, name: str) -> None:
+        """Add what happens in a module to a part."""
         start = []
 
         def before(module, args):
             start.append(self.get_total_flops())
 
         def after(module, args, output):
-            seen = self.get_total_flops() - start.pop()
-            right = correct(module, args)
-            self.flops[name] += right - seen if right else seen
+            self.flops[name] += self.get_total_flops() - start.pop()
 
         self.hooks += [
             module.register_forward_pre_hook(before),
@@ -80,13 +72,6 @@ class PartCounter(FlopCounterMode):
         super().__exit__(*args)
         for hook in self.hooks:
             hook.remove()
-
-
-def expert_flops(layer: MoAE, args: tuple) -> int:
-    """What a call of a MoAE layer needs."""
-    experts, dims, hidden = layer.fc1_weight.shape
-    tokens = args[0].numel() // dims
-    return moae_flops(tokens, dims, hidden, experts, layer.router.top_k)
 
 
 def run(model: nn.Module, x: torch.Tensor) -> None:

@@ -11,12 +11,14 @@ Letters: S tokens of the whole batch, C channels, E experts, k experts per
 token, D hidden width of an expert, A = S*k assignments of a token to an
 expert, P assignments with those that fill up.
 """
+import math
 from typing import Iterator, List, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.library import custom_op
+from torch.utils.flop_counter import register_flop_formula
 
 from .expert_plan import Plan
 
@@ -186,3 +188,16 @@ def _(grad, x, gates, w1, w2, b2, hidden, token, place, expert, ends):
         torch.empty_like(w2),
         torch.empty_like(b2)
     ]
+
+
+# What torch.utils.flop_counter counts: the assignments, filled up or not.
+
+
+@register_flop_formula(torch.ops.s4d_mm.expert_mlp)
+def _(x, gates, w1, *args, **kwargs) -> int:
+    return 2 * 2 * math.prod((*gates, *w1[1:]))  # two products
+
+
+@register_flop_formula(torch.ops.s4d_mm.expert_mlp_backward)
+def _(grad, x, gates, w1, *args, **kwargs) -> int:
+    return 4 * 2 * math.prod((*gates, *w1[1:]))  # four products

@@ -1,6 +1,7 @@
 # Fine-tuning on DFEW with the augmentation made on the device: the workers
-# decode and resize only. For machines whose CPU cores are fewer than the GPUs
-# need. For another set, put its config under _base_.
+# decode and resize only (images they also crop and mirror). For machines whose
+# CPU cores are fewer than the GPUs need. For another set, put its config under
+# _base_.
 _base_ = './s4d_finetune_dfew.py'
 mean, std = _base_.mean, _base_.std
 hparams = dict(pad_val=mean, interpolation='bicubic')

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import write_video
+from mmaction.models.utils.blending_utils import MixupBlending
 from mmaction.structures import ActionDataSample
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -114,6 +115,22 @@ def test_our_blending_is_mmaction2s(theirs, ours, input_type):
             torch.testing.assert_close(a.gt_label, b.gt_label)
             seen.add(tuple(b.gt_label.tolist()))
     assert len(seen) > 8  # of 8 blends of 4 samples
+
+
+def test_blending_of_one_s_own_is_called():
+    """With whatever its ``__call__`` does."""
+
+    class Own(MixupBlending):
+
+        def __call__(self, imgs, batch_data_samples):
+            return imgs + 1, batch_data_samples[::-1]
+
+    part = build(blending=dict(video=BLENDING))
+    part.blending['video'] = Own(num_classes=7)
+    out = part(batch('video'), training=True)
+    plain = build()(batch('video'))
+    assert torch.equal(out['inputs'], plain['inputs'] + 1)
+    assert [int(s.gt_label) for s in out['data_samples']] == [3, 2, 1, 0]
 
 
 @pytest.mark.parametrize('device', DEVICES)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from mmengine.runner import Runner
@@ -397,7 +398,7 @@ def test_wrong_augments(augments):
      "policies of BatchRandAugment must be of the types .* got 'Cutout'"),
     (BatchRandAugment,
      dict(RANDAUG, policies=[dict(type='Contrast', magnitude=-1.5)]),
-     r'magnitude of Contrast .* from -1 to 1, but got \[-1.5\]'),
+     r'magnitude of Contrast .* from -1 to 1 .*, but got \[-1.5\]'),
     (BatchRandAugment, dict(RANDAUG, num_policies=0),
      'num_policies of BatchRandAugment must be a positive int, but got 0'),
     (BatchRandAugment, dict(RANDAUG, magnitude_level=11),
@@ -551,3 +552,22 @@ def test_trains_on_drawn_faces(batching, quickstart, tmp_path):
     assert min(shares) > 0.01  # every batch has black windows
     losses = runner.message_hub.get_scalar('train/loss').data[0]
     assert len(losses) == 2 and np.isfinite(losses).all()
+
+
+def test_windows_for_another_size_are_an_error():
+    part = MODELS.build(
+        dict(
+            type='DualModalDataPreprocessor',
+            mean=[0.] * 3,
+            std=[1.] * 3,
+            crops=dict(image=dict(size=16)),
+            augments=dict(
+                image=[dict(type='BatchRandomResizedCrop', size=24)])))
+    sample = ActionDataSample(
+        metainfo=dict(crop_boxes=np.array([[0, 0, 30, 30, 0]])))
+    data = dict(
+        inputs=[torch.zeros(1, 3, 32, 32, dtype=torch.uint8)],
+        data_samples=[sample])
+    with pytest.raises(ValueError, match=r'of \(24, 24\) out of \(32, 32\)'):
+        part(data, training=True)
+    assert part(data)['inputs'].shape == (1, 1, 3, 16, 16)

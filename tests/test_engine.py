@@ -8,8 +8,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from torch.utils.checkpoint import checkpoint
 
-from s4d_mm.engine import ClassCheckHook
+from s4d_mm.engine import ClassCheckHook, InBackwardOptimWrapper
 from test_models import ARCH, FINETUNE, PRETRAIN, build
 
 OPTIM = dict(
@@ -216,10 +217,12 @@ def in_backward(**kwargs):
 
 class TestInBackward:
 
-    def steps(self, optim_wrapper):
+    def steps(self, optim_wrapper, change=None):
         """The losses of three steps, and the weights after them."""
         torch.manual_seed(0)
         model = build(FINETUNE).train()
+        if change:
+            change(model)
         wrapper = build_optim_wrapper(model, optim_wrapper)
         losses = []
         for _ in range(3):
@@ -242,6 +245,38 @@ class TestInBackward:
         state = wrapper.optimizer.state_dict()  # of all weights
         assert len(state['state']) > 40
         assert len(state['param_groups']) == len(list(ours.parameters()))
+
+    @pytest.mark.parametrize('optimizer', [
+        dict(type='AdamW', lr=1e-4, fused=True),
+        dict(type='SGD', lr=1e-4, momentum=0.9),
+    ])
+    @pytest.mark.parametrize('kind', ['frozen', 'recomputed'])
+    def test_other_optimizers_and_models(self, optimizer, kind):
+        """In one group of all weights, some of which may not learn."""
+
+        def change(model):
+            if kind == 'frozen':
+                model.backbone.requires_grad_(False)
+                return
+            for part in (model.backbone, model.neck):
+                part.with_cp = True
+
+        results = [
+            self.steps(dict(type=type, optimizer=optimizer), change)[1]
+            for type in ('OptimWrapper', 'InBackwardOptimWrapper')
+        ]
+        for a, b in zip(*(r.state_dict().values() for r in results)):
+            assert torch.equal(a, b)
+
+    def test_a_gradient_in_parts_is_an_error(self):
+        layer = torch.nn.Linear(4, 4)
+        wrapper = InBackwardOptimWrapper(
+            torch.optim.SGD(layer.parameters(), lr=0.1))
+        x = torch.randn(2, 4, requires_grad=True)
+        twice = sum(
+            checkpoint(layer, y, use_reentrant=True).sum() for y in (x, 2 * x))
+        with pytest.raises(RuntimeError, match='the shape .4.* in parts'):
+            wrapper.update_params(twice)
 
     def test_gradients_are_never_all_there(self):
         torch.manual_seed(0)
@@ -272,12 +307,15 @@ class TestInBackward:
         with pytest.raises(ValueError, match=match):
             build_optim_wrapper(build(FINETUNE), in_backward(**kwargs))
 
-    def test_refuses_several_processes(self, monkeypatch):
-        monkeypatch.setattr(
-            's4d_mm.engine.optimizers.in_backward_optim_wrapper.'
-            'get_world_size', lambda: 4)
-        with pytest.raises(RuntimeError, match='gradients of 4 processes'):
-            build_optim_wrapper(build(FINETUNE), in_backward())
+    def test_refuses_a_launcher(self, tmp_path):
+        """Also with one process, where DDP makes gradients of its own."""
+        torch.distributed.init_process_group(
+            'gloo', f'file://{tmp_path}/store', rank=0, world_size=1)
+        try:
+            with pytest.raises(RuntimeError, match='without a launcher'):
+                build_optim_wrapper(build(FINETUNE), in_backward())
+        finally:
+            torch.distributed.destroy_process_group()
 
     def test_runs_and_resumes(self, quickstart):
         """Like the plain wrapper in a Runner, across a checkpoint."""
@@ -285,6 +323,8 @@ class TestInBackward:
         def run(name, wrapper, **kwargs):
             cfg = Config.fromfile('configs/s4d_quickstart_pretrain.py')
             cfg.work_dir = str(quickstart / name)
+            cfg.experiment_name = f'{name}_{len(kwargs)}_{kwargs}'
+            cfg.default_hooks.logger.interval = 1
             cfg.optim_wrapper.type = wrapper
             cfg.train_dataloader.num_workers = 0
             cfg.train_dataloader.persistent_workers = False
@@ -296,8 +336,17 @@ class TestInBackward:
             runner.train()
             return runner
 
+        def losses(runner):
+            return runner.message_hub.get_scalar('train/loss').data[0]
+
         expected = run('plain', 'OptimWrapper')
-        run('ours', 'InBackwardOptimWrapper', train_cfg=dict(max_epochs=1))
+        first = run(
+            'ours', 'InBackwardOptimWrapper', train_cfg=dict(max_epochs=1))
+        assert len(losses(first)) == first.iter > 2
+        assert losses(first).tolist() == losses(
+            expected)[:first.iter].tolist()
         ours = run('ours', 'InBackwardOptimWrapper', resume=True)
-        assert ours.iter == expected.iter
+        assert ours.iter == expected.iter == 2 * first.iter
         assert ours.optim_wrapper.get_lr() == expected.optim_wrapper.get_lr()
+        state = ours.optim_wrapper.optimizer.state.values()
+        assert {int(s['step']) for s in state} == {ours.iter}

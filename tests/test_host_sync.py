@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""The host never waits for the GPU in a training step.
+"""The host never waits for the GPU in the data preprocessor, the forward and
+the backward pass of training.
 
 Checked without a GPU: the step runs on fake tensors, which have a shape and
 the device 'cuda' but no values, so that whatever needs a value fails. What

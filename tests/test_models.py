@@ -427,6 +427,26 @@ class TestMoAE:
         assert not fits(3, 64, 32, dtype=torch.float16)
         assert not fits(3, 64, 32, kind='cpu')
 
+    @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+    @pytest.mark.parametrize('tokens', [0, 1, 60])
+    def test_cpu_and_gpu_agree(self, tokens, dtype, monkeypatch):
+        """Also for other data types, no tokens, and rows apart in memory."""
+        torch.manual_seed(0)
+        moae = MoAE(32, num_experts=6, noisy=False).to(dtype)
+        x = torch.randn(32, tokens, dtype=dtype).t().requires_grad_()
+        results = []
+        for kind in ('cpu', 'blocks'):
+            use(kind, monkeypatch)
+            moae.zero_grad()
+            x.grad = None
+            out = moae(x)[0]
+            out.square().sum().backward()
+            results.append([out, x.grad] + [
+                p.grad for n, p in moae.named_parameters() if 'fc' in n])
+        for cpu, gpu in zip(*results):
+            assert cpu.dtype == dtype
+            torch.testing.assert_close(cpu, gpu, atol=1e-5, rtol=1e-4)
+
     def test_noise_is_for_training_only(self):
         moae = MoAE(32)
         x = torch.randn(2, 50, 32)
@@ -489,17 +509,17 @@ class TestMoAE:
     def test_groups_of_experts_waste_little(self):
         """Neighbours of about equal load share a product."""
         group = expert_mlp_cpu.group_experts
-        # two at least, as cores; then as many as give 512 rows
-        assert group([400, 410, 390, 400], 2) == [(0, 2, 410), (2, 4, 400)]
-        assert group([50] * 16, 2) == [(0, 10, 50), (10, 16, 50)]
+        # two at least; then as many as give 512 rows
+        assert group([400, 410, 390, 400]) == [(0, 2, 410), (2, 4, 400)]
+        assert group([50] * 16) == [(0, 10, 50), (10, 16, 50)]
         # what one would fill up is computed alone
-        assert group([10, 300, 0, 0, 9], 2) == [(0, 1, 10), (1, 2, 300),
-                                                (2, 4, 0), (4, 5, 9)]
+        assert group([10, 300, 0, 0, 9]) == [(0, 1, 10), (1, 2, 300),
+                                             (2, 4, 0), (4, 5, 9)]
         generator = torch.Generator().manual_seed(0)
         for scale in (1, 30, 1000):
             counts = (torch.rand(64, generator=generator) *
                       scale).long().tolist()
-            groups = group(counts, 4)
+            groups = group(counts)
             assert [e for first, last, _ in groups
                     for e in range(first, last)] == list(range(64))
             assert all(max(counts[first:last]) == rows

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from typing import Optional
 
 import torch
-from mmengine.dist import get_world_size
+from mmengine.dist import is_distributed
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
@@ -19,15 +19,17 @@ class InBackwardOptimWrapper(OptimWrapper):
     frees its gradient at once.
 
     At no time are there gradients of all weights, which are a quarter of what
-    training with AdamW keeps in float32. The updates are those of mmengine's
-    ``OptimWrapper``, to the bit. Method: "How to save memory by fusing the
-    optimizer step into the backward pass", PyTorch tutorials, 2023.
+    training with AdamW keeps in float32 (with ``compile=True`` there are: a
+    compiled backward pass hands them over together). The updates are those of
+    mmengine's ``OptimWrapper``, to the bit. Method: "How to save memory by
+    fusing the optimizer step into the backward pass", PyTorch tutorials, 2023.
 
     Whatever needs all gradients before the first update is refused: clipping
-    by the norm, accumulation, averaging over processes, and loss scaling
-    (float16). The optimizer has to treat each weight by itself, as AdamW and
-    SGD do and L-BFGS does not. A loss that is not finite has reached the
-    weights when a hook sees it.
+    by the norm, accumulation, a launcher with its averaging over processes,
+    and loss scaling (float16). The optimizer has to treat each weight by
+    itself, as AdamW and SGD do; L-BFGS does not, nor do those that clip by
+    the norm of all gradients (``max_grad_norm`` of mmpretrain's ``Lamb``). A
+    loss that is not finite has reached the weights when a hook sees it.
 
     Args:
         optimizer (Optimizer): The optimizer.
@@ -38,7 +40,8 @@ class InBackwardOptimWrapper(OptimWrapper):
 
     Raises:
         ValueError: If one of the arguments is refused.
-        RuntimeError: If there is more than one process.
+        RuntimeError: If the run has a launcher, or, in the backward pass, if
+            a weight gets its gradient in parts.
     """
 
     def __init__(self,
@@ -62,21 +65,40 @@ class InBackwardOptimWrapper(OptimWrapper):
                 'InBackwardOptimWrapper never has all gradients, whose norm '
                 f'clip_grad={clip_grad!r} needs. ' +
                 advice.format('OptimWrapper'))
-        if get_world_size() > 1:
+        if is_distributed():
             raise RuntimeError(
-                'InBackwardOptimWrapper updates the weights before the '
-                f'gradients of {get_world_size()} processes are averaged. '
-                "Run one process, or use type='OptimWrapper' or "
-                "'AmpOptimWrapper'.")
+                'InBackwardOptimWrapper updates the weights before gradients '
+                'of processes are averaged. Start tools/train.py without a '
+                "launcher, or use type='OptimWrapper' or 'AmpOptimWrapper'.")
         super().__init__(optimizer)
         self.dtype = getattr(torch, dtype)
+        self._updated = set()  # in this backward pass
         for index, group in enumerate(optimizer.param_groups):
             for param in group['params']:
-                param.register_post_accumulate_grad_hook(
-                    lambda p, index=index: self._update(p, index))
+                if param.requires_grad:
+                    param.register_post_accumulate_grad_hook(
+                        lambda p, index=index: self._update(p, index))
+
+    def backward(self, loss: Tensor, **kwargs) -> None:
+        """Backward pass, with the updates.
+
+        Args:
+            loss (Tensor): Scalar.
+            **kwargs: Of ``Tensor.backward``.
+        """
+        self._updated.clear()
+        super().backward(loss, **kwargs)
 
     def _update(self, param: Tensor, index: int) -> None:
         """Step of the optimizer for one weight, of this group."""
+        if id(param) in self._updated:
+            raise RuntimeError(
+                f'A weight of the shape {tuple(param.shape)} got its gradient '
+                'in parts, the second one after InBackwardOptimWrapper had '
+                'updated the weight. So does torch.utils.checkpoint with '
+                'use_reentrant=True in a module that runs twice in a step: '
+                "set with_cp=False, or use type='OptimWrapper'.")
+        self._updated.add(id(param))
         groups = self.optimizer.param_groups
         self.optimizer.param_groups = [dict(groups[index], params=[param])]
         try:

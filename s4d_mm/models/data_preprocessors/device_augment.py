@@ -152,6 +152,7 @@ def warp(x: Tensor, matrix: Sequence, interpolation: str,
     grid = torch.stack(
         [(2 * (column * a + (row * b + c)) + 1) / size - 1
          for (a, b, c), size in zip(back, (width, height))], -1)  # H W 2
+    fill = fill.float()
     frames = x.reshape(-1, *x.shape[-3:]) - fill  # with 0 outside
     frames = F.grid_sample(
         frames,
@@ -334,9 +335,11 @@ class BatchRandAugment(BatchAugment):
                     f'one of {WARPS}')
             if policy in FACTORS:
                 limits = transform.magnitude_range or [transform.magnitude]
-                require(
-                    max(map(abs, limits)) <= 1, name,
-                    f'magnitude of {policy}', limits, 'from -1 to 1')
+                lowest = min(limits)
+                if transform.random_negative_prob > 0:
+                    lowest = min(lowest, -max(limits))
+                require(lowest >= -1, name, f'magnitude of {policy}', limits,
+                        'from -1 to 1 (more, if never made negative)')
             fills.append(
                 colors(getattr(transform, 'pad_val', 0), name, 'pad_val'))
         self.register_buffer(
@@ -431,8 +434,9 @@ class BatchRandomErasing(BatchAugment):
 
     A window of some samples, the same in all their views and frames, becomes
     one colour or noise. Options and windows are those of mmpretrain's
-    ``RandomErasing``: with one seed the windows are the same. The noise comes
-    from torch's generator of the device, new for each frame.
+    ``RandomErasing``: with one seed and one colour the windows are the same.
+    Noise comes from torch's generator of the device, new for each frame, and
+    not from numpy's, which draws the windows.
 
     Args:
         erase_prob (float): Share of the samples. Defaults to 0.5.

@@ -10,31 +10,40 @@ import torch
 import torch.nn.functional as F
 from mmaction.models.utils.blending_utils import (BaseMiniBatchBlending,
                                                   CutmixBlending,
-                                                  MixupBlending)
+                                                  MixupBlending,
+                                                  RandomBatchAugment)
 from mmengine.registry import MODELS
 from torch import Tensor
 
 
 def blend(blending: BaseMiniBatchBlending, x: Tensor,
-          data_samples: List) -> Tensor:
-    """``blending(x, data_samples)`` with the labels on the host.
+          data_samples: List) -> Tuple[Tensor, List]:
+    """``blending(x, data_samples)``, with the labels on the host if it is one
+    of those below or mmaction2's.
 
     Args:
-        blending (BaseMiniBatchBlending): mmaction2's, or those below.
+        blending (BaseMiniBatchBlending): A batch augmentation of mmaction2's
+            interface.
         x (Tensor): Pixels, float32, on any device. May be changed.
         data_samples (list): On the host, with ``gt_label``: a class, which
             becomes a probability for each class, or such probabilities.
 
     Returns:
-        Tensor: The blended pixels.
+        tuple: The blended pixels and data samples.
     """
+    parts = [blending]
+    if type(blending) is RandomBatchAugment:
+        parts = [part for part in blending.augments if part is not None]
+    if any(type(part) not in (BatchMixup, BatchCutMix, MixupBlending,
+                              CutmixBlending) for part in parts):
+        return blending(x, data_samples)
     labels = torch.stack([s.gt_label for s in data_samples])
     if labels.shape[1] == 1:
-        labels = F.one_hot(labels[:, 0], blending.num_classes)
+        labels = F.one_hot(labels[:, 0].long(), blending.num_classes)
     x, labels = blending.do_blending(x, labels)
     for sample, label in zip(data_samples, labels):
         sample.set_gt_label(label)
-    return x
+    return x, data_samples
 
 
 @MODELS.register_module()

@@ -90,7 +90,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if not set(blending) <= set(MODALITIES):
             raise ValueError(
                 'blending of DualModalDataPreprocessor must be a dict like '
-                f"dict(video=dict(type='MixupBlending', ...)) with the keys "
+                f"dict(video=dict(type='BatchMixup', ...)) with the keys "
                 f'{MODALITIES}, but has the keys {tuple(blending)}.')
         crops = crops or {}
         for name, cfg in crops.items():
@@ -131,6 +131,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self.image_frames = image_frames
         self.mixed = mixed
 
+    @torch.compiler.disable  # numbers drawn on the host would compile again
     @torch.no_grad()
     def forward(self, data: dict, training: bool = False) -> dict:
         """Preprocess a batch.
@@ -183,7 +184,14 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if training and input_type in self.augments:
             # half precision would lose grey levels
             with self.random, torch.autocast(x.device.type, enabled=False):
-                x = self.augments[input_type](x)
+                size, x = x.shape[-2:], self.augments[input_type](x)
+            if boxes is not None and x.shape[-2:] != size:
+                raise ValueError(
+                    f'augments of DualModalDataPreprocessor make {input_type} '
+                    f'pictures of {tuple(x.shape[-2:])} out of {tuple(size)} '
+                    '(height, width), for which crop_boxes were drawn. Leave '
+                    f'{input_type!r} out of crops and RandomCropBoxes out of '
+                    'the pipeline, or BatchRandomResizedCrop out of augments.')
         if boxes is not None:
             x = crop_and_resize(x[:, 0], self.cast_data(boxes),
                                 **self.crops[input_type])
@@ -193,7 +201,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             self.std.view(per_channel))
         if training and input_type in self.blending:
             # before the labels go to the device
-            x = blend(self.blending[input_type], x, data_samples)
+            x, data_samples = blend(self.blending[input_type], x,
+                                    data_samples)
         if self.image_frames is not None and input_type == 'image':
             # B V C H W -> B V C T H W
             x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import register_flop_formula
 from .expert_plan import Plan
 
 ROWS = 512  # of a product, about: 1.5 MB of 768 channels
+EXPERTS = 2  # of a product, if their rows are more
 
 
 class _Layout(NamedTuple):
@@ -46,15 +47,14 @@ def padded_rows(assignments: int) -> int:
     return assignments + assignments // 4
 
 
-def group_experts(counts: List[int], least: int) -> List[Tuple[int, int, int]]:
+def group_experts(counts: List[int]) -> List[Tuple[int, int, int]]:
     """Divide neighbouring experts into groups that are computed at once.
 
     A group is at most a quarter larger than the assignments in it, and has
-    about ``ROWS`` rows or ``least`` experts.
+    about ``ROWS`` rows or ``EXPERTS`` experts.
 
     Args:
         counts (list[int]): Assignments of each expert.
-        least (int): Experts of a group that may have more rows.
 
     Returns:
         list[tuple[int]]: First expert, expert after the last, and rows of
@@ -66,7 +66,7 @@ def group_experts(counts: List[int], least: int) -> List[Tuple[int, int, int]]:
         while last < len(counts):
             size = last + 1 - first
             more, most = total + counts[last], max(rows, counts[last])
-            if 4 * size * most > 5 * more or (size > least
+            if 4 * size * most > 5 * more or (size > EXPERTS
                                               and size * most > ROWS):
                 break
             last, rows, total = last + 1, most, more
@@ -80,13 +80,14 @@ def _layout(gates: Tensor, token: Tensor, place: Tensor, expert: Tensor,
     ends = ends.tolist()
     begins = [0, *ends[:-1]]
     counts = [end - begin for begin, end in zip(begins, ends)]
-    groups = group_experts(counts, torch.get_num_threads())
+    groups = group_experts(counts)
     shift, total = [], 0  # how far the rows of an expert move
     for first, last, rows in groups:
         for e in range(first, last):
             shift.append(total - begins[e])
             total += rows
-    row = torch.tensor(shift)[expert] + torch.arange(len(expert))
+    row = torch.arange(len(expert), device=expert.device)
+    row += torch.tensor(shift, device=expert.device)[expert]
     place = row[place]
     padded_token = token.new_zeros(total)
     padded_token[row] = token

@@ -94,9 +94,9 @@ class MoAE(nn.Module):
     g_e * (W2_e GELU(W1_e y + b1_e) + b2_e)``.
 
     All experts are stacked parameters. The assignments of tokens to experts
-    are sorted by expert, and :func:`expert_mlp` runs them as two grouped
-    matrix products. On a GPU all shapes depend on the input's shape alone: the
-    host never waits for it. Every parameter takes part in every step.
+    are sorted by expert, and :func:`expert_mlp` multiplies for many experts at
+    once. On a GPU all shapes depend on the input's shape alone: the host never
+    waits for it. Every parameter takes part in every step.
 
     Args:
         embed_dims (int): C.

@@ -201,7 +201,7 @@ class Decoder(nn.Module):
 
 
 class PlainS4DPretrain(nn.Module):
-    """Masked auto-encoder (METHOD section 3).
+    """Pre-training model, a masked auto-encoder.
 
     Args:
         encoder (Sequence[int]): Dim, depth, heads.
@@ -262,7 +262,7 @@ class PlainS4DPretrain(nn.Module):
 
 
 class PlainS4D(nn.Module):
-    """Fine-tuning model (METHOD section 4).
+    """Fine-tuning model.
 
     Args:
         size (Sequence[int]): Dim, depth, heads.

@@ -327,7 +327,7 @@ class TestMaskedEncoder:
 
 
 def expert_loop(moae, x):
-    """MoAE as METHOD's formula says it, expert by expert."""
+    """MoAE as its formula says, expert by expert."""
     tokens = x.reshape(-1, x.shape[-1])
     logits = F.linear(tokens, moae.router.gate.weight, moae.router.gate.bias)
     kept, experts = logits.topk(moae.router.top_k)

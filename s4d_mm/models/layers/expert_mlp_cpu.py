@@ -28,7 +28,7 @@ EXPERTS = 2  # of a product, if their rows are more
 
 class _Layout(NamedTuple):
     """The assignments filled up."""
-    groups: List[Tuple[int, int, int]]  # first expert, one after the last, rows
+    groups: List[Tuple[int, int, int]]  # of group_experts
     token: Tensor  # (P, ) token of each row, 0 where filled up
     gate: Tensor  # (P, 1) its gate, 0 where filled up
     place: Tensor  # (S, k) rows of the assignments of a token

@@ -60,7 +60,8 @@ def tubelets_to_video(tubelets: Tensor, grid: Tuple[int, int, int],
 
 def normalize_per_channel(tubelets: Tensor,
                           channels: int = 3,
-                          eps: Union[float, Tensor] = 1e-6) -> Tuple[Tensor, Tensor, Tensor]:
+                          eps: Union[float, Tensor] = 1e-6
+                          ) -> Tuple[Tensor, Tensor, Tensor]:
     """Normalise each tubelet and channel to mean 0 and variance 1.
 
     ``(x - mean) / sqrt(var + eps)``, var unbiased over the s*p*p pixels of

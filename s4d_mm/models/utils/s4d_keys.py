@@ -37,7 +37,8 @@ ROUTER = (
     ('moe_layer.router.topkroute_linear.', 'moae.router.gate.'),
     ('moe_layer.router.noise_linear.', 'moae.router.noise.'),
 )
-EXPERT = re.compile(r'(.+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)')
+EXPERT = re.compile(
+    r'(.+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)')
 STACKED = re.compile(r'(.+)\.moae\.(fc[12])_(weight|bias)')
 # what tells a stage's file: keys that only it has
 SIGNATURE = {

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """(e) How time and memory of a training step grow with the frames of a clip,
 the number of experts and the batch."""
+import sys
 from typing import Dict, List, Optional, Sequence
 
 from . import steps
@@ -56,6 +57,11 @@ def measure(peaks: Dict[str, float],
                 break
             size = {'batch': base_batch, axis: value}
             found = steps.measure(stage, modality, peaks, **size, **options)
+            # minutes a size: say how far it is
+            print(
+                f'{stage}, {modality}, {axis} {value}: ' +
+                ', '.join(f'{r["impl"]} {r["seconds"]:.3g} s' for r in found),
+                file=sys.stderr)
             used.append((value, max(r['peak_gib'] or 0 for r in found)))
             rows += [
                 dict(

@@ -93,7 +93,8 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def count_flops(cfg: Config, kind: str, with_cp: bool) -> float:
     """Operations of a sample in a training step (a multiply-add is two). A
-    pre-training model has no experts, which torch would miscount."""
+    pre-training model has no experts, which without values would be counted
+    filled up."""
     batch = 2
     with torch.device('meta'):
         model = build_model(cfg, with_cp)

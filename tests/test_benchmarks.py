@@ -14,8 +14,8 @@ ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from benchmarks import (  # noqa: E402
-    data_pipeline, memory_workers, moae_layer, plain_s4d, scaling, steps,
-    targets, testing, timing)
+    data_pipeline, memory_workers, moae_layer, plain_s4d, scaling,
+    scaling_plan, steps, targets, testing, timing)
 from benchmarks.flops import embed_flops, step_flops, tokens_of  # noqa: E402
 from s4d_mm.models.utils.s4d_keys import to_authors  # noqa: E402
 
@@ -282,3 +282,26 @@ def test_targets():
     assert rows['peak memory of fine-tuning, ratio, video']['met'] is False
     assert rows['testing, ratio']['met'] == 'not measured'
     assert 'not measured' in timing.table(list(rows.values()))
+
+
+def test_scaling_plan(monkeypatch, capsys):
+    """Of a small model, with what it measures itself."""
+    config = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain_fsdp.py')
+    monkeypatch.setattr(scaling_plan, 'measure_matmul_peak', lambda: 1e11)
+    monkeypatch.setattr(sys, 'argv', [
+        'scaling_plan.py', '--config', config, '--gpus', '8', '--measure',
+        '--measure-batch', '2'])
+    scaling_plan.main()
+    rows = {
+        cells[0]: [float(c.replace(',', '')) for c in cells[1:] if c]
+        for cells in ([c.strip() for c in line.strip('|').split('|')]
+                      for line in capsys.readouterr().out.splitlines()
+                      if line.startswith('|'))
+        if cells[-1][:1].isdigit()
+    }
+    flops = rows['GFLOP of a sample, forward and backward']
+    kept = rows['MiB that a sample keeps']
+    recomputed = rows['... with recomputed blocks']  # the later table's
+    assert flops[0] > flops[1] > 0
+    assert kept[0] > recomputed[0] > 0 and kept[1] > recomputed[1] > 0
+    assert {'DDP, autocast', 'FSDP, bfloat16', 'video', 'image'} <= set(rows)

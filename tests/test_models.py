@@ -447,6 +447,14 @@ class TestMoAE:
             assert cpu.dtype == dtype
             torch.testing.assert_close(cpu, gpu, atol=1e-5, rtol=1e-4)
 
+    def test_without_values(self):
+        """On the meta device, which has no autocast."""
+        moae = MoAE(32).to('meta')
+        out, balance = moae(torch.empty(2, 5, 32, device='meta'))
+        (out.sum() + balance).backward()
+        assert out.shape == (2, 5, 32)
+        assert moae.fc1_weight.grad.shape == (8, 32, 8)
+
     def test_noise_is_for_training_only(self):
         moae = MoAE(32)
         x = torch.randn(2, 50, 32)

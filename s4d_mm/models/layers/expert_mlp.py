@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from . import expert_mlp_cpu, expert_mlp_grouped
 from .expert_plan import Plan
-from .gelu_linear import autocast_to
+from .precision import autocast_to, no_autocast
 
 
 def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
@@ -41,7 +41,7 @@ def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
     gates = gates.to(x.dtype)  # the router's are float32
     tensors = autocast_to(device_type, x, gates, fc1_weight, fc1_bias,
                           fc2_weight, fc2_bias)
-    with torch.autocast(device_type, enabled=False):
+    with no_autocast(device_type):
         return _ExpertMLP.apply(*tensors, *plan)
 
 

@@ -1,21 +1,12 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbone and neck step: GELU and the linear layer after it, which keep one
 hidden layer for the backward pass and not two."""
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
-def autocast_to(device_type: str, *tensors: Tensor) -> Tuple[Tensor, ...]:
-    """Tensors in the data type of autocast, if that is on, for functions with
-    a gradient of their own, which run without autocast."""
-    if not torch.is_autocast_enabled(device_type):
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    return tuple(x.to(dtype) for x in tensors)
+from .precision import autocast_to, no_autocast
 
 
 def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -32,7 +23,7 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     device_type = x.device.type
     x, weight, bias = autocast_to(device_type, x, weight, bias)
-    with torch.autocast(device_type, enabled=False):
+    with no_autocast(device_type):
         return _GELULinear.apply(x, weight, bias)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .expert_mlp import expert_mlp
 from .expert_plan import sort_by_expert
 from .packing import Sizes
+from .precision import no_autocast
 
 
 class NoisyTopKRouter(nn.Module):
@@ -54,7 +55,7 @@ class NoisyTopKRouter(nn.Module):
             tuple[Tensor]: Gates (S, k), which sum to 1; expert ids (S, k);
             probabilities (S, E) of the softmax over all logits.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             x = x.float()
             weight, bias = self.gate.weight.float(), self.gate.bias.float()
             if self.training and self.noise is not None:

@@ -4,7 +4,7 @@ the number of experts and the batch."""
 import sys
 from typing import Dict, List, Optional, Sequence
 
-from . import steps
+from . import steps, timing
 
 FRAMES = (8, 16, 32, 64)
 EXPERTS = (2, 4, 8, 16, 32, 64)
@@ -60,7 +60,8 @@ def measure(peaks: Dict[str, float],
             # minutes a size: say how far it is
             print(
                 f'{stage}, {modality}, {axis} {value}: ' +
-                ', '.join(f'{r["impl"]} {r["seconds"]:.3g} s' for r in found),
+                ', '.join(f'{r["impl"]} {timing.cell(r["seconds"])} s'
+                          for r in found),
                 file=sys.stderr)
             used.append((value, max(r['peak_gib'] or 0 for r in found)))
             rows += [

@@ -97,7 +97,8 @@ def test_same_blending_as_action_data_preprocessor(input_type, layout):
             assert torch.equal(a.gt_label, b.gt_label)
 
 
-@pytest.mark.parametrize('theirs, ours', zip(BLENDING['augments'], OURS))
+@pytest.mark.parametrize('theirs, ours',
+                         list(zip(BLENDING['augments'], OURS)))
 @pytest.mark.parametrize('input_type', ['video', 'image'])
 def test_our_blending_is_mmaction2s(theirs, ours, input_type):
     parts = [

@@ -7,6 +7,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.logging import MessageHub  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
 
 import s4d_mm  # noqa: E402,F401
 
@@ -20,6 +22,22 @@ def plain_configs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.config.config.FormatCode',
                       lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def message_hubs():
+    """Give each Runner a message hub of its own, as in a process of its own.
+    mmengine names it by the second, and two short runs within one would share
+    it, with the list of the checkpoints to keep."""
+    build = Runner.build_message_hub
+
+    def build_new(self, *args, **kwargs):
+        MessageHub._instance_dict.pop(self.experiment_name, None)
+        return build(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, 'build_message_hub', build_new)
         yield
 
 

@@ -20,6 +20,7 @@ from s4d_mm.models import (BatchRandAugment, BatchRandomErasing,
 from s4d_mm.models.data_preprocessors import device_augment
 from test_data_preprocessor import (BLENDING, CONFIGS, DEVICES, NORM, batch,
                                     joined)
+from test_host_sync import needs_fake_gpu
 
 PAD = [124, 116, 104]
 RANDAUG = dict(
@@ -455,10 +456,7 @@ class Copies(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-@pytest.mark.skipif(
-    not hasattr(torch._C, '_ensureCUDADeviceGuardSet')
-    and not torch.cuda.is_available(),
-    reason='fake tensors of a GPU need a GPU or a newer torch')
+@needs_fake_gpu
 @pytest.mark.parametrize('frames', [(), (2, )])
 def test_the_host_does_not_wait_for_the_device(frames):
     """On a device that has no numbers, so that none can be read."""

@@ -23,10 +23,11 @@ from torch.utils._python_dispatch import (TorchDispatchMode,
 from s4d_mm.models import BatchCutMix, BatchMixup
 from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
 
-pytestmark = pytest.mark.skipif(
+needs_fake_gpu = pytest.mark.skipif(
     not hasattr(torch._C, '_ensureCUDADeviceGuardSet')
     and not torch.cuda.is_available(),
     reason='fake tensors of a GPU need a GPU or a newer torch')
+pytestmark = needs_fake_gpu
 SHAPES = dict(image=IMAGES, video=VIDEOS)
 KINDS = [('image', ), ('video', ), ('video', 'image')]
 # compute capability of the GPU: without and with grouped matrix products

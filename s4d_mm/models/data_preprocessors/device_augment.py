@@ -9,6 +9,7 @@ Letters: B samples, V views of a sample, C colour channels (3, RGB), T frames,
 H and W pixels, S pixels a side of a crop.
 """
 import random
+from abc import ABCMeta, abstractmethod
 from math import ceil
 from typing import (Any, Callable, List, NamedTuple, Optional, Sequence, Tuple,
                     Union)
@@ -63,7 +64,7 @@ class ProcessRandom:
         self.inner = self._swap(self.outer)
 
 
-class BatchAugment(nn.Module):
+class BatchAugment(nn.Module, metaclass=ABCMeta):
     """Base of the augmentations: checks the batch, then :meth:`augment`."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,8 +89,9 @@ class BatchAugment(nn.Module):
                 'leave Normalize out.')
         return self.augment(x)
 
+    @abstractmethod
     def augment(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """:meth:`forward` of a batch that is checked."""
 
 
 def build_transform(name: str, **kwargs) -> Any:

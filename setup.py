@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Package definition. What is installed where is written in
-``requirements/``."""
+``requirements/``.
+"""
+
 import os
 import os.path as osp
 import re
@@ -19,8 +21,7 @@ def read(*path: str) -> str:
 
 
 def requirements(name: str) -> list:
-    lines = (ln.split('#')[0].strip()
-             for ln in read('requirements', name).splitlines())
+    lines = (ln.split('#')[0].strip() for ln in read('requirements', name).splitlines())
     return [ln for ln in lines if ln]
 
 
@@ -32,7 +33,8 @@ MIM_SUFFIXES = ('.py', '.sh', '.yml')
 
 def link_mim(package: str) -> None:
     """Fill ``.mim`` of the source tree with links, for an editable
-    install."""
+    install.
+    """
     folder = osp.join(ROOT, package, '.mim')
     shutil.rmtree(folder, ignore_errors=True)  # of links, not what they show
     os.makedirs(folder)
@@ -54,10 +56,16 @@ def copy_mim(package: str, target: str) -> list:
     shutil.rmtree(folder, ignore_errors=True)
     for part in MIM_PARTS:
         source = osp.join(ROOT, part)
-        files = [source] if osp.isfile(source) else [
-            osp.join(path, name) for path, _, names in os.walk(source)
-            for name in names if name.endswith(MIM_SUFFIXES)
-        ]
+        files = (
+            [source]
+            if osp.isfile(source)
+            else [
+                osp.join(path, name)
+                for path, _, names in os.walk(source)
+                for name in names
+                if name.endswith(MIM_SUFFIXES)
+            ]
+        )
         for file in files:
             copied.append(osp.join(folder, osp.relpath(file, ROOT)))
             os.makedirs(osp.dirname(copied[-1]), exist_ok=True)
@@ -67,7 +75,8 @@ def copy_mim(package: str, target: str) -> list:
 
 class BuildPy(build_py):
     """Adds ``.mim``: nothing is written to the source tree, but in an
-    editable install."""
+    editable install.
+    """
 
     mim_files = ()
 
@@ -87,15 +96,12 @@ if 'develop' in sys.argv:  # an editable install by an old pip
 
 setup(
     name='s4d_mm',
-    version=re.search(r"__version__ = '([^']+)'",
-                      read('s4d_mm', 'version.py')).group(1),
-    description='S4D (Static-for-Dynamic) facial expression recognition in '
-    'video, for OpenMMLab',
+    version=re.search(r"__version__ = '([^']+)'", read('s4d_mm', 'version.py')).group(1),
+    description='S4D (Static-for-Dynamic) facial expression recognition in video, for OpenMMLab',
     long_description=read('README.md'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    keywords='facial expression recognition, masked autoencoder, '
-    'mixture of experts, OpenMMLab',
+    keywords='facial expression recognition, masked autoencoder, mixture of experts, OpenMMLab',
     packages=find_packages(include=['s4d_mm', 's4d_mm.*']),
     python_requires='>=3.9,<3.13',
     # mmcv and mmcv-lite provide the same module, so neither is forced on an
@@ -113,4 +119,5 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     cmdclass=dict(build_py=BuildPy),
-    zip_safe=False)
+    zip_safe=False,
+)

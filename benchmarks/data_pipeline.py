@@ -6,9 +6,10 @@ decoding by decord of the same frames, and the plain float32 pipeline.
 With ``device_config``, the pipeline of a config that leaves the crops to the
 device is measured too.
 """
+
 import os.path as osp
 import tempfile
-from typing import List, Optional
+from typing import Optional
 
 import cv2
 import decord
@@ -32,10 +33,7 @@ def pipelines(config: str) -> dict:
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     dataset = cfg.train_dataloader.dataset
-    return {
-        name: Compose(dataset[name].pipeline)
-        for name in ('video', 'image')
-    }
+    return {name: Compose(dataset[name].pipeline) for name in ('video', 'image')}
 
 
 def sample(path: str, modality: str) -> dict:
@@ -45,7 +43,8 @@ def sample(path: str, modality: str) -> dict:
         sample_id=osp.basename(path),
         input_type=modality,
         modality='RGB',
-        start_index=0)
+        start_index=0,
+    )
 
 
 def chosen_frames(pipeline: Compose, path: str, seed: int) -> np.ndarray:
@@ -61,8 +60,7 @@ def chosen_frames(pipeline: Compose, path: str, seed: int) -> np.ndarray:
 
 def raw_decode(path: str, inds: np.ndarray) -> np.ndarray:
     """What no pipeline can do without."""
-    return decord.VideoReader(
-        path, num_threads=1).get_batch(inds).asnumpy()
+    return decord.VideoReader(path, num_threads=1).get_batch(inds).asnumpy()
 
 
 def raw_image(path: str) -> np.ndarray:
@@ -71,15 +69,17 @@ def raw_image(path: str) -> np.ndarray:
         return np.asarray(image.convert('RGB'))
 
 
-def measure(clips: int = 8,
-            images: int = 32,
-            num_frames: int = 150,
-            gop: int = 25,
-            image_size: int = 400,
-            repeats: int = 5,
-            warmup: int = 1,
-            config: str = CONFIG,
-            device_config: Optional[str] = None) -> List[dict]:
+def measure(
+    clips: int = 8,
+    images: int = 32,
+    num_frames: int = 150,
+    gop: int = 25,
+    image_size: int = 400,
+    repeats: int = 5,
+    warmup: int = 1,
+    config: str = CONFIG,
+    device_config: Optional[str] = None,
+) -> list[dict]:
     """Samples a second of each pipeline; a repetition is a pass over all.
 
     Args:
@@ -106,16 +106,12 @@ def measure(clips: int = 8,
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         videos = [
-            media.write_clip(
-                osp.join(folder, f'{i}.mp4'), num_frames, gop=gop, seed=i)
+            media.write_clip(osp.join(folder, f'{i}.mp4'), num_frames, gop=gop, seed=i)
             for i in range(clips)
         ]
-        inds = [
-            chosen_frames(ours['video'], p, i) for i, p in enumerate(videos)
-        ]
+        inds = [chosen_frames(ours['video'], p, i) for i, p in enumerate(videos)]
         pictures = [
-            media.write_image(
-                osp.join(folder, f'{i}.jpg'), image_size, seed=i)
+            media.write_image(osp.join(folder, f'{i}.jpg'), image_size, seed=i)
             for i in range(images)
         ]
 
@@ -140,16 +136,17 @@ def measure(clips: int = 8,
             video=dict(
                 raw=each(raw_decode, videos, inds),
                 plain=each(plain_pipeline.pretrain_clip, videos, inds),
-                ours=run(ours['video'], videos, 'video')),
+                ours=run(ours['video'], videos, 'video'),
+            ),
             image=dict(
                 raw=each(raw_image, pictures),
                 plain=each(plain_pipeline.pretrain_image, pictures),
-                ours=run(ours['image'], pictures, 'image')))
+                ours=run(ours['image'], pictures, 'image'),
+            ),
+        )
         if on_device:
-            cases['video']['ours_device_crops'] = run(on_device['video'],
-                                                      videos, 'video')
-            cases['image']['ours_device_crops'] = run(on_device['image'],
-                                                      pictures, 'image')
+            cases['video']['ours_device_crops'] = run(on_device['video'], videos, 'video')
+            cases['image']['ours_device_crops'] = run(on_device['image'], pictures, 'image')
         for modality, of_modality in cases.items():
             times = timing.interleave(of_modality, repeats, warmup)
             count = clips if modality == 'video' else images
@@ -162,8 +159,9 @@ def measure(clips: int = 8,
                         per_second=count / t.median,
                         spread=t.spread,
                         share_of_raw=timing.median_ratio(times['raw'], t),
-                        ratio_to_plain=timing.median_ratio(
-                            times['plain'], t)))
+                        ratio_to_plain=timing.median_ratio(times['plain'], t),
+                    )
+                )
     cv2.setNumThreads(threads[0])
     torch.set_num_threads(threads[1])
     return rows

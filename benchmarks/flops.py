@@ -10,6 +10,7 @@ tokens, the second frame of a repeated image, empty places of experts.
 
 Letters: B samples, N tokens, n visible tokens, C channels, E experts.
 """
+
 from .plain_s4d import SIZES
 
 PIXELS = 2 * 16 * 16 * 3  # of a tubelet
@@ -18,7 +19,7 @@ PIXELS = 2 * 16 * 16 * 3  # of a tubelet
 def tokens_of(modality: str, frames: int = 16, img_size: int = 160) -> int:
     """N."""
     slots = frames // 2 if modality == 'video' else 1
-    return slots * (img_size // 16)**2
+    return slots * (img_size // 16) ** 2
 
 
 def block_flops(batch: int, tokens: int, dim: int) -> int:
@@ -28,10 +29,7 @@ def block_flops(batch: int, tokens: int, dim: int) -> int:
     return batch * (linear + attention)
 
 
-def moae_flops(tokens: int,
-               dim: int,
-               experts: int,
-               top_k: int = 2) -> int:
+def moae_flops(tokens: int, dim: int, experts: int, top_k: int = 2) -> int:
     """Forward pass of a MoAE layer on all tokens of a batch, in training."""
     router = 2 * tokens * dim * 2 * experts  # with its noise
     return router + 2 * tokens * top_k * 2 * dim * (dim // 4)
@@ -43,14 +41,16 @@ def embed_flops(batch: int, tokens: int, modality: str, dim: int) -> int:
     return 2 * batch * tokens * pixels * dim
 
 
-def step_flops(stage: str,
-               modality: str,
-               batch: int,
-               arch='base',
-               frames: int = 16,
-               experts: int = 8,
-               moae: bool = True,
-               classes: int = 7) -> int:
+def step_flops(
+    stage: str,
+    modality: str,
+    batch: int,
+    arch='base',
+    frames: int = 16,
+    experts: int = 8,
+    moae: bool = True,
+    classes: int = 7,
+) -> int:
     """Forward and backward pass of a training step.
 
     Args:
@@ -65,8 +65,7 @@ def step_flops(stage: str,
             to True.
         classes (int): Of the classifier. Defaults to 7.
     """
-    (dim, depth, _), (ddim, ddepth, _) = SIZES.get(arch, arch) if isinstance(
-        arch, str) else arch
+    (dim, depth, _), (ddim, ddepth, _) = SIZES.get(arch, arch) if isinstance(arch, str) else arch
     tokens = tokens_of(modality, frames)
     if stage == 'finetune':
         rest = depth * block_flops(batch, tokens, dim)
@@ -74,7 +73,7 @@ def step_flops(stage: str,
             rest += depth // 2 * moae_flops(batch * tokens, dim, experts)
         rest += 2 * batch * dim * classes
         return 2 * embed_flops(batch, tokens, modality, dim) + 3 * rest
-    masked = int(dict(image=.9, video=.95)[modality] * tokens)
+    masked = int(dict(image=0.9, video=0.95)[modality] * tokens)
     visible = tokens - masked
     rest = depth * block_flops(batch, visible, dim)
     rest += 2 * batch * visible * dim * ddim

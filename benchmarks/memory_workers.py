@@ -6,12 +6,12 @@ objects would be copied page by page as soon as its reference counts change. A
 worker's private memory (Uss) with a short file is that of Python itself; what
 it grows by with the long file is what the annotations cost in each worker.
 """
+
 import multiprocessing
 import os
 import os.path as osp
 import re
 import tempfile
-from typing import Dict, List
 
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +25,8 @@ MIB = 2**20
 
 class Probe(Dataset):
     """Stands before a dataset: an item reads annotations and tells the
-    memory of the process that reads them."""
+    memory of the process that reads them.
+    """
 
     def __init__(self, dataset: Dataset, workers: int, reads: int) -> None:
         self.dataset = dataset
@@ -42,18 +43,16 @@ class Probe(Dataset):
         return dict(pid=os.getpid(), **memory())
 
 
-def memory() -> Dict[str, int]:
+def memory() -> dict[str, int]:
     """Rss, Pss and Uss (what no other process shares) of this process."""
     with open('/proc/self/smaps_rollup') as f:
         text = f.read()
-    kib = {
-        key: int(number)
-        for key, number in re.findall(r'^(\w+):\s+(\d+) kB', text, re.M)
-    }
+    kib = {key: int(number) for key, number in re.findall(r'^(\w+):\s+(\d+) kB', text, re.M)}
     return dict(
         rss=kib['Rss'] * 1024,
         pss=kib['Pss'] * 1024,
-        uss=(kib['Private_Clean'] + kib['Private_Dirty']) * 1024)
+        uss=(kib['Private_Clean'] + kib['Private_Dirty']) * 1024,
+    )
 
 
 def write_annotations(path: str, lines: int) -> str:
@@ -64,15 +63,16 @@ def write_annotations(path: str, lines: int) -> str:
     return path
 
 
-def run_workers(lines: int, workers: int, reads: int,
-                serialize: bool) -> dict:
+def run_workers(lines: int, workers: int, reads: int, serialize: bool) -> dict:
     """Memory of the main process and of its workers, in bytes; to be called
-    in a fresh process."""
+    in a fresh process.
+    """
     init_default_scope('mmaction')
     with tempfile.TemporaryDirectory() as folder:
         dataset = DFEW(
             ann_file=write_annotations(osp.join(folder, 'train.csv'), lines),
-            serialize_data=serialize)
+            serialize_data=serialize,
+        )
     main = dict(memory(), peak=timing.peak_resident())
     loader = DataLoader(
         Probe(dataset, workers, reads),
@@ -80,7 +80,8 @@ def run_workers(lines: int, workers: int, reads: int,
         num_workers=workers,
         collate_fn=lambda batch: batch[0],
         multiprocessing_context='fork',
-        persistent_workers=True)
+        persistent_workers=True,
+    )
     found = list(loader)  # an item a worker
     if len({w['pid'] for w in found}) != workers:
         raise RuntimeError('The workers did not take one item each.')
@@ -103,10 +104,9 @@ def in_fresh_process(*args) -> dict:
     return result
 
 
-def measure(workers: int = 8,
-            lines: int = 1_000_000,
-            reads: int = 100_000,
-            unpacked: bool = True) -> List[dict]:
+def measure(
+    workers: int = 8, lines: int = 1_000_000, reads: int = 100_000, unpacked: bool = True
+) -> list[dict]:
     """Memory with a short and with a long file.
 
     Args:
@@ -136,8 +136,9 @@ def measure(workers: int = 8,
                 main_rss_mib=found['main']['rss'] / MIB,
                 main_peak_mib=found['main']['peak'] / MIB,
                 worker_uss_mib=uss / MIB,
-                worker_pss_mib=sum(w['pss']
-                                   for w in found['workers']) / workers / MIB,
+                worker_pss_mib=sum(w['pss'] for w in found['workers']) / workers / MIB,
                 uss_growth_mib=(uss - base) / MIB,
-                total_pss_mib=sum(w['pss'] for w in found['workers']) / MIB))
+                total_pss_mib=sum(w['pss'] for w in found['workers']) / MIB,
+            )
+        )
     return rows

@@ -4,7 +4,8 @@
 Ours in both cases, as in :mod:`benchmarks.steps`; 'alternating' makes a step
 with each batch, 'mixed' one with both (``batching='mixed'``).
 """
-from typing import Callable, List, Optional
+
+from typing import Callable, Optional
 
 import torch
 from mmaction.structures import ActionDataSample
@@ -25,12 +26,9 @@ def build(step: Step) -> Callable:
     if mixed and step.stage == 'finetune':
         cfg.model.type = 'DualModalRecognizer'
     model = build_model(cfg).to(step.device).train()
-    optim_wrapper = build_optim_wrapper(
-        model, dict(cfg.optim_wrapper, type='OptimWrapper'))
-    videos = torch.randint(
-        0, 256, (step.batch, 1, 3, 16, 160, 160), dtype=torch.uint8)
-    images = torch.randint(
-        0, 256, (4 * step.batch, 1, 3, 160, 160), dtype=torch.uint8)
+    optim_wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+    videos = torch.randint(0, 256, (step.batch, 1, 3, 16, 160, 160), dtype=torch.uint8)
+    images = torch.randint(0, 256, (4 * step.batch, 1, 3, 160, 160), dtype=torch.uint8)
     batches = [list(videos), list(images)]
     if mixed:
         batches = [batches[0] + batches[1]]
@@ -39,24 +37,25 @@ def build(step: Step) -> Callable:
         for inputs in batches:
             samples = [
                 ActionDataSample(
-                    metainfo=dict(
-                        input_type='video' if x.ndim == 5 else 'image')).
-                set_gt_label(0) for x in inputs
+                    metainfo=dict(input_type='video' if x.ndim == 5 else 'image')
+                ).set_gt_label(0)
+                for x in inputs
             ]
             with autocast(step):
-                model.train_step(
-                    dict(inputs=inputs, data_samples=samples), optim_wrapper)
+                model.train_step(dict(inputs=inputs, data_samples=samples), optim_wrapper)
 
     return run
 
 
-def measure(stage: str,
-            arch: str = 'base',
-            batch: Optional[int] = None,
-            repeats: int = 5,
-            warmup: int = 1,
-            device: str = 'cpu',
-            dtype: str = 'float32') -> List[dict]:
+def measure(
+    stage: str,
+    arch: str = 'base',
+    batch: Optional[int] = None,
+    repeats: int = 5,
+    warmup: int = 1,
+    device: str = 'cpu',
+    dtype: str = 'float32',
+) -> list[dict]:
     """Samples per second both ways.
 
     Args:
@@ -74,11 +73,9 @@ def measure(stage: str,
     """
     batch = batch or BATCH[stage]['video']
     steps = [
-        Step(impl, stage, 'both', batch, arch, device, dtype)
-        for impl in ('alternating', 'mixed')
+        Step(impl, stage, 'both', batch, arch, device, dtype) for impl in ('alternating', 'mixed')
     ]
-    times = timing.interleave({s.impl: build(s)
-                               for s in steps}, repeats, warmup, device)
+    times = timing.interleave({s.impl: build(s) for s in steps}, repeats, warmup, device)
     return [
         dict(
             stage=stage,
@@ -90,6 +87,7 @@ def measure(stage: str,
             impl=name,
             samples_s=5 * batch / t.median,
             spread=t.spread,
-            ratio=timing.median_ratio(times['alternating'], t))
+            ratio=timing.median_ratio(times['alternating'], t),
+        )
         for name, t in times.items()
     ]

@@ -1,8 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """(b) The MoAE layer alone, forward and backward: ours, the per-expert loop of
 ``PlainS4D``, and a plain MLP that multiplies as much as the chosen experts
-(hidden width k * C / 4, no router)."""
-from typing import Callable, NamedTuple, Optional, Sequence
+(hidden width k * C / 4, no router).
+"""
+
+from collections.abc import Sequence
+from typing import Callable, NamedTuple, Optional
 
 import torch
 
@@ -15,6 +18,7 @@ from .steps import autocast
 
 class Layer(NamedTuple):
     """``impl`` is 'ours', 'loop' or 'mlp'."""
+
     impl: str
     experts: int
     tokens: int
@@ -38,8 +42,7 @@ def build_layer(case: Layer) -> Callable:
     forward = layer
     if case.compile and case.impl == 'ours':
         forward = torch.compile(layer)
-    x = torch.randn(
-        1, case.tokens, case.dim, device=case.device, requires_grad=True)
+    x = torch.randn(1, case.tokens, case.dim, device=case.device, requires_grad=True)
     upstream = torch.randn_like(x)
 
     def run() -> None:
@@ -47,19 +50,21 @@ def build_layer(case: Layer) -> Callable:
         x.grad = None
         with autocast(case):
             out = forward(x)
-            out, balance = out if isinstance(out, tuple) else (out, 0.)
+            out, balance = out if isinstance(out, tuple) else (out, 0.0)
             loss = (out.float() * upstream).sum() + balance
         loss.backward()
 
     return run
 
 
-def measure(experts: Sequence[int] = (2, 4, 8, 16, 32, 64),
-            tokens: int = 1600,
-            peak: Optional[float] = None,
-            repeats: int = 9,
-            warmup: int = 3,
-            **options) -> list:
+def measure(
+    experts: Sequence[int] = (2, 4, 8, 16, 32, 64),
+    tokens: int = 1600,
+    peak: Optional[float] = None,
+    repeats: int = 9,
+    warmup: int = 3,
+    **options,
+) -> list:
     """Time of the layer for each number of experts.
 
     Args:
@@ -75,14 +80,13 @@ def measure(experts: Sequence[int] = (2, 4, 8, 16, 32, 64),
     """
     rows = []
     for count in experts:
-        cases = {
-            impl: Layer(impl, count, tokens, **options)
-            for impl in ('loop', 'mlp', 'ours')
-        }
+        cases = {impl: Layer(impl, count, tokens, **options) for impl in ('loop', 'mlp', 'ours')}
         times = timing.interleave(
-            {impl: build_layer(case)
-             for impl, case in cases.items()}, repeats, warmup,
-            cases['ours'].device)
+            {impl: build_layer(case) for impl, case in cases.items()},
+            repeats,
+            warmup,
+            cases['ours'].device,
+        )
         case = cases['ours']
         needed = 3 * moae_flops(tokens, case.dim, count, case.top_k)
         rows.append(
@@ -97,6 +101,7 @@ def measure(experts: Sequence[int] = (2, 4, 8, 16, 32, 64),
                 loop_ratio=timing.median_ratio(times['loop'], times['ours']),
                 mlp_ratio=timing.median_ratio(times['mlp'], times['ours']),
                 gflop_s=needed / times['ours'].median / 1e9,
-                share_of_peak=(needed / times['ours'].median /
-                               peak if peak else None)))
+                share_of_peak=(needed / times['ours'].median / peak if peak else None),
+            )
+        )
     return rows

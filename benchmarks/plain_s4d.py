@@ -13,7 +13,8 @@ the faster one is taken.
 
 Letters: B samples, N tokens, C channels, S tokens of the batch, E experts.
 """
-from typing import Dict, List, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ SIZES = {  # dim, depth, heads; the same of the decoder
 def sincos_table(positions: int, dim: int) -> Tensor:
     """(1, positions, dim), as in VideoMAE."""
     index = np.arange(dim)
-    angle = np.arange(positions)[:, None] / np.power(10000,
-                                                     2 * (index // 2) / dim)
+    angle = np.arange(positions)[:, None] / np.power(10000, 2 * (index // 2) / dim)
     angle[:, 0::2] = np.sin(angle[:, 0::2])
     angle[:, 1::2] = np.cos(angle[:, 1::2])
     return torch.tensor(angle, dtype=torch.float32)[None]
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.scale = (dim // heads)**-0.5
+        self.scale = (dim // heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
@@ -69,8 +69,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
-        bias = torch.cat(
-            (self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
         qkv = qkv.reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv[0], qkv[1], qkv[2]
@@ -103,9 +102,10 @@ class Router(nn.Module):
         self.topkroute_linear = nn.Linear(dim, experts)
         self.noise_linear = nn.Linear(dim, experts)
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(S, C) -> gates (S, E), chosen experts (S, k), probabilities
-        (S, E)."""
+        (S, E).
+        """
         logits = self.topkroute_linear(x)
         if self.training:
             noise = torch.randn_like(logits)
@@ -121,10 +121,9 @@ class ExpertLoop(nn.Module):
     def __init__(self, dim: int, experts: int = 8, top_k: int = 2) -> None:
         super().__init__()
         self.router = Router(dim, experts, top_k)
-        self.experts = nn.ModuleList(
-            Mlp(dim, dim // 4) for _ in range(experts))
+        self.experts = nn.ModuleList(Mlp(dim, dim // 4) for _ in range(experts))
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, C) -> the same, and the load-balance loss."""
         y = x.reshape(-1, x.shape[-1])
         gates, chosen, probs = self.router(y)
@@ -144,8 +143,7 @@ class ExpertLoop(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, with or without experts."""
 
-    def __init__(self, dim: int, heads: int, experts: int = 0,
-                 top_k: int = 2) -> None:
+    def __init__(self, dim: int, heads: int, experts: int = 0, top_k: int = 2) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads)
@@ -153,11 +151,11 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.moe_layer = ExpertLoop(dim, experts, top_k) if experts else None
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x + self.attn(self.norm1(x))
         y = self.norm2(x)
         if self.moe_layer is None:
-            return x + self.mlp(y), 0.
+            return x + self.mlp(y), 0.0
         adapted, balance = self.moe_layer(y)
         return x + self.mlp(y) + adapted, balance
 
@@ -169,14 +167,13 @@ class Encoder(nn.Module):
         super().__init__()
         dim, depth, heads = size
         self.patch_embed = PatchEmbed(dim)
-        self.register_buffer(
-            'pos_embed', sincos_table(positions, dim), persistent=False)
+        self.register_buffer('pos_embed', sincos_table(positions, dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = self.patch_embed(x)
-        x = x + self.pos_embed[:, :x.shape[1]]
+        x = x + self.pos_embed[:, : x.shape[1]]
         b, _, c = x.shape
         x = x[~mask].reshape(b, -1, c)
         for block in self.blocks:
@@ -210,28 +207,30 @@ class PlainS4DPretrain(nn.Module):
         num_frames (int): Frames of a clip. Defaults to 16.
     """
 
-    def __init__(self,
-                 encoder: Sequence[int],
-                 decoder: Sequence[int],
-                 img_size: int = 160,
-                 num_frames: int = 16) -> None:
+    def __init__(
+        self,
+        encoder: Sequence[int],
+        decoder: Sequence[int],
+        img_size: int = 160,
+        num_frames: int = 16,
+    ) -> None:
         super().__init__()
-        positions = num_frames // 2 * (img_size // 16)**2
+        positions = num_frames // 2 * (img_size // 16) ** 2
         self.encoder = Encoder(encoder, positions)
         self.encoder_to_decoder = nn.Linear(encoder[0], decoder[0], bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder[0]))
         nn.init.trunc_normal_(self.mask_token, std=0.02)
-        self.register_buffer(
-            'pos_embed', sincos_table(positions, decoder[0]), persistent=False)
+        self.register_buffer('pos_embed', sincos_table(positions, decoder[0]), persistent=False)
         self.decoder = Decoder(decoder)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Predict all tokens of ``x`` (B, 3, [T, ]H, W), ``mask`` (B, N) bool,
-        True is masked."""
+        True is masked.
+        """
         visible = self.encoder_to_decoder(self.encoder(x, mask))
         tokens = self.mask_token.to(visible.dtype).repeat(*mask.shape, 1)
         tokens[~mask] = visible.flatten(0, 1)
-        return self.decoder(tokens + self.pos_embed[:, :mask.shape[1]])
+        return self.decoder(tokens + self.pos_embed[:, : mask.shape[1]])
 
     def loss(self, x: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error on the masked tokens."""
@@ -239,8 +238,7 @@ class PlainS4DPretrain(nn.Module):
         with torch.no_grad():
             target = self.target(x)
         b, _, p = target.shape
-        pred, target = pred[mask].reshape(b, -1, p), target[mask].reshape(
-            b, -1, p)
+        pred, target = pred[mask].reshape(b, -1, p), target[mask].reshape(b, -1, p)
         return F.mse_loss(pred.float(), target)
 
     @staticmethod
@@ -248,16 +246,15 @@ class PlainS4DPretrain(nn.Module):
         """Pixels normalised per token and channel, (B, N, 1536)."""
         if x.ndim == 4:
             x = x.unsqueeze(2).repeat(1, 1, 2, 1, 1)
-        mean = torch.as_tensor(MEAN, device=x.device)[None, :, None, None,
-                                                      None]
+        mean = torch.as_tensor(MEAN, device=x.device)[None, :, None, None, None]
         std = torch.as_tensor(STD, device=x.device)[None, :, None, None, None]
         x = x * std + mean  # back to 0..1
         b, c, t, h, w = x.shape
         x = x.reshape(b, c, t // 2, 2, h // 16, 16, w // 16, 16)
-        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(
-            b, t // 2 * (h // 16) * (w // 16), 512, c)
+        x = x.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(b, t // 2 * (h // 16) * (w // 16), 512, c)
         x = (x - x.mean(dim=-2, keepdim=True)) / (
-            x.var(dim=-2, unbiased=True, keepdim=True) + 1e-6).sqrt()
+            x.var(dim=-2, unbiased=True, keepdim=True) + 1e-6
+        ).sqrt()
         return x.reshape(b, -1, 512 * c)
 
 
@@ -276,37 +273,44 @@ class PlainS4D(nn.Module):
         num_frames (int): Frames of a clip. Defaults to 16.
     """
 
-    def __init__(self,
-                 size: Sequence[int],
-                 moae_layers: int = 6,
-                 experts: int = 8,
-                 top_k: int = 2,
-                 num_classes: Dict[str, int] = None,
-                 img_size: int = 160,
-                 num_frames: int = 16) -> None:
+    def __init__(
+        self,
+        size: Sequence[int],
+        moae_layers: int = 6,
+        experts: int = 8,
+        top_k: int = 2,
+        num_classes: dict[str, int] = None,
+        img_size: int = 160,
+        num_frames: int = 16,
+    ) -> None:
         super().__init__()
         dim, depth, heads = size
         self.patch_embed = PatchEmbed(dim)
         self.register_buffer(
             'pos_embed',
-            sincos_table(num_frames // 2 * (img_size // 16)**2, dim),
-            persistent=False)
+            sincos_table(num_frames // 2 * (img_size // 16) ** 2, dim),
+            persistent=False,
+        )
         self.blocks = nn.ModuleList(
-            Block(dim, heads, experts if i >= depth - moae_layers else 0,
-                  top_k) for i in range(depth))
+            Block(dim, heads, experts if i >= depth - moae_layers else 0, top_k)
+            for i in range(depth)
+        )
         self.fc_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.head = nn.ModuleDict({
-            name: nn.Linear(dim, count)
-            for name, count in (num_classes or dict(video=7, image=7)).items()
-        })
+        self.head = nn.ModuleDict(
+            {
+                name: nn.Linear(dim, count)
+                for name, count in (num_classes or dict(video=7, image=7)).items()
+            }
+        )
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (B, classes) of ``x`` (B, 3, [T, ]H, W), and the summed
-        load-balance loss."""
+        load-balance loss.
+        """
         modality = 'image' if x.ndim == 4 else 'video'
         x = self.patch_embed(x)
-        x = x + self.pos_embed[:, :x.shape[1]]
-        total = 0.
+        x = x + self.pos_embed[:, : x.shape[1]]
+        total = 0.0
         for block in self.blocks:
             x, balance = block(x)
             total = total + balance
@@ -314,14 +318,14 @@ class PlainS4D(nn.Module):
 
     def loss(self, x: Tensor, target: Tensor) -> Tensor:
         """Soft-target cross entropy and load balance; ``target`` (B, classes)
-        from :func:`mix`."""
+        from :func:`mix`.
+        """
         scores, balance = self(x)
         loss = (-target * F.log_softmax(scores.float(), dim=-1)).sum(-1)
         return loss.mean() + 1e-3 * balance
 
 
-def mix(x: Tensor, labels: Tensor,
-        num_classes: int = 7) -> Tuple[Tensor, Tensor]:
+def mix(x: Tensor, labels: Tensor, num_classes: int = 7) -> tuple[Tensor, Tensor]:
     """Mixup 0.8 or CutMix 1.0 of a batch, label smoothing 0.1.
 
     Args:
@@ -336,7 +340,7 @@ def mix(x: Tensor, labels: Tensor,
         lam = np.random.beta(0.8, 0.8)
         x.mul_(lam).add_(x.flip(0).mul_(1 - lam))
     else:
-        lam = np.random.beta(1., 1.)
+        lam = np.random.beta(1.0, 1.0)
         h, w = x.shape[-2:]
         half_h, half_w = (int(s * np.sqrt(1 - lam)) // 2 for s in (h, w))
         row, column = np.random.randint(h), np.random.randint(w)
@@ -348,12 +352,12 @@ def mix(x: Tensor, labels: Tensor,
     return x, target * lam + target.flip(0) * (1 - lam)
 
 
-def parameter_groups(model: nn.Module,
-                     lr: float,
-                     weight_decay: float = 0.05,
-                     layer_decay: float = 1.) -> List[dict]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float = 0.05, layer_decay: float = 1.0
+) -> list[dict]:
     """Groups for AdamW: no weight decay on biases and norms; the learning rate
-    falls with the distance from the head by ``layer_decay``."""
+    falls with the distance from the head by ``layer_decay``.
+    """
     depth, groups = len(getattr(model, 'blocks', ())), {}
     for name, param in model.named_parameters():
         if name.startswith('patch_embed.'):
@@ -363,10 +367,14 @@ def parameter_groups(model: nn.Module,
         else:
             layer = depth + 1
         decay = param.ndim > 1 and not name.endswith('mask_token')
-        group = groups.setdefault((layer, decay), dict(
-            params=[],
-            lr=lr * layer_decay**(depth + 1 - layer),
-            weight_decay=weight_decay if decay else 0.))
+        group = groups.setdefault(
+            (layer, decay),
+            dict(
+                params=[],
+                lr=lr * layer_decay ** (depth + 1 - layer),
+                weight_decay=weight_decay if decay else 0.0,
+            ),
+        )
         group['params'].append(param)
     return list(groups.values())
 
@@ -382,7 +390,7 @@ def random_masks(batch: int, tokens: int, ratio: float) -> Tensor:
     return torch.from_numpy(np.stack(rows)).bool()
 
 
-def load_from_s4d_mm(model: nn.Module, state_dict: Dict[str, Tensor]) -> None:
+def load_from_s4d_mm(model: nn.Module, state_dict: dict[str, Tensor]) -> None:
     """Load the weights of an ``s4d_mm`` model of the same size.
 
     Args:

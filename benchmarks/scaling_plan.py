@@ -13,10 +13,11 @@ Each table says where its numbers are from:
 
 docs/scaling.md has a worked plan.
 """
+
 import argparse
 import os.path as osp
 import time
-from typing import Dict, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -36,37 +37,65 @@ F32, BF16, ADAM = 4, 2, 8
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
-    add('--config',
+    add(
+        '--config',
         default=osp.join(ROOT, 'configs', 's4d_pretrain_large_fsdp.py'),
-        help='pre-training config')
+        help='pre-training config',
+    )
     add('--gpus', type=int, default=64)
     add('--gpus-per-node', type=int, default=8)
-    add('--gpu-memory', type=float, default=80., help='GiB of a GPU')
-    add('--peak', type=float, default=989.,
-        help='dense bfloat16 TFLOP/s of a GPU by its data sheet (H100 SXM)')
-    add('--share', type=float, default=0.40,
-        help='share of the peak that a training step reaches on one GPU')
-    add('--node-bandwidth', type=float, default=300.,
-        help='GB/s that a GPU sends inside a node')
-    add('--net-bandwidth', type=float, default=40.,
-        help='GB/s that a GPU sends between nodes (400 Gbit/s at 0.8)')
+    add('--gpu-memory', type=float, default=80.0, help='GiB of a GPU')
+    add(
+        '--peak',
+        type=float,
+        default=989.0,
+        help='dense bfloat16 TFLOP/s of a GPU by its data sheet (H100 SXM)',
+    )
+    add(
+        '--share',
+        type=float,
+        default=0.40,
+        help='share of the peak that a training step reaches on one GPU',
+    )
+    add('--node-bandwidth', type=float, default=300.0, help='GB/s that a GPU sends inside a node')
+    add(
+        '--net-bandwidth',
+        type=float,
+        default=40.0,
+        help='GB/s that a GPU sends between nodes (400 Gbit/s at 0.8)',
+    )
     add('--clips', type=float, default=1.1e6, help='clips of VoxCeleb2')
     add('--images', type=float, default=290e3, help='images of AffectNet')
     add('--epochs', type=int, default=100)
-    add('--clips-per-core', type=float, default=15.,
-        help='clips/s that one core decodes, crops and packs')
+    add(
+        '--clips-per-core',
+        type=float,
+        default=15.0,
+        help='clips/s that one core decodes, crops and packs',
+    )
     add('--cores-per-node', type=int, default=96)
-    add('--images-per-core', type=float, default=300.,
-        help='images/s that one core decodes, crops and packs')
-    add('--activations', type=float, nargs=4,
+    add(
+        '--images-per-core',
+        type=float,
+        default=300.0,
+        help='images/s that one core decodes, crops and packs',
+    )
+    add(
+        '--activations',
+        type=float,
+        nargs=4,
         metavar=('CLIP', 'IMAGE', 'CLIP_CP', 'IMAGE_CP'),
         help='MiB that a sample keeps for the backward pass, without and '
-        'with recomputation; needed without --measure')
-    add('--measure', action='store_true',
-        help='measure activations and the share of the peak on the CPU')
+        'with recomputation; needed without --measure',
+    )
+    add(
+        '--measure',
+        action='store_true',
+        help='measure activations and the share of the peak on the CPU',
+    )
     add('--measure-batch', type=int, default=4, help='batch of --measure')
     return parser.parse_args()
 
@@ -80,10 +109,11 @@ def build_model(cfg: Config, with_cp: bool = False) -> torch.nn.Module:
 
 def inputs_of(cfg: Config, kind: str, batch: int) -> torch.Tensor:
     """Samples of one modality at the size of the model (S4D's sizes if it
-    does not say)."""
+    does not say).
+    """
     backbone = cfg.model.backbone
     side = backbone.get('img_size', 160)
-    frames = (backbone.get('num_frames', 16), ) if kind == 'video' else ()
+    frames = (backbone.get('num_frames', 16),) if kind == 'video' else ()
     return torch.zeros(batch, 3, *frames, side, side)
 
 
@@ -94,7 +124,8 @@ def loss_of(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 def count_flops(cfg: Config, kind: str, with_cp: bool) -> float:
     """Operations of a sample in a training step (a multiply-add is two). A
     pre-training model has no experts, which without values would be counted
-    filled up."""
+    filled up.
+    """
     batch = 2
     with torch.device('meta'):
         model = build_model(cfg, with_cp)
@@ -107,18 +138,19 @@ def count_flops(cfg: Config, kind: str, with_cp: bool) -> float:
 
 class Memory(NamedTuple):
     """MiB for the backward pass."""
+
     per_sample: float
     per_step: float
 
 
-def measure_activations(model: torch.nn.Module, cfg: Config,
-                        kind: str) -> Memory:
+def measure_activations(model: torch.nn.Module, cfg: Config, kind: str) -> Memory:
     """Bytes that a forward pass under bfloat16 autocast keeps, without the
-    parameters: slope and constant over two batch sizes."""
+    parameters: slope and constant over two batch sizes.
+    """
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = []
     for batch in (1, 3):
-        seen: Dict[int, torch.UntypedStorage] = {}
+        seen: dict[int, torch.UntypedStorage] = {}
 
         def pack(t: torch.Tensor) -> torch.Tensor:
             storage = t.untyped_storage()
@@ -126,8 +158,10 @@ def measure_activations(model: torch.nn.Module, cfg: Config,
                 seen[storage.data_ptr()] = storage
             return t
 
-        with torch.autograd.graph.saved_tensors_hooks(
-                pack, lambda t: t), torch.autocast('cpu', torch.bfloat16):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+            torch.autocast('cpu', torch.bfloat16),
+        ):
             loss = loss_of(model, inputs_of(cfg, kind, batch))
         kept.append(sum(s.nbytes() for s in seen.values()) / 2**20)
         del loss
@@ -135,8 +169,9 @@ def measure_activations(model: torch.nn.Module, cfg: Config,
     return Memory(slope, kept[0] - slope)
 
 
-def measure_share(model: torch.nn.Module, cfg: Config, kind: str, batch: int,
-                  flops: float, peak: float) -> float:
+def measure_share(
+    model: torch.nn.Module, cfg: Config, kind: str, batch: int, flops: float, peak: float
+) -> float:
     """Share of the float32 matmul peak in forward and backward pass."""
     x, best = inputs_of(cfg, kind, batch), float('inf')
     for _ in range(3):
@@ -163,15 +198,21 @@ def table(title: str, source: str, head: list, rows: list) -> None:
     print('| ' + ' | '.join(head) + ' |')
     print('| ' + ' | '.join(['---'] + ['---:'] * (len(head) - 1)) + ' |')
     for row in rows:
-        print('| ' + ' | '.join(
-            c if isinstance(c, str) else f'{c:,.4g}' if c < 1e4 else f'{c:,.0f}'
-            for c in row) + ' |')
+        print(
+            '| '
+            + ' | '.join(
+                c if isinstance(c, str) else f'{c:,.4g}' if c < 1e4 else f'{c:,.0f}' for c in row
+            )
+            + ' |'
+        )
 
 
 class Layout(NamedTuple):
     """A way to spread the model: bytes of a parameter that a GPU keeps, and
     bytes of a parameter in the messages of a step (before the factor
-    (W - 1) / W; an all-reduce is a reduce-scatter and an all-gather)."""
+    (W - 1) / W; an all-reduce is a reduce-scatter and an all-gather).
+    """
+
     whole: float  # kept by every GPU
     spread: float  # kept by one of W
     messages: float
@@ -204,68 +245,83 @@ def main() -> None:
         model = build_model(cfg)
     params = sum(p.numel() for p in model.parameters())
     block = max(
-        sum(p.numel() for p in m.parameters()) for m in model.modules()
-        if isinstance(m, TransformerBlock))
+        sum(p.numel() for p in m.parameters())
+        for m in model.modules()
+        if isinstance(m, TransformerBlock)
+    )
     flops = {k: count_flops(cfg, k, False) for k in KINDS}
     flops_cp = {k: count_flops(cfg, k, True) for k in KINDS}
-    table('Work', 'computed', ['', *KINDS], [
-        ['samples of a GPU in a step', *(samples[k] for k in KINDS)],
-        ['GFLOP of a sample, forward and backward',
-         *(flops[k] / 1e9 for k in KINDS)],
-        ['... with recomputed blocks', *(flops_cp[k] / 1e9 for k in KINDS)],
-        ['TFLOP of a GPU in a step',
-         *(flops[k] * samples[k] / 1e12 for k in KINDS)],
-    ])
-    print(f'\nParameters: {params / 1e6:.1f} M; the largest block '
-          f'{block / 1e6:.1f} M.')
+    table(
+        'Work',
+        'computed',
+        ['', *KINDS],
+        [
+            ['samples of a GPU in a step', *(samples[k] for k in KINDS)],
+            ['GFLOP of a sample, forward and backward', *(flops[k] / 1e9 for k in KINDS)],
+            ['... with recomputed blocks', *(flops_cp[k] / 1e9 for k in KINDS)],
+            ['TFLOP of a GPU in a step', *(flops[k] * samples[k] / 1e12 for k in KINDS)],
+        ],
+    )
+    print(f'\nParameters: {params / 1e6:.1f} M; the largest block {block / 1e6:.1f} M.')
 
     if args.measure:
         peak = measure_matmul_peak()
         plain, recomputed = build_model(cfg), build_model(cfg, True)
         memory = {k: measure_activations(plain, cfg, k) for k in KINDS}
-        memory_cp = {
-            k: measure_activations(recomputed, cfg, k) for k in KINDS
-        }
-        share = {
-            k: measure_share(plain, cfg, k, args.measure_batch, flops[k], peak)
-            for k in KINDS
-        }
-        table('One device', f'measured: CPU, {torch.get_num_threads()} '
-              f'threads, matmul peak {peak / 1e9:.0f} GFLOP/s in float32',
-              ['', *KINDS], [
-                  ['MiB that a sample keeps',
-                   *(memory[k].per_sample for k in KINDS)],
-                  ['... with recomputed blocks',
-                   *(memory_cp[k].per_sample for k in KINDS)],
-                  ['MiB that a step keeps (weights in bfloat16)',
-                   *(memory[k].per_step for k in KINDS)],
-                  [f'share of the peak, batch {args.measure_batch}, float32',
-                   *(share[k] for k in KINDS)],
-              ])
+        memory_cp = {k: measure_activations(recomputed, cfg, k) for k in KINDS}
+        share = {k: measure_share(plain, cfg, k, args.measure_batch, flops[k], peak) for k in KINDS}
+        table(
+            'One device',
+            f'measured: CPU, {torch.get_num_threads()} '
+            f'threads, matmul peak {peak / 1e9:.0f} GFLOP/s in float32',
+            ['', *KINDS],
+            [
+                ['MiB that a sample keeps', *(memory[k].per_sample for k in KINDS)],
+                ['... with recomputed blocks', *(memory_cp[k].per_sample for k in KINDS)],
+                [
+                    'MiB that a step keeps (weights in bfloat16)',
+                    *(memory[k].per_step for k in KINDS),
+                ],
+                [
+                    f'share of the peak, batch {args.measure_batch}, float32',
+                    *(share[k] for k in KINDS),
+                ],
+            ],
+        )
         kept = [m[k].per_sample for m in (memory, memory_cp) for k in KINDS]
     else:
         kept = args.activations
     kept = dict(zip(((k, cp) for cp in (False, True) for k in KINDS), kept))
-    activations = {
-        cp: max(kept[k, cp] * samples[k] for k in KINDS) * 2**20
-        for cp in (False, True)
-    }
+    activations = {cp: max(kept[k, cp] * samples[k] for k in KINDS) * 2**20 for cp in (False, True)}
 
     rows, fraction = [], (world - 1) / world
     for name, lay in LAYOUTS.items():
         states = params * (lay.whole + lay.spread / world)
         units = 2 * block * lay.units  # one computes, one is fetched
         rest = args.gpu_memory * GIB - states - units
-        rows.append([
-            name, states / GIB, units / GIB,
-            *((states + units + activations[cp]) / GIB for cp in activations),
-            *(int(rest / (kept['video', cp] * 2**20)) for cp in activations)
-        ])
-    table(f'GiB of a GPU, {world} GPUs',
-          'computed, with the activations above', [
-              '', 'states', 'gathered', 'in all', '... recomputing',
-              f'video samples in {args.gpu_memory:g} GiB', '... recomputing'
-          ], rows)
+        rows.append(
+            [
+                name,
+                states / GIB,
+                units / GIB,
+                *((states + units + activations[cp]) / GIB for cp in activations),
+                *(int(rest / (kept['video', cp] * 2**20)) for cp in activations),
+            ]
+        )
+    table(
+        f'GiB of a GPU, {world} GPUs',
+        'computed, with the activations above',
+        [
+            '',
+            'states',
+            'gathered',
+            'in all',
+            '... recomputing',
+            f'video samples in {args.gpu_memory:g} GiB',
+            '... recomputing',
+        ],
+        rows,
+    )
 
     rate = args.peak * 1e12 * args.share
     compute = {k: flops[k] * samples[k] / rate for k in KINDS}
@@ -273,13 +329,12 @@ def main() -> None:
     # own for the rings of all: bandwidths of the links add up
     bandwidth = args.node_bandwidth * GB
     if world > args.gpus_per_node:
-        bandwidth = min(bandwidth,
-                        args.net_bandwidth * args.gpus_per_node * GB)
+        bandwidth = min(bandwidth, args.net_bandwidth * args.gpus_per_node * GB)
     # an epoch: all image batches, a quarter of the video batches
     share = cfg.train_dataloader.sampler.get('share', {})
     numbers = dict(
-        video=args.clips * share.get('video', 1.),
-        image=args.images * share.get('image', 1.))
+        video=args.clips * share.get('video', 1.0), image=args.images * share.get('image', 1.0)
+    )
     steps = {k: numbers[k] / (sizes[k] * world) for k in KINDS}
     rows = []
     for name, lay in LAYOUTS.items():
@@ -289,41 +344,61 @@ def main() -> None:
         for step in (lambda c: max(c, comm), lambda c: c + comm):
             epoch = sum(steps[k] * step(compute[k]) for k in KINDS)
             days.append(epoch * args.epochs / 86400)
-        rows.append([
-            name, sent / GB, comm * 1e3,
-            *(compute[k] * 1e3 for k in KINDS),
-            *(samples[k] * world / max(compute[k], comm) for k in KINDS),
-            days[0] * 24, days[1] * 24
-        ])
+        rows.append(
+            [
+                name,
+                sent / GB,
+                comm * 1e3,
+                *(compute[k] * 1e3 for k in KINDS),
+                *(samples[k] * world / max(compute[k], comm) for k in KINDS),
+                days[0] * 24,
+                days[1] * 24,
+            ]
+        )
     table(
         f'Step, {world} GPUs',
-        f'computed; assumed {args.share:.0%} of {args.peak:g} TFLOP/s and '
-        f'{bandwidth / GB:g} GB/s', [
-            '', 'GB sent by a GPU', 'ms to send', 'ms to compute, video',
-            '... image', 'video samples/s', 'images/s',
-            f'hours, {args.epochs} epochs, sending hidden', '... not hidden'
-        ], rows)
+        f'computed; assumed {args.share:.0%} of {args.peak:g} TFLOP/s and {bandwidth / GB:g} GB/s',
+        [
+            '',
+            'GB sent by a GPU',
+            'ms to send',
+            'ms to compute, video',
+            '... image',
+            'video samples/s',
+            'images/s',
+            f'hours, {args.epochs} epochs, sending hidden',
+            '... not hidden',
+        ],
+        rows,
+    )
 
     rows = []
     speed = dict(video=args.clips_per_core, image=args.images_per_core)
     for k in KINDS:
         need = sizes[k] / compute[k]
-        rows.append([k, steps[k], need, need / speed[k],
-                     need / speed[k] * args.gpus_per_node])
+        rows.append([k, steps[k], need, need / speed[k], need / speed[k] * args.gpus_per_node])
     cores = args.cores_per_node / args.gpus_per_node
     busy = sum(steps[k] * compute[k] for k in KINDS)
     mean = sum(steps[k] * sizes[k] / speed[k] for k in KINDS) / busy
-    rows.append(['mean of an epoch', sum(steps.values()), '', mean,
-                 mean * args.gpus_per_node])
+    rows.append(['mean of an epoch', sum(steps.values()), '', mean, mean * args.gpus_per_node])
     table(
-        'Data', f'computed; assumed {args.clips_per_core:g} clips/s and '
-        f'{args.images_per_core:g} images/s of a core', [
-            '', 'steps of an epoch', 'decoded/s for a GPU',
-            'cores for a GPU', f'cores of a node of {args.gpus_per_node}'
-        ], rows)
+        'Data',
+        f'computed; assumed {args.clips_per_core:g} clips/s and '
+        f'{args.images_per_core:g} images/s of a core',
+        [
+            '',
+            'steps of an epoch',
+            'decoded/s for a GPU',
+            'cores for a GPU',
+            f'cores of a node of {args.gpus_per_node}',
+        ],
+        rows,
+    )
     data = mean * busy / cores * args.epochs / 3600
-    print(f'\nWith {args.cores_per_node} cores in a node, reading the data '
-          f'alone takes {data:.3g} hours for {args.epochs} epochs.')
+    print(
+        f'\nWith {args.cores_per_node} cores in a node, reading the data '
+        f'alone takes {data:.3g} hours for {args.epochs} epochs.'
+    )
 
 
 if __name__ == '__main__':

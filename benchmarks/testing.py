@@ -2,10 +2,13 @@
 """(d) Clips a second in testing, from the file to the class probabilities:
 ``PlainS4D`` with the authors' protocol (two temporal and two spatial views,
 each decoded and computed by itself, the spatial ones the same pixels), and our
-``Recognizer3D`` with the test pipeline of the config."""
+``Recognizer3D`` with the test pipeline of the config.
+"""
+
 import os.path as osp
 import tempfile
-from typing import Callable, Dict, List, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Callable
 
 import torch
 from mmcv.transforms import Compose
@@ -15,12 +18,12 @@ from . import data_pipeline, media, plain_pipeline, plain_s4d, timing
 from .steps import Step, autocast, build_model, our_config
 
 
-def build_both(arch: str = 'base',
-               device: str = 'cpu',
-               dtype: str = 'float32',
-               compile: bool = False) -> Dict[str, Callable]:
+def build_both(
+    arch: str = 'base', device: str = 'cpu', dtype: str = 'float32', compile: bool = False
+) -> dict[str, Callable]:
     """Functions from the path of a clip to its probabilities, with the same
-    weights."""
+    weights.
+    """
     cfg = our_config('finetune', arch)
     step = Step('ours', 'finetune', 'video', 1, arch, device, dtype)
     model = build_model(cfg).to(device).eval()
@@ -49,11 +52,13 @@ def build_both(arch: str = 'base',
     return dict(plain=theirs, ours=ours)
 
 
-def measure(arch: str = 'base',
-            num_frames: Sequence[int] = (112, 60),
-            repeats: int = 5,
-            warmup: int = 1,
-            **options) -> Tuple[List[dict], float]:
+def measure(
+    arch: str = 'base',
+    num_frames: Sequence[int] = (112, 60),
+    repeats: int = 5,
+    warmup: int = 1,
+    **options,
+) -> tuple[list[dict], float]:
     """Clips a second, for clips longer than a view and shorter (both temporal
     views are then the same).
 
@@ -71,15 +76,15 @@ def measure(arch: str = 'base',
     """
     functions = build_both(arch, **options)
     device = options.get('device', 'cpu')
-    rows, difference = [], 0.
+    rows, difference = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         for count in num_frames:
             path = media.write_clip(osp.join(folder, f'{count}.mp4'), count)
             a, b = (functions[n](path).cpu() for n in ('plain', 'ours'))
             difference = max(difference, (a - b).abs().max().item())
             times = timing.interleave(
-                {n: lambda f=f: f(path)
-                 for n, f in functions.items()}, repeats, warmup, device)
+                {n: lambda f=f: f(path) for n, f in functions.items()}, repeats, warmup, device
+            )
             for impl, t in times.items():
                 rows.append(
                     dict(
@@ -89,5 +94,7 @@ def measure(arch: str = 'base',
                         seconds=t.median,
                         clips_per_second=1 / t.median,
                         spread=t.spread,
-                        ratio=timing.median_ratio(times['plain'], t)))
+                        ratio=timing.median_ratio(times['plain'], t),
+                    )
+                )
     return rows, difference

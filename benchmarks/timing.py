@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """How things are measured: interleaved repetitions, peak memory in a fresh
-process, floating-point operations, and the machine's matrix-product peak."""
+process, floating-point operations, and the machine's matrix-product peak.
+"""
+
 import gc
 import json
 import multiprocessing
@@ -10,8 +12,9 @@ import re
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -24,7 +27,8 @@ DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 
 class Times(NamedTuple):
     """Seconds of the repetitions of one case."""
-    seconds: List[float]
+
+    seconds: list[float]
 
     @property
     def median(self) -> float:
@@ -42,10 +46,9 @@ def sync(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def interleave(cases: Dict[str, Callable],
-               repeats: int = 5,
-               warmup: int = 2,
-               device: str = 'cpu') -> Dict[str, Times]:
+def interleave(
+    cases: dict[str, Callable], repeats: int = 5, warmup: int = 2, device: str = 'cpu'
+) -> dict[str, Times]:
     """Time cases against each other: A B A B ..., so that what else the
     machine does falls on all of them. Every second round runs backwards.
 
@@ -73,16 +76,14 @@ def interleave(cases: Dict[str, Callable],
 
 def median_ratio(slow: Times, fast: Times) -> float:
     """Median of the ratios of the rounds: what both suffer in a round cancels
-    out."""
-    return statistics.median(
-        a / b for a, b in zip(slow.seconds, fast.seconds))
+    out.
+    """
+    return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds))
 
 
-def peak_memory(build: Callable,
-                *args,
-                device: str = 'cpu',
-                threads: Optional[int] = None,
-                repeats: int = 2) -> int:
+def peak_memory(
+    build: Callable, *args, device: str = 'cpu', threads: Optional[int] = None, repeats: int = 2
+) -> int:
     """Peak memory of a case, in a fresh process.
 
     Args:
@@ -102,15 +103,14 @@ def peak_memory(build: Callable,
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(
-        target=_measure_memory,
-        args=(sender, build, args, device, threads, repeats))
+        target=_measure_memory, args=(sender, build, args, device, threads, repeats)
+    )
     process.start()
     sender.close()
     try:
         result = receiver.recv()
     except EOFError:
-        result = dict(error='the process ended without a result, maybe for '
-                      'want of memory')
+        result = dict(error='the process ended without a result, maybe for want of memory')
     process.join()
     if 'error' in result:
         raise RuntimeError(f'{build}{args}: {result["error"]}')
@@ -151,7 +151,8 @@ def resident() -> int:
 
 def peak_resident() -> int:
     """Largest resident memory of this process in bytes. (``ru_maxrss`` would
-    begin with that of the process that started it.)"""
+    begin with that of the process that started it.)
+    """
     with open('/proc/self/status') as f:
         return int(re.search(r'VmHWM:\s*(\d+) kB', f.read())[1]) * 1024
 
@@ -159,7 +160,8 @@ def peak_resident() -> int:
 def count_flops(case: Callable) -> int:
     """Floating-point operations of the matrix products and convolutions of a
     case, 2 for a multiplication and an addition. Attention is counted as its
-    two products (in the backward pass four), whatever kernel runs it."""
+    two products (in the backward pass four), whatever kernel runs it.
+    """
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
         case()
@@ -178,16 +180,14 @@ def count_syncs(case: Callable) -> int:
     return sum('synchroniz' in str(w.message) for w in found)
 
 
-def matmul_peak(device: str = 'cpu',
-                dtype: str = 'float32',
-                repeats: int = 5) -> float:
+def matmul_peak(device: str = 'cpu', dtype: str = 'float32', repeats: int = 5) -> float:
     """The machine's best rate of a matrix product, in FLOP/s, over sizes that
-    models have."""
-    sizes = ((1024, 2048, 4096) if device == 'cpu' else (4096, 8192, 16384))
-    best = 0.
+    models have.
+    """
+    sizes = (1024, 2048, 4096) if device == 'cpu' else (4096, 8192, 16384)
+    best = 0.0
     for n in sizes:
-        a, b = (torch.randn(n, n, device=device, dtype=DTYPES[dtype])
-                for _ in range(2))
+        a, b = (torch.randn(n, n, device=device, dtype=DTYPES[dtype]) for _ in range(2))
         times = interleave(dict(mm=lambda: a @ b), repeats, 1, device)['mm']
         best = max(best, 2 * n**3 / min(times.seconds))
     return best
@@ -206,12 +206,12 @@ def machine(device: str = 'cpu') -> dict:
         cores=len(os.sched_getaffinity(0)),
         simd=torch.backends.cpu.get_cpu_capability(),
         bf16_units=has_bf16_units(),
-        memory_gib=round(
-            os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB, 1),
+        memory_gib=round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GIB, 1),
         load_average=round(os.getloadavg()[0], 2),
         python=platform.python_version(),
         torch=torch.__version__,
-        threads=torch.get_num_threads())
+        threads=torch.get_num_threads(),
+    )
     if device.startswith('cuda'):
         info['gpu'] = torch.cuda.get_device_name()
     return info

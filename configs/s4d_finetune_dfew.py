@@ -16,11 +16,16 @@ model = dict(
                 type='RandomBatchAugment',
                 augments=[
                     dict(type='BatchMixup', alpha=0.8, num_classes=7),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=7)
-                ]),
+                    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
+                ],
+            ),
             image=dict(
                 type='RandomBatchAugment',
                 augments=[
                     dict(type='BatchMixup', alpha=0.8, num_classes=7),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=7)
-                ]))))
+                    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
+                ],
+            ),
+        )
+    )
+)

@@ -17,19 +17,19 @@ model = dict(
                     num_policies=4,
                     magnitude_level=7,
                     magnitude_std=0.5,
-                    hparams=hparams),
+                    hparams=hparams,
+                ),
                 dict(
-                    type='BatchRandomResizedCrop',
-                    size=160,
-                    area_range=(0.08, 1.0),
-                    flip_ratio=0.5),
+                    type='BatchRandomResizedCrop', size=160, area_range=(0.08, 1.0), flip_ratio=0.5
+                ),
                 dict(
                     type='BatchRandomErasing',
                     erase_prob=0.25,
                     mode='rand',
                     fill_color=mean,
                     fill_std=std,
-                    **area),
+                    **area,
+                ),
             ],
             image=[
                 dict(
@@ -38,23 +38,28 @@ model = dict(
                     num_policies=2,
                     magnitude_level=9,
                     magnitude_std=0.5,
-                    hparams=hparams),
+                    hparams=hparams,
+                ),
                 dict(
-                    type='BatchRandomErasing',
-                    erase_prob=0.25,
-                    mode='const',
-                    fill_color=0,
-                    **area),
-            ])))
+                    type='BatchRandomErasing', erase_prob=0.25, mode='const', fill_color=0, **area
+                ),
+            ],
+        )
+    )
+)
 train_dataloader = dict(
     dataset=dict(
         video=dict(
             pipeline=[
                 *_base_.train_pipeline[:4],  # as far as Resize
                 *_base_.train_pipeline[-2:],
-            ]),
+            ]
+        ),
         image=dict(
             pipeline=[
                 *_base_.image_train_pipeline[:4],  # as far as Flip
                 *_base_.image_train_pipeline[-2:],
-            ])))
+            ]
+        ),
+    )
+)

@@ -11,11 +11,16 @@ train_dataloader = dict(
             type='FERV39k',
             data_root='data/FERV39k',
             ann_file='annotations/train.csv',
-            pipeline=train_pipeline)))
+            pipeline=train_pipeline,
+        )
+    )
+)
 val_dataloader = dict(
     dataset=dict(
         type='FERV39k',
         data_root='data/FERV39k',
         ann_file='annotations/test.csv',
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    )
+)
 test_dataloader = val_dataloader

@@ -5,8 +5,7 @@
 _base_ = ['s4d_finetune_dfew.py', '_base_/strategies/fsdp.py']
 # 18 plain blocks, then 6 with adapter experts
 model = dict(
-    backbone=dict(arch='large', depth=18),
-    neck=dict(arch='large'),
-    cls_head=dict(in_channels=1024))
+    backbone=dict(arch='large', depth=18), neck=dict(arch='large'), cls_head=dict(in_channels=1024)
+)
 # bfloat16 needs no loss scaling
 optim_wrapper = dict(dtype='bfloat16', loss_scale=dict(enabled=False))

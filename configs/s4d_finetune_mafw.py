@@ -5,20 +5,22 @@ fold = 1
 model = dict(
     data_preprocessor=dict(
         blending=dict(
-            video=dict(augments=[
-                dict(type='BatchMixup', alpha=0.8, num_classes=11),
-                dict(type='BatchCutMix', alpha=1.0, num_classes=11)
-            ]))),
-    cls_head=dict(num_classes=dict(video=11)))
+            video=dict(
+                augments=[
+                    dict(type='BatchMixup', alpha=0.8, num_classes=11),
+                    dict(type='BatchCutMix', alpha=1.0, num_classes=11),
+                ]
+            )
+        )
+    ),
+    cls_head=dict(num_classes=dict(video=11)),
+)
 train_dataloader = dict(
     dataset=dict(
-        video=dict(
-            type='MAFW',
-            data_root='data/MAFW',
-            ann_file=f'annotations/set_{fold}_train.csv')))
+        video=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_train.csv')
+    )
+)
 val_dataloader = dict(
-    dataset=dict(
-        type='MAFW',
-        data_root='data/MAFW',
-        ann_file=f'annotations/set_{fold}_test.csv'))
+    dataset=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_test.csv')
+)
 test_dataloader = val_dataloader

@@ -8,7 +8,6 @@ _base_ = [
     '_base_/strategies/deepspeed_zero2.py',
 ]
 model = dict(backbone=dict(with_cp=True), neck=dict(with_cp=True))
-train_dataloader = dict(
-    batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
+train_dataloader = dict(batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
 # mixed precision is the strategy's
 optim_wrapper = dict(type='DeepSpeedOptimWrapper')

@@ -11,7 +11,6 @@ _base_ = [
     '_base_/default_runtime.py',
     '_base_/strategies/fsdp.py',
 ]
-train_dataloader = dict(
-    batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
+train_dataloader = dict(batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
 # bfloat16 needs no loss scaling
 optim_wrapper = dict(dtype='bfloat16', loss_scale=dict(enabled=False))

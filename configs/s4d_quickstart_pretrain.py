@@ -8,38 +8,24 @@ _base_ = [
 ]
 # each clip is decoded once for two crops
 train_pipeline = _base_.train_pipeline
-train_pipeline[3:-1] = [
-    dict(type='RepeatAugment', times=2, transforms=train_pipeline[3:-1])
-]
+train_pipeline[3:-1] = [dict(type='RepeatAugment', times=2, transforms=train_pipeline[3:-1])]
 train_dataloader = dict(
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
-    dataset=dict(video=dict(pipeline=train_pipeline)))
+    dataset=dict(video=dict(pipeline=train_pipeline)),
+)
 max_epochs = 6
 base_lr = 1e-3
 optim_wrapper = dict(
-    optimizer=dict(
-        type='AdamW',
-        lr=base_lr,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        fused=True),
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys={'_bias': dict(decay_mult=0.)}))
+        norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'_bias': dict(decay_mult=0.0)}
+    ),
+)
 param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),
     dict(
-        type='LinearLR',
-        start_factor=1e-2,
-        begin=0,
-        end=1,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.,
-        begin=1,
-        end=max_epochs,
-        convert_to_iter_based=True)
+        type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
+    ),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
 work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/pretrain'

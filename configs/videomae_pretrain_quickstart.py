@@ -8,7 +8,8 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=_base_.train_dataloader.dataset.video)
+    dataset=_base_.train_dataloader.dataset.video,
+)
 custom_hooks = [
     dict(type='MediaFaultHook'),
     dict(type='RunSummaryHook'),

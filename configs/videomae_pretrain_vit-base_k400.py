@@ -20,7 +20,8 @@ train_pipeline = [
         scales=(1, 0.875, 0.75, 0.66),
         random_crop=False,
         num_fixed_crops=13,
-        max_wh_scale_gap=1),
+        max_wh_scale_gap=1,
+    ),
     dict(type='Resize', scale=(224, 224), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs'),
@@ -34,39 +35,25 @@ train_dataloader = dict(
         type='VideoDataset',
         ann_file='data/kinetics400/kinetics400_train_list_videos.txt',
         data_prefix=dict(video='data/kinetics400/videos_train'),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 # lr = 1.5e-4 * total batch / 256 for 1024 clips: 8 GPUs x 32 x 4 steps
 accumulative_counts = 4
 base_lr = 1.5e-4 * 8 * 32 * accumulative_counts / 256
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     accumulative_counts=accumulative_counts,
-    optimizer=dict(
-        type='AdamW',
-        lr=base_lr,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        fused=True),
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys={
-            '_bias': dict(decay_mult=0.),
-            'mask_token': dict(decay_mult=0.)
-        }))
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'_bias': dict(decay_mult=0.0), 'mask_token': dict(decay_mult=0.0)},
+    ),
+)
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        begin=0,
-        end=40,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=1e-5,
-        begin=40,
-        end=800,
-        convert_to_iter_based=True)
+    dict(type='LinearLR', start_factor=1e-3, begin=0, end=40, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=40, end=800, convert_to_iter_based=True),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 32)

@@ -8,15 +8,15 @@ _base_ = [
     '_base_/schedules/s4d_pretrain_100e.py',
     '_base_/default_runtime.py',
 ]
-model = dict(
-    backbone=dict(img_size=160, mask_ratio=0.95), neck=dict(img_size=160))
+model = dict(backbone=dict(img_size=160, mask_ratio=0.95), neck=dict(img_size=160))
 train_dataloader = dict(
     _delete_=True,
     batch_size=48,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=_base_.train_dataloader.dataset.video)
+    dataset=_base_.train_dataloader.dataset.video,
+)
 custom_hooks = [
     dict(type='MediaFaultHook'),
     dict(type='RunSummaryHook'),

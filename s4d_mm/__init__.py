@@ -5,6 +5,7 @@ Importing the package checks the versions of the toolbox, repairs what its
 published wheels lack (:mod:`s4d_mm.compat`), and registers every part, so
 ``custom_imports = dict(imports=['s4d_mm'])`` is all that a config needs.
 """
+
 from importlib import metadata
 
 from .version import __version__
@@ -12,15 +13,16 @@ from .version import __version__
 # distribution names that provide the package, lowest version, first version
 # that is too new, and how to get a fitting one
 _REQUIRED = {
-    'mmengine': (('mmengine', ), '0.10.4', '1.0.0',
-                 'pip install "mmengine>=0.10.4,<1.0.0"'),
-    'mmcv': (('mmcv', 'mmcv-lite'), '2.1.0', '2.2.0',
-             'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '
-             'operators, mim install "mmcv>=2.1.0,<2.2.0"; never both)'),
-    'mmaction2': (('mmaction2', ), '1.2.0', '2.0.0',
-                  'pip install "mmaction2>=1.2.0,<2.0.0"'),
-    'mmpretrain': (('mmpretrain', ), '1.2.0', '2.0.0',
-                   'pip install "mmpretrain>=1.2.0,<2.0.0"'),
+    'mmengine': (('mmengine',), '0.10.4', '1.0.0', 'pip install "mmengine>=0.10.4,<1.0.0"'),
+    'mmcv': (
+        ('mmcv', 'mmcv-lite'),
+        '2.1.0',
+        '2.2.0',
+        'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '
+        'operators, mim install "mmcv>=2.1.0,<2.2.0"; never both)',
+    ),
+    'mmaction2': (('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'),
+    'mmpretrain': (('mmpretrain',), '1.2.0', '2.0.0', 'pip install "mmpretrain>=1.2.0,<2.0.0"'),
 }
 
 
@@ -41,20 +43,24 @@ def check_versions() -> None:
     for package, (names, low, high, advice) in _REQUIRED.items():
         found = {n: v for n in names if (v := _installed(n)) is not None}
         if not found:
-            raise ImportError(f's4d_mm needs {package} >={low}, <{high}, but '
-                              f'it is not installed: {advice}.')
+            raise ImportError(
+                f's4d_mm needs {package} >={low}, <{high}, but it is not installed: {advice}.'
+            )
         if len(found) > 1:
             raise ImportError(
                 f'{" and ".join(found)} are both installed and overwrite each '
                 'other. Uninstall both, then install one of them: '
-                f'{advice}.')
+                f'{advice}.'
+            )
         from mmengine.utils import digit_version
-        (name, version), = found.items()
-        if not (digit_version(low) <= digit_version(version) <
-                digit_version(high)):
-            raise ImportError(f's4d_mm {__version__} needs {package} >={low}, '
-                              f'<{high}, but {name}=={version} is installed: '
-                              f'{advice}.')
+
+        ((name, version),) = found.items()
+        if not (digit_version(low) <= digit_version(version) < digit_version(high)):
+            raise ImportError(
+                f's4d_mm {__version__} needs {package} >={low}, '
+                f'<{high}, but {name}=={version} is installed: '
+                f'{advice}.'
+            )
 
 
 check_versions()

@@ -5,6 +5,7 @@ imported.
 Each function answers one upstream issue, says when it can be deleted, and
 does nothing where the installed upstream package is whole.
 """
+
 import importlib.util
 import os.path as osp
 import sys
@@ -49,7 +50,8 @@ def provide_mmaction_drn() -> bool:
             raise ImportError(
                 'The DRN localizer is not part of the installed mmaction2 '
                 f'package: its PyPI wheel lacks {package} (see {DRN_ISSUE}). '
-                'Install mmaction2 from source to use DRN.')
+                'Install mmaction2 from source to use DRN.'
+            )
 
     MODELS.register_module(name='DRN', module=DRN, force=True)
     parent = types.ModuleType(package)
@@ -82,27 +84,36 @@ def allow_mmengine_checkpoints() -> bool:
 
     def method(owner: type, name: str):
         """Stands for ``getattr`` in checkpoints, which is how pickle refers
-        to the methods of a class: those of ``HistoryBuffer`` only."""
+        to the methods of a class: those of ``HistoryBuffer`` only.
+        """
         if owner is HistoryBuffer and name in HistoryBuffer.__dict__:
             return getattr(owner, name)
         raise UnpicklingError(
             f'The checkpoint asks for attribute {name!r} of {owner!r}. Only '
-            'methods of mmengine.logging.HistoryBuffer are allowed.')
+            'methods of mmengine.logging.HistoryBuffer are allowed.'
+        )
 
     try:  # numpy 2 moved its core package
         from numpy._core import multiarray
     except ImportError:
         from numpy.core import multiarray
     scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype,
-        (method, 'builtins.getattr'), (method, '__builtin__.getattr'),
-        *{type(np.dtype(t)) for t in scalar_types},
-        # a checkpoint may come from a machine with the other numpy
-        *((fn, f'numpy.{core}.multiarray.{fn.__name__}')
-          for fn in (multiarray._reconstruct, multiarray.scalar)
-          for core in ('core', '_core'))
-    ])
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            (method, 'builtins.getattr'),
+            (method, '__builtin__.getattr'),
+            *{type(np.dtype(t)) for t in scalar_types},
+            # a checkpoint may come from a machine with the other numpy
+            *(
+                (fn, f'numpy.{core}.multiarray.{fn.__name__}')
+                for fn in (multiarray._reconstruct, multiarray.scalar)
+                for core in ('core', '_core')
+            ),
+        ]
+    )
     return True
 
 

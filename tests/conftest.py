@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """What all tests share: few threads, and the package's registrations."""
+
 import os
 import sys
 
@@ -20,8 +21,7 @@ def plain_configs():
     """Save the configs of runs unformatted: formatting takes most of the time
     of a short run. The tools in processes of their own do it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode',
-                      lambda text, **_: (text, True))
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
         yield
 
 
@@ -45,8 +45,10 @@ def message_hubs():
 def quickstart_data(tmp_path_factory):
     """A small set of drawn faces: the folder that holds ``data``."""
     from helpers import DATA_TOOLS
+
     sys.path.insert(0, DATA_TOOLS)
     from make_quickstart import make_set
+
     folder = tmp_path_factory.mktemp('quickstart_data')
     make_set(str(folder / 'data'), images=28, clips=21, size=80, workers=1)
     return folder
@@ -67,4 +69,5 @@ def quickstart(quickstart_data, tmp_path_factory):
 def toolbox_run(quickstart_data, tmp_path_factory):
     """A short run with mmaction2's own tools."""
     from toolbox_run import ToolboxRun
+
     return ToolboxRun(tmp_path_factory.mktemp('toolbox_run'), quickstart_data)

@@ -5,16 +5,16 @@ Every frame says which one it is: :func:`frame_number` reads the number back,
 also after lossy compression and resizing. The right half is red, so that a
 flipped frame and swapped colour channels show too.
 """
+
 import os
 import os.path as osp
-from typing import Sequence
+from collections.abc import Sequence
 
 import av
 import cv2
 import numpy as np
 
-DATA_TOOLS = osp.join(
-    osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools', 'data')
+DATA_TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools', 'data')
 RED = (220, 30, 40)
 
 
@@ -25,9 +25,9 @@ def make_frame(number: int = 0, height: int = 48, width: int = 64):
         np.ndarray: RGB, uint8, (height, width, 3).
     """
     frame = np.empty((height, width, 3), dtype=np.uint8)
-    frame[:, width // 2:] = RED
-    frame[:height // 2, :width // 2] = number % 16 * 16 + 8
-    frame[height // 2:, :width // 2] = number // 16 * 16 + 8
+    frame[:, width // 2 :] = RED
+    frame[: height // 2, : width // 2] = number % 16 * 16 + 8
+    frame[height // 2 :, : width // 2] = number // 16 * 16 + 8
     return frame
 
 
@@ -35,10 +35,10 @@ def frame_number(frame: np.ndarray) -> int:
     """The number that :func:`make_frame` was given; -1 if the frame is
     flipped from left to right."""
     h, w = frame.shape[:2]
-    if is_red(frame[h // 3:-h // 3, :w // 3]):
+    if is_red(frame[h // 3 : -h // 3, : w // 3]):
         return -1
-    low = frame[h // 8:h * 3 // 8, w // 8:w * 3 // 8].mean()
-    high = frame[h * 5 // 8:h * 7 // 8, w // 8:w * 3 // 8].mean()
+    low = frame[h // 8 : h * 3 // 8, w // 8 : w * 3 // 8].mean()
+    high = frame[h * 5 // 8 : h * 7 // 8, w // 8 : w * 3 // 8].mean()
     return int(low // 16) + 16 * int(high // 16)
 
 
@@ -47,13 +47,15 @@ def is_red(pixels: np.ndarray) -> bool:
     return bool(np.abs(pixels.reshape(-1, 3).mean(0) - RED).max() < 40)
 
 
-def write_video(path: str,
-                num_frames: int = 24,
-                height: int = 48,
-                width: int = 64,
-                fps: int = 25,
-                faststart: bool = False,
-                first: int = 0) -> str:
+def write_video(
+    path: str,
+    num_frames: int = 24,
+    height: int = 48,
+    width: int = 64,
+    fps: int = 25,
+    faststart: bool = False,
+    first: int = 0,
+) -> str:
     """Write an H.264 (libx264, yuv420p) mp4 of :func:`make_frame` frames.
 
     Args:
@@ -73,11 +75,9 @@ def write_video(path: str,
     return encode(path, frames, fps, faststart=faststart)
 
 
-def encode(path: str,
-           frames: Sequence[np.ndarray],
-           fps: int = 25,
-           crf: int = 12,
-           faststart: bool = False) -> str:
+def encode(
+    path: str, frames: Sequence[np.ndarray], fps: int = 25, crf: int = 12, faststart: bool = False
+) -> str:
     """Write RGB frames as :func:`write_video` does.
 
     Returns:
@@ -97,10 +97,7 @@ def encode(path: str,
     return path
 
 
-def write_image(path: str,
-                height: int = 48,
-                width: int = 64,
-                number: int = 0) -> str:
+def write_image(path: str, height: int = 48, width: int = 64, number: int = 0) -> str:
     """Write one :func:`make_frame` picture; the suffix (.jpg, .png, .bmp)
     says how.
 
@@ -114,11 +111,13 @@ def write_image(path: str,
     return path
 
 
-def write_frames(folder: str,
-                 num_frames: int = 24,
-                 height: int = 48,
-                 width: int = 64,
-                 pattern: str = '{:05d}.jpg') -> str:
+def write_frames(
+    folder: str,
+    num_frames: int = 24,
+    height: int = 48,
+    width: int = 64,
+    pattern: str = '{:05d}.jpg',
+) -> str:
     """Write a folder of frames.
 
     Args:
@@ -133,8 +132,7 @@ def write_frames(folder: str,
         str: ``folder``.
     """
     for i in range(num_frames):
-        write_image(
-            osp.join(folder, pattern.format(i)), height, width, number=i)
+        write_image(osp.join(folder, pattern.format(i)), height, width, number=i)
     return str(folder)
 
 

@@ -2,6 +2,7 @@
 """The model that the benchmarks compare with computes what ours computes and
 what the authors' code computed; the measuring code runs. Nothing here is
 timed."""
+
 import functools
 import glob
 import os.path as osp
@@ -14,8 +15,17 @@ ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from benchmarks import (  # noqa: E402
-    data_pipeline, memory_workers, moae_layer, plain_s4d, scaling,
-    scaling_plan, steps, targets, testing, timing)
+    data_pipeline,
+    memory_workers,
+    moae_layer,
+    plain_s4d,
+    scaling,
+    scaling_plan,
+    steps,
+    targets,
+    testing,
+    timing,
+)
 from benchmarks.flops import embed_flops, step_flops, tokens_of  # noqa: E402
 from s4d_mm.models.utils.s4d_keys import to_authors  # noqa: E402
 
@@ -31,9 +41,7 @@ def assert_close(a: torch.Tensor, b: torch.Tensor, name: str = '') -> None:
 
 
 def assert_same_gradients(plain, ours, stage: str) -> None:
-    grads, unplaced = to_authors(
-        {k: p.grad
-         for k, p in ours.named_parameters()}, stage)
+    grads, unplaced = to_authors({k: p.grad for k, p in ours.named_parameters()}, stage)
     assert unplaced == []
     own = dict(plain.named_parameters())
     assert set(own) == set(grads)
@@ -45,22 +53,20 @@ def assert_same_gradients(plain, ours, stage: str) -> None:
 def both_models(stage: str, experts: int = 4):
     """Ours and PlainS4D, tiny, with the same weights."""
     torch.manual_seed(0)
-    ours = steps.build_model(
-        steps.our_config(stage, 'tiny', FRAMES, experts)).train()
+    ours = steps.build_model(steps.our_config(stage, 'tiny', FRAMES, experts)).train()
     for param in ours.parameters():  # also where the initial value is zero
         param.data += 0.02 * torch.randn_like(param)
     size, decoder = plain_s4d.SIZES['tiny']
     if stage == 'pretrain':
         plain = plain_s4d.PlainS4DPretrain(size, decoder, num_frames=FRAMES)
     else:
-        plain = plain_s4d.PlainS4D(
-            size, size[1] // 2, experts, num_frames=FRAMES)
+        plain = plain_s4d.PlainS4D(size, size[1] // 2, experts, num_frames=FRAMES)
     plain_s4d.load_from_s4d_mm(plain, ours.state_dict())
     return ours, plain.train()
 
 
 def random_input(modality: str, batch: int = 2) -> torch.Tensor:
-    frames = (FRAMES, ) if modality == 'video' else ()
+    frames = (FRAMES,) if modality == 'video' else ()
     return torch.randn(batch, 3, *frames, 160, 160)
 
 
@@ -68,8 +74,7 @@ def random_input(modality: str, batch: int = 2) -> torch.Tensor:
 def test_plain_pretraining_is_ours(modality):
     ours, plain = both_models('pretrain')
     x = random_input(modality)
-    mask = plain_s4d.random_masks(2, tokens_of(modality, FRAMES),
-                                  steps.MASK_RATIO[modality])
+    mask = plain_s4d.random_masks(2, tokens_of(modality, FRAMES), steps.MASK_RATIO[modality])
     latent, float_mask, ids = ours.backbone(x, mask)
     our_loss = ours.head.loss(ours.neck(latent, ids), x, float_mask)
     plain_loss = plain.loss(x, mask)
@@ -90,26 +95,34 @@ def test_plain_fine_tuning_is_ours(modality, monkeypatch):
     assert_close(plain_scores, our_scores)
     assert_close(1e-3 * balance, losses['loss_balance'])
     target = torch.rand(2, 7)
-    for scores, extra in ((our_scores, losses['loss_balance']),
-                          (plain_scores, 1e-3 * balance)):
-        (-(target * scores.log_softmax(-1)).sum(-1).mean() +
-         extra + sum(0. * p.sum() for p in ours.parameters())).backward()
+    for scores, extra in ((our_scores, losses['loss_balance']), (plain_scores, 1e-3 * balance)):
+        (
+            -(target * scores.log_softmax(-1)).sum(-1).mean()
+            + extra
+            + sum(0.0 * p.sum() for p in ours.parameters())
+        ).backward()
     assert_same_gradients(plain, ours, 'finetune')
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'finetune'])
 def test_plain_is_the_authors(stage):
-    path, = glob.glob(osp.join(ROOT, 'tests', 'data', f'{stage}_*.pt'))
+    (path,) = glob.glob(osp.join(ROOT, 'tests', 'data', f'{stage}_*.pt'))
     ref = torch.load(path, weights_only=True)
     arch = ref['arch']
     size = arch['dim'], arch['depth'], arch['heads']
     if stage == 'pretrain':
         model = plain_s4d.PlainS4DPretrain(
-            size, (arch['ddim'], arch['ddepth'], arch['dheads']), arch['img'])
+            size, (arch['ddim'], arch['ddepth'], arch['dheads']), arch['img']
+        )
     else:
         model = plain_s4d.PlainS4D(
-            size, len(arch['layers']), arch['E'], arch['k'],
-            dict(video=arch['nvid'], image=arch['nimg']), arch['img'])
+            size,
+            len(arch['layers']),
+            arch['E'],
+            arch['k'],
+            dict(video=arch['nvid'], image=arch['nimg']),
+            arch['img'],
+        )
     model.load_state_dict(ref['state_dict'])
     model.eval()
     for kind in ('video', 'image'):
@@ -138,8 +151,8 @@ def test_flops_by_hand(stage, modality):
         embedded = tokens - masked
         more = 3 * 2 * batch * (tokens - masked) * ddim * 1536
     more += 2 * (
-        embed_flops(batch, tokens, 'video', dim) -
-        embed_flops(batch, embedded, modality, dim))
+        embed_flops(batch, tokens, 'video', dim) - embed_flops(batch, embedded, modality, dim)
+    )
     assert counted == needed + more
 
 
@@ -149,8 +162,7 @@ def test_ours_does_what_is_needed(modality, impl):
     """No more products than the equations ask for."""
     step = steps.Step(impl, 'finetune', modality, 2, 'tiny', frames=FRAMES)
     counted = timing.count_flops(steps.build_step(step))
-    assert counted == step_flops('finetune', modality, 2, 'tiny', FRAMES,
-                                 moae=impl == 'ours')
+    assert counted == step_flops('finetune', modality, 2, 'tiny', FRAMES, moae=impl == 'ours')
 
 
 @pytest.mark.parametrize('impl', ['plain', 'ours', 'no_moae', 'in_backward'])
@@ -159,18 +171,12 @@ def test_step_learns(stage, impl):
     for modality in ('video', 'image'):
         run = steps.build_step(
             steps.Step(
-                impl,
-                stage,
-                modality,
-                2,
-                'tiny',
-                frames=FRAMES,
-                pixels='uint8',
-                dtype='bfloat16'))
+                impl, stage, modality, 2, 'tiny', frames=FRAMES, pixels='uint8', dtype='bfloat16'
+            )
+        )
         before = [p.clone() for p in run.model.parameters()]
         run()
-        moved = [(a != b).any()
-                 for a, b in zip(before, run.model.parameters())]
+        moved = [(a != b).any() for a, b in zip(before, run.model.parameters())]
         assert sum(moved) > len(moved) / 2
 
 
@@ -183,29 +189,26 @@ def test_measurements_have_rows():
         batch=1,
         impls=('plain', 'ours', 'no_moae'),
         frames=FRAMES,
-        **options)
+        **options,
+    )
     assert [r['impl'] for r in rows] == ['plain', 'ours', 'no_moae']
     assert rows[0]['ratio'] == 1 and all(r['share_of_peak'] > 0 for r in rows)
-    rows = scaling.measure(
-        PEAKS, frames=(2, 4), experts=(2, ), batch=(1, ), **options)
+    rows = scaling.measure(PEAKS, frames=(2, 4), experts=(2,), batch=(1,), **options)
     assert len(rows) == 8
-    rows = moae_layer.measure((2, ), 16, repeats=1, warmup=0, dim=16)
+    rows = moae_layer.measure((2,), 16, repeats=1, warmup=0, dim=16)
     assert rows[0]['loop_ratio'] > 0
 
 
 def test_scaling_stops_at_the_memory_limit(monkeypatch):
     monkeypatch.setattr(
-        steps, 'measure', lambda *args, batch=1, **kwargs: [
-            dict.fromkeys(('impl', 'seconds', 'spread', 'ratio',
-                           'share_of_peak', 'memory_ratio')) | dict(
-                               peak_gib=batch)
-        ])
-    rows = scaling.measure(
-        PEAKS,
-        frames=(),
-        experts=(),
-        batch=(1, 2, 4, 8),
-        memory_limit_gib=4.)
+        steps,
+        'measure',
+        lambda *args, batch=1, **kwargs: [
+            dict.fromkeys(('impl', 'seconds', 'spread', 'ratio', 'share_of_peak', 'memory_ratio'))
+            | dict(peak_gib=batch)
+        ],
+    )
+    rows = scaling.measure(PEAKS, frames=(), experts=(), batch=(1, 2, 4, 8), memory_limit_gib=4.0)
     assert [r['value'] for r in rows] == [1, 2, 4, 8]
     assert '8.0 GiB' in rows[-1]['impl']
 
@@ -218,20 +221,16 @@ def test_test_protocols_agree():
 
 
 def test_data_pipelines():
-    rows = data_pipeline.measure(
-        clips=1, images=1, num_frames=66, repeats=1, warmup=0)
+    rows = data_pipeline.measure(clips=1, images=1, num_frames=66, repeats=1, warmup=0)
     assert {(r['modality'], r['impl']) for r in rows} == {
-        (m, i)
-        for m in ('video', 'image') for i in ('raw', 'plain', 'ours')
+        (m, i) for m in ('video', 'image') for i in ('raw', 'plain', 'ours')
     }
 
 
 def test_workers_report_their_memory():
-    found = memory_workers.run_workers(
-        lines=50, workers=2, reads=10, serialize=True)
+    found = memory_workers.run_workers(lines=50, workers=2, reads=10, serialize=True)
     assert len(found['workers']) == 2
-    assert all(0 < w['uss'] <= w['pss'] <= w['rss']
-               for w in found['workers'])
+    assert all(0 < w['uss'] <= w['pss'] <= w['rss'] for w in found['workers'])
 
 
 def test_peak_memory_of_a_fresh_process():
@@ -245,40 +244,41 @@ def test_peak_memory_of_a_fresh_process():
 
 def test_interleaving():
     order = []
-    times = timing.interleave(
-        dict(a=lambda: order.append('a'), b=lambda: order.append('b')), 2, 1)
+    times = timing.interleave(dict(a=lambda: order.append('a'), b=lambda: order.append('b')), 2, 1)
     assert ''.join(order) == 'abbaab'
     assert len(times['a'].seconds) == len(times['b'].seconds) == 2
-    assert timing.median_ratio(
-        timing.Times([2., 6., 4.]), timing.Times([1., 2., 4.])) == 2
+    assert timing.median_ratio(timing.Times([2.0, 6.0, 4.0]), timing.Times([1.0, 2.0, 4.0])) == 2
 
 
 def test_targets():
     """Each finds its figure, and compares in the right direction."""
-    where = dict(
-        device='cpu', dtype='float32', arch='base', against='plain float32')
-    results = dict(steps=[
-        dict(
-            where,
-            stage='finetune',
-            modality='video',
-            impl='ours',
-            ratio=1.2,
-            over_no_moae=1.05,
-            memory_ratio=0.8),
-        dict(
-            where,
-            stage='finetune',
-            modality='video',
-            impl='no_moae',
-            ratio=1.26,
-            memory_ratio=0.7)
-    ])
+    where = dict(device='cpu', dtype='float32', arch='base', against='plain float32')
+    results = dict(
+        steps=[
+            dict(
+                where,
+                stage='finetune',
+                modality='video',
+                impl='ours',
+                ratio=1.2,
+                over_no_moae=1.05,
+                memory_ratio=0.8,
+            ),
+            dict(
+                where,
+                stage='finetune',
+                modality='video',
+                impl='no_moae',
+                ratio=1.26,
+                memory_ratio=0.7,
+            ),
+        ]
+    )
     rows = {r['target']: r for r in targets.target_rows(results)}
     assert len(rows) == len(targets.TARGETS)
     assert rows['fine-tuning step, video, ratio']['met'] is True
     share = rows['MoAE, share added to the fine-tuning step, video']
-    assert share['measured'] == pytest.approx(.05) and share['met'] is True
+    assert share['measured'] == pytest.approx(0.05) and share['met'] is True
     assert rows['peak memory of fine-tuning, ratio, video']['met'] is False
     assert rows['testing, ratio']['met'] == 'not measured'
     assert 'not measured' in timing.table(list(rows.values()))
@@ -288,15 +288,19 @@ def test_scaling_plan(monkeypatch, capsys):
     """Of a small model, with what it measures itself."""
     config = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain_fsdp.py')
     monkeypatch.setattr(scaling_plan, 'measure_matmul_peak', lambda: 1e11)
-    monkeypatch.setattr(sys, 'argv', [
-        'scaling_plan.py', '--config', config, '--gpus', '8', '--measure',
-        '--measure-batch', '2'])
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        ['scaling_plan.py', '--config', config, '--gpus', '8', '--measure', '--measure-batch', '2'],
+    )
     scaling_plan.main()
     rows = {
         cells[0]: [float(c.replace(',', '')) for c in cells[1:] if c]
-        for cells in ([c.strip() for c in line.strip('|').split('|')]
-                      for line in capsys.readouterr().out.splitlines()
-                      if line.startswith('|'))
+        for cells in (
+            [c.strip() for c in line.strip('|').split('|')]
+            for line in capsys.readouterr().out.splitlines()
+            if line.startswith('|')
+        )
         if cells[-1][:1].isdigit()
     }
     flops = rows['GFLOP of a sample, forward and backward']

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Repairs of published wheels, and the version check."""
+
 import subprocess
 import sys
 from collections import OrderedDict
@@ -16,8 +17,9 @@ from s4d_mm import compat
 
 
 def test_mmaction_models_import_and_drn_says_why():
-    from mmaction.registry import MODELS
     import mmaction.models.localizers as localizers
+    from mmaction.registry import MODELS
+
     if metadata.version('mmaction2') != '1.2.0':
         pytest.skip('this mmaction2 has its own DRN')
     with pytest.raises(ImportError, match='mmaction2/issues/2714'):
@@ -32,36 +34,39 @@ def test_drn_is_left_alone_where_it_is_whole(tmp_path):
     drn.mkdir(parents=True)
     for folder in (package, package / 'models', drn.parent, drn):
         (folder / '__init__.py').write_text('')
-    code = ('import sys; sys.path.insert(0, sys.argv[1]); '
-            'import importlib.util as u; '
-            's = u.spec_from_file_location("compat", sys.argv[2]); '
-            'm = u.module_from_spec(s); s.loader.exec_module(m); '
-            'assert m.provide_mmaction_drn() is False; '
-            'assert not any("drn" in k for k in sys.modules)')
+    code = (
+        'import sys; sys.path.insert(0, sys.argv[1]); '
+        'import importlib.util as u; '
+        's = u.spec_from_file_location("compat", sys.argv[2]); '
+        'm = u.module_from_spec(s); s.loader.exec_module(m); '
+        'assert m.provide_mmaction_drn() is False; '
+        'assert not any("drn" in k for k in sys.modules)'
+    )
     subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code,
-         str(tmp_path), compat.__file__],
-        check=True)
+        [sys.executable, '-W', 'ignore', '-c', code, str(tmp_path), compat.__file__], check=True
+    )
 
 
 def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
     buffer = HistoryBuffer()
-    for value in (1., 2., 6.):
+    for value in (1.0, 2.0, 6.0):
         buffer.update(value)
     path = tmp_path / 'epoch_1.pth'
     torch.save(
         dict(
             message_hub=dict(
                 log_scalars={'loss': buffer},
-                runtime_info=dict(best=np.float64(3), iter=np.int64(7)))),
-        path)
+                runtime_info=dict(best=np.float64(3), iter=np.int64(7)),
+            )
+        ),
+        path,
+    )
     hub = torch.load(path, weights_only=True)['message_hub']
     assert hub['log_scalars']['loss'].mean(3) == 3
-    assert hub['runtime_info'] == dict(best=3., iter=7)
+    assert hub['runtime_info'] == dict(best=3.0, iter=7)
 
 
 class Evil:
-
     def __reduce__(self):
         return getattr, (OrderedDict, 'fromkeys')
 
@@ -73,16 +78,18 @@ def test_other_attributes_stay_refused(tmp_path):
         torch.load(tmp_path / 'evil.pth')
 
 
-@pytest.mark.parametrize('versions,match', [
-    (dict(mmengine=None), 'needs mmengine .* not installed: pip install'),
-    (dict(mmengine='0.7.0'), 'mmengine==0.7.0 is installed'),
-    ({'mmcv': '2.2.0', 'mmcv-lite': None}, 'mmcv==2.2.0 is installed'),
-    ({'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'}, 'overwrite each other'),
-    (dict(mmaction2='0.24.0'), 'needs mmaction2 >=1.2.0'),
-])
+@pytest.mark.parametrize(
+    'versions,match',
+    [
+        (dict(mmengine=None), 'needs mmengine .* not installed: pip install'),
+        (dict(mmengine='0.7.0'), 'mmengine==0.7.0 is installed'),
+        ({'mmcv': '2.2.0', 'mmcv-lite': None}, 'mmcv==2.2.0 is installed'),
+        ({'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'}, 'overwrite each other'),
+        (dict(mmaction2='0.24.0'), 'needs mmaction2 >=1.2.0'),
+    ],
+)
 def test_version_check(monkeypatch, versions, match):
     real = s4d_mm._installed
-    monkeypatch.setattr(s4d_mm, '_installed',
-                        lambda name: versions.get(name, real(name)))
+    monkeypatch.setattr(s4d_mm, '_installed', lambda name: versions.get(name, real(name)))
     with pytest.raises(ImportError, match=match):
         s4d_mm.check_versions()

@@ -1,13 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """torch.compile, which mmengine's Runner applies to ``train_step`` with
 ``compile=True``: both modalities, without compiling again at each switch."""
+
 import copy
 
 import numpy as np
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
-
 from test_models import FINETUNE, PRETRAIN, build, samples
 
 
@@ -15,11 +15,11 @@ def steps(cfg, compiled):
     """Losses of steps that alternate between the modalities, and how many
     graphs there are after each."""
     from torch._dynamo.utils import counters
+
     torch._dynamo.reset()
     counters.clear()
     model = build(cfg).train()
-    optim = OptimWrapper(
-        torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
+    optim = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True))
     step = model.train_step
     if compiled:
         step = torch.compile(step, backend='aot_eager')
@@ -31,11 +31,11 @@ def steps(cfg, compiled):
         shape = (1, 3, 4, 32, 32) if kind == 'video' else (1, 3, 32, 32)
         batch = dict(
             inputs=[
-                torch.randint(
-                    0, 256, shape, dtype=torch.uint8, generator=generator)
+                torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
                 for _ in range(2)
             ],
-            data_samples=samples(kind, [1, 6]))
+            data_samples=samples(kind, [1, 6]),
+        )
         losses.append(step(batch, optim)['loss'].item())
         graphs.append(counters['stats']['unique_graphs'])
     return losses, graphs
@@ -49,9 +49,10 @@ def test_switching_modality_does_not_compile_again(name):
     cfg['neck']['arch'] = arch
     cfg['data_preprocessor'] = dict(
         type='DualModalDataPreprocessor',
-        mean=[128.] * 3,
-        std=[64.] * 3,
-        merge_views=name == 'pretrain')
+        mean=[128.0] * 3,
+        std=[64.0] * 3,
+        merge_views=name == 'pretrain',
+    )
     if name == 'finetune':
         cfg['backbone']['depth'] = 1
         cfg['neck'].update(num_layers=1, noisy=False)
@@ -59,9 +60,10 @@ def test_switching_modality_does_not_compile_again(name):
             kind: dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='BatchMixup', alpha=.8, num_classes=count),
-                    dict(type='BatchCutMix', alpha=1., num_classes=count)
-                ])
+                    dict(type='BatchMixup', alpha=0.8, num_classes=count),
+                    dict(type='BatchCutMix', alpha=1.0, num_classes=count),
+                ],
+            )
             for kind, count in cfg['cls_head']['num_classes'].items()
         }
     losses, graphs = steps(cfg, True)

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The command that converts the authors' checkpoints."""
+
 import argparse
 import os.path as osp
 import subprocess
@@ -19,9 +20,8 @@ def reference(stage):
 
 def convert(*args):
     return subprocess.run(
-        [sys.executable, '-W', 'ignore', TOOL, *map(str, args)],
-        capture_output=True,
-        text=True)
+        [sys.executable, '-W', 'ignore', TOOL, *map(str, args)], capture_output=True, text=True
+    )
 
 
 def test_there_and_back(tmp_path):
@@ -40,12 +40,14 @@ def test_there_and_back(tmp_path):
     assert all(torch.equal(result[k], theirs[k]) for k in theirs)
 
 
-@pytest.mark.parametrize('content,match', [
-    (dict(model=reference('pretrain')), 'looks like a checkpoint of: authors '
-     'pretrain'),
-    (dict(weight=torch.zeros(2)), 'not a finetune checkpoint of authors'),
-    (dict(epoch=3), 'holds no weights'),
-])
+@pytest.mark.parametrize(
+    'content,match',
+    [
+        (dict(model=reference('pretrain')), 'looks like a checkpoint of: authors pretrain'),
+        (dict(weight=torch.zeros(2)), 'not a finetune checkpoint of authors'),
+        (dict(epoch=3), 'holds no weights'),
+    ],
+)
 def test_refuses_other_files(tmp_path, content, match):
     torch.save(content, tmp_path / 'x.pth')
     run = convert(tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune')
@@ -61,6 +63,5 @@ def test_refuses_what_is_no_checkpoint(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    run = convert(tmp_path / 'no.pth', tmp_path / 'y.pth', '--stage',
-                  'pretrain')
+    run = convert(tmp_path / 'no.pth', tmp_path / 'y.pth', '--stage', 'pretrain')
     assert run.returncode == 1 and 'There is no checkpoint' in run.stderr

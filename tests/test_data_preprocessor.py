@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
+
 import os.path as osp
 import random
 
@@ -26,12 +27,13 @@ BLENDING = dict(
     type='RandomBatchAugment',
     augments=[
         dict(type='MixupBlending', alpha=0.8, num_classes=7),
-        dict(type='CutmixBlending', alpha=1.0, num_classes=7)
-    ])
+        dict(type='CutmixBlending', alpha=1.0, num_classes=7),
+    ],
+)
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 OURS = [
     dict(type='BatchMixup', alpha=0.8, num_classes=7),
-    dict(type='BatchCutMix', alpha=1.0, num_classes=7)
+    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
 ]
 
 
@@ -47,28 +49,24 @@ def batch(input_type, size=4, shape=None, meta=True, seed=0):
     for i in range(size):
         sample = ActionDataSample().set_gt_label(i % 7)
         if meta:
-            sample.set_metainfo(
-                dict(input_type=input_type, sample_id=f'{input_type}{i}'))
+            sample.set_metainfo(dict(input_type=input_type, sample_id=f'{input_type}{i}'))
         samples.append(sample)
     return dict(
         inputs=[
-            torch.randint(
-                0, 256, shape, dtype=torch.uint8, generator=generator)
+            torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
             for _ in range(size)
         ],
-        data_samples=samples)
+        data_samples=samples,
+    )
 
 
 def build(**kwargs):
-    return MODELS.build(
-        dict(type='DualModalDataPreprocessor', **NORM, **kwargs))
+    return MODELS.build(dict(type='DualModalDataPreprocessor', **NORM, **kwargs))
 
 
-@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'),
-                                                ('image', 'NCHW')])
+@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'), ('image', 'NCHW')])
 def test_same_as_action_data_preprocessor(input_type, layout):
-    theirs = MODELS.build(
-        dict(type='ActionDataPreprocessor', format_shape=layout, **NORM))
+    theirs = MODELS.build(dict(type='ActionDataPreprocessor', format_shape=layout, **NORM))
     a, b = build()(batch(input_type)), theirs(batch(input_type))
     assert a['inputs'].dtype == torch.float32
     assert torch.equal(a['inputs'], b['inputs'])
@@ -76,15 +74,11 @@ def test_same_as_action_data_preprocessor(input_type, layout):
     assert [int(s.gt_label) for s in a['data_samples']] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'),
-                                                ('image', 'NCHW')])
+@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'), ('image', 'NCHW')])
 def test_same_blending_as_action_data_preprocessor(input_type, layout):
     theirs = MODELS.build(
-        dict(
-            type='ActionDataPreprocessor',
-            format_shape=layout,
-            blending=BLENDING,
-            **NORM))
+        dict(type='ActionDataPreprocessor', format_shape=layout, blending=BLENDING, **NORM)
+    )
     ours = build(blending={input_type: BLENDING})
     for seed in range(6):
         out = []
@@ -97,8 +91,7 @@ def test_same_blending_as_action_data_preprocessor(input_type, layout):
             assert torch.equal(a.gt_label, b.gt_label)
 
 
-@pytest.mark.parametrize('theirs, ours',
-                         list(zip(BLENDING['augments'], OURS)))
+@pytest.mark.parametrize('theirs, ours', list(zip(BLENDING['augments'], OURS)))
 @pytest.mark.parametrize('input_type', ['video', 'image'])
 def test_our_blending_is_mmaction2s(theirs, ours, input_type):
     parts = [
@@ -122,7 +115,6 @@ def test_blending_of_one_s_own_is_called():
     """With whatever its ``__call__`` does."""
 
     class Own(MixupBlending):
-
         def __call__(self, imgs, batch_data_samples):
             return imgs + 1, batch_data_samples[::-1]
 
@@ -155,18 +147,17 @@ def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     labels = torch.stack([s.gt_label for s in out['data_samples']]).cpu()
     assert labels.shape == (4, 7)
     torch.testing.assert_close(labels.sum(1), torch.ones(4))
-    torch.testing.assert_close(
-        labels @ torch.arange(7.), value, atol=1e-4, rtol=0)
+    torch.testing.assert_close(labels @ torch.arange(7.0), value, atol=1e-4, rtol=0)
 
 
 def test_blending_is_for_its_modality_and_for_training():
     part = build(blending=dict(video=BLENDING))
     for input_type, training in [('video', False), ('image', True)]:
         out = part(batch(input_type), training=training)
-        assert out['data_samples'][0].gt_label.shape == (1, )
+        assert out['data_samples'][0].gt_label.shape == (1,)
         assert torch.equal(out['inputs'], build()(batch(input_type))['inputs'])
     out = part(batch('video'), training=True)
-    assert out['data_samples'][0].gt_label.shape == (7, )
+    assert out['data_samples'][0].gt_label.shape == (7,)
 
 
 @pytest.mark.parametrize('device', DEVICES)
@@ -209,12 +200,10 @@ def test_float_input_is_not_changed_in_place():
 def test_stacked_input():
     data = batch('image')
     data['inputs'] = torch.stack(data['inputs'])
-    assert torch.equal(build()(data)['inputs'],
-                       build()(batch('image'))['inputs'])
+    assert torch.equal(build()(data)['inputs'], build()(batch('image'))['inputs'])
 
 
-@pytest.mark.parametrize('input_type, shape', [('video', (4, 3, 2, 8, 8)),
-                                               ('image', (2, 3, 8, 8))])
+@pytest.mark.parametrize('input_type, shape', [('video', (4, 3, 2, 8, 8)), ('image', (2, 3, 8, 8))])
 def test_merge_views(input_type, shape):
     views = build()(batch(input_type, 3, shape))['inputs']
     assert views.shape == (3, *shape)
@@ -240,35 +229,50 @@ def joined(a, b):
     return {key: a[key] + b[key] for key in a}
 
 
-@pytest.mark.parametrize('data, error', [
-    (lambda: joined(batch('video', 2), batch('image', 2)),
-     r"different modalities: 'video0' video, 'image0' image.*BatchSampler"),
-    (lambda: joined(
-        batch('image', 2), batch('video', 1, shape=(1, 3, 8, 9))),
-     r"different modalities: 'image0' image, 'video0' video"),
-    (lambda: joined(
-        batch('video', 2), batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)),
-     r"different shapes: 'video0' \(1, 3, 4, 8, 8\), "
-     r"'\(sample 2 of the batch\)' \(1, 3, 4, 8, 9\)"),
-    (lambda: batch('image', shape=(3, 8, 8)),
-     r"'image0' has the shape \(3, 8, 8\).*FormatShape"),
-    (lambda: batch('image', shape=(1, 1, 8, 8)),
-     r"'image0' has the shape \(1, 1, 8, 8\), but must be \(views, 3, H"),
-    (lambda: batch('audio', shape=(1, 3, 8, 8)),
-     "'audio0' has the input_type 'audio'"),
-])
+@pytest.mark.parametrize(
+    'data, error',
+    [
+        (
+            lambda: joined(batch('video', 2), batch('image', 2)),
+            r"different modalities: 'video0' video, 'image0' image.*BatchSampler",
+        ),
+        (
+            lambda: joined(batch('image', 2), batch('video', 1, shape=(1, 3, 8, 9))),
+            r"different modalities: 'image0' image, 'video0' video",
+        ),
+        (
+            lambda: joined(batch('video', 2), batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)),
+            r"different shapes: 'video0' \(1, 3, 4, 8, 8\), "
+            r"'\(sample 2 of the batch\)' \(1, 3, 4, 8, 9\)",
+        ),
+        (
+            lambda: batch('image', shape=(3, 8, 8)),
+            r"'image0' has the shape \(3, 8, 8\).*FormatShape",
+        ),
+        (
+            lambda: batch('image', shape=(1, 1, 8, 8)),
+            r"'image0' has the shape \(1, 1, 8, 8\), but must be \(views, 3, H",
+        ),
+        (lambda: batch('audio', shape=(1, 3, 8, 8)), "'audio0' has the input_type 'audio'"),
+    ],
+)
 def test_wrong_batches(data, error):
     with pytest.raises(ValueError, match=error):
         build()(data())
 
 
-@pytest.mark.parametrize('kwargs, error', [
-    (dict(mean=[1, 2, 3], std=[1, 2]), 'one value per channel'),
-    (dict(mean=[1, 2, 3], std=[1, 0, 1]), 'must be positive'),
-    (dict(blending=BLENDING, **NORM), r"has the keys \('type', 'augments'\)"),
-    (dict(blending=dict(image=BLENDING), merge_views=True, **NORM),
-     'cannot blend with merge_views'),
-])
+@pytest.mark.parametrize(
+    'kwargs, error',
+    [
+        (dict(mean=[1, 2, 3], std=[1, 2]), 'one value per channel'),
+        (dict(mean=[1, 2, 3], std=[1, 0, 1]), 'must be positive'),
+        (dict(blending=BLENDING, **NORM), r"has the keys \('type', 'augments'\)"),
+        (
+            dict(blending=dict(image=BLENDING), merge_views=True, **NORM),
+            'cannot blend with merge_views',
+        ),
+    ],
+)
 def test_wrong_arguments(kwargs, error):
     with pytest.raises(ValueError, match=error):
         DualModalDataPreprocessor(**kwargs)
@@ -284,22 +288,21 @@ def crop_batch(interpolation, flip_ratio=0.5, frames=3, size=24):
     clips = rng.integers(0, 256, (2, frames, 40, 50, 3), np.uint8)
     kwargs = dict(times=4, flip_ratio=flip_ratio)
     out = []
-    for part in (ClipRandomResizedCrop(
-            size, interpolation=interpolation, **kwargs),
-                 RandomCropBoxes(**kwargs)):
+    for part in (
+        ClipRandomResizedCrop(size, interpolation=interpolation, **kwargs),
+        RandomCropBoxes(**kwargs),
+    ):
         random.seed(0)
         np.random.seed(0)
         data = batch('video', 2)
         for i, clip in enumerate(clips):
             results = part(dict(imgs=list(clip)))
-            imgs = results['imgs'].reshape(-1, frames,
-                                           *results['imgs'].shape[1:])
+            imgs = results['imgs'].reshape(-1, frames, *results['imgs'].shape[1:])
             # V T H W C -> V C T H W
             data['inputs'][i] = torch.from_numpy(imgs.transpose(0, 4, 1, 2, 3))
             if isinstance(part, ClipRandomResizedCrop):
                 continue
-            data['data_samples'][i].set_metainfo(
-                dict(crop_boxes=results['crop_boxes']))
+            data['data_samples'][i].set_metainfo(dict(crop_boxes=results['crop_boxes']))
         out.append(data)
     return out
 
@@ -318,13 +321,12 @@ def test_crops_on_the_device(device, interpolation, size):
     assert ours.shape == theirs.shape == (8, 3, 3, size, size)
     assert ours.dtype == torch.float32 and ours.is_contiguous()
     assert ours.device.type == device
-    levels = (ours - theirs).abs() * torch.tensor(
-        NORM['std'], device=device).view(3, 1, 1, 1)
+    levels = (ours - theirs).abs() * torch.tensor(NORM['std'], device=device).view(3, 1, 1, 1)
     assert levels.max() < 1 and levels.mean() < 0.3  # grey levels
     # images have their crops from the workers
     assert torch.equal(
-        part(batch('image'))['inputs'].cpu(),
-        build(merge_views=True)(batch('image'))['inputs'])
+        part(batch('image'))['inputs'].cpu(), build(merge_views=True)(batch('image'))['inputs']
+    )
 
 
 def test_crops_of_images_on_the_device():
@@ -347,12 +349,15 @@ def test_crops_that_do_not_fit():
         build(crops=crops)(drawn)
 
 
-@pytest.mark.parametrize('crops', [
-    dict(size=160),
-    dict(audio=dict(size=160)),
-    dict(video=dict(interpolation='bilinear')),
-    dict(video=dict(size=160, interpolation='area')),
-])
+@pytest.mark.parametrize(
+    'crops',
+    [
+        dict(size=160),
+        dict(audio=dict(size=160)),
+        dict(video=dict(interpolation='bilinear')),
+        dict(video=dict(size=160, interpolation='area')),
+    ],
+)
 def test_wrong_crops(crops):
     with pytest.raises(ValueError, match='must be a dict like'):
         build(crops=crops)
@@ -370,8 +375,7 @@ def test_packed_views():
     assert out['inputs'].shape == (5, 1, 3, 4, 8, 8)
     assert [s.num_views for s in out['data_samples']] == [2, 2, 1]
     assert torch.equal(out['inputs'][4], build()(one)['inputs'][0])
-    assert torch.equal(out['inputs'][:4, 0],
-                       build()(two)['inputs'].flatten(0, 1))
+    assert torch.equal(out['inputs'][:4, 0], build()(two)['inputs'].flatten(0, 1))
     # where they do not differ, nothing changes
     out = build(pack_views=True)(batch('video', 2, (2, 3, 4, 8, 8), seed=1))
     assert out['inputs'].shape == (2, 2, 3, 4, 8, 8)
@@ -383,24 +387,19 @@ def test_a_merged_view_predicts_like_two_equal_ones():
     model = MODELS.build(
         dict(
             type='Recognizer3D',
-            data_preprocessor=dict(
-                type='DualModalDataPreprocessor', pack_views=True, **NORM),
-            backbone=dict(
-                type='S4DViT', arch=arch, depth=1, img_size=32, num_frames=4),
+            data_preprocessor=dict(type='DualModalDataPreprocessor', pack_views=True, **NORM),
+            backbone=dict(type='S4DViT', arch=arch, depth=1, img_size=32, num_frames=4),
             neck=dict(type='MoAENeck', arch=arch, num_layers=1),
-            cls_head=dict(
-                type='DualModalHead',
-                in_channels=16,
-                num_classes=dict(video=7)))).eval()
+            cls_head=dict(type='DualModalHead', in_channels=16, num_classes=dict(video=7)),
+        )
+    ).eval()
     torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
     clips = batch('video', 2, (2, 3, 4, 32, 32))['inputs']
     clips[1][1] = clips[1][0]
     scores = []
-    for inputs in (clips, [clips[0], clips[1][:1]],
-                   [clips[1][:1], clips[0]]):
+    for inputs in (clips, [clips[0], clips[1][:1]], [clips[1][:1], clips[0]]):
         data = dict(batch('video', 2), inputs=inputs)
-        scores.append(
-            torch.stack([s.pred_score for s in model.test_step(data)]))
+        scores.append(torch.stack([s.pred_score for s in model.test_step(data)]))
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[0].flip(0), scores[2])
     assert not torch.allclose(scores[0][0], scores[0][1])
@@ -415,14 +414,9 @@ def test_both_pretraining_configs_make_the_same_crops(tmp_path):
         random.seed(0)
         np.random.seed(0)
         data = pipeline(
-            dict(
-                filename=path,
-                sample_id='a',
-                input_type='video',
-                modality='RGB',
-                start_index=0))
-        out.append(
-            MODELS.build(cfg.model.data_preprocessor)(pseudo_collate([data])))
+            dict(filename=path, sample_id='a', input_type='video', modality='RGB', start_index=0)
+        )
+        out.append(MODELS.build(cfg.model.data_preprocessor)(pseudo_collate([data])))
     made, cut = (o['inputs'] * 58 for o in out)  # grey levels
     assert made.shape == cut.shape == (4, 3, 16, 160, 160)
     assert (made - cut).abs().max() < 1.1

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Annotation files: what is read from them, and what is said when they are
 wrong."""
+
 import os.path as osp
 import pickle
 
@@ -10,9 +11,15 @@ from helpers import write_text
 from mmengine.registry import DATASETS
 
 import s4d_mm  # noqa: F401
-from s4d_mm.datasets import (DFEW, MAFW, RAFDB, AffectNet,
-                             ExpressionImageDataset, ExpressionVideoDataset,
-                             VoxCeleb2)
+from s4d_mm.datasets import (
+    DFEW,
+    MAFW,
+    RAFDB,
+    AffectNet,
+    ExpressionImageDataset,
+    ExpressionVideoDataset,
+    VoxCeleb2,
+)
 
 CLASSES = ('neutral', 'happiness', 'sadness')
 
@@ -27,13 +34,10 @@ def read(tmp_path, *lines, **kwargs):
 
 
 def test_data_info(tmp_path):
-    write_text(tmp_path / 'lists' / 'a.csv', 'video_name,label', 'x/1,2',
-               'x/2,0')
+    write_text(tmp_path / 'lists' / 'a.csv', 'video_name,label', 'x/1,2', 'x/2,0')
     dataset = video_dataset(
-        'lists/a.csv',
-        data_root=str(tmp_path),
-        data_prefix=dict(video='clips'),
-        suffix='.mp4')
+        'lists/a.csv', data_root=str(tmp_path), data_prefix=dict(video='clips'), suffix='.mp4'
+    )
     assert len(dataset) == 2
     assert dataset.metainfo['classes'] == CLASSES
     assert dataset.get_data_info(0) == dict(
@@ -44,23 +48,27 @@ def test_data_info(tmp_path):
         input_type='video',
         modality='RGB',
         start_index=0,
-        sample_idx=0)
+        sample_idx=0,
+    )
     assert dataset.get_cat_ids(1) == [0]
     labels = dataset.get_gt_labels()
     assert labels.dtype == np.int64 and labels.tolist() == [2, 0]
 
 
-@pytest.mark.parametrize('lines, kwargs, expected', [
-    (('a,0', 'b,2'), {}, [('a', 0), ('b', 2)]),
-    (('path,id', '', 'a,0', '  ', 'b,2'), {}, [('a', 0), ('b', 2)]),
-    (('\ufeffvideo_name,labels', 'a,1'), {}, [('a', 1)]),
-    (('a b/c.jpg 1', 'd.jpg\t2'), {}, [('a b/c.jpg', 1), ('d.jpg', 2)]),
-    (('"a,b",1', ), {}, [('a,b', 1)]),
-    (('a,b 1', ), dict(delimiter=' '), [('a,b', 1)]),
-    (('a;1', ), dict(delimiter=';'), [('a', 1)]),
-    (('a,Happiness', 'b,neutral'), {}, [('a', 1), ('b', 0)]),
-    (('a,1', 'b,3'), dict(label_start=1), [('a', 0), ('b', 2)]),
-])
+@pytest.mark.parametrize(
+    'lines, kwargs, expected',
+    [
+        (('a,0', 'b,2'), {}, [('a', 0), ('b', 2)]),
+        (('path,id', '', 'a,0', '  ', 'b,2'), {}, [('a', 0), ('b', 2)]),
+        (('\ufeffvideo_name,labels', 'a,1'), {}, [('a', 1)]),
+        (('a b/c.jpg 1', 'd.jpg\t2'), {}, [('a b/c.jpg', 1), ('d.jpg', 2)]),
+        (('"a,b",1',), {}, [('a,b', 1)]),
+        (('a,b 1',), dict(delimiter=' '), [('a,b', 1)]),
+        (('a;1',), dict(delimiter=';'), [('a', 1)]),
+        (('a,Happiness', 'b,neutral'), {}, [('a', 1), ('b', 0)]),
+        (('a,1', 'b,3'), dict(label_start=1), [('a', 0), ('b', 2)]),
+    ],
+)
 def test_formats(tmp_path, lines, kwargs, expected):
     dataset = read(tmp_path, *lines, **kwargs)
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -68,8 +76,7 @@ def test_formats(tmp_path, lines, kwargs, expected):
 
 
 def test_lists_without_labels(tmp_path):
-    ann_file = write_text(tmp_path / 'a.txt', 'path', 'id1/a b.mp4',
-                          'id2/c.mp4')
+    ann_file = write_text(tmp_path / 'a.txt', 'path', 'id1/a b.mp4', 'id2/c.mp4')
     dataset = VoxCeleb2(ann_file=ann_file, data_root=str(tmp_path))
     info = dataset.get_data_info(0)
     assert len(dataset) == 2
@@ -82,22 +89,24 @@ def test_lists_without_labels(tmp_path):
     assert dataset.get_data_info(0)['input_type'] == 'image'
 
 
-@pytest.mark.parametrize('lines, kwargs, words', [
-    ((), {}, ['ann.txt', 'no samples']),
-    (('name,label', ), {}, ['ann.txt', 'no samples']),
-    (('a,0', 'b,3'), {},
-     ['ann.txt:2', "'3'", '0 to 2', '2 sadness', 'label_start']),
-    (('a,0', ), dict(label_start=1), ['ann.txt:1', "'0'", '1 to 3']),
-    (('a,0', '', 'b,bored'), {}, ['ann.txt:3', "'bored'", '1 happiness']),
-    (('a,-1', ), {}, ['ann.txt:1', "'-1'", '0 to 2']),
-    (('a,1', 'name,label'), {}, ['ann.txt:2', "'label'"]),
-    (('a,0', 'b'), {}, ['ann.txt:2', "'b'", 'delimiter', 'has_labels']),
-    (('a,0', 'b,'), {}, ['ann.txt:2', "'b,'"]),
-    (('a,0,1', ), {}, ['ann.txt:1', "'a,0,1'"]),
-    (('a,0', ), dict(data_prefix=dict(img='x')), ["'video'", "'img'"]),
-    (('a,0', ), dict(metainfo={}), ['metainfo', 'has_labels=False']),
-    (('a,0', ), dict(metainfo=dict(classes=('a', 'A'))), ['twice']),
-])
+@pytest.mark.parametrize(
+    'lines, kwargs, words',
+    [
+        ((), {}, ['ann.txt', 'no samples']),
+        (('name,label',), {}, ['ann.txt', 'no samples']),
+        (('a,0', 'b,3'), {}, ['ann.txt:2', "'3'", '0 to 2', '2 sadness', 'label_start']),
+        (('a,0',), dict(label_start=1), ['ann.txt:1', "'0'", '1 to 3']),
+        (('a,0', '', 'b,bored'), {}, ['ann.txt:3', "'bored'", '1 happiness']),
+        (('a,-1',), {}, ['ann.txt:1', "'-1'", '0 to 2']),
+        (('a,1', 'name,label'), {}, ['ann.txt:2', "'label'"]),
+        (('a,0', 'b'), {}, ['ann.txt:2', "'b'", 'delimiter', 'has_labels']),
+        (('a,0', 'b,'), {}, ['ann.txt:2', "'b,'"]),
+        (('a,0,1',), {}, ['ann.txt:1', "'a,0,1'"]),
+        (('a,0',), dict(data_prefix=dict(img='x')), ["'video'", "'img'"]),
+        (('a,0',), dict(metainfo={}), ['metainfo', 'has_labels=False']),
+        (('a,0',), dict(metainfo=dict(classes=('a', 'A'))), ['twice']),
+    ],
+)
 def test_wrong_input(tmp_path, lines, kwargs, words):
     with pytest.raises(ValueError) as error:
         read(tmp_path, *lines, **kwargs)
@@ -112,17 +121,19 @@ def test_missing_annotation_file(tmp_path):
     assert 'data_root' in str(error.value)
 
 
-@pytest.mark.parametrize('name, num_classes, input_type, first_and_last', [
-    ('DFEW', 7, 'video', ('happiness', 'fear')),
-    ('FERV39k', 7, 'video', ('anger', 'surprise')),
-    ('MAFW', 11, 'video', ('anger', 'surprise')),
-    ('AffectNet', 7, 'image', ('neutral', 'anger')),
-    ('RAFDB', 7, 'image', ('surprise', 'neutral')),
-    ('FERPlus', 8, 'image', ('neutral', 'contempt')),
-])
+@pytest.mark.parametrize(
+    'name, num_classes, input_type, first_and_last',
+    [
+        ('DFEW', 7, 'video', ('happiness', 'fear')),
+        ('FERV39k', 7, 'video', ('anger', 'surprise')),
+        ('MAFW', 11, 'video', ('anger', 'surprise')),
+        ('AffectNet', 7, 'image', ('neutral', 'anger')),
+        ('RAFDB', 7, 'image', ('surprise', 'neutral')),
+        ('FERPlus', 8, 'image', ('neutral', 'contempt')),
+    ],
+)
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain', 'mmengine'])
-def test_public_datasets(tmp_path, scope, name, num_classes, input_type,
-                         first_and_last):
+def test_public_datasets(tmp_path, scope, name, num_classes, input_type, first_and_last):
     ann_file = write_text(tmp_path / 'a.txt', 'a.jpg 1', 'b.jpg 2')
     dataset = DATASETS.build(dict(type=name, _scope_=scope, ann_file=ann_file))
     classes = dataset.metainfo['classes']
@@ -137,13 +148,12 @@ def test_public_datasets(tmp_path, scope, name, num_classes, input_type,
 def test_label_order_as_published(tmp_path):
     ann_file = write_text(tmp_path / 'a.csv', 'video_name,label', '02522,5')
     dataset = DFEW(ann_file=ann_file)
-    label, = dataset.get_cat_ids(0)
+    (label,) = dataset.get_cat_ids(0)
     assert dataset.metainfo['classes'][label] == 'disgust'
     ann_file = write_text(tmp_path / 'b.csv', 'video_name,labels', '03747,7')
     dataset = MAFW(ann_file=ann_file)
     assert dataset.get_data_info(0)['sample_id'] == '03747'
-    assert dataset.metainfo['classes'][dataset.get_cat_ids(0)[0]] == (
-        'helplessness')
+    assert dataset.metainfo['classes'][dataset.get_cat_ids(0)[0]] == ('helplessness')
 
 
 def test_affectnet_with_and_without_contempt(tmp_path):
@@ -157,13 +167,10 @@ def test_affectnet_with_and_without_contempt(tmp_path):
 
 
 def test_rafdb_names_the_aligned_file(tmp_path):
-    ann_file = write_text(tmp_path / 'a.txt', 'train_00001.jpg 5',
-                          'train_00002_aligned.jpg 1')
+    ann_file = write_text(tmp_path / 'a.txt', 'train_00001.jpg 5', 'train_00002_aligned.jpg 1')
     dataset = RAFDB(ann_file=ann_file, data_prefix=dict(img='img'))
     names = [dataset.get_data_info(i)['filename'] for i in range(2)]
-    assert names == [
-        'img/train_00001_aligned.jpg', 'img/train_00002_aligned.jpg'
-    ]
+    assert names == ['img/train_00001_aligned.jpg', 'img/train_00002_aligned.jpg']
     assert dataset.get_data_info(0)['sample_id'] == 'train_00001.jpg'
 
 
@@ -172,7 +179,8 @@ def test_samples_are_packed(tmp_path):
         tmp_path,
         *(f'{i:06d},{i % 3}' for i in range(1000)),
         data_root=str(tmp_path),
-        data_prefix=dict(video='x' * 100))
+        data_prefix=dict(video='x' * 100),
+    )
     assert dataset.data_list == []  # nothing for workers to copy
     assert len(dataset.data_bytes) < 1000 * 64
     copy = pickle.loads(pickle.dumps(dataset))
@@ -186,6 +194,5 @@ def test_packed_annotations(tmp_path):
     packed = read(tmp_path, *lines)
     plain = read(tmp_path, *lines, serialize_data=False)
     assert not packed.data_list and len(plain.data_list) == 50
-    for a, b in ((packed, plain),
-                 (packed.get_subset([3, 40]), plain.get_subset([3, 40]))):
+    for a, b in ((packed, plain), (packed.get_subset([3, 40]), plain.get_subset([3, 40]))):
         assert [a[i] for i in range(len(a))] == [b[i] for i in range(len(b))]

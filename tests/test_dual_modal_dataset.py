@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """DualModalDataset: one index over videos and images, from file to batch."""
+
 import numpy as np
 import pytest
 import torch
@@ -22,8 +23,7 @@ class TinyExpressions(BaseDataset):
 
     def load_data_list(self):
         return [
-            dict(label=label, name=f'{len(self.labels)}/{i}')
-            for i, label in enumerate(self.labels)
+            dict(label=label, name=f'{len(self.labels)}/{i}') for i, label in enumerate(self.labels)
         ]
 
 
@@ -33,17 +33,14 @@ def tiny(*labels, **kwargs):
 
 def test_videos_come_first():
     dataset = DualModalDataset(
-        video=tiny(1, 0, 1),
-        image=tiny(0, 2, metainfo=dict(classes=['a', 'b', 'c'], other=1)))
+        video=tiny(1, 0, 1), image=tiny(0, 2, metainfo=dict(classes=['a', 'b', 'c'], other=1))
+    )
     assert len(dataset) == 5
-    assert [dataset[i]['name'] for i in range(5)
-            ] == ['3/0', '3/1', '3/2', '2/0', '2/1']
-    assert [dataset.input_type_of(i)
-            for i in range(5)] == ['video'] * 3 + ['image'] * 2
+    assert [dataset[i]['name'] for i in range(5)] == ['3/0', '3/1', '3/2', '2/0', '2/1']
+    assert [dataset.input_type_of(i) for i in range(5)] == ['video'] * 3 + ['image'] * 2
     assert dataset.modality_range('video') == range(0, 3)
     assert dataset.modality_range('image') == range(3, 5)
-    assert dataset.metainfo == dict(
-        classes=dict(video=('calm', 'glad'), image=('a', 'b', 'c')))
+    assert dataset.metainfo == dict(classes=dict(video=('calm', 'glad'), image=('a', 'b', 'c')))
     labels = dataset.get_gt_labels('image')
     assert labels.dtype == np.int64 and labels.tolist() == [0, 2]
     assert dataset.get_gt_labels('video').tolist() == [1, 0, 1]
@@ -52,9 +49,8 @@ def test_videos_come_first():
 def test_built_and_lazy_datasets():
     video = TinyExpressions((0, 1, 1), lazy_init=True)
     dataset = DualModalDataset(
-        video=video,
-        image=dict(type='RepeatDataset', times=2, dataset=tiny(0, 1)),
-        lazy_init=True)
+        video=video, image=dict(type='RepeatDataset', times=2, dataset=tiny(0, 1)), lazy_init=True
+    )
     assert not video._fully_initialized
     assert dataset.metainfo['classes']['image'] == ('calm', 'glad')
     assert dataset.modality_range('image') == range(3, 7)
@@ -73,8 +69,7 @@ def test_missing_modality(missing):
 
 def test_wrong_use(tmp_path):
     with pytest.raises(ValueError, match='The image dataset .* no samples'):
-        DualModalDataset(
-            video=tiny(0), image=tiny(serialize_data=False))
+        DualModalDataset(video=tiny(0), image=tiny(serialize_data=False))
     dataset = DualModalDataset(video=tiny(0), image=tiny(1))
     with pytest.raises(ValueError, match="modality must be .*'img'"):
         dataset.modality_range('img')
@@ -93,9 +88,7 @@ def test_from_files_to_model_input(tmp_path, scope):
         write_image(tmp_path / f'i{i}.jpg', 40, 30, number=i)
     write_text(tmp_path / 'v.csv', *(f'v{i},{i}' for i in range(3)))
     write_text(tmp_path / 'i.txt', *(f'i{i}.jpg {i}' for i in range(5)))
-    pack = dict(
-        type='mmaction.PackActionInputs',
-        meta_keys=('input_type', 'sample_id'))
+    pack = dict(type='mmaction.PackActionInputs', meta_keys=('input_type', 'sample_id'))
     resize = dict(type='mmaction.Resize', scale=(16, 16), keep_ratio=False)
 
     def pipeline(*load, layout):
@@ -105,7 +98,7 @@ def test_from_files_to_model_input(tmp_path, scope):
     clip_steps = [
         dict(type='ClipInit'),
         dict(type='SampleClipViews', clip_len=4, frame_interval=1),
-        dict(type='ClipDecode')
+        dict(type='ClipDecode'),
     ]
     loader = Runner.build_dataloader(
         dict(
@@ -120,16 +113,19 @@ def test_from_files_to_model_input(tmp_path, scope):
                     data_root=str(tmp_path),
                     ann_file='v.csv',
                     suffix='.mp4',
-                    pipeline=pipeline(*clip_steps, layout='NCTHW')),
+                    pipeline=pipeline(*clip_steps, layout='NCTHW'),
+                ),
                 image=dict(
                     type='AffectNet',
                     data_root=str(tmp_path),
                     ann_file='i.txt',
-                    pipeline=pipeline(
-                        dict(type='ImageLoad'), layout='NCHW')))),
-        seed=0)
-    preprocess = MODELS.build(
-        dict(type='DualModalDataPreprocessor', mean=[0] * 3, std=[1] * 3))
+                    pipeline=pipeline(dict(type='ImageLoad'), layout='NCHW'),
+                ),
+            ),
+        ),
+        seed=0,
+    )
+    preprocess = MODELS.build(dict(type='DualModalDataPreprocessor', mean=[0] * 3, std=[1] * 3))
     shapes, samples = [], []
     for batch in loader:
         assert all(x.dtype == torch.uint8 for x in batch['inputs'])
@@ -137,9 +133,12 @@ def test_from_files_to_model_input(tmp_path, scope):
         shapes.append(tuple(out['inputs'].shape))
         samples += out['data_samples']
     views = shapes[0][1]
-    assert shapes == [(2, views, 3, 4, 16, 16), (1, views, 3, 4, 16, 16),
-                      (3, 1, 3, 16, 16), (2, 1, 3, 16, 16)]
-    assert [s.sample_id for s in samples
-            ] == ['v0', 'v1', 'v2', *(f'i{i}.jpg' for i in range(5))]
+    assert shapes == [
+        (2, views, 3, 4, 16, 16),
+        (1, views, 3, 4, 16, 16),
+        (3, 1, 3, 16, 16),
+        (2, 1, 3, 16, 16),
+    ]
+    assert [s.sample_id for s in samples] == ['v0', 'v1', 'v2', *(f'i{i}.jpg' for i in range(5))]
     assert [s.input_type for s in samples] == ['video'] * 3 + ['image'] * 5
     assert [int(s.gt_label) for s in samples] == [0, 1, 2, 0, 1, 2, 3, 4]

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From files to metrics with the real Runner, the real tools and the real
 configs, on a very small set of drawn faces."""
+
 import csv
 import json
 import os
@@ -13,10 +14,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import write_text
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from helpers import write_text
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.launch import apply_fold, check_batch_size
 
@@ -59,13 +60,15 @@ def tool(*command, check=True):
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
     env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', PORT=port)
-    done = subprocess.run([str(c) for c in command],
-                          cwd=ROOT,
-                          env=env,
-                          text=True,
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT,
-                          timeout=300)
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=300,
+    )
     if check:
         assert done.returncode == 0, done.stdout[-9000:]
     return done
@@ -79,8 +82,16 @@ def options(cfg_options):
 def pretrained(quickstart):
     """Checkpoint of a pre-training in two processes, and its output."""
     work_dir = quickstart / 'pretrain'
-    done = tool('bash', 'tools/dist_train.sh', PRETRAIN, 2, '--work-dir',
-                work_dir, '--cfg-options', *options(SHORT))
+    done = tool(
+        'bash',
+        'tools/dist_train.sh',
+        PRETRAIN,
+        2,
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *options(SHORT),
+    )
     return str(work_dir / 'epoch_1.pth'), done.stdout
 
 
@@ -101,22 +112,18 @@ def test_two_processes_pretrain(pretrained):
     assert 'backbone.blocks.3.attn.qkv.weight' in weights
 
 
-def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path,
-                                                      capsys):
+def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path, capsys):
     """Blocks 0, 1 stay in the backbone, 2 and 3 move to the neck."""
     path, _ = pretrained
-    runner = Runner.from_cfg(
-        load_config(FINETUNE, tmp_path, load_from=path))
+    runner = Runner.from_cfg(load_config(FINETUNE, tmp_path, load_from=path))
     runner.load_or_resume()
     source = torch.load(path, weights_only=True)['state_dict']
     target = runner.model.state_dict()
     moved = 0
     for name, value in source.items():
         if name.startswith('backbone.blocks.'):
-            number, rest = name[len('backbone.blocks.'):].split('.', 1)
-            place = (
-                name if int(number) < 2 else
-                f'neck.blocks.{int(number) - 2}.{rest}')
+            number, rest = name[len('backbone.blocks.') :].split('.', 1)
+            place = name if int(number) < 2 else f'neck.blocks.{int(number) - 2}.{rest}'
             assert torch.equal(target[place], value), name
             moved += place != name
     assert moved > 10
@@ -130,10 +137,8 @@ def test_finetuning_validates_and_tests(finetuned, tmp_path):
     assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
     out_csv = str(tmp_path / 'predictions.csv')
     cfg = load_config(
-        FINETUNE,
-        tmp_path / 'test',
-        load_from=finetuned,
-        test_evaluator__out_csv=out_csv)
+        FINETUNE, tmp_path / 'test', load_from=finetuned, test_evaluator__out_csv=out_csv
+    )
     metrics = Runner.from_cfg(cfg).test()
     for modality in ('video', 'image'):
         for name in ('WAR', 'UAR'):
@@ -151,18 +156,29 @@ def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""
     results = {}
-    for name, command in (('one', [sys.executable, 'tools/test.py']),
-                          ('two', ['bash', 'tools/dist_test.sh'])):
+    for name, command in (
+        ('one', [sys.executable, 'tools/test.py']),
+        ('two', ['bash', 'tools/dist_test.sh']),
+    ):
         gpus = [2] if name == 'two' else []
         work_dir = quickstart / name
-        tool(*command, FINETUNE, finetuned, *gpus, '--work-dir', work_dir,
-             '--dump', work_dir / 'out.pkl')
+        tool(
+            *command,
+            FINETUNE,
+            finetuned,
+            *gpus,
+            '--work-dir',
+            work_dir,
+            '--dump',
+            work_dir / 'out.pkl',
+        )
         file = next(work_dir.glob('20*/20*.json'))
         with open(work_dir / 'out.pkl', 'rb') as f:
             dumped = pickle.load(f)
-        results[name] = json.loads(file.read_text()), {
-            d['sample_id']: d['pred_score'] for d in dumped
-        }
+        results[name] = (
+            json.loads(file.read_text()),
+            {d['sample_id']: d['pred_score'] for d in dumped},
+        )
     for key, value in results['one'][0].items():
         if 'time' not in key:
             assert results['two'][0][key] == value, key
@@ -189,29 +205,34 @@ def test_resume_goes_on_where_it_stopped(pretrained, tmp_path):
     again = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
     assert again['meta']['epoch'] == 2
     steps = [s['step'] for s in again['optimizer']['state'].values()]
-    assert max(steps) == again['meta']['iter'] == (
-        saved['meta']['iter'] + len(runner.train_dataloader))
+    assert (
+        max(steps)
+        == again['meta']['iter']
+        == (saved['meta']['iter'] + len(runner.train_dataloader))
+    )
 
 
 def test_predict_video_and_image(finetuned, quickstart):
     data = quickstart / 'data'
     clip = next((data / 'clips').glob('*.mp4'))
     image = next((data / 'images' / 'test').glob('*.jpg'))
-    output = tool(sys.executable, 'tools/predict.py', FINETUNE, finetuned,
-                  clip).stdout
+    output = tool(sys.executable, 'tools/predict.py', FINETUNE, finetuned, clip).stdout
     model = init_model(FINETUNE, finetuned, 'cpu')
     scores = predict_expression(model, str(clip))
     assert list(scores) == [
-        'happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
-        'fear'
+        'happiness',
+        'sadness',
+        'neutral',
+        'anger',
+        'surprise',
+        'disgust',
+        'fear',
     ]
     assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
     best = max(scores, key=scores.get)
     listed = [line.split()[0] for line in output.splitlines() if '%' in line]
     assert listed[0] == best and sorted(listed) == sorted(scores)
-    assert list(predict_expression(model, str(image)))[:2] == [
-        'neutral', 'happiness'
-    ]
+    assert list(predict_expression(model, str(image)))[:2] == ['neutral', 'happiness']
     with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
         predict_expression(model, 'nowhere.mp4')
 
@@ -224,7 +245,8 @@ def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):
         load_from=pretrained[0],
         model__backbone__arch=wide,
         model__neck__arch=wide,
-        model__cls_head__in_channels=64)
+        model__cls_head__in_channels=64,
+    )
     with pytest.raises(ValueError, match=r'backbone\.[\w.]+.*128.*64'):
         Runner.from_cfg(cfg).train()
     assert not list(tmp_path.glob('*.pth'))
@@ -237,19 +259,15 @@ def test_testing_needs_the_head_of_the_config(pretrained, finetuned, tmp_path):
     with pytest.raises(ValueError, match='has no cls_head'):
         init_model(FINETUNE, pretrained[0], 'cpu')
     eight = dict(video=7, image=8)
-    cfg = load_config(FINETUNE, tmp_path, load_from=finetuned,
-                      model__cls_head__num_classes=eight)
-    with pytest.raises(
-            ValueError, match=r'classifiers.image.weight is \(7, 128\)'):
+    cfg = load_config(FINETUNE, tmp_path, load_from=finetuned, model__cls_head__num_classes=eight)
+    with pytest.raises(ValueError, match=r'classifiers.image.weight is \(7, 128\)'):
         Runner.from_cfg(cfg).test()
 
 
 BAD = {
-    'missing annotation file':
-    (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
+    'missing annotation file': (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
     'empty annotation file': ('', r'bad.csv'),
-    'unknown label': ('video_name,label\n00007,0\n00008,7\n',
-                      r"bad.csv:3.*'7'"),
+    'unknown label': ('video_name,label\n00007,0\n00008,7\n', r"bad.csv:3.*'7'"),
     'not a number': ('video_name,label\n00007,joy\n', r"bad.csv:2.*'joy'"),
 }
 
@@ -268,13 +286,22 @@ def test_bad_annotation_ends_before_training(case, tmp_path):
     assert not list((tmp_path / 'work').rglob('*.pth'))
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'model.cls_head.num_classes': dict(video=7, image=8)},
-     'train_dataloader has 7 image classes'),
-    ({'test_dataloader.dataset.image.num_classes': 8,
-      'val_dataloader.dataset.image.num_classes': 8},
-     'val_dataloader has 8 image classes'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            {'model.cls_head.num_classes': dict(video=7, image=8)},
+            'train_dataloader has 7 image classes',
+        ),
+        (
+            {
+                'test_dataloader.dataset.image.num_classes': 8,
+                'val_dataloader.dataset.image.num_classes': 8,
+            },
+            'val_dataloader has 8 image classes',
+        ),
+    ],
+)
 def test_class_counts_end_before_training(change, message, tmp_path):
     cfg = load_config(FINETUNE, tmp_path)
     cfg.merge_from_dict(change)
@@ -290,59 +317,66 @@ def test_missing_modality_ends_before_training(tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('command', [
-    ['tools/train.py', 'configs/none.py'],
-    ['tools/test.py', 'configs/none.py', 'none.pth'],
-    ['tools/test.py', FINETUNE, 'none.pth'],
-])
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['tools/train.py', 'configs/none.py'],
+        ['tools/test.py', 'configs/none.py', 'none.pth'],
+        ['tools/test.py', FINETUNE, 'none.pth'],
+    ],
+)
 def test_tools_name_a_missing_file(command):
     done = tool(sys.executable, *command, check=False)
     assert done.returncode != 0
-    assert ('configs/none.py' in done.stdout or 'none.pth' in done.stdout)
+    assert 'configs/none.py' in done.stdout or 'none.pth' in done.stdout
     assert 'does not exist' in done.stdout
 
 
 def make_public_layout(root):
     """Miniatures of the datasets, where the recipes expect them."""
     from helpers import write_frames, write_image, write_video
+
     data = osp.join(root, 'data')
     splits = dict(
         DFEW=['set_1_train.csv', 'set_1_test.csv'],
         FERV39k=['train.csv', 'test.csv'],
-        MAFW=['set_1_train.csv', 'set_1_test.csv'])
+        MAFW=['set_1_train.csv', 'set_1_test.csv'],
+    )
     for name, files in splits.items():
-        clips = [(f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}',
-                  i % 7) for i in range(2)]
+        clips = [
+            (f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}', i % 7) for i in range(2)
+        ]
         for (clip, _), num_frames in zip(clips, (70, 12)):
             write_frames(
                 osp.join(data, name, 'frames', clip),
                 num_frames,
-                pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg')
+                pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg',
+            )
         for file in files:
             write_text(
                 osp.join(data, name, 'annotations', file),
-                *[f'{clip},{label}' for clip, label in clips])
+                *[f'{clip},{label}' for clip, label in clips],
+            )
     for i in range(4):
         write_image(osp.join(data, 'AffectNet', 'images', 'a', f'{i}.jpg'))
         write_video(
-            osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'),
-            70,
-            height=224,
-            width=224)
+            osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'), 70, height=224, width=224
+        )
     images = [f'a/{i}.jpg {i % 7}' for i in range(4)]
     for count in (7, 8):
-        write_text(
-            osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'),
-            *images)
+        write_text(osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'), *images)
     write_text(
-        osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'),
-        *[f'id1/{i}.mp4' for i in range(4)])
+        osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'), *[f'id1/{i}.mp4' for i in range(4)]
+    )
 
 
 RECIPES = [
-    's4d_pretrain', 's4d_pretrain_device-crops', 's4d_finetune_dfew',
+    's4d_pretrain',
+    's4d_pretrain_device-crops',
+    's4d_finetune_dfew',
     's4d_finetune_dfew_device-augment',
-    's4d_finetune_ferv39k', 's4d_finetune_mafw'
+    's4d_finetune_ferv39k',
+    's4d_finetune_mafw',
 ]
 
 
@@ -353,19 +387,20 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
     narrow = dict(embed_dims=24, num_layers=12, num_heads=2)
-    cfg.merge_from_dict({
-        'train_cfg.max_epochs': 1,
-        'train_dataloader.num_workers': 0,
-        'train_dataloader.persistent_workers': False,
-        'train_dataloader.batch_sampler.batch_size': dict(video=2, image=2),
-        'train_dataloader.sampler.share.video': 1.,
-        'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
-    })
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.batch_sampler.batch_size': dict(video=2, image=2),
+            'train_dataloader.sampler.share.video': 1.0,
+            'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
+        }
+    )
     cfg.model.backbone.arch = narrow
     if 'pretrain' in name:
         cfg.model.neck.in_channels = 24
-        cfg.model.neck.arch = dict(
-            embed_dims=24, num_layers=1, num_heads=2)
+        cfg.model.neck.arch = dict(embed_dims=24, num_layers=1, num_heads=2)
     else:
         cfg.model.neck.arch = narrow
         cfg.model.cls_head.in_channels = 24
@@ -380,13 +415,16 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
         return
     seen = []
     runner.model.data_preprocessor.register_forward_hook(
-        lambda module, args, out: seen.append(out['inputs'].shape))
+        lambda module, args, out: seen.append(out['inputs'].shape)
+    )
     head = runner.model.cls_head
     getattr(head.classifiers, 'video', head).register_forward_hook(
-        lambda module, args, out: seen.append(out.softmax(-1)))
+        lambda module, args, out: seen.append(out.softmax(-1))
+    )
     predictions = []
-    runner.test_evaluator.metrics[0].process = (
-        lambda data_batch, data_samples: predictions.extend(data_samples))
+    runner.test_evaluator.metrics[0].process = lambda data_batch, data_samples: predictions.extend(
+        data_samples
+    )
     runner.test_evaluator.metrics[0].results = [None]  # not computed here
     runner.test_evaluator.evaluate = lambda size: {}
     runner.test()
@@ -402,17 +440,14 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
 def test_fold_option_chooses_the_files(name):
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
     apply_fold(cfg, dict(fold=3))
-    assert cfg.train_dataloader.dataset.video.ann_file == (
-        'annotations/set_3_train.csv')
+    assert cfg.train_dataloader.dataset.video.ann_file == ('annotations/set_3_train.csv')
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.ann_file == 'annotations/set_3_test.csv'
-    assert cfg.train_dataloader.dataset.image.ann_file == (
-        'annotations/train_7.txt')
+    assert cfg.train_dataloader.dataset.image.ann_file == ('annotations/train_7.txt')
 
 
 def test_options_that_change_nothing_are_refused():
-    cfg = Config.fromfile(
-        osp.join(ROOT, 'configs', 's4d_finetune_ferv39k.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_ferv39k.py'))
     with pytest.raises(ValueError, match='fold=2.*s4d_finetune_ferv39k'):
         apply_fold(cfg, dict(fold=2))
     check_batch_size(cfg)
@@ -423,18 +458,16 @@ def test_options_that_change_nothing_are_refused():
 
 def test_folds_and_files_of_all_configs():
     """Each config loads, and the files of the folds say their fold."""
-    names = sorted(
-        f for f in os.listdir(osp.join(ROOT, 'configs')) if f.endswith('.py'))
+    names = sorted(f for f in os.listdir(osp.join(ROOT, 'configs')) if f.endswith('.py'))
     assert len(names) >= 14
     for file in names:
         cfg = Config.fromfile(osp.join(ROOT, 'configs', file))
         assert cfg.default_scope == 'mmaction'
         if '_fold' not in file:
             continue
-        fold = file[:-len('.py')].split('_fold')[1]
+        fold = file[: -len('.py')].split('_fold')[1]
         video = cfg.train_dataloader.dataset.video
         assert video.ann_file == f'annotations/set_{fold}_train.csv', file
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.dataset.ann_file == (
-                f'annotations/set_{fold}_test.csv'), file
+            assert loader.dataset.ann_file == (f'annotations/set_{fold}_test.csv'), file
         assert video.type.lower() in file

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Optimizer groups and hooks."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -8,19 +9,21 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from test_models import ARCH, FINETUNE, PRETRAIN, build
 from torch.utils.checkpoint import checkpoint
 
 from s4d_mm.engine import ClassCheckHook, InBackwardOptimWrapper
-from test_models import ARCH, FINETUNE, PRETRAIN, build
 
 OPTIM = dict(
-    optimizer=dict(type='AdamW', lr=1., weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         layer_decay_rate=0.75,
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys={'_bias': dict(decay_mult=0.)}))
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'_bias': dict(decay_mult=0.0)},
+    ),
+)
 
 
 def groups(model):
@@ -52,7 +55,10 @@ def test_twelve_blocks_make_fourteen_depths():
                 type='Recognizer3D',
                 backbone=dict(type='S4DViT', arch=arch, depth=6),
                 neck=dict(type='MoAENeck', arch=arch, num_layers=6),
-                cls_head=FINETUNE['cls_head'])))
+                cls_head=FINETUNE['cls_head'],
+            )
+        )
+    )
     assert {g['layer_id'] for g in by_name.values()} == set(range(14))
     first = by_name['backbone.patch_embed.proj.weight']
     assert first['lr'] == pytest.approx(0.75**13)
@@ -71,7 +77,9 @@ def test_layer_decay_needs_blocks():
         dict(
             type='Recognizer3D',
             backbone=dict(type='ResNet3dSlowOnly', depth=50, pretrained=None),
-            cls_head=dict(type='I3DHead', num_classes=7, in_channels=2048)))
+            cls_head=dict(type='I3DHead', num_classes=7, in_channels=2048),
+        )
+    )
     with pytest.raises(ValueError, match='ResNet3dSlowOnly'):
         build_optim_wrapper(model, OPTIM)
 
@@ -80,16 +88,18 @@ def runner(num_classes, train, val=None, blending=None, input_type=None):
 
     def loader(classes):
         return SimpleNamespace(
-            dataset=SimpleNamespace(
-                metainfo=dict(classes=classes), INPUT_TYPE=input_type))
+            dataset=SimpleNamespace(metainfo=dict(classes=classes), INPUT_TYPE=input_type)
+        )
 
     return SimpleNamespace(
         model=SimpleNamespace(
             cls_head=SimpleNamespace(num_classes=num_classes),
-            data_preprocessor=SimpleNamespace(blending=blending or {})),
+            data_preprocessor=SimpleNamespace(blending=blending or {}),
+        ),
         train_dataloader=loader(train),
         val_loop=None if val is None else object(),
-        val_dataloader=loader(val))
+        val_dataloader=loader(val),
+    )
 
 
 def test_class_check():
@@ -122,13 +132,13 @@ def test_class_check_sees_blending():
                 type='RandomBatchAugment',
                 augments=[
                     dict(type='MixupBlending', num_classes=7, alpha=0.8),
-                    dict(type='CutmixBlending', num_classes=8, alpha=1.)
-                ])))
-    with pytest.raises(
-            ValueError,
-            match='7 image classes.*blending.image: CutmixBlending.num_cl'):
-        ClassCheckHook().before_train(
-            runner(dict(video=7, image=7), data, blending=blending))
+                    dict(type='CutmixBlending', num_classes=8, alpha=1.0),
+                ],
+            )
+        )
+    )
+    with pytest.raises(ValueError, match='7 image classes.*blending.image: CutmixBlending.num_cl'):
+        ClassCheckHook().before_train(runner(dict(video=7, image=7), data, blending=blending))
 
 
 def test_packed_views_need_a_head_that_knows_them():
@@ -137,12 +147,13 @@ def test_packed_views_need_a_head_that_knows_them():
     seven = tuple('abcdefg')
     for head, fits in (
         (dict(type='TimeSformerHead', num_classes=7, in_channels=16), False),
-        (dict(type='DualModalHead', num_classes=dict(video=7),
-              in_channels=16), True)):
+        (dict(type='DualModalHead', num_classes=dict(video=7), in_channels=16), True),
+    ):
         fake = runner(7, seven, input_type='video')
         fake.model = SimpleNamespace(
             cls_head=MODELS.build(head),
-            data_preprocessor=SimpleNamespace(pack_views=True, blending={}))
+            data_preprocessor=SimpleNamespace(pack_views=True, blending={}),
+        )
         if fits:
             ClassCheckHook().before_train(fake)
         else:
@@ -150,28 +161,38 @@ def test_packed_views_need_a_head_that_knows_them():
                 ClassCheckHook().before_train(fake)
 
 
-MIXED = dict(
-    type='DualModalDataPreprocessor', mean=[0.] * 3, std=[1.] * 3, mixed=True)
-RECOGNIZER = dict(
-    FINETUNE, type='DualModalRecognizer', data_preprocessor=MIXED)
+MIXED = dict(type='DualModalDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, mixed=True)
+RECOGNIZER = dict(FINETUNE, type='DualModalRecognizer', data_preprocessor=MIXED)
 AUTO_ENCODER = dict(PRETRAIN, data_preprocessor=MIXED)
 
 
-@pytest.mark.parametrize('cfg, message', [
-    (RECOGNIZER, None),
-    ({k: v for k, v in RECOGNIZER.items() if k != 'neck'}, None),
-    (AUTO_ENCODER, None),
-    (dict(RECOGNIZER, type='Recognizer3D'),
-     r"mixed=True needs model\.type='DualModalRecognizer' .* is Recognizer3D"),
-    (dict(FINETUNE, data_preprocessor=dict(MIXED, mixed=False)), None),
-    (dict(RECOGNIZER, cls_head=dict(
-        type='TimeSformerHead', num_classes=7, in_channels=32)),
-     r"needs model\.cls_head\.type='DualModalHead', but it is TimeSformerH"),
-    (dict(AUTO_ENCODER, head=dict(
-        type='mmpretrain.MAEPretrainHead',
-        loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'))),
-     r"needs model\.head\.type='S4DMAEHead', but it is MAEPretrainHead"),
-])
+@pytest.mark.parametrize(
+    'cfg, message',
+    [
+        (RECOGNIZER, None),
+        ({k: v for k, v in RECOGNIZER.items() if k != 'neck'}, None),
+        (AUTO_ENCODER, None),
+        (
+            dict(RECOGNIZER, type='Recognizer3D'),
+            r"mixed=True needs model\.type='DualModalRecognizer' .* is Recognizer3D",
+        ),
+        (dict(FINETUNE, data_preprocessor=dict(MIXED, mixed=False)), None),
+        (
+            dict(RECOGNIZER, cls_head=dict(type='TimeSformerHead', num_classes=7, in_channels=32)),
+            r"needs model\.cls_head\.type='DualModalHead', but it is TimeSformerH",
+        ),
+        (
+            dict(
+                AUTO_ENCODER,
+                head=dict(
+                    type='mmpretrain.MAEPretrainHead',
+                    loss=dict(type='mmpretrain.PixelReconstructionLoss', criterion='L2'),
+                ),
+            ),
+            r"needs model\.head\.type='S4DMAEHead', but it is MAEPretrainHead",
+        ),
+    ],
+)
 def test_mixed_batches_need_a_model_that_takes_them(cfg, message):
     init_default_scope('mmaction')
     fake = runner(None, None)
@@ -189,9 +210,9 @@ def test_layer_decay_of_mmpretrain_s_vit():
     init_default_scope('mmaction')
     vit = dict(
         type='mmpretrain.VisionTransformer',
-        arch=dict(
-            embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
-        img_size=32)
+        arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+        img_size=32,
+    )
     cfg = dict(FINETUNE, backbone=dict(type='FrameWiseBackbone', backbone=vit))
     lr = {name: g['lr'] for name, g in groups(build(cfg)).items()}
     stem = 'backbone.backbone.'
@@ -206,17 +227,15 @@ def test_layer_decay_of_mmpretrain_s_vit():
         'cls_head.classifiers.video.weight': 5,
     }
     for name, depth in expected.items():
-        assert lr[name] == pytest.approx(0.75**(5 - depth)), name
+        assert lr[name] == pytest.approx(0.75 ** (5 - depth)), name
 
 
 def in_backward(**kwargs):
     optimizer = dict(OPTIM['optimizer'], lr=1e-4)
-    return dict(
-        OPTIM, type='InBackwardOptimWrapper', optimizer=optimizer, **kwargs)
+    return dict(OPTIM, type='InBackwardOptimWrapper', optimizer=optimizer, **kwargs)
 
 
 class TestInBackward:
-
     def steps(self, optim_wrapper, change=None):
         """The losses of three steps, and the weights after them."""
         torch.manual_seed(0)
@@ -235,21 +254,22 @@ class TestInBackward:
         return losses, model, wrapper
 
     def test_equals_a_step_after_the_backward_pass(self):
-        expected, model, _ = self.steps(
-            dict(in_backward(), type='OptimWrapper'))
+        expected, model, _ = self.steps(dict(in_backward(), type='OptimWrapper'))
         losses, ours, wrapper = self.steps(in_backward())
         assert losses == expected and len(set(losses)) == 3
-        for (name, a), b in zip(model.state_dict().items(),
-                                ours.state_dict().values()):
+        for (name, a), b in zip(model.state_dict().items(), ours.state_dict().values()):
             assert torch.equal(a, b), name
         state = wrapper.optimizer.state_dict()  # of all weights
         assert len(state['state']) > 40
         assert len(state['param_groups']) == len(list(ours.parameters()))
 
-    @pytest.mark.parametrize('optimizer', [
-        dict(type='AdamW', lr=1e-4, fused=True),
-        dict(type='SGD', lr=1e-4, momentum=0.9),
-    ])
+    @pytest.mark.parametrize(
+        'optimizer',
+        [
+            dict(type='AdamW', lr=1e-4, fused=True),
+            dict(type='SGD', lr=1e-4, momentum=0.9),
+        ],
+    )
     @pytest.mark.parametrize('kind', ['frozen', 'recomputed'])
     def test_other_optimizers_and_models(self, optimizer, kind):
         """In one group of all weights, some of which may not learn."""
@@ -270,11 +290,9 @@ class TestInBackward:
 
     def test_a_gradient_in_parts_is_an_error(self):
         layer = torch.nn.Linear(4, 4)
-        wrapper = InBackwardOptimWrapper(
-            torch.optim.SGD(layer.parameters(), lr=0.1))
+        wrapper = InBackwardOptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.1))
         x = torch.randn(2, 4, requires_grad=True)
-        twice = sum(
-            checkpoint(layer, y, use_reentrant=True).sum() for y in (x, 2 * x))
+        twice = sum(checkpoint(layer, y, use_reentrant=True).sum() for y in (x, 2 * x))
         with pytest.raises(RuntimeError, match='the shape .4.* in parts'):
             wrapper.update_params(twice)
 
@@ -283,8 +301,9 @@ class TestInBackward:
         model = build(FINETUNE).train()
         held, params = [], list(model.parameters())
         for p in params:  # before the wrapper's: sees the gradient first
-            p.register_post_accumulate_grad_hook(lambda _: held.append(
-                sum(p.grad is not None for p in params)))
+            p.register_post_accumulate_grad_hook(
+                lambda _: held.append(sum(p.grad is not None for p in params))
+            )
         wrapper = build_optim_wrapper(model, in_backward())
         out, aux = model.neck(model.backbone(torch.randn(2, 3, 4, 32, 32)))
         wrapper.update_params(out.sum() + sum(aux.values()))
@@ -298,11 +317,14 @@ class TestInBackward:
         assert losses == pytest.approx(exact, rel=0.1)
         assert {p.dtype for p in model.parameters()} == {torch.float32}
 
-    @pytest.mark.parametrize('kwargs,match', [
-        (dict(dtype='float16'), "must be one of .* but is 'float16'"),
-        (dict(accumulative_counts=2), 'accumulative_counts is 2'),
-        (dict(clip_grad=dict(max_norm=1.)), r"clip_grad=\{'max_norm': 1.0\}"),
-    ])
+    @pytest.mark.parametrize(
+        'kwargs,match',
+        [
+            (dict(dtype='float16'), "must be one of .* but is 'float16'"),
+            (dict(accumulative_counts=2), 'accumulative_counts is 2'),
+            (dict(clip_grad=dict(max_norm=1.0)), r"clip_grad=\{'max_norm': 1.0\}"),
+        ],
+    )
     def test_refuses_what_needs_all_gradients(self, kwargs, match):
         with pytest.raises(ValueError, match=match):
             build_optim_wrapper(build(FINETUNE), in_backward(**kwargs))
@@ -310,7 +332,8 @@ class TestInBackward:
     def test_refuses_a_launcher(self, tmp_path):
         """Also with one process, where DDP makes gradients of its own."""
         torch.distributed.init_process_group(
-            'gloo', f'file://{tmp_path}/store', rank=0, world_size=1)
+            'gloo', f'file://{tmp_path}/store', rank=0, world_size=1
+        )
         try:
             with pytest.raises(RuntimeError, match='without a launcher'):
                 build_optim_wrapper(build(FINETUNE), in_backward())
@@ -328,8 +351,7 @@ class TestInBackward:
             cfg.optim_wrapper.type = wrapper
             cfg.train_dataloader.num_workers = 0
             cfg.train_dataloader.persistent_workers = False
-            cfg.train_dataloader.batch_sampler.batch_size = dict(
-                video=4, image=8)
+            cfg.train_dataloader.batch_sampler.batch_size = dict(video=4, image=8)
             cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
             cfg.merge_from_dict(kwargs)
             runner = Runner.from_cfg(cfg)
@@ -340,11 +362,9 @@ class TestInBackward:
             return runner.message_hub.get_scalar('train/loss').data[0]
 
         expected = run('plain', 'OptimWrapper')
-        first = run(
-            'ours', 'InBackwardOptimWrapper', train_cfg=dict(max_epochs=1))
+        first = run('ours', 'InBackwardOptimWrapper', train_cfg=dict(max_epochs=1))
         assert len(losses(first)) == first.iter > 2
-        assert losses(first).tolist() == losses(
-            expected)[:first.iter].tolist()
+        assert losses(first).tolist() == losses(expected)[: first.iter].tolist()
         ours = run('ours', 'InBackwardOptimWrapper', resume=True)
         assert ours.iter == expected.iter == 2 * first.iter
         assert ours.optim_wrapper.get_lr() == expected.optim_wrapper.get_lr()

@@ -6,6 +6,7 @@ Checked without a GPU: the step runs on fake tensors, which have a shape and
 the device 'cuda' but no values, so that whatever needs a value fails. What
 kernels do inside needs a real GPU: ``count_syncs`` in benchmarks/timing.py.
 """
+
 import copy
 from collections import Counter
 
@@ -13,23 +14,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
+from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
 from torch import nn
-from torch._subclasses.fake_tensor import (DataDependentOutputException,
-                                           DynamicOutputShapeException,
-                                           FakeTensorMode)
-from torch.utils._python_dispatch import (TorchDispatchMode,
-                                          _disable_current_modes)
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from s4d_mm.models import BatchCutMix, BatchMixup
-from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
 
 needs_fake_gpu = pytest.mark.skipif(
-    not hasattr(torch._C, '_ensureCUDADeviceGuardSet')
-    and not torch.cuda.is_available(),
-    reason='fake tensors of a GPU need a GPU or a newer torch')
+    not hasattr(torch._C, '_ensureCUDADeviceGuardSet') and not torch.cuda.is_available(),
+    reason='fake tensors of a GPU need a GPU or a newer torch',
+)
 pytestmark = needs_fake_gpu
 SHAPES = dict(image=IMAGES, video=VIDEOS)
-KINDS = [('image', ), ('video', ), ('video', 'image')]
+KINDS = [('image',), ('video',), ('video', 'image')]
 # compute capability of the GPU: without and with grouped matrix products
 CAPABILITY = {torch.float32: (8, 0), torch.bfloat16: (9, 0)}
 
@@ -58,8 +60,7 @@ class Watch(TorchDispatchMode):
         elif name in ('aten.index', 'aten.index_put_', 'aten.index_put'):
             index = [i for i in args[1] if i is not None]
             self.same_device(name, args[0], *index)
-            if name != 'aten.index' and args[2].ndim and any(
-                    i.dtype == torch.bool for i in index):
+            if name != 'aten.index' and args[2].ndim and any(i.dtype == torch.bool for i in index):
                 raise HostWaits(f'{name} of a mask')
         return out
 
@@ -106,7 +107,7 @@ def backward(loss):
             continue
         run = getattr(node, 'apply', node)
         out = run(*map(given.get, range(len(node._input_metadata))))
-        out = out if isinstance(out, tuple) else (out, )
+        out = out if isinstance(out, tuple) else (out,)
         for (child, i), grad in zip(node.next_functions, out):
             if child is None:
                 continue
@@ -125,15 +126,16 @@ def config(stage, blending='Mixup'):
     cfg = copy.deepcopy(dict(pretrain=PRETRAIN, finetune=FINETUNE)[stage])
     cfg['data_preprocessor'] = dict(
         type='DualModalDataPreprocessor',
-        mean=[0.] * 3,
-        std=[1.] * 3,
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
         mixed=True,
-        merge_views=stage == 'pretrain')
+        merge_views=stage == 'pretrain',
+    )
     if stage == 'finetune':
         cfg['type'] = 'DualModalRecognizer'
         cfg['neck'].update(drop_path_rate=0.1, capacity_factor=1.25)
         cfg['data_preprocessor']['blending'] = {
-            kind: dict(type=f'Batch{blending}', alpha=1., num_classes=count)
+            kind: dict(type=f'Batch{blending}', alpha=1.0, num_classes=count)
             for kind, count in cfg['cls_head']['num_classes'].items()
         }
     return cfg
@@ -150,8 +152,7 @@ def train_step(model, kinds, dtype=torch.float32):
         data = dict(inputs=[], data_samples=[])
         for kind in kinds:
             batch, *shape = SHAPES[kind]
-            data['inputs'] += torch.zeros(
-                batch, 1, *shape, dtype=torch.uint8).unbind()
+            data['inputs'] += torch.zeros(batch, 1, *shape, dtype=torch.uint8).unbind()
             data['data_samples'] += samples(kind, range(batch))
         data = model.data_preprocessor(data, training=True)
         with torch.autocast('cuda', dtype, enabled=dtype != torch.float32):
@@ -185,7 +186,7 @@ def gpu(monkeypatch):
         for place, name, value in [
             (torch.cuda, 'get_device_capability', capability),
             (torch.cuda, 'is_bf16_supported', True),
-            (torch.cuda.amp.common, 'amp_definitely_not_available', False)
+            (torch.cuda.amp.common, 'amp_definitely_not_available', False),
         ]:
             monkeypatch.setattr(place, name, lambda *args, v=value: v)
 
@@ -204,15 +205,12 @@ def test_blending_does_not_wait(blending, gpu):
 def test_no_training_step_waits(stage, kinds, dtype, gpu):
     gpu(CAPABILITY[dtype])
     ops = train_step(MODELS.build(config(stage)), kinds, dtype)
-    grouped = (
-        stage == 'finetune' and dtype == torch.bfloat16
-        and hasattr(F, 'grouped_mm'))
+    grouped = stage == 'finetune' and dtype == torch.bfloat16 and hasattr(F, 'grouped_mm')
     assert (ops['aten._grouped_mm'] > 0) == grouped
     assert not any(name.startswith('s4d_mm') for name in ops)  # of a CPU
 
 
 class WaitsInBackward(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x):
         return x.clone()
@@ -222,48 +220,51 @@ class WaitsInBackward(torch.autograd.Function):
         return grad * grad.max().item()
 
 
-@pytest.mark.parametrize('wait', [
-    lambda x: x * x.detach().max().item(),
-    lambda x: x if x.detach().sum() > 0 else -x,
-    lambda x: x[x.detach()[..., 0].nonzero().shape[0]:],
-    lambda x: x + torch.tensor([1.], device=x.device),
-    WaitsInBackward.apply,
-])
+@pytest.mark.parametrize(
+    'wait',
+    [
+        lambda x: x * x.detach().max().item(),
+        lambda x: x if x.detach().sum() > 0 else -x,
+        lambda x: x[x.detach()[..., 0].nonzero().shape[0] :],
+        lambda x: x + torch.tensor([1.0], device=x.device),
+        WaitsInBackward.apply,
+    ],
+)
 def test_one_wait_in_a_model_is_found(wait, gpu):
     gpu((8, 0))
     model = MODELS.build(config('finetune'))
-    model.backbone.blocks[1].mlp.register_forward_hook(
-        lambda module, args, out: wait(out))
-    with pytest.raises((DataDependentOutputException,
-                        DynamicOutputShapeException, HostWaits)):
+    model.backbone.blocks[1].mlp.register_forward_hook(lambda module, args, out: wait(out))
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException, HostWaits)):
         train_step(model, ['video'])
 
 
-@pytest.mark.parametrize('name, call, waits', [
-    ('item', lambda x: x[0, 0].item(), True),
-    ('tolist', lambda x: x.tolist(), True),
-    ('bool', lambda x: bool(x.any()), True),
-    ('unique', lambda x: x.unique(), True),
-    ('mask', lambda x: x[x > 0], True),
-    ('list', lambda x: x[[0, 1]], True),
-    ('index of the host', lambda x: x[torch.arange(2)], True),
-    ('values by a mask', lambda x: x.index_put_((x > 0, ), x[0]), True),
-    ('one value by a mask', lambda x: x.index_put_((x > 0, ), x[0, 0]), False),
-    ('index of the GPU', lambda x: x[torch.arange(2, device='cuda')], False),
-    ('to the host', lambda x: x.cpu(), True),
-    ('to the GPU', lambda x: torch.ones(3).to('cuda'), True),
-    ('over the GPU', lambda x: x.copy_(torch.ones(4, 3)), True),
-    ('over, at once', lambda x: x.copy_(torch.ones(4, 3), True), False),
-    ('at once', lambda x: torch.ones(3).to('cuda', non_blocking=True), False),
-    ('number', lambda x: x * torch.tensor(2.) + 1, False),
-    ('slice', lambda x: x[1:3].masked_fill(x[1:3] > 0, 0.), False),
-])
+@pytest.mark.parametrize(
+    'name, call, waits',
+    [
+        ('item', lambda x: x[0, 0].item(), True),
+        ('tolist', lambda x: x.tolist(), True),
+        ('bool', lambda x: bool(x.any()), True),
+        ('unique', lambda x: x.unique(), True),
+        ('mask', lambda x: x[x > 0], True),
+        ('list', lambda x: x[[0, 1]], True),
+        ('index of the host', lambda x: x[torch.arange(2)], True),
+        ('values by a mask', lambda x: x.index_put_((x > 0,), x[0]), True),
+        ('one value by a mask', lambda x: x.index_put_((x > 0,), x[0, 0]), False),
+        ('index of the GPU', lambda x: x[torch.arange(2, device='cuda')], False),
+        ('to the host', lambda x: x.cpu(), True),
+        ('to the GPU', lambda x: torch.ones(3).to('cuda'), True),
+        ('over the GPU', lambda x: x.copy_(torch.ones(4, 3)), True),
+        ('over, at once', lambda x: x.copy_(torch.ones(4, 3), True), False),
+        ('at once', lambda x: torch.ones(3).to('cuda', non_blocking=True), False),
+        ('number', lambda x: x * torch.tensor(2.0) + 1, False),
+        ('slice', lambda x: x[1:3].masked_fill(x[1:3] > 0, 0.0), False),
+    ],
+)
 def test_what_waits(name, call, waits):
     with FakeTensorMode(), Watch():
         x = torch.zeros(4, 3, device='cuda')
         if not waits:
             call(x)
             return
-        with pytest.raises((DataDependentOutputException,
-                            DynamicOutputShapeException, HostWaits)):
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException, HostWaits)):
             call(x)

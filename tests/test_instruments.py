@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """tools/analysis_tools/{get_flops,vis_cam}.py and publish_model.py."""
+
 import glob
 import hashlib
 import os.path as osp
@@ -11,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from toolbox_run import FINETUNE, ROOT
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.inference import read_media
 from s4d_mm.models import S4DViT
-from toolbox_run import FINETUNE, ROOT
 
 for folder in ('analysis_tools', 'model_converters'):
     sys.path.insert(0, osp.join(ROOT, 'tools', folder))
@@ -43,10 +44,13 @@ def base():
     return build('s4d_finetune_dfew')
 
 
-@pytest.mark.parametrize('shape, tokens, values', [
-    ((1, 3, 16, 160, 160), 800, 2 * 16 * 16 * 3),
-    ((1, 3, 160, 160), 100, 16 * 16 * 3),
-])
+@pytest.mark.parametrize(
+    'shape, tokens, values',
+    [
+        ((1, 3, 16, 160, 160), 800, 2 * 16 * 16 * 3),
+        ((1, 3, 160, 160), 100, 16 * 16 * 3),
+    ],
+)
 def test_flops_of_the_paper_s_model(base, shape, tokens, values):
     """12 blocks, of which 6 have 8 experts of width C / 4, 2 per token."""
     assert shape in get_flops.input_shapes(base, [])
@@ -58,8 +62,7 @@ def test_flops_of_the_paper_s_model(base, shape, tokens, values):
     assert costs['backbone'].flops == 2 * backbone
     assert costs['neck'].flops == 2 * neck
     assert costs['cls_head'].flops == 2 * 768 * 7
-    assert sum(c.params for c in costs.values()) == sum(
-        p.numel() for p in base.parameters())
+    assert sum(c.params for c in costs.values()) == sum(p.numel() for p in base.parameters())
 
 
 def test_flops_of_pretraining():
@@ -68,15 +71,16 @@ def test_flops_of_pretraining():
     costs = get_flops.count(model, (2, 3, 16, 160, 160))
     visible = 800 - 760
     encoder = visible * 1536 * 768 + 12 * block_macs(visible, 768)
-    decoder = (visible * 768 * 384 + 4 * block_macs(800, 384) +
-               800 * 384 * 1536)
+    decoder = visible * 768 * 384 + 4 * block_macs(800, 384) + 800 * 384 * 1536
     assert costs['backbone'].flops == 2 * 2 * encoder  # 2 clips
     assert costs['neck'].flops == 2 * 2 * decoder
 
 
-@pytest.mark.parametrize('path', sorted(
-    glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py'))),
-    ids=lambda p: osp.basename(p)[:-3])
+@pytest.mark.parametrize(
+    'path',
+    sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py'))),
+    ids=lambda p: osp.basename(p)[:-3],
+)
 def test_flops_of_the_mixes(path):
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
@@ -96,13 +100,11 @@ def test_flops_of_the_mixes(path):
         costs = get_flops.count(model, shape)
         assert len(costs) == (3 if '_moae_' in path else 2)
         assert all(cost.flops > 0 for cost in costs.values())
-        assert sum(c.params for c in costs.values()) == sum(
-            p.numel() for p in model.parameters())
+        assert sum(c.params for c in costs.values()) == sum(p.numel() for p in model.parameters())
 
 
 def test_cam_is_of_our_models(toolbox_run):
-    model = init_model(
-        osp.join(ROOT, 'configs', 'mix', 'swin3d_moae_joint.py'))
+    model = init_model(osp.join(ROOT, 'configs', 'mix', 'swin3d_moae_joint.py'))
     with pytest.raises(ValueError, match='not of SwinTransformer3D'):
         vis_cam.heat_maps(model, toolbox_run.clip)
 
@@ -114,8 +116,8 @@ def test_flops_command(monkeypatch, capsys):
     output = capsys.readouterr().out
     assert '(1, 3, 4, 80, 80)' in output and '(1, 3, 80, 80)' in output
     assert 'neck' not in output and output.count('total') == 2
-    assert get_flops.input_shapes(None, [96]) == ((1, 3, 96, 96), )
-    assert get_flops.input_shapes(None, [96, 80]) == ((1, 3, 96, 80), )
+    assert get_flops.input_shapes(None, [96]) == ((1, 3, 96, 96),)
+    assert get_flops.input_shapes(None, [96, 80]) == ((1, 3, 96, 80),)
     with pytest.raises(ValueError, match='--shape'):
         get_flops.input_shapes(None, [3, 96, 80])
 
@@ -135,14 +137,12 @@ def expected_maps(model, path, label):
         tokens, _ = model.neck(model.backbone(x))
     tokens.requires_grad_()
     score = model.cls_head(tokens, kind)[:, label].sum()
-    gradient, = torch.autograd.grad(score, tokens)
+    (gradient,) = torch.autograd.grad(score, tokens)
     grid = model.backbone.patch_embed.grid(x)
-    a, g = (t.detach().transpose(1, 2).unflatten(2, grid)
-            for t in (tokens, gradient))
+    a, g = (t.detach().transpose(1, 2).unflatten(2, grid) for t in (tokens, gradient))
     maps = (g.mean(dim=(3, 4), keepdim=True) * a).sum(dim=1).relu()
     size = (len(x), x.shape[2] if x.ndim == 5 else 1, *x.shape[-2:])
-    maps = F.interpolate(
-        maps[:, None], size[1:], mode='trilinear', align_corners=False)
+    maps = F.interpolate(maps[:, None], size[1:], mode='trilinear', align_corners=False)
     low = maps.amin(dim=(1, 2, 3, 4), keepdim=True)
     high = maps.amax(dim=(1, 2, 3, 4), keepdim=True)
     return ((maps - low) / (high - low + 1e-20)).squeeze(1)
@@ -154,44 +154,40 @@ def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
     maps = []
     blend = vis_cam.TokenGradCAM._alpha_blending
     monkeypatch.setattr(
-        vis_cam.TokenGradCAM, '_alpha_blending',
-        lambda self, heat, *args: maps.append(heat) or blend(
-            self, heat, *args))
+        vis_cam.TokenGradCAM,
+        '_alpha_blending',
+        lambda self, heat, *args: maps.append(heat) or blend(self, heat, *args),
+    )
     for target in ('anger', '0'):
         frames, drawn, name = vis_cam.heat_maps(model, path, target)
-        assert frames.shape == drawn.shape == (
-            *((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
-        assert 0 <= drawn.min() and drawn.max() <= 1
+        assert frames.shape == drawn.shape == (*((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
+        assert drawn.min() >= 0 and drawn.max() <= 1
     before = predict_expression(model, path)
     assert sum(before.values()) == pytest.approx(1, abs=1e-5)
     classes = list(before)
     assert name == classes[0]
     for heat, label in zip(maps, (classes.index('anger'), 0)):
-        torch.testing.assert_close(
-            heat, expected_maps(model, path, label), rtol=1e-4, atol=1e-4)
-    assert (maps[0] - maps[1]).abs().max() > .1
+        torch.testing.assert_close(heat, expected_maps(model, path, label), rtol=1e-4, atol=1e-4)
+    assert (maps[0] - maps[1]).abs().max() > 0.1
 
 
-def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path,
-                                               monkeypatch, capsys):
+def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, monkeypatch, capsys):
     out = str(tmp_path / 'cam.png')
-    command = ['vis_cam.py', FINETUNE, toolbox_run.finetuned,
-               toolbox_run.clip, '--out', out]
+    command = ['vis_cam.py', FINETUNE, toolbox_run.finetuned, toolbox_run.clip, '--out', out]
     monkeypatch.setattr(sys, 'argv', command)
     vis_cam.main()
     # two views with two rows, two tubelets
     assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
     scores = predict_expression(model, toolbox_run.clip)
-    assert f'looks like {max(scores, key=scores.get)}' in (
-        capsys.readouterr().out)
-    monkeypatch.setattr(sys, 'argv', [
-        *command, '--target-layer-name', 'backbone/blocks/0',
-        '--target-category', 'joy'
-    ])
+    assert f'looks like {max(scores, key=scores.get)}' in (capsys.readouterr().out)
+    monkeypatch.setattr(
+        sys,
+        'argv',
+        [*command, '--target-layer-name', 'backbone/blocks/0', '--target-category', 'joy'],
+    )
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main()
-    monkeypatch.setattr(sys, 'argv', [*command, '--target-layer-name',
-                                      'backbone/blocks/0'])
+    monkeypatch.setattr(sys, 'argv', [*command, '--target-layer-name', 'backbone/blocks/0'])
     before = cv2.imread(out)
     vis_cam.main()
     assert (cv2.imread(out) != before).any()
@@ -199,14 +195,14 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path,
 
 # ------------------------------------------------------------------ publish
 def test_published_checkpoint_predicts_the_same(toolbox_run, model, tmp_path):
-    out = publish_model.process_checkpoint(toolbox_run.finetuned,
-                                           str(tmp_path / 's4d.pth'))
+    out = publish_model.process_checkpoint(toolbox_run.finetuned, str(tmp_path / 's4d.pth'))
     assert [str(p) for p in tmp_path.iterdir()] == [out]
     with open(out, 'rb') as f:
         sha = hashlib.sha256(f.read()).hexdigest()
     assert osp.basename(out).startswith('s4d_20')
     assert out.endswith(f'-{sha[:8]}.pth')
-    assert osp.getsize(out) < .5 * osp.getsize(toolbox_run.finetuned)
+    assert osp.getsize(out) < 0.5 * osp.getsize(toolbox_run.finetuned)
     published = init_model(FINETUNE, out, 'cpu')
     assert predict_expression(published, toolbox_run.clip) == (
-        predict_expression(model, toolbox_run.clip))
+        predict_expression(model, toolbox_run.clip)
+    )

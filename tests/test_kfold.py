@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Tests of tools/kfold.py: a real run of two folds on a miniature of DFEW, its
 figures, and what happens after an interruption."""
+
 import argparse
 import csv
 import json
@@ -24,7 +25,7 @@ sys.path.insert(0, osp.join(ROOT, 'tools'))
 import kfold  # noqa: E402
 
 # clips of 4 x 32 x 32 and a narrow model of 4 blocks
-CONFIG = f'''
+CONFIG = f"""
 _base_ = {osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')!r}
 train_pipeline = _base_.train_pipeline
 train_pipeline[1]['clip_len'] = 4
@@ -45,15 +46,17 @@ size = dict(img_size=32, num_frames=4)
 model = dict(backbone=dict(arch=arch, depth=2, **size),
              neck=dict(arch=arch, num_layers=2, num_experts=2),
              cls_head=dict(in_channels=24))
-'''
+"""
 OPTIONS = [
-    'train_cfg.max_epochs=2', 'randomness.seed=0',
+    'train_cfg.max_epochs=2',
+    'randomness.seed=0',
     'optim_wrapper.type=OptimWrapper',
     'train_dataloader.batch_sampler.batch_size.video=2',
     'train_dataloader.batch_sampler.batch_size.image=2',
-    'train_dataloader.sampler.share.image=1.0'
+    'train_dataloader.sampler.share.image=1.0',
 ] + [
-    f'{stage}_dataloader.{key}' for stage in ('train', 'val', 'test')
+    f'{stage}_dataloader.{key}'
+    for stage in ('train', 'val', 'test')
     for key in ('num_workers=0', 'persistent_workers=False')
 ]
 
@@ -70,8 +73,7 @@ class InProcess:
         argv = sys.argv
         sys.argv = [tool, *arguments]
         try:
-            runpy.run_path(
-                osp.join(ROOT, 'tools', f'{tool}.py'), run_name='__main__')
+            runpy.run_path(osp.join(ROOT, 'tools', f'{tool}.py'), run_name='__main__')
         except RuntimeError as e:
             print(e)
             return 1
@@ -107,14 +109,12 @@ def root(tmp_path_factory):
         for split in ('train', 'test'):
             write_text(
                 data / 'DFEW' / 'annotations' / f'set_{fold}_{split}.csv',
-                'video_name,label', *[
-                    f'{i:05d},{i}' for i in range(5)
-                    if (i in test) == (split == 'test')
-                ])
+                'video_name,label',
+                *[f'{i:05d},{i}' for i in range(5) if (i in test) == (split == 'test')],
+            )
     for i in range(2):
         write_image(data / 'AffectNet' / 'images' / f'{i}.jpg')
-    write_text(data / 'AffectNet' / 'annotations' / 'train_7.txt', '0.jpg 0',
-               '1.jpg 1')
+    write_text(data / 'AffectNet' / 'annotations' / 'train_7.txt', '0.jpg 0', '1.jpg 1')
     (root / 'mini.py').write_text(CONFIG)
     before = os.getcwd()
     os.chdir(root)
@@ -123,8 +123,16 @@ def root(tmp_path_factory):
 
 
 def arguments(work_dir, folds='1-2', options=()):
-    return ['mini.py', '--folds', folds, '--work-dir', str(work_dir),
-            '--cfg-options', *OPTIONS, *options]
+    return [
+        'mini.py',
+        '--folds',
+        folds,
+        '--work-dir',
+        str(work_dir),
+        '--cfg-options',
+        *OPTIONS,
+        *options,
+    ]
 
 
 @pytest.fixture(scope='module')
@@ -139,24 +147,19 @@ def finished(root):
 
 def test_two_folds(finished):
     work, launch, summary = finished
-    assert launch.names() == [
-        'train fold_1', 'test fold_1', 'train fold_2', 'test fold_2'
-    ]
-    for fold, samples in ((1, ['00000', '00001']),
-                          (2, ['00002', '00003', '00004'])):
+    assert launch.names() == ['train fold_1', 'test fold_1', 'train fold_2', 'test fold_2']
+    for fold, samples in ((1, ['00000', '00001']), (2, ['00002', '00003', '00004'])):
         folder = work / f'fold_{fold}'
         dumped = kfold.mmengine.load(str(folder / 'predictions.pkl'))
         assert [d['sample_id'] for d in dumped] == samples
         cfg = Config.fromfile(str(folder / 'mini.py'))
-        assert cfg.train_dataloader.dataset.video.ann_file == (
-            f'annotations/set_{fold}_train.csv')
+        assert cfg.train_dataloader.dataset.video.ann_file == (f'annotations/set_{fold}_train.csv')
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.dataset.ann_file == (
-                f'annotations/set_{fold}_test.csv')
+            assert loader.dataset.ann_file == (f'annotations/set_{fold}_test.csv')
         # the figures are those of tools/test.py
         result = json.loads((folder / 'result.json').read_text())
         assert result['checkpoint'] == 'epoch_2.pth'
-        file, = folder.glob('test/20*/20*.json')
+        (file,) = folder.glob('test/20*/20*.json')
         logged = json.loads(file.read_text())
         for name, value in result['modalities']['video']['metrics'].items():
             assert logged[name] == pytest.approx(value, abs=1e-9)
@@ -167,11 +170,9 @@ def test_files(finished):
     work, _, summary = finished
     written = json.loads((work / 'kfold.json').read_text())
     assert written['summary'] == json.loads(json.dumps(summary))
-    war = [r['modalities']['video']['metrics']['WAR']
-           for r in written['folds']]
+    war = [r['modalities']['video']['metrics']['WAR'] for r in written['folds']]
     assert summary['video']['mean']['WAR'] == pytest.approx(sum(war) / 2)
-    assert summary['video']['std']['WAR'] == pytest.approx(
-        abs(war[0] - war[1]) / 2**.5)
+    assert summary['video']['std']['WAR'] == pytest.approx(abs(war[0] - war[1]) / 2**0.5)
     matrix = np.array(summary['video']['confusion_matrix'])
     assert matrix.sum(axis=1).tolist() == [1, 1, 1, 1, 1, 0, 0]
     with open(work / 'kfold.csv', newline='') as f:
@@ -219,8 +220,7 @@ def test_interrupted_training_resumes(finished, root, launch, monkeypatch):
     """In the second fold after its first epoch. ``load_from``, the
     pre-trained weights, must not be what is resumed from."""
     pretrained = str(root / 'pretrained.pth')
-    weights = torch.load(
-        finished[0] / 'fold_1' / 'epoch_2.pth', weights_only=True)
+    weights = torch.load(finished[0] / 'fold_1' / 'epoch_2.pth', weights_only=True)
     torch.save(dict(state_dict=weights['state_dict']), pretrained)
     work = root / 'interrupted'
     command = arguments(work, options=[f'load_from={pretrained}'])
@@ -236,17 +236,15 @@ def test_interrupted_training_resumes(finished, root, launch, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             kfold.main(command)
     assert launch.names() == ['train fold_1', 'test fold_1', 'train fold_2']
-    assert sorted(p.name for p in (work / 'fold_2').glob('*.pth')) == [
-        'epoch_1.pth'
-    ]
+    assert sorted(p.name for p in (work / 'fold_2').glob('*.pth')) == ['epoch_1.pth']
     launch.calls.clear()
     kfold.main(command)
     assert launch.names() == ['train fold_2', 'test fold_2']
     resumed = launch.calls[0][1]
-    assert resumed[resumed.index('--resume') + 1] == str(
-        work / 'fold_2' / 'epoch_1.pth')
-    first, last = (torch.load(work / 'fold_2' / f'epoch_{i}.pth',
-                              weights_only=True) for i in (1, 2))
+    assert resumed[resumed.index('--resume') + 1] == str(work / 'fold_2' / 'epoch_1.pth')
+    first, last = (
+        torch.load(work / 'fold_2' / f'epoch_{i}.pth', weights_only=True) for i in (1, 2)
+    )
     assert last['meta']['iter'] == 2 * first['meta']['iter']
     steps = [s['step'] for s in last['optimizer']['state'].values()]
     assert max(steps) == last['meta']['iter']  # the optimizer's state too
@@ -257,16 +255,15 @@ def test_other_settings_are_refused(finished, launch):
     with pytest.raises(SystemExit, match='max_epochs: 2 before, now 9'):
         kfold.main(arguments(work, options=['train_cfg.max_epochs=9']))
     # but workers may change
-    assert kfold.main(arguments(
-        work, options=['train_dataloader.num_workers=1'])) == summary
+    assert kfold.main(arguments(work, options=['train_dataloader.num_workers=1'])) == summary
     assert launch.calls == []
 
 
 def test_failed_training(root, launch, monkeypatch):
     monkeypatch.setattr(kfold, 'launch', lambda *a: 3)
-    with pytest.raises(SystemExit,
-                       match='Fold 1: training ended with exit code 3 and '
-                       'left no checkpoint'):
+    with pytest.raises(
+        SystemExit, match='Fold 1: training ended with exit code 3 and left no checkpoint'
+    ):
         kfold.main(arguments(root / 'failed'))
 
 
@@ -299,8 +296,7 @@ def test_options_equal_the_fold_configs(name, monkeypatch):
         assert len(options) == 3
         cfg = kfold.load_config(path + start, options)
         for loader in ('train', 'val', 'test'):
-            assert cfg[f'{loader}_dataloader'] == (
-                other[f'{loader}_dataloader'])
+            assert cfg[f'{loader}_dataloader'] == (other[f'{loader}_dataloader'])
 
 
 @pytest.mark.parametrize('gpus', [1, 8])
@@ -308,7 +304,6 @@ def test_command_lines(gpus, monkeypatch):
     commands = []
 
     class Popen:
-
         def __init__(self, command, env):
             commands.append([command, env])
 
@@ -325,22 +320,21 @@ def test_command_lines(gpus, monkeypatch):
     if gpus == 1:
         assert [c[0] for c in commands] == [
             [sys.executable, f'{tools}/train.py', 'c.py', '--resume', 'x'],
-            [sys.executable, f'{tools}/test.py', 'c.py', 'x.pth', '--dump',
-             'd']
+            [sys.executable, f'{tools}/test.py', 'c.py', 'x.pth', '--dump', 'd'],
         ]
     else:
         assert [c[0] for c in commands] == [
             ['bash', f'{tools}/dist_train.sh', 'c.py', '8', '--resume', 'x'],
-            ['bash', f'{tools}/dist_test.sh', 'c.py', 'x.pth', '8', '--dump',
-             'd']
+            ['bash', f'{tools}/dist_test.sh', 'c.py', 'x.pth', '8', '--dump', 'd'],
         ]
     assert all(e['PYTHONPATH'].startswith(ROOT) for _, e in commands)
 
 
 def test_unreadable_samples_count_as_wrong():
-    scores = torch.tensor([.9, .1])
-    samples = [dict(input_type='video', gt_label=torch.tensor([0]),
-                    pred_score=scores) for _ in range(4)]
+    scores = torch.tensor([0.9, 0.1])
+    samples = [
+        dict(input_type='video', gt_label=torch.tensor([0]), pred_score=scores) for _ in range(4)
+    ]
     samples[3]['unreadable'] = True
     found = kfold.figures(samples, dict(video=('a', 'b'), image=('a', 'b')))
     assert set(found) == {'video'}
@@ -353,16 +347,21 @@ def test_unreadable_samples_count_as_wrong():
 
 def test_mean_and_deviation():
     """Of folds of 4 and 2 samples with WAR 75 and 50."""
+
     def fold(pairs):
-        samples = [dict(input_type='video', gt_label=torch.tensor([label]),
-                        pred_score=torch.eye(2)[predicted])
-                   for label, predicted in pairs]
+        samples = [
+            dict(
+                input_type='video',
+                gt_label=torch.tensor([label]),
+                pred_score=torch.eye(2)[predicted],
+            )
+            for label, predicted in pairs
+        ]
         return dict(modalities=kfold.figures(samples, dict(video='ab')))
 
-    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]),
-                           fold([(0, 1), (1, 1)])])['video']
+    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]), fold([(0, 1), (1, 1)])])['video']
     assert own['mean']['WAR'] == 62.5
-    assert own['std']['WAR'] == pytest.approx(25 / 2**.5)
+    assert own['std']['WAR'] == pytest.approx(25 / 2**0.5)
     assert own['mean']['UAR'] == pytest.approx((250 / 3 + 50) / 2)
     assert own['confusion_matrix'] == [[2, 2], [0, 2]]
     assert own['pooled']['WAR'] == pytest.approx(400 / 6)
@@ -375,9 +374,11 @@ def test_arguments(capsys):
     for text in ('', '5-1', 'a', '1;2'):
         with pytest.raises(argparse.ArgumentTypeError, match='1-5 or 1,3,5'):
             kfold.parse_folds(text)
-    for argv, message in ((['none.py'], 'none.py does not exist'),
-                          ([__file__, '--gpus', '0'], 'must be 1 or more'),
-                          ([__file__, '--cfg-options', 'x'], 'KEY=VALUE')):
+    for argv, message in (
+        (['none.py'], 'none.py does not exist'),
+        ([__file__, '--gpus', '0'], 'must be 1 or more'),
+        ([__file__, '--cfg-options', 'x'], 'KEY=VALUE'),
+    ):
         with pytest.raises(SystemExit):
             kfold.parse_args(argv)
         assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Tests of the drawn quick-start set."""
+
 import filecmp
 import os
 import os.path as osp
@@ -39,20 +40,21 @@ def read_pairs(path, delimiter, header=None):
 def files_of(root):
     return sorted(
         osp.relpath(osp.join(folder, name), root)
-        for folder, _, names in os.walk(root) for name in names)
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
 
 
 def test_annotations_name_every_file_once(small_set):
     listed = []
     for split in ('train', 'test'):
-        pairs = read_pairs(
-            osp.join(small_set, f'annotations/affectnet_{split}.txt'), ' ')
+        pairs = read_pairs(osp.join(small_set, f'annotations/affectnet_{split}.txt'), ' ')
         assert {label for _, label in pairs} == set(range(7))
         assert all(name.startswith(f'{split}/') for name, _ in pairs)
         listed += [f'images/{name}' for name, _ in pairs]
         pairs = read_pairs(
-            osp.join(small_set, f'annotations/dfew_{split}.csv'), ',',
-            'video_name,label')
+            osp.join(small_set, f'annotations/dfew_{split}.csv'), ',', 'video_name,label'
+        )
         assert {label for _, label in pairs} == set(range(7))
         listed += [f'clips/{name}.mp4' for name, _ in pairs]
     media = [f for f in files_of(small_set) if f.endswith(('jpg', 'mp4'))]
@@ -90,7 +92,8 @@ def test_images_and_clips_can_be_read(small_set):
         assert stream.codec_context.pix_fmt == 'yuv420p'
         frames = [f.to_ndarray(format='rgb24') for f in container.decode()]
     drawn = quickstart.draw_clip(
-        quickstart.list_samples('video', 15)[0], SMALL['seed'], SMALL['size'])
+        quickstart.list_samples('video', 15)[0], SMALL['seed'], SMALL['size']
+    )
     assert 32 <= len(frames) == len(drawn) <= 48
     assert np.abs(np.subtract(frames, drawn, dtype=float)).mean() < 8
 
@@ -103,8 +106,7 @@ def test_same_seed_same_files_other_seed_other_files(small_set, tmp_path):
     assert filecmp.cmpfiles(small_set, again, names, shallow=False)[0] == names
     for kind in ('image', 'video'):
         sample = quickstart.list_samples(kind, 14)[0]
-        draw = getattr(quickstart,
-                       dict(image='draw_image', video='draw_clip')[kind])
+        draw = getattr(quickstart, dict(image='draw_image', video='draw_clip')[kind])
         one, other = draw(sample, 0, 48), draw(sample, 1, 48)
         assert not np.array_equal(one[0], other[0])
 
@@ -112,8 +114,7 @@ def test_same_seed_same_files_other_seed_other_files(small_set, tmp_path):
 def test_an_interrupted_run_goes_on(small_set, tmp_path):
     out = str(tmp_path / 'set')
     quickstart.make_set(out, **SMALL)
-    gone = ('images/train/00021.jpg', 'clips/00002.mp4',
-            'annotations/dfew_test.csv')
+    gone = ('images/train/00021.jpg', 'clips/00002.mp4', 'annotations/dfew_test.csv')
     for name in gone:
         os.remove(osp.join(out, name))
     kept = osp.join(out, 'clips/00003.mp4')
@@ -121,8 +122,7 @@ def test_an_interrupted_run_goes_on(small_set, tmp_path):
     assert quickstart.make_set(out, **SMALL) == 2
     assert os.stat(kept).st_mtime_ns == before
     for name in gone:
-        assert filecmp.cmp(
-            osp.join(small_set, name), osp.join(out, name), shallow=False)
+        assert filecmp.cmp(osp.join(small_set, name), osp.join(out, name), shallow=False)
 
 
 def test_command_says_that_a_set_is_complete(small_set):
@@ -133,8 +133,7 @@ def test_command_says_that_a_set_is_complete(small_set):
     assert done.returncode == 0 and 'already complete' in done.stdout
 
 
-def test_other_settings_and_foreign_folders_are_refused(
-        small_set, tmp_path, capsys):
+def test_other_settings_and_foreign_folders_are_refused(small_set, tmp_path, capsys):
     with pytest.raises(ValueError, match='seed was 3 and now is 4'):
         quickstart.make_set(small_set, **dict(SMALL, seed=4))
     (tmp_path / 'mine.txt').write_text('mine')
@@ -145,10 +144,9 @@ def test_other_settings_and_foreign_folders_are_refused(
         quickstart.make_set(str(tmp_path / 'mine.txt'), **SMALL)
 
 
-@pytest.mark.parametrize(
-    'change', (dict(images=13), dict(clips=0), dict(size=47), dict(seed=-1)))
+@pytest.mark.parametrize('change', (dict(images=13), dict(clips=0), dict(size=47), dict(seed=-1)))
 def test_bad_numbers_are_named(change, tmp_path):
-    (name, value), = change.items()
+    ((name, value),) = change.items()
     with pytest.raises(ValueError, match=f'{name}={value}'):
         quickstart.make_set(str(tmp_path / 'set'), **dict(SMALL, **change))
     assert not (tmp_path / 'set').exists()
@@ -167,15 +165,12 @@ def test_every_two_expressions_can_be_told_apart(seed):
     for i, one in enumerate(pictures):
         for other in pictures[:i]:
             changed = np.abs(one - other).max(-1) > 40
-            assert changed.mean() > .01
+            assert changed.mean() > 0.01
 
 
 def test_a_clip_starts_neutral_and_ends_at_its_apex():
     sample = quickstart.Sample('video', 4, 'train', 'surprise')
     calm = quickstart.Sample('video', 4, 'train', 'neutral')
     apex, neutral = (quickstart.draw_clip(s, 0, 64) for s in (sample, calm))
-    gaps = [
-        np.abs(np.subtract(a, b, dtype=float)).mean()
-        for a, b in zip(apex, neutral)
-    ]
-    assert gaps[0] < .25 * gaps[-1] and gaps[-1] > 2
+    gaps = [np.abs(np.subtract(a, b, dtype=float)).mean() for a, b in zip(apex, neutral)]
+    assert gaps[0] < 0.25 * gaps[-1] and gaps[-1] > 2

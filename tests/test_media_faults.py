@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Files that cannot be read: replaced and counted in training, an error or a
 wrong prediction in testing."""
+
 import logging
 import os
 import os.path as osp
@@ -10,12 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import truncate, write_frames, write_image, write_text, write_video
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
-from helpers import (truncate, write_frames, write_image, write_text,
-                     write_video)
 from s4d_mm.datasets.media_faults import FaultLedger, TooManyFaultsError
 from s4d_mm.datasets.transforms import MediaReadError
 from s4d_mm.engine import MediaFaultHook
@@ -25,12 +25,7 @@ CLASSES = ('calm', 'glad')
 META = ('input_type', 'sample_id', 'filename')
 VIDEO = [
     dict(type='ClipInit'),
-    dict(
-        type='SampleFrames',
-        clip_len=4,
-        frame_interval=4,
-        num_clips=1,
-        test_mode=True),
+    dict(type='SampleFrames', clip_len=4, frame_interval=4, num_clips=1, test_mode=True),
     dict(type='ClipDecode'),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=META),
@@ -73,25 +68,18 @@ def to_frames(path, damage):
 FAULTS = {
     'video missing': ('video', os.remove, 'does not exist'),
     'video of zero bytes': ('video', empty, 'Cannot open video'),
-    'video truncated, index at its end': ('video', truncate,
-                                          'Cannot open video'),
-    'video without its start': ('video', overwrite_start,
-                                'Cannot open video'),
+    'video truncated, index at its end': ('video', truncate, 'Cannot open video'),
+    'video without its start': ('video', overwrite_start, 'Cannot open video'),
     'text named as video': ('video', text, 'Cannot open video'),
     'folder without frames': ('video', to_folder, 'no image files'),
-    'folder with other files': ('video', lambda p: to_folder(p, 'a.txt'),
-                                'no image files'),
-    'frame of zero bytes': ('video', lambda p: to_frames(p, empty),
-                            'Cannot decode image'),
-    'frame truncated': ('video', lambda p: to_frames(p, truncate),
-                        'Cannot decode image'),
-    'text named as frame': ('video', lambda p: to_frames(p, text),
-                            'Cannot decode image'),
+    'folder with other files': ('video', lambda p: to_folder(p, 'a.txt'), 'no image files'),
+    'frame of zero bytes': ('video', lambda p: to_frames(p, empty), 'Cannot decode image'),
+    'frame truncated': ('video', lambda p: to_frames(p, truncate), 'Cannot decode image'),
+    'text named as frame': ('video', lambda p: to_frames(p, text), 'Cannot decode image'),
     'image missing': ('image', os.remove, 'does not exist'),
     'image of zero bytes': ('image', empty, 'Cannot decode image'),
     'image truncated': ('image', truncate, 'Cannot decode image'),
-    'image without its start': ('image', overwrite_start,
-                                'Cannot decode image'),
+    'image without its start': ('image', overwrite_start, 'Cannot decode image'),
     'text named as image': ('image', text, 'Cannot decode image'),
     'folder named as image': ('image', to_folder, 'Cannot decode image'),
 }
@@ -105,8 +93,7 @@ def whole(tmp_path_factory):
         write_video(root / 'video' / f'{i}.mp4', 16, first=16 * i)
         write_image(root / 'image' / f'{i}.jpg', number=16 * i)
     for name, suffix in (('video', 'mp4'), ('image', 'jpg')):
-        write_text(root / f'{name}.csv',
-                   *[f'{i}.{suffix},{i % 2}' for i in range(SIZE)])
+        write_text(root / f'{name}.csv', *[f'{i}.{suffix},{i % 2}' for i in range(SIZE)])
     return root
 
 
@@ -129,10 +116,9 @@ def load(root, modality, **kwargs):
             data_prefix={dict(video='video', image='img')[modality]: modality},
             metainfo=dict(classes=CLASSES),
             pipeline=VIDEO if modality == 'video' else IMAGE,
-            **{
-                'max_fault_share': .2,
-                **kwargs
-            }))
+            **{'max_fault_share': 0.2, **kwargs},
+        )
+    )
 
 
 def path_of(root, modality, i=3):
@@ -186,7 +172,7 @@ def test_too_many_stop_training_with_the_list(root, modality):
 def test_wrong_root_stops_training(root):
     shutil.rmtree(root / 'image')
     with pytest.raises(TooManyFaultsError, match='no readable sample'):
-        load(root, 'image', max_fault_share=1.)[0]
+        load(root, 'image', max_fault_share=1.0)[0]
     with pytest.raises(ValueError, match='max_fault_share.*1.5'):
         load(root, 'image', max_fault_share=1.5)
 
@@ -196,8 +182,7 @@ def test_workers_count_together(root):
     for i in (2, 5):
         os.remove(path_of(root, 'image', i))
     dataset = load(root, 'image')
-    loader = DataLoader(
-        dataset, num_workers=2, batch_size=2, collate_fn=lambda x: x)
+    loader = DataLoader(dataset, num_workers=2, batch_size=2, collate_fn=lambda x: x)
     assert sum(len(batch) for batch in loader) == SIZE
     assert dataset.faults.indices() == [2, 5]
     os.remove(path_of(root, 'image', 8))
@@ -215,13 +200,13 @@ def test_test_time_faults_count_as_wrong(root):
         assert sample.sample_id == f'{i}.jpg'
         assert sample.gt_label.tolist() == [i % 2]
         score = torch.zeros(2)
-        score[i % 2] = 1.
+        score[i % 2] = 1.0
         sample.set_pred_score(score)
         metric.process({}, [sample.to_dict()])
     values = metric.compute_metrics(metric.results)
-    assert values['WAR'] == pytest.approx(90.)
-    assert values['recall/glad'] == pytest.approx(80.)
-    assert values['UAR'] == pytest.approx(90.)
+    assert values['WAR'] == pytest.approx(90.0)
+    assert values['recall/glad'] == pytest.approx(80.0)
+    assert values['UAR'] == pytest.approx(90.0)
     assert values['unreadable'] == 1
     assert values['weighted_F1'] < 100
     matrix = metric.confusion_matrices['image']
@@ -238,8 +223,9 @@ def test_hook_writes_the_list(root, tmp_path, caplog):
         rank=0,
         logger=logger,
         train_dataloader=SimpleNamespace(
-            dataset=DATASETS.build(
-                dict(type='DualModalDataset', video=video, image=image))))
+            dataset=DATASETS.build(dict(type='DualModalDataset', video=video, image=image))
+        ),
+    )
     hook = MediaFaultHook()
     with caplog.at_level(logging.WARNING, logger='hook'):
         hook.after_train_epoch(runner)
@@ -257,5 +243,5 @@ def test_ledger():
     ledger = FaultLedger(4)
     assert ledger.share() == 0 and ledger.indices() == []
     assert ledger.add(2) and not ledger.add(2)
-    assert ledger.share() == .25 and ledger.indices() == [2]
+    assert ledger.share() == 0.25 and ledger.indices() == [2]
     assert issubclass(TooManyFaultsError, MediaReadError)

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """ExpressionMetric: numbers by hand, errors, and two processes."""
+
 import csv
 import json
 import os
@@ -16,19 +17,26 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, init_default_scope
 
 import s4d_mm  # noqa: F401
-from s4d_mm.evaluation import (ExpressionMetric, classification_report,
-                               confusion_matrix, f1_scores, recalls)
+from s4d_mm.evaluation import (
+    ExpressionMetric,
+    classification_report,
+    confusion_matrix,
+    f1_scores,
+    recalls,
+)
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 
 CLASSES = ('calm', 'glad', 'sad')
 
 
 def sample(label, prediction, input_type='video', sample_id='x', num=3):
-    score = torch.full((num, ), 0.1)
+    score = torch.full((num,), 0.1)
     score[prediction] = 1 - 0.1 * (num - 1)
-    return ActionDataSample(
-        metainfo=dict(input_type=input_type, sample_id=sample_id)
-    ).set_gt_label(label).set_pred_score(score)
+    return (
+        ActionDataSample(metainfo=dict(input_type=input_type, sample_id=sample_id))
+        .set_gt_label(label)
+        .set_pred_score(score)
+    )
 
 
 def evaluate(samples, classes=CLASSES, size=None, **kwargs):
@@ -44,18 +52,18 @@ def test_numbers_by_hand():
     pairs = [(0, 0), (0, 0), (0, 1), (0, 2), (1, 1), (1, 1), (1, 0), (1, 1)]
     pairs += [(0, 0), (0, 0)]
     metrics, metric = evaluate([sample(*p) for p in pairs])
-    assert metric.confusion_matrices['video'].tolist() == [[4, 1, 1],
-                                                           [1, 3, 0],
-                                                           [0, 0, 0]]
+    assert metric.confusion_matrices['video'].tolist() == [[4, 1, 1], [1, 3, 0], [0, 0, 0]]
     f1 = 8 / 11, 6 / 8, 0
-    assert metrics == pytest.approx({
-        'WAR': 70,
-        'UAR': 100 * (4 / 6 + 3 / 4) / 2,
-        'macro_F1': 100 * sum(f1) / 3,
-        'weighted_F1': 10 * (6 * f1[0] + 4 * f1[1]),
-        'recall/calm': 100 * 4 / 6,
-        'recall/glad': 75,
-    })
+    assert metrics == pytest.approx(
+        {
+            'WAR': 70,
+            'UAR': 100 * (4 / 6 + 3 / 4) / 2,
+            'macro_F1': 100 * sum(f1) / 3,
+            'weighted_F1': 10 * (6 * f1[0] + 4 * f1[1]),
+            'recall/calm': 100 * 4 / 6,
+            'recall/glad': 75,
+        }
+    )
     assert all(type(v) is float for v in metrics.values())
 
 
@@ -63,10 +71,10 @@ def test_functions():
     matrix = confusion_matrix([0, 0, 2], [0, 2, 2], 4)
     assert matrix.tolist() == [[1, 0, 1, 0], [0] * 4, [0, 0, 1, 0], [0] * 4]
     np.testing.assert_allclose(recalls(matrix), [0.5, np.nan, 1, np.nan])
-    np.testing.assert_allclose(
-        f1_scores(matrix), [2 / 3, np.nan, 2 / 3, np.nan])
+    np.testing.assert_allclose(f1_scores(matrix), [2 / 3, np.nan, 2 / 3, np.nan])
     assert classification_report(np.eye(4, dtype=int)) == dict.fromkeys(
-        ['WAR', 'UAR', 'macro_F1', 'weighted_F1'], 100.)
+        ['WAR', 'UAR', 'macro_F1', 'weighted_F1'], 100.0
+    )
 
 
 def test_two_modalities_with_their_own_classes(tmp_path):
@@ -75,7 +83,7 @@ def test_two_modalities_with_their_own_classes(tmp_path):
     samples = [
         sample(0, 0, 'video', 'clip, one', 2),
         sample(1, 0, 'video', 'v2', 2),
-        sample(2, 1, 'image', 'i1', 3)
+        sample(2, 1, 'image', 'i1', 3),
     ]
     metrics, metric = evaluate(samples, classes, out_csv=str(path))
     assert metrics['video/WAR'] == metrics['video/UAR'] == 50
@@ -94,7 +102,8 @@ def test_two_modalities_with_their_own_classes(tmp_path):
         score_calm='0.900000',
         score_glad='0.100000',
         score_sad='',
-        score_wild='')
+        score_wild='',
+    )
     assert rows[2] == dict(
         sample_id='i1',
         modality='image',
@@ -103,12 +112,12 @@ def test_two_modalities_with_their_own_classes(tmp_path):
         score_calm='',
         score_glad='0.100000',
         score_sad='0.800000',
-        score_wild='0.100000')
+        score_wild='0.100000',
+    )
 
 
 def test_one_modality_of_two_classes_tables():
-    metrics, _ = evaluate([sample(1, 1, 'image')],
-                          dict(video=('a', ), image=CLASSES))
+    metrics, _ = evaluate([sample(1, 1, 'image')], dict(video=('a',), image=CLASSES))
     assert metrics['WAR'] == 100
 
 
@@ -150,16 +159,24 @@ def test_bfloat16_scores():
     assert evaluate([item])[0]['WAR'] == 100
 
 
-@pytest.mark.parametrize('item, classes, error', [
-    (sample(0, 0, num=4, sample_id='v7'), CLASSES,
-     r"'v7' have the shape \(4,\), but there are 3 classes"),
-    (sample(3, 0, sample_id='v8'), CLASSES,
-     r"label of sample 'v8' is \[3\].*from 0 to 2"),
-    (sample(-1, 0, sample_id='v9'), CLASSES, r"'v9' is \[-1\]"),
-    (sample(0, 0, 'image', 'i1'), dict(video=CLASSES),
-     r"'i1' has the input_type 'image', but there are classes of \('video'"),
-    (sample(0, 0, sample_id='v1'), (), 'needs the class names'),
-])
+@pytest.mark.parametrize(
+    'item, classes, error',
+    [
+        (
+            sample(0, 0, num=4, sample_id='v7'),
+            CLASSES,
+            r"'v7' have the shape \(4,\), but there are 3 classes",
+        ),
+        (sample(3, 0, sample_id='v8'), CLASSES, r"label of sample 'v8' is \[3\].*from 0 to 2"),
+        (sample(-1, 0, sample_id='v9'), CLASSES, r"'v9' is \[-1\]"),
+        (
+            sample(0, 0, 'image', 'i1'),
+            dict(video=CLASSES),
+            r"'i1' has the input_type 'image', but there are classes of \('video'",
+        ),
+        (sample(0, 0, sample_id='v1'), (), 'needs the class names'),
+    ],
+)
 def test_errors_name_the_sample(item, classes, error):
     with pytest.raises(ValueError, match=error):
         evaluate([item], classes)
@@ -178,11 +195,10 @@ def test_scores_that_are_no_scores():
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
 def test_registered(scope):
     init_default_scope(scope)
-    assert type(METRICS.build(
-        dict(type='ExpressionMetric'))) is ExpressionMetric
+    assert type(METRICS.build(dict(type='ExpressionMetric'))) is ExpressionMetric
 
 
-SCRIPT = '''
+SCRIPT = """
     import json, os, sys
     import torch.distributed as dist
     from mmengine.dataset import BaseDataset, DefaultSampler
@@ -214,7 +230,7 @@ SCRIPT = '''
     metrics = metric.evaluate(len(data))
     with open(f'rank{{dist.get_rank()}}.json', 'w') as f:
         json.dump([seen, metrics], f)
-'''
+"""
 
 
 def test_two_processes(tmp_path):
@@ -226,17 +242,21 @@ def test_two_processes(tmp_path):
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     processes = [
-        subprocess.Popen([sys.executable, str(script)],
-                         cwd=tmp_path,
-                         env=dict(
-                             os.environ,
-                             PYTHONPATH=path,
-                             RANK=str(rank),
-                             WORLD_SIZE='2',
-                             LOCAL_RANK=str(rank),
-                             MASTER_ADDR='127.0.0.1',
-                             MASTER_PORT=str(port),
-                             OMP_NUM_THREADS='1')) for rank in range(2)
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=dict(
+                os.environ,
+                PYTHONPATH=path,
+                RANK=str(rank),
+                WORLD_SIZE='2',
+                LOCAL_RANK=str(rank),
+                MASTER_ADDR='127.0.0.1',
+                MASTER_PORT=str(port),
+                OMP_NUM_THREADS='1',
+            ),
+        )
+        for rank in range(2)
     ]
     try:
         assert [p.wait(timeout=180) for p in processes] == [0, 0]
@@ -244,7 +264,8 @@ def test_two_processes(tmp_path):
         for process in processes:
             process.kill()
     (seen0, first), (seen1, second) = (
-        json.loads((tmp_path / f'rank{r}.json').read_text()) for r in (0, 1))
+        json.loads((tmp_path / f'rank{r}.json').read_text()) for r in (0, 1)
+    )
     assert seen0 == seen1 == 4  # 7 samples and one more
     assert first == second
     assert first['video/WAR'] == 75 and first['image/WAR'] == 100

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """S4D's parts with other models: every config of ``configs/mix`` trains and
 evaluates with the real Runner; then the parts one by one."""
+
 import glob
 import os.path as osp
 
@@ -22,16 +23,17 @@ MIXES = sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py')))
 def load_mix(path, work_dir):
     """The config, for four steps of small batches."""
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict({
-        f'{name}_dataloader.{key}': value
-        for name in ('train', 'val', 'test')
-        for key, value in dict(num_workers=0, persistent_workers=False).items()
-    })
+    cfg.merge_from_dict(
+        {
+            f'{name}_dataloader.{key}': value
+            for name in ('train', 'val', 'test')
+            for key, value in dict(num_workers=0, persistent_workers=False).items()
+        }
+    )
     cfg.merge_from_dict({'train_dataloader.batch_size': 4})
     if 'batch_sampler' in cfg.train_dataloader:
         cfg.train_dataloader.batch_sampler.batch_size = 4
-    cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=4, val_interval=4)
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=4)
     cfg.param_scheduler = []
     cfg.log_processor.by_epoch = False
     cfg.default_hooks.logger.interval = 1
@@ -45,33 +47,28 @@ def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     runner = Runner.from_cfg(load_mix(path, tmp_path))
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()
-    still = [
-        k for k, v in runner.model.named_parameters()
-        if torch.equal(v, before[k])
-    ]
+    still = [k for k, v in runner.model.named_parameters() if torch.equal(v, before[k])]
     # mmaction2's ViT applies this norm to pooled features only
     unused = [f'backbone.fc_norm.{k}' for k in ('weight', 'bias')]
     assert still == (unused if 'videomae' in path else [])
     logged = runner.message_hub.log_scalars
     assert all(
-        torch.tensor(v.data[0]).isfinite().all() for k, v in logged.items()
-        if k.startswith('train/loss'))
+        torch.tensor(v.data[0]).isfinite().all()
+        for k, v in logged.items()
+        if k.startswith('train/loss')
+    )
     joint = path.endswith('_joint.py')
     assert ('train/video_top1_acc' in logged) == joint
     assert ('train/image_top1_acc' in logged) == joint
     assert ('train/loss_balance' in logged) == ('_moae_' in path)
     # the metric of all test samples, from the predictions
     per_class = 100 / 7
-    for name in ('video/', 'image/') if joint else ('', ):
-        recalls = [
-            v.current() for k, v in logged.items()
-            if k.startswith(f'val/{name}recall/')
-        ]
+    for name in ('video/', 'image/') if joint else ('',):
+        recalls = [v.current() for k, v in logged.items() if k.startswith(f'val/{name}recall/')]
         assert len(recalls) == 7
         uar = logged[f'val/{name}UAR'].current()
         assert uar == pytest.approx(sum(recalls) / 7)
-        assert logged[f'val/{name}WAR'].current() == pytest.approx(
-            uar, abs=per_class)
+        assert logged[f'val/{name}WAR'].current() == pytest.approx(uar, abs=per_class)
     assert osp.isfile(tmp_path / 'iter_4.pth')
 
 
@@ -85,88 +82,131 @@ def test_there_are_mixes():
 # partner backbones, small: config, channels, frames that an image needs, and
 # the head that the toolbox uses with it after MoAENeck
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2)
-RESNET = dict(
-    type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
+RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=4, base_channels=4)
 VIT = dict(
     type='mmpretrain.VisionTransformer',
-    arch=dict(
-        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-    img_size=32)
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=32,
+)
 PARTNERS = {
-    'S4DViT': (dict(
-        type='S4DViT', arch=ARCH, img_size=32, num_frames=4), 16, None,
-               'TimeSformerHead'),
-    'S4DViT (feature maps)':
-    (dict(
-        type='S4DViT',
-        arch=ARCH,
-        img_size=32,
-        num_frames=4,
-        out_type='featmap'), 16, 4, 'I3DHead'),
-    'VisionTransformer': (dict(
-        type='VisionTransformer',
-        img_size=32,
-        embed_dims=16,
-        depth=2,
-        num_heads=2,
-        num_frames=4), 16, 4, 'TimeSformerHead'),
-    'VisionTransformer (feature maps)':
-    (dict(
-        type='VisionTransformer',
-        img_size=32,
-        embed_dims=16,
-        depth=2,
-        num_heads=2,
-        num_frames=4,
-        return_feat_map=True), 16, 4, 'I3DHead'),
-    'SwinTransformer3D':
-    (dict(
-        type='SwinTransformer3D',
-        arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
-        window_size=(2, 2, 2),
-        pretrained2d=False), 64, 4, 'I3DHead'),
-    'MViT': (dict(
-        type='MViT',
-        arch=dict(
-            embed_dims=8, num_layers=3, num_heads=1, downscale_indices=[1]),
-        spatial_size=32,
-        temporal_size=4), 16, 4, 'MViTHead'),
-    'ResNet3dSlowOnly': (dict(
-        type='ResNet3dSlowOnly',
-        depth=18,
-        base_channels=4,
-        pretrained=None,
-        lateral=False,
-        conv1_kernel=(1, 7, 7),
-        conv1_stride_t=1,
-        pool1_stride_t=1,
-        inflate=(0, 0, 1, 1),
-        norm_eval=False), 32, 1, 'I3DHead'),
-    'UniFormer': (dict(
-        type='UniFormer',
-        depth=[1, 1, 1, 1],
-        embed_dim=[8, 8, 16, 16],
-        head_dim=8,
-        pretrained2d=False), 16, 4, 'I3DHead'),
-    'TimeSformer': (dict(
-        type='TimeSformer',
-        num_frames=4,
-        img_size=32,
-        patch_size=16,
-        embed_dims=16,
-        num_heads=2,
-        num_transformer_layers=2), 16, 4, 'TimeSformerHead'),
-    'mmpretrain ResNet': (dict(type='FrameWiseBackbone', backbone=RESNET), 32,
-                          1, 'I3DHead'),
-    'mmpretrain VisionTransformer (class token)':
-    (dict(type='FrameWiseBackbone', backbone=VIT), 16, None, None),
-    'mmpretrain VisionTransformer (all tokens)':
-    (dict(type='FrameWiseBackbone', backbone=dict(VIT, out_type='raw')), 16,
-     None, None),
-    'mmpretrain VisionTransformer (feature maps)':
-    (dict(
-        type='FrameWiseBackbone', backbone=dict(VIT, out_type='featmap')), 16,
-     1, 'I3DHead'),
+    'S4DViT': (
+        dict(type='S4DViT', arch=ARCH, img_size=32, num_frames=4),
+        16,
+        None,
+        'TimeSformerHead',
+    ),
+    'S4DViT (feature maps)': (
+        dict(type='S4DViT', arch=ARCH, img_size=32, num_frames=4, out_type='featmap'),
+        16,
+        4,
+        'I3DHead',
+    ),
+    'VisionTransformer': (
+        dict(
+            type='VisionTransformer', img_size=32, embed_dims=16, depth=2, num_heads=2, num_frames=4
+        ),
+        16,
+        4,
+        'TimeSformerHead',
+    ),
+    'VisionTransformer (feature maps)': (
+        dict(
+            type='VisionTransformer',
+            img_size=32,
+            embed_dims=16,
+            depth=2,
+            num_heads=2,
+            num_frames=4,
+            return_feat_map=True,
+        ),
+        16,
+        4,
+        'I3DHead',
+    ),
+    'SwinTransformer3D': (
+        dict(
+            type='SwinTransformer3D',
+            arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+            window_size=(2, 2, 2),
+            pretrained2d=False,
+        ),
+        64,
+        4,
+        'I3DHead',
+    ),
+    'MViT': (
+        dict(
+            type='MViT',
+            arch=dict(embed_dims=8, num_layers=3, num_heads=1, downscale_indices=[1]),
+            spatial_size=32,
+            temporal_size=4,
+        ),
+        16,
+        4,
+        'MViTHead',
+    ),
+    'ResNet3dSlowOnly': (
+        dict(
+            type='ResNet3dSlowOnly',
+            depth=18,
+            base_channels=4,
+            pretrained=None,
+            lateral=False,
+            conv1_kernel=(1, 7, 7),
+            conv1_stride_t=1,
+            pool1_stride_t=1,
+            inflate=(0, 0, 1, 1),
+            norm_eval=False,
+        ),
+        32,
+        1,
+        'I3DHead',
+    ),
+    'UniFormer': (
+        dict(
+            type='UniFormer',
+            depth=[1, 1, 1, 1],
+            embed_dim=[8, 8, 16, 16],
+            head_dim=8,
+            pretrained2d=False,
+        ),
+        16,
+        4,
+        'I3DHead',
+    ),
+    'TimeSformer': (
+        dict(
+            type='TimeSformer',
+            num_frames=4,
+            img_size=32,
+            patch_size=16,
+            embed_dims=16,
+            num_heads=2,
+            num_transformer_layers=2,
+        ),
+        16,
+        4,
+        'TimeSformerHead',
+    ),
+    'mmpretrain ResNet': (dict(type='FrameWiseBackbone', backbone=RESNET), 32, 1, 'I3DHead'),
+    'mmpretrain VisionTransformer (class token)': (
+        dict(type='FrameWiseBackbone', backbone=VIT),
+        16,
+        None,
+        None,
+    ),
+    'mmpretrain VisionTransformer (all tokens)': (
+        dict(type='FrameWiseBackbone', backbone=dict(VIT, out_type='raw')),
+        16,
+        None,
+        None,
+    ),
+    'mmpretrain VisionTransformer (feature maps)': (
+        dict(type='FrameWiseBackbone', backbone=dict(VIT, out_type='featmap')),
+        16,
+        1,
+        'I3DHead',
+    ),
 }
 
 
@@ -188,57 +228,46 @@ def test_partner_trains_a_step_and_predicts(name, part):
         type='Recognizer3D',
         data_preprocessor=dict(
             type='DualModalDataPreprocessor',
-            mean=[128., 128., 128.],
-            std=[64., 64., 64.],
-            image_frames=image_frames),
+            mean=[128.0, 128.0, 128.0],
+            std=[64.0, 64.0, 64.0],
+            image_frames=image_frames,
+        ),
         backbone=backbone,
         cls_head=dict(
-            type='DualModalHead',
-            in_channels=channels,
-            num_classes=dict(video=7, image=8)))
+            type='DualModalHead', in_channels=channels, num_classes=dict(video=7, image=8)
+        ),
+    )
     if 'neck' in part:
         cfg['neck'] = dict(
-            type='MoAENeck',
-            arch=dict(embed_dims=channels, num_layers=1, num_heads=2),
-            num_layers=1)
+            type='MoAENeck', arch=dict(embed_dims=channels, num_layers=1, num_heads=2), num_layers=1
+        )
     if part == 'neck':
-        cfg['cls_head'] = dict(
-            type=head,
-            num_classes=7,
-            in_channels=channels,
-            average_clips='prob')
+        cfg['cls_head'] = dict(type=head, num_classes=7, in_channels=channels, average_clips='prob')
     init_default_scope('mmaction')
     torch.manual_seed(0)
     model = MODELS.build(cfg)
     model.init_weights()
     optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
     shapes = dict(video=(1, 3, 4, 32, 32), image=(1, 3, 32, 32))
-    for kind in ('video', 'image') if part != 'neck' else ('video', ):
+    for kind in ('video', 'image') if part != 'neck' else ('video',):
         batch = dict(
-            inputs=[
-                torch.randint(0, 256, shapes[kind], dtype=torch.uint8)
-                for _ in range(2)
-            ],
+            inputs=[torch.randint(0, 256, shapes[kind], dtype=torch.uint8) for _ in range(2)],
             data_samples=[
-                ActionDataSample(metainfo=dict(input_type=kind)).set_gt_label(y)
-                for y in (1, 5)
-            ])
+                ActionDataSample(metainfo=dict(input_type=kind)).set_gt_label(y) for y in (1, 5)
+            ],
+        )
         before = {k: v.clone() for k, v in model.named_parameters()}
         losses = model.train().train_step(batch, optim)
         assert torch.isfinite(losses['loss'])
         assert ('loss_balance' in losses) == ('neck' in part)
-        for name in ('backbone', 'neck', 'cls_head')[::1 + (part == 'head')]:
-            values = {
-                k: v
-                for k, v in model.named_parameters() if k.startswith(name)
-            }
-            changed = [k for k in values if not torch.equal(
-                values[k], before[k])]
+        for name in ('backbone', 'neck', 'cls_head')[:: 1 + (part == 'head')]:
+            values = {k: v for k, v in model.named_parameters() if k.startswith(name)}
+            changed = [k for k in values if not torch.equal(values[k], before[k])]
             # biases may be so small that a step does not change them
             assert len(changed) > len(values) / 3, name
         with torch.no_grad():
             one = model.eval().test_step(batch)[0].pred_score
-        assert one.shape == (8 if kind == 'image' else 7, )
+        assert one.shape == (8 if kind == 'image' else 7,)
         assert one.sum().item() == pytest.approx(1, abs=1e-4)
 
 
@@ -255,11 +284,9 @@ LAYOUTS = {
     'pooled': lambda c: torch.randn(2, c),
     'video map': lambda c: torch.randn(2, c, 2, 3, 5),
     'image map': lambda c: torch.randn(2, c, 3, 5),
-    'tuple': lambda c: (torch.randn(2, c, 3, 5), ),
+    'tuple': lambda c: (torch.randn(2, c, 3, 5),),
     'stages': lambda c: (torch.randn(2, 8, 6, 6), torch.randn(2, c, 3, 3)),
-    'map and class token':
-    lambda c: ([torch.randn(2, c, 2, 3, 3),
-                torch.randn(2, c)], ),
+    'map and class token': lambda c: ([torch.randn(2, c, 2, 3, 3), torch.randn(2, c)],),
 }
 
 
@@ -274,7 +301,6 @@ def flat(x):
 
 
 class TestLayouts:
-
     @pytest.mark.parametrize('layout', LAYOUTS)
     def test_neck_returns_the_layout_it_gets(self, layout):
         torch.manual_seed(0)
@@ -283,8 +309,7 @@ class TestLayouts:
         assert shapes(out) == shapes(x)
         assert 1 < losses['loss_balance'] * 1e3 < 4
         tokens, restore = to_tokens(x)
-        assert all(
-            torch.equal(a, b) for a, b in zip(flat(restore(tokens)), flat(x)))
+        assert all(torch.equal(a, b) for a, b in zip(flat(restore(tokens)), flat(x)))
         # all positions are processed as tokens of one sequence
         model.eval()
         expected = model(tokens)[0]
@@ -304,43 +329,36 @@ class TestLayouts:
         assert not torch.allclose(a, b, atol=1e-4)
 
     def test_wrong_width(self):
-        with pytest.raises(
-                ValueError, match="embed_dims=32, but the backbone's "
-                'features have 48'):
+        with pytest.raises(ValueError, match="embed_dims=32, but the backbone's features have 48"):
             neck(32)(torch.zeros(1, 48, 2, 2))
 
 
 class TestFrameWise:
-
     def test_clip_is_frame_after_frame(self):
         init_default_scope('mmaction')
         import mmpretrain.models  # noqa: F401
+
         clip = torch.randn(2, 3, 4, 32, 32)
-        resnet = dict(type='mmpretrain.ResNet', depth=18, base_channels=8,
-                      stem_channels=8)
+        resnet = dict(type='mmpretrain.ResNet', depth=18, base_channels=8, stem_channels=8)
         vit = dict(
             type='mmpretrain.VisionTransformer',
-            arch=dict(embed_dims=16, num_layers=1, num_heads=2,
-                      feedforward_channels=32),
-            img_size=32)
+            arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32),
+            img_size=32,
+        )
         for cfg, shape, where in [
             (resnet, (2, 64, 4, 1, 1), lambda x, t: x[:, :, t]),
-            (dict(vit, out_type='raw'), (2, 20, 16),
-             lambda x, t: x[:, 5 * t:5 * t + 5]),
-            (dict(vit, out_type='cls_token'), (2, 4, 16),
-             lambda x, t: x[:, t]),
+            (dict(vit, out_type='raw'), (2, 20, 16), lambda x, t: x[:, 5 * t : 5 * t + 5]),
+            (dict(vit, out_type='cls_token'), (2, 4, 16), lambda x, t: x[:, t]),
         ]:
             model = FrameWiseBackbone(cfg).eval()
             out = model(clip)
             assert out.shape == shape
             for t in range(4):
                 image = model(clip[:, :, t])
-                torch.testing.assert_close(
-                    where(out, t), image, atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(where(out, t), image, atol=1e-5, rtol=1e-4)
 
 
 class TestHeads:
-
     def samples(self, names, labels):
         return [
             ActionDataSample(metainfo=dict(input_type=n)).set_gt_label(y)
@@ -350,36 +368,25 @@ class TestHeads:
     def test_segments_are_averaged(self):
         init_default_scope('mmaction')
         head = MODELS.build(
-            dict(
-                type='DualModalHead',
-                in_channels=16,
-                num_classes=dict(video=7, image=7))).eval()
+            dict(type='DualModalHead', in_channels=16, num_classes=dict(video=7, image=7))
+        ).eval()
         maps = torch.randn(6, 16, 2, 2)
         samples = self.samples(['video'] * 2, [1, 2])
         one = head.loss(maps, samples, num_segs=3)
         pooled = maps.mean((2, 3)).view(2, 3, 16).mean(1)
-        torch.testing.assert_close(
-            one['loss_cls'],
-            head.loss(pooled, samples)['loss_cls'])
+        torch.testing.assert_close(one['loss_cls'], head.loss(pooled, samples)['loss_cls'])
         score = head.predict(maps, samples, num_segs=3)[1].pred_score
-        torch.testing.assert_close(
-            score,
-            head(pooled, 'video')[1].softmax(0))
+        torch.testing.assert_close(score, head(pooled, 'video')[1].softmax(0))
 
     def test_class_token_of_a_pair_is_used(self):
-        head = MODELS.build(
-            dict(
-                type='DualModalHead',
-                in_channels=16,
-                num_classes=dict(video=7)))
+        head = MODELS.build(dict(type='DualModalHead', in_channels=16, num_classes=dict(video=7)))
         pair = [torch.randn(2, 16, 2, 3, 3), torch.randn(2, 16)]
-        assert torch.equal(head.features((pair, )), head.fc_norm(pair[1]))
+        assert torch.equal(head.features((pair,)), head.fc_norm(pair[1]))
 
     def test_tsn_head_reads_the_segments_off_the_map(self):
         init_default_scope('mmaction')
         torch.manual_seed(0)
-        head = MODELS.build(
-            dict(type='ClipTSNHead', num_classes=7, in_channels=16)).eval()
+        head = MODELS.build(dict(type='ClipTSNHead', num_classes=7, in_channels=16)).eval()
         x = torch.randn(2, 16, 4, 3, 3)
         expected = head.fc_cls(x.mean((2, 3, 4)))
         torch.testing.assert_close(head(x), expected)
@@ -393,24 +400,21 @@ def test_images_as_clips():
         pre = MODELS.build(
             dict(
                 type='DualModalDataPreprocessor',
-                mean=[128., 128., 128.],
-                std=[64., 64., 64.],
-                image_frames=frames))
+                mean=[128.0, 128.0, 128.0],
+                std=[64.0, 64.0, 64.0],
+                image_frames=frames,
+            )
+        )
         image = torch.randint(0, 255, (1, 3, 8, 8), dtype=torch.uint8)
         clip = torch.randint(0, 255, (1, 3, 4, 8, 8), dtype=torch.uint8)
         out = pre(dict(inputs=[image], data_samples=[ActionDataSample()]))
         assert out['inputs'].shape == (1, 1, 3, frames, 8, 8)
-        assert torch.equal(out['inputs'][0, 0, :, -1], (image[0] - 128.) / 64)
+        assert torch.equal(out['inputs'][0, 0, :, -1], (image[0] - 128.0) / 64)
         assert out['data_samples'][0].input_type == 'image'
         out = pre(dict(inputs=[clip], data_samples=[ActionDataSample()]))
         assert out['inputs'].shape == (1, 1, 3, 4, 8, 8)
     with pytest.raises(ValueError, match='image_frames'):
-        MODELS.build(
-            dict(
-                type='DualModalDataPreprocessor',
-                mean=[0.],
-                std=[1.],
-                image_frames=0))
+        MODELS.build(dict(type='DualModalDataPreprocessor', mean=[0.0], std=[1.0], image_frames=0))
 
 
 def test_s4d_vit_stages_for_mmpretrain():
@@ -421,7 +425,8 @@ def test_s4d_vit_stages_for_mmpretrain():
         img_size=32,
         num_frames=4,
         out_type='featmap',
-        final_norm=True)
+        final_norm=True,
+    )
     torch.manual_seed(0)
     model = MODELS.build(dict(cfg, out_indices=(1, -1))).eval()
     image, clip = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 4, 32, 32)
@@ -433,18 +438,14 @@ def test_s4d_vit_stages_for_mmpretrain():
     plain = MODELS.build(cfg).eval()
     plain.load_state_dict(model.state_dict())
     assert torch.equal(plain(clip), model(clip)[1])
-    for bad in [(0, ), (3, 3), (4, ), ()]:
+    for bad in [(0,), (3, 3), (4,), ()]:
         with pytest.raises(ValueError, match='out_indices'):
             MODELS.build(dict(cfg, out_indices=bad))
 
 
 def test_slowfast_is_refused():
     """It returns two pathways; the last is the small one."""
-    model = MODELS.build(
-        dict(
-            type='DualModalHead',
-            in_channels=16,
-            num_classes=dict(video=7)))
+    model = MODELS.build(dict(type='DualModalHead', in_channels=16, num_classes=dict(video=7)))
     pathways = (torch.randn(1, 64, 2, 3, 3), torch.randn(1, 16, 8, 3, 3))
     for part in (model.features, neck(16)):
         with pytest.raises(ValueError, match='parallel pathways'):
@@ -453,33 +454,31 @@ def test_slowfast_is_refused():
 
 def test_what_is_no_output_of_a_backbone():
     with pytest.raises(TypeError, match='got a str'):
-        neck(16)(('map', ))
+        neck(16)(('map',))
 
 
 class TestMoAEImageClassifier:
-
     def cfg(self, **kwargs):
         init_default_scope('mmpretrain')
         return {
             **dict(
                 type='MoAEImageClassifier',
-                backbone=dict(
-                    type='ResNet', depth=18, stem_channels=4, base_channels=4),
-                head=dict(
-                    type='LinearClsHead', num_classes=7, in_channels=32)),
-            **kwargs
+                backbone=dict(type='ResNet', depth=18, stem_channels=4, base_channels=4),
+                head=dict(type='LinearClsHead', num_classes=7, in_channels=32),
+            ),
+            **kwargs,
         }
 
-    @pytest.mark.parametrize('other', [
-        None, dict(type='GlobalAveragePooling')], ids=['none', 'average'])
+    @pytest.mark.parametrize(
+        'other', [None, dict(type='GlobalAveragePooling')], ids=['none', 'average']
+    )
     def test_other_necks(self, other):
         """Without a neck of a loss it is an ImageClassifier."""
         torch.manual_seed(0)
         ours = MODELS.build(self.cfg(neck=other)).eval()
         theirs = MODELS.build(
-            self.cfg(
-                type='ImageClassifier',
-                neck=dict(type='GlobalAveragePooling'))).eval()
+            self.cfg(type='ImageClassifier', neck=dict(type='GlobalAveragePooling'))
+        ).eval()
         theirs.load_state_dict(ours.state_dict())
         x = torch.randn(2, 3, 32, 32)
         torch.testing.assert_close(ours(x), theirs(x))

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Images and videos in one step: the same as the two passes it replaces."""
+
 import copy
 import os.path as osp
 
@@ -7,10 +8,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, samples
 
 from s4d_mm.models.layers import pack, unpack
-from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, \
-    samples
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
@@ -33,8 +33,7 @@ def gradients(model):
 def close(a, b):
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(
-            a[name], b[name], atol=1e-6, rtol=1e-4, msg=name)
+        torch.testing.assert_close(a[name], b[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 @pytest.mark.parametrize('neck', [True, False])
@@ -43,8 +42,8 @@ def test_finetuning_step_equals_two(neck, with_cp):
     cfg = copy.deepcopy(FINETUNE)
     cfg.update(
         type='DualModalRecognizer',
-        data_preprocessor=dict(
-            type='DualModalDataPreprocessor', mean=[0.] * 3, std=[1.] * 3))
+        data_preprocessor=dict(type='DualModalDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3),
+    )
     cfg['neck'].update(noisy=False, with_cp=with_cp)
     cfg['backbone']['with_cp'] = with_cp
     if not neck:
@@ -57,27 +56,22 @@ def test_finetuning_step_equals_two(neck, with_cp):
     for name in x:
         model.zero_grad()
         torch.testing.assert_close(
-            feats[name],
-            model.extract_feat(x[name])[0],
-            atol=1e-5,
-            rtol=1e-4)
+            feats[name], model.extract_feat(x[name])[0], atol=1e-5, rtol=1e-4
+        )
         losses = model(x[name], y[name], mode='loss')
         model.parse_losses(losses)[0].backward()
         alone[name] = losses, gradients(model)
     model.zero_grad()
     both = model(x, y['video'] + y['image'], mode='loss')
     model.parse_losses(both)[0].backward()
-    for key in ('loss_cls', 'loss_balance')[:1 + neck]:
-        torch.testing.assert_close(
-            both[key],
-            sum(losses[key] for losses, _ in alone.values()) / 2)
+    for key in ('loss_cls', 'loss_balance')[: 1 + neck]:
+        torch.testing.assert_close(both[key], sum(losses[key] for losses, _ in alone.values()) / 2)
     for name in x:
         assert both[f'{name}_top1_acc'] == alone[name][0][f'{name}_top1_acc']
     close(
-        gradients(model), {
-            n: (alone['video'][1][n] + alone['image'][1][n]) / 2
-            for n in alone['video'][1]
-        })
+        gradients(model),
+        {n: (alone['video'][1][n] + alone['image'][1][n]) / 2 for n in alone['video'][1]},
+    )
 
 
 def test_pretraining_step_equals_two():
@@ -85,7 +79,8 @@ def test_pretraining_step_equals_two():
     x = dict(video=inputs(VIDEOS), image=inputs((3, *IMAGES[1:])))
     mask = dict(
         video=torch.tensor([[0, 1] * 4, [1, 1, 1, 1, 0, 0, 0, 0]]),
-        image=torch.tensor([[0, 0, 1, 1]] * 3))
+        image=torch.tensor([[0, 0, 1, 1]] * 3),
+    )
     alone, grads = [], []
     for name in x:
         model.zero_grad()
@@ -99,8 +94,7 @@ def test_pretraining_step_equals_two():
     loss = model.head.loss(model.neck(latent, ids), x, m)
     loss.backward()
     torch.testing.assert_close(loss, sum(alone) / 2)
-    close(gradients(model), {n: (grads[0][n] + grads[1][n]) / 2
-                             for n in grads[0]})
+    close(gradients(model), {n: (grads[0][n] + grads[1][n]) / 2 for n in grads[0]})
 
 
 def test_stochastic_depth_drops_whole_samples():
@@ -121,16 +115,18 @@ def test_stochastic_depth_drops_whole_samples():
 @pytest.mark.parametrize('name', ['pretrain', 'finetune'])
 def test_runs_in_mixed_batches(name, quickstart, tmp_path):
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_quickstart_{name}.py'))
-    cfg.merge_from_dict({
-        'train_cfg.max_epochs': 1,
-        'train_dataloader.num_workers': 0,
-        'train_dataloader.persistent_workers': False,
-        'train_dataloader.batch_size': 4,
-        'train_dataloader.batch_sampler.batch_size': dict(video=4, image=4),
-        'train_dataloader.batch_sampler.batching': 'mixed',
-        'model.data_preprocessor.mixed': True,
-        'default_hooks.logger.interval': 1,
-    })
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.batch_sampler.batch_size': dict(video=4, image=4),
+            'train_dataloader.batch_sampler.batching': 'mixed',
+            'model.data_preprocessor.mixed': True,
+            'default_hooks.logger.interval': 1,
+        }
+    )
     if name == 'finetune':
         cfg.model.type = 'DualModalRecognizer'
         cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
@@ -142,8 +138,7 @@ def test_runs_in_mixed_batches(name, quickstart, tmp_path):
         kinds.append({s.input_type for s in batch['data_samples']})
     counts = loader.batch_sampler.sampler.num_samples_of
     assert len(kinds) == len(loader) == max(n // 4 for n in counts.values())
-    assert kinds.count({'video', 'image'}) == min(
-        n // 4 for n in counts.values())
+    assert kinds.count({'video', 'image'}) == min(n // 4 for n in counts.values())
     runner.train()
     losses = runner.message_hub.get_scalar('train/loss').data[0]
     assert len(losses) == len(kinds) and torch.tensor(losses).isfinite().all()
@@ -156,14 +151,14 @@ def test_testing_keeps_the_modalities_apart():
             FINETUNE,
             type='DualModalRecognizer',
             data_preprocessor=dict(
-                type='DualModalDataPreprocessor',
-                mean=[0.] * 3,
-                std=[1.] * 3,
-                mixed=True)))
+                type='DualModalDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, mixed=True
+            ),
+        )
+    )
     batch = dict(
         inputs=[inputs((1, *VIDEOS[1:])), inputs((1, *IMAGES[1:]))],
-        data_samples=samples('video', [0]) + samples('image', [0]))
-    assert set(model.data_preprocessor(
-        batch, training=True)['inputs']) == {'video', 'image'}
+        data_samples=samples('video', [0]) + samples('image', [0]),
+    )
+    assert set(model.data_preprocessor(batch, training=True)['inputs']) == {'video', 'image'}
     with pytest.raises(ValueError, match='different modalities'):
         model.data_preprocessor(batch)

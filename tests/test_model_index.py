@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The model index agrees with the configs."""
+
 import os.path as osp
 
 import yaml

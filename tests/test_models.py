@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbones, necks and heads: each asked the same questions, then its own."""
+
 import copy
 from types import SimpleNamespace
 
@@ -10,8 +11,7 @@ from mmaction.structures import ActionDataSample
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from s4d_mm.models.layers import (MoAE, TubeletEmbed, expert_mlp,
-                                  expert_mlp_cpu, expert_mlp_grouped)
+from s4d_mm.models.layers import MoAE, TubeletEmbed, expert_mlp, expert_mlp_cpu, expert_mlp_grouped
 from s4d_mm.models.layers.expert_plan import sort_by_expert
 from s4d_mm.models.layers.gelu_linear import gelu_linear
 from s4d_mm.models.layers.moae import load_balance_loss
@@ -26,17 +26,19 @@ PRETRAIN = dict(
     data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
     backbone=dict(type='S4DMAEViT', arch=ARCH, mask_ratio=0.5, **SIZE),
     neck=dict(type='S4DMAEDecoder', in_channels=32, arch=DECODER, **SIZE),
-    head=dict(type='S4DMAEHead'))
+    head=dict(type='S4DMAEHead'),
+)
 FINETUNE = dict(
     type='Recognizer3D',
     backbone=dict(type='S4DViT', arch=ARCH, depth=2, **SIZE),
-    neck=dict(
-        type='MoAENeck', arch=ARCH, num_layers=2, num_experts=4, top_k=2),
+    neck=dict(type='MoAENeck', arch=ARCH, num_layers=2, num_experts=4, top_k=2),
     cls_head=dict(
         type='DualModalHead',
         in_channels=32,
         num_classes=dict(video=7, image=8),
-        label_smooth_eps=0.1))
+        label_smooth_eps=0.1,
+    ),
+)
 
 
 def build(cfg, scope='mmaction', seed=0):
@@ -52,10 +54,7 @@ def inputs(shape, seed=0):
 
 
 def samples(input_type, labels):
-    return [
-        ActionDataSample(metainfo=dict(input_type=input_type)).set_gt_label(y)
-        for y in labels
-    ]
+    return [ActionDataSample(metainfo=dict(input_type=input_type)).set_gt_label(y) for y in labels]
 
 
 def run(model, shape):
@@ -68,10 +67,18 @@ def run(model, shape):
 
 
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
-@pytest.mark.parametrize('name', [
-    'S4DViT', 'S4DMAEViT', 'S4DMAEDecoder', 'S4DMAEHead', 'MoAENeck',
-    'DualModalHead', 'DualModalDataPreprocessor'
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'S4DViT',
+        'S4DMAEViT',
+        'S4DMAEDecoder',
+        'S4DMAEHead',
+        'MoAENeck',
+        'DualModalHead',
+        'DualModalDataPreprocessor',
+    ],
+)
 def test_names_resolve_without_prefix(scope, name):
     init_default_scope(scope)
     if scope == 'mmaction':
@@ -146,19 +153,15 @@ def test_pretrain_checkpoint_loads_into_finetuning_model(tmp_path, capsys):
     # as `init_cfg` does
     cfg = copy.deepcopy(FINETUNE)
     for part in ('backbone', 'neck'):
-        cfg[part]['init_cfg'] = dict(
-            type='Pretrained', checkpoint=path, prefix='backbone.')
+        cfg[part]['init_cfg'] = dict(type='Pretrained', checkpoint=path, prefix='backbone.')
     model = build(cfg)
     for i in range(4):
-        block = (model.backbone.blocks[i] if i < 2 else
-                 model.neck.blocks[i - 2])
-        assert torch.equal(block.attn.qkv.weight,
-                           pre.backbone.blocks[i].attn.qkv.weight)
+        block = model.backbone.blocks[i] if i < 2 else model.neck.blocks[i - 2]
+        assert torch.equal(block.attn.qkv.weight, pre.backbone.blocks[i].attn.qkv.weight)
     # a neck takes its own weights as they are
     again = build(FINETUNE, seed=1).neck
     again.load_state_dict(model.neck.state_dict())
-    assert torch.equal(again.blocks[1].mlp.fc1.weight,
-                       model.neck.blocks[1].mlp.fc1.weight)
+    assert torch.equal(again.blocks[1].mlp.fc1.weight, model.neck.blocks[1].mlp.fc1.weight)
 
 
 def test_checkpoint_of_another_size_is_refused(tmp_path):
@@ -170,21 +173,25 @@ def test_checkpoint_of_another_size_is_refused(tmp_path):
         cfg[part]['arch'] = dict(ARCH, embed_dims=64)
     cfg['cls_head']['in_channels'] = 64
     with pytest.raises(
-            ValueError, match=r'backbone\.patch_embed\.proj\.weight is '
-            r'\(32, 3, 2, 16, 16\) there, but \(64'):
+        ValueError,
+        match=r'backbone\.patch_embed\.proj\.weight is '
+        r'\(32, 3, 2, 16, 16\) there, but \(64',
+    ):
         load_checkpoint(build(cfg), path)
 
 
 class TestBackbone:
-
     def cfg(self, **kwargs):
         return {**dict(type='S4DViT', arch=ARCH, **SIZE), **kwargs}
 
-    @pytest.mark.parametrize('out_type,video,image', [
-        ('tokens', (2, 8, 32), (2, 4, 32)),
-        ('avg', (2, 32), (2, 32)),
-        ('featmap', (2, 32, 2, 2, 2), (2, 32, 2, 2)),
-    ])
+    @pytest.mark.parametrize(
+        'out_type,video,image',
+        [
+            ('tokens', (2, 8, 32), (2, 4, 32)),
+            ('avg', (2, 32), (2, 32)),
+            ('featmap', (2, 32, 2, 2, 2), (2, 32, 2, 2)),
+        ],
+    )
     def test_out_types(self, out_type, video, image):
         model = build(self.cfg(out_type=out_type)).eval()
         assert model(inputs(VIDEOS)).shape == video
@@ -194,10 +201,8 @@ class TestBackbone:
         embed = TubeletEmbed(16)
         x = inputs(IMAGES)
         torch.testing.assert_close(
-            embed(x),
-            embed(x[:, :, None].expand(-1, -1, 2, -1, -1)),
-            atol=1e-5,
-            rtol=1e-5)
+            embed(x), embed(x[:, :, None].expand(-1, -1, 2, -1, -1)), atol=1e-5, rtol=1e-5
+        )
         model = build(self.cfg()).eval()
         assert torch.equal(model(x), model(x[:, :, None]))
 
@@ -210,15 +215,14 @@ class TestBackbone:
     def test_positions(self):
         model = build(self.cfg())
         i = torch.arange(32)
-        angle = 5 / 10000**(2 * (i // 2) / 32)
+        angle = 5 / 10000 ** (2 * (i // 2) / 32)
         expected = torch.where(i % 2 == 0, angle.sin(), angle.cos())
         torch.testing.assert_close(model.positions((2, 2, 2))[5], expected)
         # an image takes the first slot; other sizes interpolate each slot
         assert torch.equal(model.positions((1, 2, 2)), model.pos_embed[:4])
         big = model.positions((2, 4, 6)).reshape(2, 4, 6, 32)
         slot = model.pos_embed[4:].reshape(1, 2, 2, 32).permute(0, 3, 1, 2)
-        expected = F.interpolate(
-            slot, size=(4, 6), mode='bicubic').permute(0, 2, 3, 1)[0]
+        expected = F.interpolate(slot, size=(4, 6), mode='bicubic').permute(0, 2, 3, 1)[0]
         torch.testing.assert_close(big[1], expected)
         # a longer clip extends the table
         longer = model.positions((3, 2, 2))
@@ -230,29 +234,33 @@ class TestBackbone:
         model = build(self.cfg(depth=3, frozen_stages=2)).train()
         assert len(model.blocks) == 3
         frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-        assert all(
-            n.startswith(('patch_embed', 'blocks.0', 'blocks.1'))
-            for n in frozen)
+        assert all(n.startswith(('patch_embed', 'blocks.0', 'blocks.1')) for n in frozen)
         assert 'blocks.1.mlp.fc2.bias' in frozen
         assert not model.blocks[1].training and model.blocks[2].training
 
-    @pytest.mark.parametrize('kwargs,match', [
-        (dict(arch='huge'), "arch='huge' is not one of"),
-        (dict(arch=dict(embed_dims=8)), 'must have the keys'),
-        (dict(depth=5), r'depth must be in 1\.\.4'),
-        (dict(out_type='cls'), 'out_type'),
-        (dict(frozen_stages=9), 'frozen_stages'),
-        (dict(img_size=30), 'img_size=30'),
-    ])
+    @pytest.mark.parametrize(
+        'kwargs,match',
+        [
+            (dict(arch='huge'), "arch='huge' is not one of"),
+            (dict(arch=dict(embed_dims=8)), 'must have the keys'),
+            (dict(depth=5), r'depth must be in 1\.\.4'),
+            (dict(out_type='cls'), 'out_type'),
+            (dict(frozen_stages=9), 'frozen_stages'),
+            (dict(img_size=30), 'img_size=30'),
+        ],
+    )
     def test_bad_arguments(self, kwargs, match):
         with pytest.raises(ValueError, match=match):
             build(self.cfg(**kwargs))
 
-    @pytest.mark.parametrize('shape,match', [
-        ((2, 3, 3, 32, 32), 'tubelet_size=2, but got 3'),
-        ((2, 3, 30, 32), 'patch_size=16, but got 30 x 32'),
-        ((2, 1, 32, 32), r'Expected images \(B, 3, H, W\)'),
-    ])
+    @pytest.mark.parametrize(
+        'shape,match',
+        [
+            ((2, 3, 3, 32, 32), 'tubelet_size=2, but got 3'),
+            ((2, 3, 30, 32), 'patch_size=16, but got 30 x 32'),
+            ((2, 1, 32, 32), r'Expected images \(B, 3, H, W\)'),
+        ],
+    )
     def test_bad_inputs(self, shape, match):
         with pytest.raises(ValueError, match=match):
             build(self.cfg())(inputs(shape))
@@ -267,7 +275,6 @@ class TestBackbone:
 
 
 class TestMaskedEncoder:
-
     def test_mask_and_order(self):
         model = build(
             dict(
@@ -275,9 +282,10 @@ class TestMaskedEncoder:
                 arch=ARCH,
                 img_size=160,
                 num_frames=16,
-                mask_ratio=dict(image=.9, video=.95))).eval()
-        for shape, total, masked in (((2, 3, 160, 160), 100, 90),
-                                     ((2, 3, 16, 160, 160), 800, 760)):
+                mask_ratio=dict(image=0.9, video=0.95),
+            )
+        ).eval()
+        for shape, total, masked in (((2, 3, 160, 160), 100, 90), ((2, 3, 16, 160, 160), 800, 760)):
             latent, mask, ids = model(inputs(shape))
             assert latent.shape == (2, total - masked, 32)
             assert mask.shape == ids.shape == (2, total)
@@ -294,30 +302,33 @@ class TestMaskedEncoder:
         latent, _, _ = model.backbone(x, torch.zeros(2, 8))
         torch.testing.assert_close(everything, latent, atol=1e-5, rtol=1e-4)
 
-    @pytest.mark.parametrize('mask,match', [
-        (torch.zeros(2, 5), r'must be of shape \(2, 8\)'),
-        (torch.eye(8)[:2].cumsum(1), 'same number of masked'),
-        (torch.ones(2, 8), 'at least one visible'),
-    ])
+    @pytest.mark.parametrize(
+        'mask,match',
+        [
+            (torch.zeros(2, 5), r'must be of shape \(2, 8\)'),
+            (torch.eye(8)[:2].cumsum(1), 'same number of masked'),
+            (torch.ones(2, 8), 'at least one visible'),
+        ],
+    )
     def test_bad_masks(self, mask, match):
         with pytest.raises(ValueError, match=match):
             build(PRETRAIN).backbone(inputs(VIDEOS), mask)
 
     def test_bad_ratio(self):
         cfg = copy.deepcopy(PRETRAIN)
-        cfg['backbone']['mask_ratio'] = dict(image=1.5, video=.5)
+        cfg['backbone']['mask_ratio'] = dict(image=1.5, video=0.5)
         with pytest.raises(ValueError, match='mask_ratio must be'):
             build(cfg)
 
     def test_reconstruction_of_the_true_target_is_the_input(self):
         from s4d_mm.models.layers import normalize_per_channel
+
         head = build(PRETRAIN).head
         x = (torch.rand(2, 3, 4, 32, 32) - head.mean) / head.std
         target = normalize_per_channel(head.tubelets(x))[0]
         mask = torch.ones(2, 8)
         out = head.reconstruct(target, x, mask)
-        torch.testing.assert_close(out, x * head.std + head.mean, atol=1e-5,
-                                   rtol=1e-4)
+        torch.testing.assert_close(out, x * head.std + head.mean, atol=1e-5, rtol=1e-4)
         assert head.loss(target, x, mask) < 1e-10
 
     def test_decoder_needs_its_input_size(self):
@@ -340,28 +351,26 @@ def expert_loop(moae, x):
     return out.view_as(x)
 
 
-@pytest.mark.parametrize('frozen', [(), ('x', ), ('weight', 'bias')])
+@pytest.mark.parametrize('frozen', [(), ('x',), ('weight', 'bias')])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_gelu_linear(frozen, dtype):
     """As the two functions one after the other."""
     generator = torch.Generator().manual_seed(0)
-    start = dict(x=(2, 5, 16), weight=(8, 16), bias=(8, ))
+    start = dict(x=(2, 5, 16), weight=(8, 16), bias=(8,))
     results = []
-    for function in (gelu_linear,
-                     lambda x, w, b: F.linear(F.gelu(x), w, b)):
+    for function in (gelu_linear, lambda x, w, b: F.linear(F.gelu(x), w, b)):
         generator.manual_seed(0)
         tensors = {
-            name: torch.randn(
-                shape, generator=generator).requires_grad_(name not in frozen)
+            name: torch.randn(shape, generator=generator).requires_grad_(name not in frozen)
             for name, shape in start.items()
         }
         with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
             out = function(*tensors.values())
         assert out.dtype == dtype
         out.float().square().sum().backward()
-        results.append([out.float()] + [
-            t.grad for name, t in tensors.items() if name not in frozen
-        ])
+        results.append(
+            [out.float()] + [t.grad for name, t in tensors.items() if name not in frozen]
+        )
         assert all(tensors[name].grad is None for name in frozen)
     loose = dtype != torch.float32
     for ours, expected in zip(*results):
@@ -369,7 +378,8 @@ def test_gelu_linear(frozen, dtype):
             ours,
             expected,
             atol=0.05 * expected.abs().max().item() if loose else 1e-5,
-            rtol=0 if loose else 1e-4)
+            rtol=0 if loose else 1e-4,
+        )
 
 
 KINDS = ['cpu', 'blocks'] + ['grouped'] * hasattr(F, 'grouped_mm')
@@ -379,19 +389,16 @@ def use(kind, monkeypatch):
     """Run experts as on a CPU, on any GPU, or on one with grouped products
     (torch computes those on a CPU too)."""
     if kind != 'cpu':
-        monkeypatch.setattr(
-            expert_mlp, 'implementation', lambda device: expert_mlp_grouped)
-        monkeypatch.setattr(
-            expert_mlp_grouped, 'has_grouped_mm', lambda *_: kind == 'grouped')
+        monkeypatch.setattr(expert_mlp, 'implementation', lambda device: expert_mlp_grouped)
+        monkeypatch.setattr(expert_mlp_grouped, 'has_grouped_mm', lambda *_: kind == 'grouped')
 
 
 class TestMoAE:
-
     @pytest.mark.parametrize('kind', KINDS)
-    @pytest.mark.parametrize('experts,top_k,tokens', [(8, 2, 100), (4, 1, 7),
-                                                      (64, 4, 300), (1, 1, 5)])
-    def test_equals_a_loop_over_experts(self, experts, top_k, tokens, kind,
-                                        monkeypatch):
+    @pytest.mark.parametrize(
+        'experts,top_k,tokens', [(8, 2, 100), (4, 1, 7), (64, 4, 300), (1, 1, 5)]
+    )
+    def test_equals_a_loop_over_experts(self, experts, top_k, tokens, kind, monkeypatch):
         use(kind, monkeypatch)
         torch.manual_seed(0)
         moae = MoAE(32, num_experts=experts, top_k=top_k).eval()
@@ -403,23 +410,20 @@ class TestMoAE:
             moae.zero_grad()
             x.grad = None
             out.square().sum().backward()
-            grads.append([out, x.grad] + [
-                p.grad.clone() for n, p in moae.named_parameters()
-                if 'noise' not in n
-            ])
+            grads.append(
+                [out, x.grad]
+                + [p.grad.clone() for n, p in moae.named_parameters() if 'noise' not in n]
+            )
         for ours, loop in zip(*grads):
             torch.testing.assert_close(ours, loop, atol=1e-4, rtol=1e-4)
 
     def test_grouped_products_are_for_fitting_shapes(self, monkeypatch):
         """Others go to the blocks; decided without touching the GPU."""
-        monkeypatch.setattr(
-            torch.cuda, 'get_device_capability', lambda device: (9, 0))
+        monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (9, 0))
 
         def fits(*shape, dtype=torch.bfloat16, kind='cuda'):
-            weight = SimpleNamespace(
-                shape=shape, dtype=dtype, device=SimpleNamespace(type=kind))
-            x = SimpleNamespace(
-                shape=(5, shape[1]), dtype=dtype, device=weight.device)
+            weight = SimpleNamespace(shape=shape, dtype=dtype, device=SimpleNamespace(type=kind))
+            x = SimpleNamespace(shape=(5, shape[1]), dtype=dtype, device=weight.device)
             return expert_mlp_grouped.has_grouped_mm(x, weight)
 
         assert fits(3, 64, 32) == hasattr(F, 'grouped_mm')
@@ -441,8 +445,9 @@ class TestMoAE:
             x.grad = None
             out = moae(x)[0]
             out.square().sum().backward()
-            results.append([out, x.grad] + [
-                p.grad for n, p in moae.named_parameters() if 'fc' in n])
+            results.append(
+                [out, x.grad] + [p.grad for n, p in moae.named_parameters() if 'fc' in n]
+            )
         for cpu, gpu in zip(*results):
             assert cpu.dtype == dtype
             torch.testing.assert_close(cpu, gpu, atol=1e-5, rtol=1e-4)
@@ -464,15 +469,13 @@ class TestMoAE:
     def test_output_does_not_depend_on_batch_neighbours(self):
         moae = MoAE(32, capacity_factor=0.5).eval()
         x = torch.randn(4, 50, 32)
-        torch.testing.assert_close(
-            moae(x)[0][2:3], moae(x[2:3])[0], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(moae(x)[0][2:3], moae(x[2:3])[0], atol=1e-6, rtol=1e-5)
 
     def test_capacity_drops_in_training_only(self):
         torch.manual_seed(0)
         full = MoAE(16, num_experts=2, top_k=1, noisy=False)
         torch.nn.init.normal_(full.fc2_bias)
-        small = MoAE(
-            16, num_experts=2, top_k=1, noisy=False, capacity_factor=0.5)
+        small = MoAE(16, num_experts=2, top_k=1, noisy=False, capacity_factor=0.5)
         small.load_state_dict(full.state_dict())
         x = torch.randn(1, 40, 16)
         _, experts, _ = full.router(x[0])
@@ -484,8 +487,8 @@ class TestMoAE:
         torch.testing.assert_close(small.eval()(x)[0], full.eval()(x)[0])
 
     def test_load_balance_loss(self):
-        even, one = torch.full((8, 4), .25), torch.eye(4)[[0] * 8]
-        assert load_balance_loss(even, torch.full((4, ), 4)).item() == 2
+        even, one = torch.full((8, 4), 0.25), torch.eye(4)[[0] * 8]
+        assert load_balance_loss(even, torch.full((4,), 4)).item() == 2
         assert load_balance_loss(one, torch.tensor([8, 8, 0, 0])).item() == 4
 
     def test_layer_balances_what_it_routes(self):
@@ -494,8 +497,7 @@ class TestMoAE:
         x = torch.randn(3, 7, 16)
         _, experts, probs = layer.router(x.reshape(-1, 16))
         routed = F.one_hot(experts, 5).sum(1).float().mean(0)  # f_e
-        torch.testing.assert_close(
-            layer(x)[1], 5 * (routed * probs.mean(0)).sum())
+        torch.testing.assert_close(layer(x)[1], 5 * (routed * probs.mean(0)).sum())
 
     def test_assignments_are_sorted_by_expert(self):
         torch.manual_seed(0)
@@ -505,8 +507,7 @@ class TestMoAE:
         assert torch.equal(plan.expert[plan.place], experts)
         tokens = torch.arange(100)[:, None].expand(-1, 2)
         assert torch.equal(plan.token[plan.place], tokens)
-        assert plan.counts.tolist() == experts.flatten().bincount(
-            minlength=6).tolist()
+        assert plan.counts.tolist() == experts.flatten().bincount(minlength=6).tolist()
         assert plan.ends.tolist() == plan.counts.cumsum(0).tolist()
         # blocks hold one expert each, and no row twice
         row, block_expert, size, _ = expert_mlp_grouped.blocks_of(plan)
@@ -521,19 +522,16 @@ class TestMoAE:
         assert group([400, 410, 390, 400]) == [(0, 2, 410), (2, 4, 400)]
         assert group([50] * 16) == [(0, 10, 50), (10, 16, 50)]
         # what one would fill up is computed alone
-        assert group([10, 300, 0, 0, 9]) == [(0, 1, 10), (1, 2, 300),
-                                             (2, 4, 0), (4, 5, 9)]
+        assert group([10, 300, 0, 0, 9]) == [(0, 1, 10), (1, 2, 300), (2, 4, 0), (4, 5, 9)]
         generator = torch.Generator().manual_seed(0)
         for scale in (1, 30, 1000):
-            counts = (torch.rand(64, generator=generator) *
-                      scale).long().tolist()
+            counts = (torch.rand(64, generator=generator) * scale).long().tolist()
             groups = group(counts)
-            assert [e for first, last, _ in groups
-                    for e in range(first, last)] == list(range(64))
-            assert all(max(counts[first:last]) == rows
-                       for first, last, rows in groups)
-            assert sum((last - first) * rows for first, last, rows in
-                       groups) <= expert_mlp_cpu.padded_rows(sum(counts))
+            assert [e for first, last, _ in groups for e in range(first, last)] == list(range(64))
+            assert all(max(counts[first:last]) == rows for first, last, rows in groups)
+            assert sum(
+                (last - first) * rows for first, last, rows in groups
+            ) <= expert_mlp_cpu.padded_rows(sum(counts))
 
     def test_uneven_load(self):
         """All tokens with two of the experts, some of which are dropped."""
@@ -543,11 +541,9 @@ class TestMoAE:
         moae.router.gate.bias.data[[1, 4]] += 10
         x = torch.randn(1, 30, 16)
         out = moae(x)[0]
-        torch.testing.assert_close(out, expert_loop(moae, x), atol=1e-5,
-                                   rtol=1e-4)
+        torch.testing.assert_close(out, expert_loop(moae, x), atol=1e-5, rtol=1e-4)
         out.sum().backward()
-        for p in (moae.fc1_weight, moae.fc1_bias, moae.fc2_weight,
-                  moae.fc2_bias):
+        for p in (moae.fc1_weight, moae.fc1_bias, moae.fc2_weight, moae.fc2_bias):
             used = p.grad.flatten(1).abs().sum(1) > 0
             assert used.tolist() == [e in (1, 4) for e in range(6)]
 
@@ -561,23 +557,24 @@ class TestMoAE:
         with torch.autocast('cpu', torch.bfloat16):
             out = moae(x)[0]
         assert out.dtype == torch.bfloat16
-        torch.testing.assert_close(
-            out.float(), exact, atol=3e-2 * exact.abs().max().item(), rtol=0)
+        torch.testing.assert_close(out.float(), exact, atol=3e-2 * exact.abs().max().item(), rtol=0)
         out.float().sum().backward()
         assert moae.fc1_weight.grad.dtype == x.grad.dtype == torch.float32
 
-    @pytest.mark.parametrize('kwargs,match', [
-        (dict(top_k=9), r'top_k must be in 1\.\.num_experts=8'),
-        (dict(capacity_factor=0), 'capacity_factor must be positive'),
-        (dict(expert_ratio=.001), 'expert_ratio'),
-    ])
+    @pytest.mark.parametrize(
+        'kwargs,match',
+        [
+            (dict(top_k=9), r'top_k must be in 1\.\.num_experts=8'),
+            (dict(capacity_factor=0), 'capacity_factor must be positive'),
+            (dict(expert_ratio=0.001), 'expert_ratio'),
+        ],
+    )
     def test_bad_arguments(self, kwargs, match):
         with pytest.raises(ValueError, match=match):
             MoAE(32, **kwargs)
 
 
 class TestRecognizer:
-
     def test_aux_loss_in_training_only(self):
         model = build(FINETUNE)
         out = run(model.train(), VIDEOS)
@@ -593,11 +590,11 @@ class TestRecognizer:
             four = model(x, samples('video', [0] * 4), mode='predict')
             one = model(x[1:2], samples('video', [0]), mode='predict')[0]
         torch.testing.assert_close(four[1].pred_score, one.pred_score)
-        assert one.pred_score.shape == (7, )
+        assert one.pred_score.shape == (7,)
         assert one.pred_score.sum().item() == pytest.approx(1)
         views = [
-            model(x[1:2, v:v + 1], samples('video', [0]),
-                  mode='predict')[0].pred_score for v in range(2)
+            model(x[1:2, v : v + 1], samples('video', [0]), mode='predict')[0].pred_score
+            for v in range(2)
         ]
         torch.testing.assert_close(one.pred_score, sum(views) / 2)
 
@@ -606,11 +603,8 @@ class TestRecognizer:
         x = inputs((2, 4, 32))
         hard = head.loss(x, samples('image', [3, 0]))
         soft = [F.one_hot(torch.tensor(y), 8).float() for y in (3, 0)]
-        assert torch.equal(
-            head.loss(x, samples('image', soft))['loss_cls'],
-            hard['loss_cls'])
-        expected = F.cross_entropy(
-            head(x, 'image'), torch.tensor([3, 0]), label_smoothing=0.1)
+        assert torch.equal(head.loss(x, samples('image', soft))['loss_cls'], hard['loss_cls'])
+        expected = F.cross_entropy(head(x, 'image'), torch.tensor([3, 0]), label_smoothing=0.1)
         torch.testing.assert_close(hard['loss_cls'], expected)
 
     def test_mixed_batch_averages_over_samples(self):
@@ -618,8 +612,9 @@ class TestRecognizer:
         x = inputs((3, 4, 32))
         video, image = samples('video', [1, 2]), samples('image', [5])
         mixed = head.loss(x, [video[0], image[0], video[1]])['loss_cls']
-        expected = (2 * head.loss(x[[0, 2]], video)['loss_cls'] +
-                    head.loss(x[[1]], image)['loss_cls']) / 3
+        expected = (
+            2 * head.loss(x[[0, 2]], video)['loss_cls'] + head.loss(x[[1]], image)['loss_cls']
+        ) / 3
         torch.testing.assert_close(mixed, expected)
 
     def test_errors(self):
@@ -630,7 +625,7 @@ class TestRecognizer:
         with pytest.raises(ValueError, match="modality 'audio'"):
             head.loss(x, samples('audio', [1]))
         with pytest.raises(ValueError, match='have 9 classes'):
-            head.loss(x, samples('image', [torch.full((9, ), 1 / 9)]))
+            head.loss(x, samples('image', [torch.full((9,), 1 / 9)]))
         with pytest.raises(ValueError, match='in_channels=32'):
             head.loss(inputs((1, 4, 16)), samples('image', [1]))
         with pytest.raises(ValueError, match='num_classes of DualModalHead'):
@@ -647,7 +642,9 @@ def test_tube_mask_is_the_same_in_all_slots():
             img_size=160,
             num_frames=16,
             mask_type='tube',
-            mask_ratio=0.9)).eval()
+            mask_ratio=0.9,
+        )
+    ).eval()
     torch.manual_seed(0)
     latent, mask, _ = model(inputs((3, 3, 16, 160, 160)))
     slots = mask.view(3, 8, 100)

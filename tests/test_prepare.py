@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Tests of the tool that cuts faces out of clips and images."""
+
 import csv
 import json
 import os
@@ -31,8 +32,9 @@ def find_white(frame):
     mask = (frame.min(-1) > 180).astype(np.uint8)
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
     return [
-        Face((x, y, x + w, y + h), 1., ((x, y + h / 3), (x + w, y + h / 3)))
-        for x, y, w, h, area in stats[1:count].tolist() if area > 50
+        Face((x, y, x + w, y + h), 1.0, ((x, y + h / 3), (x + w, y + h / 3)))
+        for x, y, w, h, area in stats[1:count].tolist()
+        if area > 50
     ]
 
 
@@ -43,7 +45,7 @@ def make_finder():
 def make_slow_finder():
 
     def find(frame):
-        time.sleep(.05)
+        time.sleep(0.05)
         return find_white(frame)
 
     return find
@@ -53,7 +55,7 @@ def scene(*squares, height=96, width=128):
     """A frame with white squares (x, y, side)."""
     frame = np.full((height, width, 3), GREY, np.uint8)
     for x, y, side in squares:
-        frame[y:y + side, x:x + side] = WHITE
+        frame[y : y + side, x : x + side] = WHITE
     return frame
 
 
@@ -74,11 +76,8 @@ def videos(tmp_path_factory):
     moving = [scene((20 + 2 * t, 30, 30)) for t in range(12)]
     write_clip(osp.join(src, 'a/good.mp4'), moving)
     write_clip(osp.join(src, 'a/empty.mp4'), [scene()] * 5)
-    write_clip(
-        osp.join(src, 'b/cut.avi'),
-        [scene((5, 5, 30))] * 6 + [scene((80, 50, 30))] * 6)
-    write_folder(
-        osp.join(src, 'b/gaps'), moving[:6], numbers=[8, 9, 10, 13, 14, 16])
+    write_clip(osp.join(src, 'b/cut.avi'), [scene((5, 5, 30))] * 6 + [scene((80, 50, 30))] * 6)
+    write_folder(osp.join(src, 'b/gaps'), moving[:6], numbers=[8, 9, 10, 13, 14, 16])
     blink = [scene() if t == 2 else m for t, m in enumerate(moving)]
     write_folder(osp.join(src, 'blink'), blink)
     write_text(osp.join(src, 'bad.mp4'), 'no video')
@@ -88,10 +87,7 @@ def videos(tmp_path_factory):
 
 
 def run(src, dst, **settings):
-    settings = {
-        **dict(size=32, workers=1, make_detector=make_finder),
-        **settings
-    }
+    settings = {**dict(size=32, workers=1, make_detector=make_finder), **settings}
     return tool.prepare('DFEW', str(src), str(dst), **settings)
 
 
@@ -113,14 +109,17 @@ def box(x, y, side=10):
 
 def test_the_largest_face_is_followed_and_others_are_not():
     small, large = box(0, 0, 8), box(50, 50, 12)
-    clip = [[small, large], [small, box(53, 50, 12)],
-            [box(52, 52, 30), box(56, 50, 12)]]  # a larger one, elsewhere
+    clip = [
+        [small, large],
+        [small, box(53, 50, 12)],
+        [box(52, 52, 30), box(56, 50, 12)],
+    ]  # a larger one, elsewhere
     assert ft.largest_face([]) is None
     track = ft.follow_face(clip[:2])
     assert [f.box[0] for f in track] == [50, 53]
-    near = ft.nearest_face(track[1], [small, box(56, 50, 12)], .5)
+    near = ft.nearest_face(track[1], [small, box(56, 50, 12)], 0.5)
     assert near.box[0] == 56
-    assert ft.nearest_face(track[1], [small], .5) is None
+    assert ft.nearest_face(track[1], [small], 0.5) is None
 
 
 def test_a_face_that_comes_back_is_not_left_for_another_one():
@@ -144,7 +143,7 @@ def test_overlap_and_jump():
 
 
 def test_gaps_are_filled_and_even_motion_is_kept():
-    motion = np.stack([np.arange(20.)] * 3 + [np.zeros(20)], 1)
+    motion = np.stack([np.arange(20.0)] * 3 + [np.zeros(20)], 1)
     seen = motion.copy()
     seen[[4, 5, 11]] = np.nan
     np.testing.assert_allclose(ft.smooth_squares(seen), motion, atol=1e-9)
@@ -155,10 +154,10 @@ def test_gaps_are_filled_and_even_motion_is_kept():
 
 def test_smoothing_takes_the_tremble_out_but_stops_at_a_cut():
     rng = np.random.default_rng(0)
-    squares = np.full((40, 4), 50.) + rng.normal(0, 1, (40, 4))
+    squares = np.full((40, 4), 50.0) + rng.normal(0, 1, (40, 4))
     squares[20:] += 100
     smooth = ft.smooth_squares(squares, [20], 9)
-    assert np.diff(smooth[4:16, 0]).std() < .3 * np.diff(squares[:20, 0]).std()
+    assert np.diff(smooth[4:16, 0]).std() < 0.3 * np.diff(squares[:20, 0]).std()
     assert abs(smooth[19, 0] - 50) < 4 and abs(smooth[20, 0] - 150) < 4
     squares[15:20] = np.nan  # half of the gap goes to either side
     smooth = ft.smooth_squares(squares, [20], 9)
@@ -184,9 +183,9 @@ def test_aligned_eyes_are_level(degrees):
     eyes = [middle - step, middle + step]
     frame = np.zeros((100, 120, 3), np.uint8)
     for eye in eyes:
-        cv2.circle(frame, eye.round().astype(int).tolist(), 3, (255, ) * 3, -1)
-    face = Face((30, 20, 90, 80), 1., eyes)
-    square, = ft.track_squares([face], 0, align=True)
+        cv2.circle(frame, eye.round().astype(int).tolist(), 3, (255,) * 3, -1)
+    face = Face((30, 20, 90, 80), 1.0, eyes)
+    (square,) = ft.track_squares([face], 0, align=True)
     crop = ft.crop_square(frame, square, 60)[..., 0] > 128
     halves = crop[:, :30], crop[:, 30:]
     left, right = (np.argwhere(half).mean(0) for half in halves)
@@ -215,21 +214,25 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
         'b/cut.avi': 'jump',
         'b/gaps': 'missing_frames',
         'bad.mp4': 'unreadable',
-        'blink': 'ok'
+        'blink': 'ok',
     }
     assert rows['b/gaps']['missing'] == '11-12 15'
     assert (rows['blink']['frames'], rows['blink']['faces']) == ('12', '11')
     assert '1 frames interpolated' in rows['blink']['message']
-    assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, .1)
+    assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, 0.1)
     assert 'jump at frame 7' in rows['b/cut.avi']['message']
     assert 'cannot open' in rows['bad.mp4']['message']
     assert sorted(os.listdir(dst)) == [
-        'a', 'b', 'blink', 'contact_sheet.jpg', 'journal.jsonl',
-        'prepare.json', 'report.csv'
+        'a',
+        'b',
+        'blink',
+        'contact_sheet.jpg',
+        'journal.jsonl',
+        'prepare.json',
+        'report.csv',
     ]
     assert os.listdir(dst / 'a') == ['good']
-    for clip, count in (('a/good', 12), ('b/cut', 12), ('b/gaps', 6),
-                        ('blink', 12)):
+    for clip, count in (('a/good', 12), ('b/cut', 12), ('b/gaps', 6), ('blink', 12)):
         names = sorted(os.listdir(dst / clip))
         assert names == [f'{i:05d}.jpg' for i in range(1, count + 1)]
         for name in names:
@@ -242,13 +245,13 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     sheet = read(dst / 'contact_sheet.jpg')
     assert sheet.shape == (6 * 164, 6 * 144, 3)
     green = (sheet[..., 1] > 150) & (sheet[..., 0] < 100)
-    assert green[3 * 164:].sum() > 200  # of the clips with a face
+    assert green[3 * 164 :].sum() > 200  # of the clips with a face
     assert not green[:164].any()  # no_face comes first
 
 
 def test_mp4_and_a_single_file(videos, tmp_path):
     good = osp.join(videos, 'a', 'good.mp4')
-    record, = run(good, tmp_path / 'dst', format='mp4', align=True)
+    (record,) = run(good, tmp_path / 'dst', format='mp4', align=True)
     assert record['status'] == 'ok' and record['output'] == 'good.mp4'
     with av.open(str(tmp_path / 'dst' / 'good.mp4')) as container:
         stream = container.streams.video[0]
@@ -262,15 +265,17 @@ def test_images_keep_their_names(tmp_path):
     os.makedirs(src / 'train')
     cv2.imwrite(str(src / 'train/1.png'), scene((10, 10, 20), (60, 20, 40)))
     cv2.imwrite(str(src / 'train/2.BMP'), scene())
-    truncate(write_image(str(src / '3.jpg'), 480, 640), .6)
+    truncate(write_image(str(src / '3.jpg'), 480, 640), 0.6)
     dst = tmp_path / 'dst'
-    tool.prepare('AffectNet', str(src), str(dst), size=40, workers=1,
-                 margin=0, make_detector=make_finder)
+    tool.prepare(
+        'AffectNet', str(src), str(dst), size=40, workers=1, margin=0, make_detector=make_finder
+    )
     rows = read_report(dst)
-    assert [rows[k]['status'] for k in ('3.jpg', 'train/1.png',
-                                        'train/2.BMP')] == [
-                                            'unreadable', 'ok', 'no_face'
-                                        ]
+    assert [rows[k]['status'] for k in ('3.jpg', 'train/1.png', 'train/2.BMP')] == [
+        'unreadable',
+        'ok',
+        'no_face',
+    ]
     assert read(dst / 'train/1.png').min() > 250  # the larger face
     assert os.listdir(dst / 'train') == ['1.png']
 
@@ -293,8 +298,7 @@ def test_a_rerun_does_only_what_is_left(videos, tmp_path, capsys):
     assert '3 of 6 are done' in capsys.readouterr().out  # bad.mp4 is retried
     assert read_report(dst) == before
     assert os.stat(dst / 'b/cut/00001.jpg').st_mtime_ns == kept
-    assert len(os.listdir(dst / 'blink')) == 12 == len(
-        os.listdir(dst / 'a/good'))
+    assert len(os.listdir(dst / 'blink')) == 12 == len(os.listdir(dst / 'a/good'))
     assert not (dst / 'blink.77.part').exists()
 
 
@@ -308,14 +312,14 @@ def test_a_changed_source_is_done_again(tmp_path):
     assert len(os.listdir(dst / 'x')) == 4
 
 
-DRIVER = '''
+DRIVER = """
 import sys
 sys.path[:0] = [{tools!r}, {tests!r}]
 import prepare, test_prepare
 if __name__ == '__main__':
     prepare.prepare('DFEW', sys.argv[1], sys.argv[2], size=32, workers=2,
                     make_detector=test_prepare.make_slow_finder)
-'''
+"""
 
 
 def test_killed_in_the_middle_then_finished(tmp_path):
@@ -324,22 +328,25 @@ def test_killed_in_the_middle_then_finished(tmp_path):
         write_folder(str(src / str(i)), [scene((20, 20, 30 + i))] * 10)
     driver = write_text(
         str(tmp_path / 'driver.py'),
-        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.dirname(__file__)))
+        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.dirname(__file__)),
+    )
     process = subprocess.Popen(
         [sys.executable, driver, str(src), str(dst)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         limit = time.time() + 60
         while len(tool.read_journal(str(dst))) < 2:
             assert process.poll() is None and time.time() < limit
-            time.sleep(.05)
+            time.sleep(0.05)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = tool.read_journal(str(dst))
     assert 2 <= len(done) < 8
     times = {p: os.stat(dst / p).st_mtime_ns for p in done}
-    time.sleep(.5)  # its worker processes end too
+    time.sleep(0.5)  # its worker processes end too
     records = run(src, dst)
     assert [r['status'] for r in records] == ['ok'] * 8
     assert times == {p: os.stat(dst / p).st_mtime_ns for p in done}
@@ -353,7 +360,7 @@ def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
     good = osp.join(videos, 'a', 'good.mp4')
     run(good, dst)
     with pytest.raises(ValueError, match='margin was 0.3 and now is 0.6'):
-        run(good, dst, margin=.6)
+        run(good, dst, margin=0.6)
     with pytest.raises(ValueError, match='source was'):
         run(videos, dst)
     (dst / 'prepare.json').write_text('{')
@@ -367,9 +374,14 @@ def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
 
 @pytest.mark.parametrize(
     'change, message',
-    ((dict(size=8), 'size=8'), (dict(margin=-1), 'margin=-1'),
-     (dict(workers=0), 'workers=0'), (dict(format='avi'), "format='avi'"),
-     (dict(format='mp4', size=33), 'must be even')))
+    (
+        (dict(size=8), 'size=8'),
+        (dict(margin=-1), 'margin=-1'),
+        (dict(workers=0), 'workers=0'),
+        (dict(format='avi'), "format='avi'"),
+        (dict(format='mp4', size=33), 'must be even'),
+    ),
+)
 def test_bad_settings_are_named(change, message, videos, tmp_path):
     with pytest.raises(ValueError, match=message):
         run(videos, tmp_path / 'dst', **change)
@@ -398,20 +410,18 @@ def test_frames_among_clips_are_reported(tmp_path):
 
 
 def test_truncated_video_is_reported(videos, tmp_path):
-    frames = list(np.random.default_rng(0).integers(
-        0, 99, (30, 96, 128, 3), np.uint8))
+    frames = list(np.random.default_rng(0).integers(0, 99, (30, 96, 128, 3), np.uint8))
     for frame in frames:
         frame[30:60, 40:70] = WHITE
     path = str(tmp_path / 'src' / 'x.mp4')
     write_clip(path, frames)
-    truncate(path, .5)
-    record, = run(tmp_path / 'src', tmp_path / 'dst')
+    truncate(path, 0.5)
+    (record,) = run(tmp_path / 'src', tmp_path / 'dst')
     assert record['status'] in ('missing_frames', 'unreadable')
     assert record['message']
 
 
-def test_without_the_extra_the_command_says_what_to_install(
-        videos, tmp_path, monkeypatch, capsys):
+def test_without_the_extra_the_command_says_what_to_install(videos, tmp_path, monkeypatch, capsys):
 
     def not_found(name):
         raise tool.detector_name.__globals__['metadata'].PackageNotFoundError
@@ -428,12 +438,11 @@ def test_real_detector_on_a_real_face(tmp_path, capsys):
     cbook = pytest.importorskip('matplotlib.cbook')
     photo = cbook.get_sample_data('grace_hopper.jpg', asfileobj=False)
     dst = str(tmp_path / 'dst')
-    assert tool.main(
-        ['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
+    assert tool.main(['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
     assert '1 frames, face in 1' in capsys.readouterr().out
     with open(osp.join(dst, 'journal.jsonl'), encoding='utf-8') as f:
-        (_, (cx, cy, side, angle), _), = json.loads(f.readline())['samples']
+        ((_, (cx, cy, side, angle), _),) = json.loads(f.readline())['samples']
     # her face in the photograph, 512 x 600, from brow to chin
     assert abs(cx - 268) < 20 and abs(cy - 232) < 20 and 220 < side < 310
-    assert abs(angle) < .3
+    assert abs(angle) < 0.3
     assert read(osp.join(dst, 'grace_hopper.jpg')).shape == (224, 224, 3)

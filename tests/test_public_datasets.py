@@ -1,15 +1,28 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Public datasets: miniature copies of what is distributed, read from file to
 batch."""
+
 import os.path as osp
 
 import pytest
 from helpers import write_frames, write_image, write_text, write_video
 from mmengine.registry import DATASETS, init_default_scope
 
-from s4d_mm.datasets import (CAER, CAERS, CREMAD, DFEW, ENTERFACE05, MAFW,
-                             RAFDB, RAVDESS, AffectNet, FERPlus, FERV39k,
-                             VoxCeleb2, public)
+from s4d_mm.datasets import (
+    CAER,
+    CAERS,
+    CREMAD,
+    DFEW,
+    ENTERFACE05,
+    MAFW,
+    RAFDB,
+    RAVDESS,
+    AffectNet,
+    FERPlus,
+    FERV39k,
+    VoxCeleb2,
+    public,
+)
 
 META = ('input_type', 'sample_id')
 CLIP = [
@@ -26,8 +39,7 @@ IMAGE = [
     dict(type='FormatShape', input_format='NCHW'),
     dict(type='PackActionInputs', meta_keys=META),
 ]
-VIDEOS = ('CAER', 'CREMAD', 'DFEW', 'ENTERFACE05', 'MAFW', 'RAVDESS',
-          'FERV39k', 'VoxCeleb2')
+VIDEOS = ('CAER', 'CREMAD', 'DFEW', 'ENTERFACE05', 'MAFW', 'RAVDESS', 'FERV39k', 'VoxCeleb2')
 IMAGES = ('CAERS', 'RAFDB', 'AffectNet', 'FERPlus')
 
 
@@ -63,15 +75,15 @@ def read(dataset, root, folder='', **kwargs):
         pipeline=CLIP if video else IMAGE,
         test_mode=True,
         serialize_data=False,  # which would take most of the time here
-        **kwargs)
+        **kwargs,
+    )
     found = []
     for i in range(len(built)):
         item = built[i]
         shape = (1, 3, 2, 32, 32) if video else (1, 3, 32, 32)
         assert item['inputs'].shape == shape
         sample = item['data_samples']
-        name = built.metainfo['classes'][
-            sample.gt_label.item()] if built.has_labels else None
+        name = built.metainfo['classes'][sample.gt_label.item()] if built.has_labels else None
         found.append((sample.sample_id, name))
     return found
 
@@ -80,7 +92,7 @@ def read(dataset, root, folder='', **kwargs):
 def test_metainfo(name):
     dataset = DATASETS.get(name)
     assert name in public.__all__
-    assert dataset.INPUT_TYPE == ('video' if name in VIDEOS else 'image')
+    assert ('video' if name in VIDEOS else 'image') == dataset.INPUT_TYPE
     info = dataset.METAINFO
     assert set(info['paper']) == {'title', 'venue', 'url'}
     assert info['paper']['url'].startswith('https://')
@@ -91,21 +103,24 @@ def test_metainfo(name):
 
 
 # --------------------------------------------------- official annotation files
-@pytest.mark.parametrize('folder, suffix, names', [
-    ('clip_224x224', '', ('00007', '02522', '16000')),
-    ('clip_224x224_avi', '.avi', ('00007', '02522', '16000')),
-    ('original', '.mp4', ('7', '2522', '16000')),
-])
+@pytest.mark.parametrize(
+    'folder, suffix, names',
+    [
+        ('clip_224x224', '', ('00007', '02522', '16000')),
+        ('clip_224x224_avi', '.avi', ('00007', '02522', '16000')),
+        ('original', '.mp4', ('7', '2522', '16000')),
+    ],
+)
 def test_dfew(tmp_path, folder, suffix, names):
     split = 'EmoLabel_DataSplit/train(single-labeled)/set_1.csv'
     assert split == DFEW.METAINFO['split_files']['train'].format(fold=1)
-    write_text(tmp_path / split, 'video_name,label', '7,1', '2522,6',
-               '16000,7')
+    write_text(tmp_path / split, 'video_name,label', '7,1', '2522,6', '16000,7')
     clips(tmp_path / 'Clip' / folder, *names, suffix=suffix)
-    assert read(
-        DFEW, tmp_path, f'Clip/{folder}', ann_file=split, suffix=suffix) == [
-            ('7', 'happiness'), ('2522', 'disgust'), ('16000', 'fear')
-        ]
+    assert read(DFEW, tmp_path, f'Clip/{folder}', ann_file=split, suffix=suffix) == [
+        ('7', 'happiness'),
+        ('2522', 'disgust'),
+        ('16000', 'fear'),
+    ]
 
 
 def test_dfew_ids(tmp_path):
@@ -124,15 +139,18 @@ def test_dfew_ids(tmp_path):
 
 def test_ferv39k(tmp_path):
     split = FERV39k.METAINFO['split_files']['train']
-    write_text(tmp_path / split, 'Action/Happy/0267 Happy',
-               'Crime/Angry/0063 Angry', 'Daily_Life/Sad/0001 Sad')
+    write_text(
+        tmp_path / split,
+        'Action/Happy/0267 Happy',
+        'Crime/Angry/0063 Angry',
+        'Daily_Life/Sad/0001 Sad',
+    )
     names = ('Action/Happy/0267', 'Crime/Angry/0063', 'Daily_Life/Sad/0001')
     clips(tmp_path / '2_ClipsforFaceCrop', *names)
-    assert read(
-        FERV39k, tmp_path, '2_ClipsforFaceCrop', ann_file=split) == list(
-            zip(names, ('happiness', 'anger', 'sadness')))
-    write_text(tmp_path / 'bad.csv', 'Action/Happy/0267 Happy',
-               'Crime/Bored/0063 Bored')
+    assert read(FERV39k, tmp_path, '2_ClipsforFaceCrop', ann_file=split) == list(
+        zip(names, ('happiness', 'anger', 'sadness'))
+    )
+    write_text(tmp_path / 'bad.csv', 'Action/Happy/0267 Happy', 'Crime/Bored/0063 Bored')
     with pytest.raises(ValueError, match="bad.csv:2.*'Bored'"):
         FERV39k(ann_file=str(tmp_path / 'bad.csv'))
 
@@ -143,8 +161,7 @@ def test_mafw(tmp_path, folder, suffix):
     write_text(tmp_path / split, '03747.mp4 anger', '00002.mp4 helplessness')
     clips(tmp_path / folder, '03747', '00002', suffix=suffix)
     expected = [('03747.mp4', 'anger'), ('00002.mp4', 'helplessness')]
-    assert read(
-        MAFW, tmp_path, folder, ann_file=split, suffix=suffix) == expected
+    assert read(MAFW, tmp_path, folder, ann_file=split, suffix=suffix) == expected
     # without suffix, the names that end in it are files
     assert read(MAFW, tmp_path, folder, ann_file=split) == expected
     info = MAFW(ann_file=str(tmp_path / split)).get_data_info(0)
@@ -152,22 +169,23 @@ def test_mafw(tmp_path, folder, suffix):
 
 
 def test_affectnet_csv(tmp_path):
-    header = ('subDirectory_filePath,face_x,face_y,face_width,face_height,'
-              'facial_landmarks,expression,valence,arousal')
+    header = (
+        'subDirectory_filePath,face_x,face_y,face_width,face_height,'
+        'facial_landmarks,expression,valence,arousal'
+    )
     rows = [f'{i}/a.jpg,1,1,30,30,1.5;2.5,{i},0.1,-0.2' for i in range(11)]
     images(tmp_path / 'images', *[f'{i}/a.jpg' for i in range(8)])
     classes = AffectNet.METAINFO['classes']
     expected = [(f'{i}/a.jpg', classes[i]) for i in range(8)]
-    for name, lines in (('training.csv', [header, *rows]),
-                        ('validation.csv', rows)):
+    for name, lines in (('training.csv', [header, *rows]), ('validation.csv', rows)):
         write_text(tmp_path / name, *lines)
-        assert read(
-            AffectNet, tmp_path, 'images', ann_file=name,
-            num_classes=8) == expected
-        assert read(
-            AffectNet, tmp_path, 'images', ann_file=name) == expected[:7]
-    for bad in (rows[0].replace(',0,0.1', ',11,0.1'), rows[0] + ',1',
-                rows[0].replace(',0,0.1', ',x,0.1')):
+        assert read(AffectNet, tmp_path, 'images', ann_file=name, num_classes=8) == expected
+        assert read(AffectNet, tmp_path, 'images', ann_file=name) == expected[:7]
+    for bad in (
+        rows[0].replace(',0,0.1', ',11,0.1'),
+        rows[0] + ',1',
+        rows[0].replace(',0,0.1', ',x,0.1'),
+    ):
         write_text(tmp_path / 'bad.csv', header, rows[1], bad)
         with pytest.raises(ValueError, match='bad.csv:3'):
             read(AffectNet, tmp_path, ann_file='bad.csv')
@@ -178,18 +196,19 @@ def test_affectnet_csv(tmp_path):
 
 def test_rafdb(tmp_path):
     split = RAFDB.METAINFO['split_files']['train']
-    write_text(tmp_path / split, 'train_00001.jpg 5', 'train_00002.jpg 1',
-               'test_0001.jpg 7')
-    images(tmp_path / 'Image/aligned', 'train_00001_aligned.jpg',
-           'train_00002_aligned.jpg', 'test_0001_aligned.jpg')
+    write_text(tmp_path / split, 'train_00001.jpg 5', 'train_00002.jpg 1', 'test_0001.jpg 7')
+    images(
+        tmp_path / 'Image/aligned',
+        'train_00001_aligned.jpg',
+        'train_00002_aligned.jpg',
+        'test_0001_aligned.jpg',
+    )
     kwargs = dict(folder='Image/aligned', ann_file=split)
-    assert read(
-        RAFDB, tmp_path, split='train', **kwargs) == [
-            ('train_00001.jpg', 'sadness'), ('train_00002.jpg', 'surprise')
-        ]
-    assert read(
-        RAFDB, tmp_path, split='test',
-        **kwargs) == [('test_0001.jpg', 'neutral')]
+    assert read(RAFDB, tmp_path, split='train', **kwargs) == [
+        ('train_00001.jpg', 'sadness'),
+        ('train_00002.jpg', 'surprise'),
+    ]
+    assert read(RAFDB, tmp_path, split='test', **kwargs) == [('test_0001.jpg', 'neutral')]
     with pytest.raises(ValueError, match='both splits'):
         read(RAFDB, tmp_path, **kwargs)
     with pytest.raises(ValueError, match="split of RAFDB.*'val'"):
@@ -197,8 +216,9 @@ def test_rafdb(tmp_path):
 
 
 def test_ferplus_votes(tmp_path):
-    header = ('Usage,Image name,neutral,happiness,surprise,sadness,anger,'
-              'disgust,fear,contempt,unknown,NF')
+    header = (
+        'Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF'
+    )
     rows = [
         'Training,fer0000000.png,4,0,0,1,3,2,0,0,0,0',
         'Training,fer0000001.png,0,0,0,0,0,0,1,9,0,0',
@@ -209,27 +229,29 @@ def test_ferplus_votes(tmp_path):
         'PrivateTest,fer0032220.png,0,0,0,0,10,0,0,0,0,0',
     ]
     write_text(tmp_path / 'fer2013new.csv', header, *rows)
-    images(tmp_path / 'images', 'FER2013Train/fer0000000.png',
-           'FER2013Train/fer0000001.png', 'FER2013Valid/fer0028638.png',
-           'FER2013Test/fer0032220.png')
+    images(
+        tmp_path / 'images',
+        'FER2013Train/fer0000000.png',
+        'FER2013Train/fer0000001.png',
+        'FER2013Valid/fer0028638.png',
+        'FER2013Test/fer0032220.png',
+    )
     kwargs = dict(folder='images', ann_file='fer2013new.csv')
-    assert read(
-        FERPlus, tmp_path, split='train', **kwargs) == [
-            ('FER2013Train/fer0000000.png', 'neutral'),
-            ('FER2013Train/fer0000001.png', 'contempt'),
-        ]
-    assert read(
-        FERPlus, tmp_path, split='valid',
-        **kwargs) == [('FER2013Valid/fer0028638.png', 'happiness')]
-    assert read(
-        FERPlus, tmp_path, split='test',
-        **kwargs) == [('FER2013Test/fer0032220.png', 'anger')]
+    assert read(FERPlus, tmp_path, split='train', **kwargs) == [
+        ('FER2013Train/fer0000000.png', 'neutral'),
+        ('FER2013Train/fer0000001.png', 'contempt'),
+    ]
+    assert read(FERPlus, tmp_path, split='valid', **kwargs) == [
+        ('FER2013Valid/fer0028638.png', 'happiness')
+    ]
+    assert read(FERPlus, tmp_path, split='test', **kwargs) == [
+        ('FER2013Test/fer0032220.png', 'anger')
+    ]
     with pytest.raises(ValueError, match='all splits'):
         read(FERPlus, tmp_path, **kwargs)
     with pytest.raises(ValueError, match="split of FERPlus.*'val'"):
         read(FERPlus, tmp_path, split='val', **kwargs)
-    write_text(tmp_path / 'bad.csv', header, rows[0],
-               rows[1].replace('9', 'nine'))
+    write_text(tmp_path / 'bad.csv', header, rows[0], rows[1].replace('9', 'nine'))
     with pytest.raises(ValueError, match="bad.csv:3.*'nine'"):
         read(FERPlus, tmp_path, ann_file='bad.csv', split='train')
     write_text(tmp_path / 'list.txt', 'a.png 1')
@@ -239,15 +261,18 @@ def test_ferplus_votes(tmp_path):
 
 def test_ferplus_says_what_it_leaves_out(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('s4d_mm.datasets.public.images.print_log',
-                        lambda text, **_: said.append(text))
-    write_text(tmp_path / 'fer2013new.csv', 'Training,a.png,5,5' + ',0' * 8,
-               'Training,b.png' + ',0' * 9 + ',9',
-               'Training,c.png,9' + ',0' * 9, 'Training,,9' + ',0' * 9)
+    monkeypatch.setattr(
+        's4d_mm.datasets.public.images.print_log', lambda text, **_: said.append(text)
+    )
+    write_text(
+        tmp_path / 'fer2013new.csv',
+        'Training,a.png,5,5' + ',0' * 8,
+        'Training,b.png' + ',0' * 9 + ',9',
+        'Training,c.png,9' + ',0' * 9,
+        'Training,,9' + ',0' * 9,
+    )
     images(tmp_path, 'FER2013Train/c.png')
-    assert len(
-        read(FERPlus, tmp_path, ann_file='fer2013new.csv',
-             split='train')) == 1
+    assert len(read(FERPlus, tmp_path, ann_file='fer2013new.csv', split='train')) == 1
     assert '1 images' in said[-1]
     assert '2 with most votes for unknown or NF' in said[-1]
     assert '; 1 ties' in said[-1]
@@ -264,10 +289,16 @@ CREMAD_NAMES = {
 }
 RAVDESS_NAMES = {
     f'Actor_{a:02d}/01-01-{e:02d}-01-02-01-{a:02d}': label
-    for a, e, label in
-    [(1, 1, 'neutral'), (1, 2, 'calm'), (1, 3, 'happiness'),
-     (1, 4, 'sadness'), (12, 5, 'anger'), (12, 6, 'fear'), (12, 7, 'disgust'),
-     (24, 8, 'surprise')]
+    for a, e, label in [
+        (1, 1, 'neutral'),
+        (1, 2, 'calm'),
+        (1, 3, 'happiness'),
+        (1, 4, 'sadness'),
+        (12, 5, 'anger'),
+        (12, 6, 'fear'),
+        (12, 7, 'disgust'),
+        (24, 8, 'surprise'),
+    ]
 }
 ENTERFACE_NAMES = {
     'subject 1/anger/sentence 1/s1_an_1': 'anger',
@@ -286,9 +317,12 @@ CAER_NAMES = {
     'train/Sad/0001': 'sadness',
     'train/Surprise/0002': 'surprise',
 }
-IN_NAMES = [(CREMAD, CREMAD_NAMES, '.mp4'), (RAVDESS, RAVDESS_NAMES, '.mp4'),
-            (ENTERFACE05, ENTERFACE_NAMES, '.avi'),
-            (CAER, CAER_NAMES, '.avi')]
+IN_NAMES = [
+    (CREMAD, CREMAD_NAMES, '.mp4'),
+    (RAVDESS, RAVDESS_NAMES, '.mp4'),
+    (ENTERFACE05, ENTERFACE_NAMES, '.avi'),
+    (CAER, CAER_NAMES, '.avi'),
+]
 
 
 @pytest.mark.parametrize('layout', ['frames', 'files'])
@@ -300,29 +334,26 @@ def test_labels_in_names(tmp_path, dataset, names, suffix, layout):
     write_text(tmp_path / 'clips' / 'README.txt', 'not a clip')
     write_text(tmp_path / 'clips' / '.hidden' / f'x{suffix}', 'not a clip')
     # the folder itself
-    assert read(
-        dataset, tmp_path, 'clips', suffix=suffix) == sorted(names.items())
+    assert read(dataset, tmp_path, 'clips', suffix=suffix) == sorted(names.items())
     # a list of names, with and without suffix, with and without header
     for end, header in (('', []), (suffix or '.mp4', ['path'])):
         write_text(tmp_path / 'list.txt', *header, *[n + end for n in names])
-        assert read(
-            dataset, tmp_path, 'clips', ann_file='list.txt',
-            suffix=suffix) == [(n + end, c) for n, c in names.items()]
+        assert read(dataset, tmp_path, 'clips', ann_file='list.txt', suffix=suffix) == [
+            (n + end, c) for n, c in names.items()
+        ]
     # a CSV with labels: these count, not the names
     first = next(iter(names))
     write_text(tmp_path / 'list.csv', 'path,label', f'{first},Sad')
-    assert read(
-        dataset, tmp_path, 'clips', ann_file='list.csv',
-        suffix=suffix) == [(first, 'sadness')]
+    assert read(dataset, tmp_path, 'clips', ann_file='list.csv', suffix=suffix) == [
+        (first, 'sadness')
+    ]
 
 
 def test_caers(tmp_path):
     names = {f'{name}.png': label for name, label in CAER_NAMES.items()}
     images(tmp_path, *names)
     assert read(CAERS, tmp_path) == sorted(names.items())
-    assert read(
-        CAERS, tmp_path,
-        'train') == [(n[6:], c) for n, c in sorted(names.items())]
+    assert read(CAERS, tmp_path, 'train') == [(n[6:], c) for n, c in sorted(names.items())]
     write_text(tmp_path / 'list.txt', *names)
     assert read(CAERS, tmp_path, ann_file='list.txt') == list(names.items())
     images(tmp_path, 'train/Bored/0001.png')
@@ -330,19 +361,21 @@ def test_caers(tmp_path):
         read(CAERS, tmp_path)
 
 
-@pytest.mark.parametrize('dataset, bad', [
-    (CREMAD, '1001_DFA_BAD_XX.mp4'),
-    (CREMAD, 'clip_DFA_ANG_XX.mp4'),
-    (RAVDESS, '01-01-09-01-02-01-12.mp4'),
-    (RAVDESS, '01-01-03-01-02-01.mp4'),
-    (ENTERFACE05, 's1_an_1.avi'),
-    (ENTERFACE05, 'subject 1/boredom/sentence 1/s1_bo_1.avi'),
-    (CAER, '0001.avi'),
-    (CAERS, '0001.png'),
-])
+@pytest.mark.parametrize(
+    'dataset, bad',
+    [
+        (CREMAD, '1001_DFA_BAD_XX.mp4'),
+        (CREMAD, 'clip_DFA_ANG_XX.mp4'),
+        (RAVDESS, '01-01-09-01-02-01-12.mp4'),
+        (RAVDESS, '01-01-03-01-02-01.mp4'),
+        (ENTERFACE05, 's1_an_1.avi'),
+        (ENTERFACE05, 'subject 1/boredom/sentence 1/s1_bo_1.avi'),
+        (CAER, '0001.avi'),
+        (CAERS, '0001.png'),
+    ],
+)
 def test_names_that_cannot_be_read(tmp_path, dataset, bad):
-    good = next(n for d, n, _ in [*IN_NAMES, (CAERS, CAER_NAMES, '')]
-                if d is dataset)
+    good = next(n for d, n, _ in [*IN_NAMES, (CAERS, CAER_NAMES, '')] if d is dataset)
     ann_file = write_text(tmp_path / 'list.txt', next(iter(good)), '', bad)
     with pytest.raises(ValueError) as error:
         dataset(ann_file=ann_file)
@@ -356,17 +389,22 @@ def test_names_that_cannot_be_read(tmp_path, dataset, bad):
     assert osp.splitext(str(path))[0] in str(error.value)
 
 
-@pytest.mark.parametrize('dataset, names, some', [
-    (CREMAD, CREMAD_NAMES, [1001, 1091]),
-    (RAVDESS, RAVDESS_NAMES, range(12, 25, 12)),
-    (ENTERFACE05, ENTERFACE_NAMES, [11, 3]),
-])
+@pytest.mark.parametrize(
+    'dataset, names, some',
+    [
+        (CREMAD, CREMAD_NAMES, [1001, 1091]),
+        (RAVDESS, RAVDESS_NAMES, range(12, 25, 12)),
+        (ENTERFACE05, ENTERFACE_NAMES, [11, 3]),
+    ],
+)
 def test_subjects(tmp_path, dataset, names, some):
     for name in names:
         write_text(tmp_path / 'clips' / f'{name}.mp4', 'never opened')
-    for ann_file in ('', write_text(tmp_path / 'list.txt', *names),
-                     write_text(tmp_path / 'list.csv',
-                                *[f'{n},{c}' for n, c in names.items()])):
+    for ann_file in (
+        '',
+        write_text(tmp_path / 'list.txt', *names),
+        write_text(tmp_path / 'list.csv', *[f'{n},{c}' for n, c in names.items()]),
+    ):
 
         def load(subjects):
             return dataset(
@@ -375,7 +413,8 @@ def test_subjects(tmp_path, dataset, names, some):
                 data_prefix=dict(video='clips'),
                 suffix='.mp4',
                 serialize_data=False,
-                subjects=subjects)
+                subjects=subjects,
+            )
 
         chosen = load(some)
         infos = [chosen.get_data_info(i) for i in range(len(chosen))]
@@ -389,8 +428,7 @@ def test_subjects(tmp_path, dataset, names, some):
 
 
 def test_ravdess_has_each_picture_once(tmp_path):
-    for name in ('01-01-03-01-02-01-12', '02-01-03-01-02-01-12',
-                 '01-02-03-01-02-01-12'):
+    for name in ('01-01-03-01-02-01-12', '02-01-03-01-02-01-12', '01-02-03-01-02-01-12'):
         write_text(tmp_path / f'{name}.mp4', 'never opened')
     dataset = RAVDESS(data_root=str(tmp_path), suffix='.mp4')
     assert len(dataset) == 1
@@ -408,7 +446,8 @@ def test_voxceleb2(tmp_path):
             data_prefix=dict(video='dev/mp4'),
             pipeline=CLIP,
             test_mode=True,
-            **kwargs)
+            **kwargs,
+        )
         return [dataset[i]['data_samples'].sample_id for i in range(2)]
 
     assert found(suffix='.mp4') == names

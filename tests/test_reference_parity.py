@@ -5,6 +5,7 @@ compared with what ours computes from the converted weights.
 ``S4D_REFERENCE_DIR`` names a folder with other ``pretrain_*.pt`` and
 ``finetune_*.pt`` files to check.
 """
+
 import glob
 import os
 import os.path as osp
@@ -15,8 +16,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from s4d_mm.models.utils.s4d_keys import from_authors, to_authors
 
-FOLDER = os.environ.get('S4D_REFERENCE_DIR',
-                        osp.join(osp.dirname(__file__), 'data'))
+FOLDER = os.environ.get('S4D_REFERENCE_DIR', osp.join(osp.dirname(__file__), 'data'))
 TOLERANCE = 1e-5
 
 
@@ -48,10 +48,7 @@ def assert_same(name: str, ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 def encoder_arch(arch: dict) -> dict:
-    return dict(
-        embed_dims=arch['dim'],
-        num_layers=arch['depth'],
-        num_heads=arch['heads'])
+    return dict(embed_dims=arch['dim'], num_layers=arch['depth'], num_heads=arch['heads'])
 
 
 @pytest.mark.parametrize('path', files('pretrain'), ids=osp.basename)
@@ -64,17 +61,19 @@ def test_pretrain(path):
         dict(
             type='mmpretrain.MAE',
             data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
-            backbone=dict(
-                type='S4DMAEViT', arch=encoder_arch(arch), img_size=img),
+            backbone=dict(type='S4DMAEViT', arch=encoder_arch(arch), img_size=img),
             neck=dict(
                 type='S4DMAEDecoder',
                 in_channels=arch['dim'],
                 img_size=img,
                 arch=dict(
-                    embed_dims=arch['ddim'],
-                    num_layers=arch['ddepth'],
-                    num_heads=arch['dheads'])),
-            head=dict(type='S4DMAEHead')), state_dict)
+                    embed_dims=arch['ddim'], num_layers=arch['ddepth'], num_heads=arch['dheads']
+                ),
+            ),
+            head=dict(type='S4DMAEHead'),
+        ),
+        state_dict,
+    )
     for kind in ('video', 'image'):
         mask = ref[f'{kind}_mask']
         with torch.no_grad():
@@ -98,21 +97,23 @@ def test_finetune(path):
         dict(
             type='Recognizer3D',
             backbone=dict(
-                type='S4DViT',
-                arch=encoder_arch(arch),
-                img_size=img,
-                depth=arch['depth'] - layers),
+                type='S4DViT', arch=encoder_arch(arch), img_size=img, depth=arch['depth'] - layers
+            ),
             neck=dict(
                 type='MoAENeck',
                 arch=encoder_arch(arch),
                 num_layers=layers,
                 num_experts=arch['E'],
-                top_k=arch['k']),
+                top_k=arch['k'],
+            ),
             cls_head=dict(
                 type='DualModalHead',
                 in_channels=arch['dim'],
-                num_classes=dict(video=arch['nvid'], image=arch['nimg']))),
-        state_dict)
+                num_classes=dict(video=arch['nvid'], image=arch['nimg']),
+            ),
+        ),
+        state_dict,
+    )
     for kind in ('video', 'image'):
         with torch.no_grad():
             tokens, _ = model.extract_feat(ref[kind][:, None], test_mode=True)

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Samplers: who reads what, in which order, over one or more processes."""
+
 from collections import Counter
 from itertools import chain, zip_longest
 
@@ -30,8 +31,7 @@ class Tiny(BaseDataset):
 
 def dual(num_videos=23, num_images=41, image_labels=None):
     labels = image_labels or [i % 3 for i in range(num_images)]
-    return DualModalDataset(
-        video=Tiny([i % 4 for i in range(num_videos)]), image=Tiny(labels))
+    return DualModalDataset(video=Tiny([i % 4 for i in range(num_videos)]), image=Tiny(labels))
 
 
 @pytest.fixture
@@ -42,11 +42,9 @@ def processes(monkeypatch):
         kwargs.setdefault('seed', 5)
         out = []
         for rank in range(world_size):
-            monkeypatch.setattr(sampler_module, 'get_dist_info', lambda:
-                                (rank, world_size))
+            monkeypatch.setattr(sampler_module, 'get_dist_info', lambda: (rank, world_size))
             sampler = DualModalSampler(dataset, **kwargs)
-            out.append(
-                DualModalBatchSampler(sampler, **batch) if batch else sampler)
+            out.append(DualModalBatchSampler(sampler, **batch) if batch else sampler)
         return out
 
     return build
@@ -82,23 +80,23 @@ def test_more_processes_than_samples(processes):
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 @pytest.mark.parametrize('drop_last', [False, True])
-@pytest.mark.parametrize('kwargs', [
-    {},
-    dict(share=dict(video=0.25)),
-    dict(share=dict(image=0.5), balance=('image', )),
-    dict(balance=('video', 'image')),
-])
-def test_same_modality_and_size_in_each_step(processes, world_size, drop_last,
-                                             kwargs):
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        {},
+        dict(share=dict(video=0.25)),
+        dict(share=dict(image=0.5), balance=('image',)),
+        dict(balance=('video', 'image')),
+    ],
+)
+def test_same_modality_and_size_in_each_step(processes, world_size, drop_last, kwargs):
     dataset = dual()
     size = dict(video=3, image=5)
     if drop_last:
         size['video'] = 1
     runs = processes(
-        world_size,
-        dataset,
-        batch=dict(batch_size=size, drop_last=drop_last),
-        **kwargs)
+        world_size, dataset, batch=dict(batch_size=size, drop_last=drop_last), **kwargs
+    )
     for epoch in (0, 7):
         for run in runs:
             run.sampler.set_epoch(epoch)
@@ -110,8 +108,7 @@ def test_same_modality_and_size_in_each_step(processes, world_size, drop_last,
             assert len(names) == 1
             assert len({len(batch) for batch in step}) == 1
             limit = size[names.pop()]
-            assert len(step[0]) == limit or (not drop_last and
-                                             len(step[0]) < limit)
+            assert len(step[0]) == limit or (not drop_last and len(step[0]) < limit)
         if not drop_last:
             for run, own in zip(runs, batches):
                 assert sorted(chain(*own)) == sorted(run.sampler)
@@ -124,13 +121,13 @@ def test_processes_do_not_share_samples(processes):
 
 def test_epochs_and_seeds_differ_and_repeat(processes):
     dataset, batch = dual(), dict(batch_size=4)
-    first, = processes(1, dataset, batch)
+    (first,) = processes(1, dataset, batch)
     epochs = []
     for epoch in (0, 1, 0):
         first.sampler.set_epoch(epoch)
         epochs.append(list(first))
     assert epochs[0] == epochs[2] != epochs[1]
-    other, = processes(1, dataset, batch, seed=6)
+    (other,) = processes(1, dataset, batch, seed=6)
     assert list(other) != epochs[0]
     # modalities are mixed, not one after the other
     order = [dataset.input_type_of(b[0]) for b in epochs[0]]
@@ -159,7 +156,7 @@ def test_share_draws_other_samples_in_each_epoch(processes, world_size):
 
 def test_share_is_exact(processes):
     # 0.1 * 30 is a little more than 3 in floating point
-    sampler, = processes(1, dual(30, 7), share=dict(video=0.1, image=0.01))
+    (sampler,) = processes(1, dual(30, 7), share=dict(video=0.1, image=0.01))
     assert sampler.num_samples_of == dict(video=3, image=1)
     assert len(sampler) == len(list(sampler)) == 4
 
@@ -167,7 +164,7 @@ def test_share_is_exact(processes):
 def test_balance_draws_classes_equally_often(processes):
     labels = [0] * 900 + [1] * 90 + [3] * 10  # no class 2
     dataset = dual(8, image_labels=labels)
-    sampler, = processes(1, dataset, balance='image')
+    (sampler,) = processes(1, dataset, balance='image')
     drawn = sampler.draw()
     assert len(drawn['image']) == 1000
     assert sorted(drawn['video']) == list(range(8))
@@ -178,30 +175,23 @@ def test_balance_draws_classes_equally_often(processes):
 
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 @pytest.mark.parametrize('sampler_type', [DualModalSampler, DefaultSampler])
-def test_order_is_kept_without_shuffling(monkeypatch, world_size,
-                                         sampler_type):
+def test_order_is_kept_without_shuffling(monkeypatch, world_size, sampler_type):
     dataset = dual(11, 6)
     collected = []
     for rank in range(world_size):
-        for module in ('s4d_mm.datasets.samplers.dual_modal_sampler',
-                       'mmengine.dataset.sampler'):
-            monkeypatch.setattr(f'{module}.get_dist_info', lambda:
-                                (rank, world_size))
+        for module in ('s4d_mm.datasets.samplers.dual_modal_sampler', 'mmengine.dataset.sampler'):
+            monkeypatch.setattr(f'{module}.get_dist_info', lambda: (rank, world_size))
         sampler = sampler_type(dataset, shuffle=False, seed=1)
         run = DualModalBatchSampler(sampler, dict(video=4, image=5))
         batches = list(run)
         assert len(batches) == len(run)
         assert all(len(set(kinds(dataset, b))) == 1 for b in batches)
-        assert all(
-            len(b) <= run.batch_size[dataset.input_type_of(b[0])]
-            for b in batches)
+        assert all(len(b) <= run.batch_size[dataset.input_type_of(b[0])] for b in batches)
         own = list(chain(*batches))
         assert len(own) == len(sampler) == -(-17 // world_size)
         collected.append(own)
     # as mmengine's collect_results puts them together
-    together = [
-        i for i in chain(*zip_longest(*collected)) if i is not None
-    ][:17]
+    together = [i for i in chain(*zip_longest(*collected)) if i is not None][:17]
     assert together == list(range(17))
 
 
@@ -219,12 +209,11 @@ def test_runner_builds_and_seeds_them(scope):
             dataset=dual(),
             batch_size=16,
             num_workers=0,
-            sampler=dict(
-                type='DualModalSampler', share=dict(video=1., image=0.5)),
-            batch_sampler=dict(
-                type='DualModalBatchSampler',
-                batch_size=dict(video=4, image=8))),
-        seed=3)
+            sampler=dict(type='DualModalSampler', share=dict(video=1.0, image=0.5)),
+            batch_sampler=dict(type='DualModalBatchSampler', batch_size=dict(video=4, image=8)),
+        ),
+        seed=3,
+    )
     assert loader.batch_sampler.sampler.seed == 3
     assert len(loader) == 6 + 3  # 23 videos by 4, 20 images by 8
 
@@ -245,30 +234,33 @@ def test_size_of_the_data_loader_is_taken():
             batch_size=4,
             num_workers=0,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            batch_sampler=dict(type='DualModalBatchSampler')),
-        seed=3)
+            batch_sampler=dict(type='DualModalBatchSampler'),
+        ),
+        seed=3,
+    )
     assert loader.batch_sampler.batch_size == dict(video=4, image=4)
     assert len(loader) == len(list(loader)) == 6 + 11
 
 
-@pytest.mark.parametrize('kwargs, error', [
-    (dict(share=dict(audio=1.)), "share of .* names 'audio'"),
-    (dict(balance=('img', )), "balance of .* names 'img'"),
-    (dict(share=dict(image=0)), r"share\['image'\] .* above 0"),
-    (dict(share=dict(image=1.5)), r"share\['image'\] .* is 1.5"),
-    (dict(share=dict(image=0.5), shuffle=False), 'share=.*shuffle=True'),
-    (dict(balance='image', shuffle=False), 'balance=.*shuffle=True'),
-])
+@pytest.mark.parametrize(
+    'kwargs, error',
+    [
+        (dict(share=dict(audio=1.0)), "share of .* names 'audio'"),
+        (dict(balance=('img',)), "balance of .* names 'img'"),
+        (dict(share=dict(image=0)), r"share\['image'\] .* above 0"),
+        (dict(share=dict(image=1.5)), r"share\['image'\] .* is 1.5"),
+        (dict(share=dict(image=0.5), shuffle=False), 'share=.*shuffle=True'),
+        (dict(balance='image', shuffle=False), 'balance=.*shuffle=True'),
+    ],
+)
 def test_wrong_sampler_arguments(kwargs, error):
     with pytest.raises(ValueError, match=error):
         DualModalSampler(dual(), seed=0, **kwargs)
 
 
-@pytest.mark.parametrize('size', [
-    0, 2.5, dict(video=4),
-    dict(video=4, image=-1),
-    dict(video=4, image=8, audio=2)
-])
+@pytest.mark.parametrize(
+    'size', [0, 2.5, dict(video=4), dict(video=4, image=-1), dict(video=4, image=8, audio=2)]
+)
 def test_wrong_batch_size(size):
     sampler = DualModalSampler(dual(), seed=0)
     with pytest.raises(ValueError, match='batch_size of DualModalBatchSam'):
@@ -283,8 +275,7 @@ def test_wrong_combinations():
     with pytest.raises(ValueError, match='drop_last=True .* of a test'):
         DualModalBatchSampler(still, 4, drop_last=True)
     with pytest.raises(ValueError, match="23 samples of type 'video'.*=24"):
-        DualModalBatchSampler(
-            DualModalSampler(dataset, seed=0), 24, drop_last=True)
+        DualModalBatchSampler(DualModalSampler(dataset, seed=0), 24, drop_last=True)
     with pytest.raises(TypeError, match='needs a DualModalDataset.*Tiny'):
         DualModalSampler(Tiny([1, 2]))
     with pytest.raises(TypeError, match='needs a DualModalDataset.*Tiny'):

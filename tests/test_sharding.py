@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Large models: accumulated gradients, recomputed blocks, and sharded
 training in two processes."""
+
 import copy
 import json
 import os
@@ -13,8 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (FUNCTIONS, MODELS, STRATEGIES,
-                               init_default_scope)
+from mmengine.registry import FUNCTIONS, MODELS, STRATEGIES, init_default_scope
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,14 +28,14 @@ TINY = dict(embed_dims=24, num_layers=2, num_heads=2)
 SIZE = dict(img_size=32, num_frames=4)
 OPTIM = dict(
     # not Adam, whose first step hides the gradient's size
-    optimizer=dict(type='SGD', lr=0.1))
+    optimizer=dict(type='SGD', lr=0.1)
+)
 
 
 def build(stage, **neck):
     init_default_scope('mmaction')
     name = 's4d_mae_tiny' if stage == 'pretrain' else 's4d_tiny'
-    cfg = Config.fromfile(
-        osp.join(ROOT, 'configs', '_base_', 'models', f'{name}.py')).model
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'models', f'{name}.py')).model
     cfg.backbone.update(arch=TINY, **SIZE)
     cfg.neck.update(arch=TINY, **neck)
     if stage == 'pretrain':
@@ -68,14 +68,14 @@ def finetune_losses(model, rows):
     x, losses = model.neck(model.backbone(VIDEOS[rows]))
     scores = model.cls_head(x, 'video')
     labels = torch.tensor([0, 1, 2, 6])[rows]
-    return dict(
-        loss_cls=nn.functional.cross_entropy(scores, labels), **losses)
+    return dict(loss_cls=nn.functional.cross_entropy(scores, labels), **losses)
 
 
 def update(model, losses_of, parts, names):
     """Parameters after one step whose batch is cut into parts."""
     wrapper = build_optim_wrapper(
-        model, dict(accumulative_counts=len(parts), **copy.deepcopy(OPTIM)))
+        model, dict(accumulative_counts=len(parts), **copy.deepcopy(OPTIM))
+    )
     wrapper.initialize_count_status(model, 0, len(parts))
     for rows in parts:
         losses = losses_of(model, rows)
@@ -96,11 +96,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(stage):
     start = dict(build(stage, **neck).named_parameters())
     whole = update(build(stage, **neck), losses_of, WHOLE, names)
     parts = update(build(stage, **neck), losses_of, PARTS, names)
-    moved = 0.
+    moved = 0.0
     for name, value in whole.items():
         moved = max(moved, (value - start[name]).abs().max().item())
-        torch.testing.assert_close(
-            parts[name], value, atol=1e-6, rtol=1e-5, msg=name)
+        torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-5, msg=name)
     assert moved > 1e-3
 
 
@@ -108,7 +107,7 @@ def test_load_balance_loss_is_that_of_each_micro_batch():
     """The load-balance loss is a product of two means over the tokens of a
     batch. So accumulation (and data-parallel training) optimises its mean
     over the micro-batches, which is not the loss of the whole batch."""
-    model = build('finetune', noisy=False, loss_weight=1.)
+    model = build('finetune', noisy=False, loss_weight=1.0)
 
     def balance(rows):
         return finetune_losses(model, rows)['loss_balance']
@@ -122,8 +121,7 @@ def test_load_balance_loss_is_that_of_each_micro_batch():
     before = model.neck.blocks[0].moae.router.gate.weight.detach().clone()
     expected = before - 0.1 * gradient(mean)
     after = update(model, finetune_losses, PARTS, ['loss_balance'])
-    torch.testing.assert_close(
-        after['neck.blocks.0.moae.router.gate.weight'], expected)
+    torch.testing.assert_close(after['neck.blocks.0.moae.router.gate.weight'], expected)
 
 
 def test_recomputed_router_draws_the_same_noise():
@@ -136,9 +134,7 @@ def test_recomputed_router_draws_the_same_noise():
     grads, nexts = [], []
     for recompute in (False, True):
         torch.manual_seed(3)
-        out, balance = (
-            checkpoint(block, x, use_reentrant=False)
-            if recompute else block(x))
+        out, balance = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
         torch.rand(7)  # other random numbers before the backward pass
         loss = out.square().mean() + balance
         grads.append(torch.autograd.grad(loss, [x, *block.parameters()]))
@@ -157,16 +153,18 @@ def test_every_block_is_a_unit():
     wrap = FUNCTIONS.get('wrap_transformer_blocks')
     pre, fine = build('pretrain'), build('finetune')
     units = [
-        name for model in (pre, fine) for name, m in model.named_modules()
+        name
+        for model in (pre, fine)
+        for name, m in model.named_modules()
         if wrap(module=m, recurse=False, nonwrapped_numel=0)
     ]
     assert len(units) == 2 + 2 + 1 + 1 and all('blocks.' in u for u in units)
-    assert all(wrap(module=m, recurse=True, nonwrapped_numel=0)
-               for m in (pre, TransformerBlock(8, 2)))
+    assert all(
+        wrap(module=m, recurse=True, nonwrapped_numel=0) for m in (pre, TransformerBlock(8, 2))
+    )
 
 
-LARGE = ['s4d_pretrain_large_fsdp', 's4d_pretrain_large_deepspeed',
-         's4d_finetune_large_dfew_fsdp']
+LARGE = ['s4d_pretrain_large_fsdp', 's4d_pretrain_large_deepspeed', 's4d_finetune_large_dfew_fsdp']
 
 
 @pytest.mark.parametrize('name', LARGE)
@@ -187,16 +185,17 @@ def test_large_configs_build(name):
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     encoder = sum(
-        p.numel() for n, p in model.named_parameters()
-        if n.startswith(('backbone.', 'neck.blocks')) and '.moae.' not in n)
+        p.numel()
+        for n, p in model.named_parameters()
+        if n.startswith(('backbone.', 'neck.blocks')) and '.moae.' not in n
+    )
     assert 302e6 < encoder < 306e6  # ViT-L
     blocks = [m for m in model.modules() if isinstance(m, TransformerBlock)]
     assert len(blocks) == (24 if 'finetune' in name else 28)
 
 
 def test_strategies_are_refused_where_they_cannot_work():
-    cfg = Config.fromfile(
-        osp.join(ROOT, 'configs', 's4d_pretrain_large_fsdp.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_pretrain_large_fsdp.py'))
     cfg.launcher = 'none'
     with pytest.raises(ValueError, match='needs a launcher'):
         prepare_strategy(cfg)
@@ -210,8 +209,7 @@ def test_strategies_are_refused_where_they_cannot_work():
         prepare_strategy(cfg)
     sizes = dict(train_micro_batch_size_per_gpu=dict(video=2, image=4))
     on = dict(enable=True, base_batch_size=8)
-    assert check_auto_scale_lr(sizes, on, 4) == dict(
-        train_micro_batch_size_per_gpu=4)
+    assert check_auto_scale_lr(sizes, on, 4) == dict(train_micro_batch_size_per_gpu=4)
     with pytest.raises(ValueError, match='Set strategy.batch_size'):
         check_auto_scale_lr(sizes, on, None)
 
@@ -221,17 +219,24 @@ def run_worker(folder, *runs):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
-    env = dict(
-        os.environ,
-        PYTHONPATH=ROOT,
-        OMP_NUM_THREADS='1',
-        QUICKSTART_DIR=str(folder))
+    env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', QUICKSTART_DIR=str(folder))
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2',
-         f'--master-port={port}', osp.join(ROOT, 'tests', 'shard_worker.py'),
-         str(folder), *runs],
-        env=env, text=True, timeout=900, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT)
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc-per-node=2',
+            f'--master-port={port}',
+            osp.join(ROOT, 'tests', 'shard_worker.py'),
+            str(folder),
+            *runs,
+        ],
+        env=env,
+        text=True,
+        timeout=900,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout[-9000:]
     logs = {}
     for run in runs:
@@ -243,6 +248,7 @@ def run_worker(folder, *runs):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     from make_quickstart import make_set
+
     folder = tmp_path_factory.mktemp('quickstart')
     make_set(str(folder / 'data'), images=28, clips=14, size=80, workers=1)
     return folder
@@ -259,9 +265,14 @@ def assert_same_training(one, two, atol):
 
 @pytest.fixture(scope='module')
 def sharded(folder):
-    return run_worker(folder, 'pretrain_ddp', 'pretrain_fsdp',
-                      'pretrain_fsdp_resumed', 'finetune_ddp',
-                      'finetune_fsdp')
+    return run_worker(
+        folder,
+        'pretrain_ddp',
+        'pretrain_fsdp',
+        'pretrain_fsdp_resumed',
+        'finetune_ddp',
+        'finetune_fsdp',
+    )
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'finetune'])
@@ -272,12 +283,10 @@ def test_fsdp_trains_like_ddp(stage, sharded, folder):
     assert_same_training(one, two, atol=2e-5)
     # a process holds half of the parameters (and FSDP pads its shards)
     assert two['held'] < 0.52 * one['held']
-    assert {'FullyShardedDataParallel', 'CheckpointWrapper'} <= set(
-        two['classes'])
+    assert {'FullyShardedDataParallel', 'CheckpointWrapper'} <= set(two['classes'])
     files = [
-        torch.load(
-            folder / f'{stage}_{kind}' / 'epoch_1.pth',
-            weights_only=True)['state_dict'] for kind in ('ddp', 'fsdp')
+        torch.load(folder / f'{stage}_{kind}' / 'epoch_1.pth', weights_only=True)['state_dict']
+        for kind in ('ddp', 'fsdp')
     ]
     assert list(files[0]) == list(files[1])
     for name, value in files[0].items():
@@ -287,42 +296,49 @@ def test_fsdp_trains_like_ddp(stage, sharded, folder):
     if stage == 'finetune':
         assert 'Keys missing in the checkpoint: neck.blocks.0.moae' in output
         assert len({lr for lr, _ in two['groups']}) > 3  # layer decay
-        assert {0., 0.05} == {decay for _, decay in two['groups']}
+        assert {0.0, 0.05} == {decay for _, decay in two['groups']}
 
 
 def test_fsdp_resumes(sharded, folder):
     logs, _ = sharded
     first, again = (
-        torch.load(folder / name, weights_only=True) for name in (
-            'pretrain_fsdp/epoch_1.pth', 'pretrain_fsdp_resumed/epoch_2.pth'))
+        torch.load(folder / name, weights_only=True)
+        for name in ('pretrain_fsdp/epoch_1.pth', 'pretrain_fsdp_resumed/epoch_2.pth')
+    )
     assert again['meta']['epoch'] == 2
     steps = {int(s['step']) for s in again['optimizer']['state'].values()}
     assert steps == {again['meta']['iter']} == {2 * first['meta']['iter']}
-    mean = [sum(r['loss'] for r in logs[n]['rows']) for n in (
-        'pretrain_fsdp', 'pretrain_fsdp_resumed')]
+    mean = [
+        sum(r['loss'] for r in logs[n]['rows']) for n in ('pretrain_fsdp', 'pretrain_fsdp_resumed')
+    ]
     assert mean[1] < mean[0]
 
 
 def test_fsdp_weights_load_into_the_ordinary_model(sharded, folder):
-    cfg = Config.fromfile(
-        osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py'))
     init_default_scope('mmaction')
-    model = MODELS.build(dict(cfg.model, neck=dict(cfg.model.neck,
-                                                   noisy=False)))
-    weights = torch.load(
-        folder / 'finetune_fsdp' / 'epoch_1.pth', weights_only=True)
+    model = MODELS.build(dict(cfg.model, neck=dict(cfg.model.neck, noisy=False)))
+    weights = torch.load(folder / 'finetune_fsdp' / 'epoch_1.pth', weights_only=True)
     model.load_state_dict(weights['state_dict'], strict=True)
 
 
 @pytest.mark.skipif(
     os.environ.get('S4D_TEST_DEEPSPEED') != '1',
     reason='S4D_TEST_DEEPSPEED is not 1: deepspeed, once it is installed, '
-    'compiles for minutes; run with DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1')
+    'compiles for minutes; run with DS_ACCELERATOR=cpu S4D_TEST_DEEPSPEED=1',
+)
 def test_deepspeed_trains_like_ddp(folder):
-    logs, _ = run_worker(folder, 'pretrain_ddp', 'pretrain_zero2',
-                         'pretrain_zero3', 'finetune_ddp_sgd',
-                         'finetune_zero2_sgd')
-    for one, two in (('pretrain_ddp', 'pretrain_zero2'),
-                     ('pretrain_ddp', 'pretrain_zero3'),
-                     ('finetune_ddp_sgd', 'finetune_zero2_sgd')):
+    logs, _ = run_worker(
+        folder,
+        'pretrain_ddp',
+        'pretrain_zero2',
+        'pretrain_zero3',
+        'finetune_ddp_sgd',
+        'finetune_zero2_sgd',
+    )
+    for one, two in (
+        ('pretrain_ddp', 'pretrain_zero2'),
+        ('pretrain_ddp', 'pretrain_zero3'),
+        ('finetune_ddp_sgd', 'finetune_zero2_sgd'),
+    ):
         assert_same_training(logs[one], logs[two], atol=2e-4)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The toolbox's own tools and instruments on our configs, and the package as
 ``mim`` finds it."""
+
 import json
 import os
 import os.path as osp
@@ -14,9 +15,7 @@ import zipfile
 import mmengine
 import pytest
 import torch
-
-from toolbox_run import (FINETUNE, PRETRAIN, ROOT, TEST_OPTIONS,
-                         TRAIN_OPTIONS, UPSTREAM)
+from toolbox_run import FINETUNE, PRETRAIN, ROOT, TEST_OPTIONS, TRAIN_OPTIONS, UPSTREAM
 
 
 def in_process(monkeypatch, path, *arguments):
@@ -26,7 +25,7 @@ def in_process(monkeypatch, path, *arguments):
 
 
 def metrics_of(work_dir):
-    file, = work_dir.glob('20*/20*.json')
+    (file,) = work_dir.glob('20*/20*.json')
     metrics = json.loads(file.read_text())
     return {k: v for k, v in metrics.items() if 'time' not in k}
 
@@ -40,30 +39,40 @@ def test_mmaction2_trains_both_configs(toolbox_run):
 
 
 def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
-    arguments = [FINETUNE, toolbox_run.finetuned, '--cfg-options',
-                 *TEST_OPTIONS]
+    arguments = [FINETUNE, toolbox_run.finetuned, '--cfg-options', *TEST_OPTIONS]
     toolbox_run.call(
-        osp.join(UPSTREAM['mmaction'], 'test.py'), *arguments, '--work-dir',
-        tmp_path / 'theirs', '--dump', tmp_path / 'theirs.pkl')
+        osp.join(UPSTREAM['mmaction'], 'test.py'),
+        *arguments,
+        '--work-dir',
+        tmp_path / 'theirs',
+        '--dump',
+        tmp_path / 'theirs.pkl',
+    )
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    in_process(monkeypatch, osp.join(ROOT, 'tools', 'test.py'), *arguments,
-               '--work-dir', tmp_path / 'ours', '--dump',
-               tmp_path / 'ours.pkl')
+    in_process(
+        monkeypatch,
+        osp.join(ROOT, 'tools', 'test.py'),
+        *arguments,
+        '--work-dir',
+        tmp_path / 'ours',
+        '--dump',
+        tmp_path / 'ours.pkl',
+    )
     theirs = metrics_of(tmp_path / 'theirs')
     assert {'video/WAR', 'image/UAR'} < set(theirs)
     assert theirs == metrics_of(tmp_path / 'ours')
     scores = [
-        torch.stack([s['pred_score'] for s in mmengine.load(
-            tmp_path / f'{name}.pkl')]) for name in ('theirs', 'ours')
+        torch.stack([s['pred_score'] for s in mmengine.load(tmp_path / f'{name}.pkl')])
+        for name in ('theirs', 'ours')
     ]
     torch.testing.assert_close(*scores, rtol=0, atol=1e-6)
 
 
 # --------------------------------------------------- mmengine's log keepers
 def test_tensorboard_has_the_loss(toolbox_run):
-    from tensorboard.backend.event_processing.event_accumulator import \
-        EventAccumulator
-    file, = toolbox_run.folder.glob('pretrain/20*/vis_data/events.out.*')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (file,) = toolbox_run.folder.glob('pretrain/20*/vis_data/events.out.*')
     events = EventAccumulator(str(file))
     events.Reload()
     losses = events.Scalars('loss')
@@ -72,8 +81,8 @@ def test_tensorboard_has_the_loss(toolbox_run):
 
 
 def test_wandb_keeps_an_offline_run(toolbox_run):
-    run, = toolbox_run.folder.glob('finetune/20*/vis_data/wandb/offline-run-*')
-    file, = run.glob('run-*.wandb')
+    (run,) = toolbox_run.folder.glob('finetune/20*/vis_data/wandb/offline-run-*')
+    (file,) = run.glob('run-*.wandb')
     content = file.read_bytes()
     assert b'loss_balance' in content and b'video/WAR' in content
 
@@ -81,24 +90,42 @@ def test_wandb_keeps_an_offline_run(toolbox_run):
 # ------------------------------------------------- instruments of mmpretrain
 def test_mmpretrain_reads_our_log(toolbox_run, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    in_process(monkeypatch, osp.join(ROOT, 'tools', 'train.py'), PRETRAIN,
-               '--work-dir', tmp_path, '--cfg-options', *TRAIN_OPTIONS)
-    file, = tmp_path.glob('20*/vis_data/scalars.json')
-    in_process(monkeypatch,
-               osp.join(UPSTREAM['mmpretrain'], 'analysis_tools',
-                        'analyze_logs.py'),
-               'cal_train_time', file, '--include-outliers')
+    in_process(
+        monkeypatch,
+        osp.join(ROOT, 'tools', 'train.py'),
+        PRETRAIN,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *TRAIN_OPTIONS,
+    )
+    (file,) = tmp_path.glob('20*/vis_data/scalars.json')
+    in_process(
+        monkeypatch,
+        osp.join(UPSTREAM['mmpretrain'], 'analysis_tools', 'analyze_logs.py'),
+        'cal_train_time',
+        file,
+        '--include-outliers',
+    )
     assert 'average iter time: 0.' in capsys.readouterr().out
 
 
 def test_mmpretrain_draws_our_schedule(toolbox_run, monkeypatch, tmp_path):
     monkeypatch.setenv('QUICKSTART_DIR', str(tmp_path))
-    in_process(monkeypatch,
-               osp.join(UPSTREAM['mmpretrain'], 'visualization',
-                        'vis_scheduler.py'),
-               FINETUNE, '-d', 64, '--not-show', '-s', tmp_path / 'lr.png',
-               '--cfg-options', 'custom_hooks=[]', 'train_cfg.max_epochs=4',
-               'optim_wrapper.constructor=DefaultOptimWrapperConstructor')
+    in_process(
+        monkeypatch,
+        osp.join(UPSTREAM['mmpretrain'], 'visualization', 'vis_scheduler.py'),
+        FINETUNE,
+        '-d',
+        64,
+        '--not-show',
+        '-s',
+        tmp_path / 'lr.png',
+        '--cfg-options',
+        'custom_hooks=[]',
+        'train_cfg.max_epochs=4',
+        'optim_wrapper.constructor=DefaultOptimWrapperConstructor',
+    )
     assert (tmp_path / 'lr.png').stat().st_size > 5000
 
 
@@ -112,18 +139,22 @@ def source(tmp_path_factory):
         shutil.copytree(
             osp.join(ROOT, name),
             folder / name,
-            ignore=shutil.ignore_patterns('__pycache__', '.mim'))
-    for name in ('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml',
-                 'setup.py'):
+            ignore=shutil.ignore_patterns('__pycache__', '.mim'),
+        )
+    for name in ('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml', 'setup.py'):
         shutil.copy(osp.join(ROOT, name), folder)
     return folder
 
 
 def setup_py(folder, *arguments):
     env = dict(os.environ, PYTHONPATH='')
-    subprocess.run([sys.executable, '-W', 'ignore', 'setup.py', '-q',
-                    *arguments],
-                   cwd=folder, env=env, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, '-W', 'ignore', 'setup.py', '-q', *arguments],
+        cwd=folder,
+        env=env,
+        check=True,
+        timeout=60,
+    )
 
 
 def packed_files():
@@ -133,7 +164,8 @@ def packed_files():
         for folder, _, names in os.walk(osp.join(ROOT, part)):
             files |= {
                 osp.relpath(osp.join(folder, name), ROOT)
-                for name in names if name.endswith(('.py', '.sh', '.yml'))
+                for name in names
+                if name.endswith(('.py', '.sh', '.yml'))
             }
     assert 'configs/metafile.yml' in files and 'tools/env.sh' in files
     return files
@@ -147,16 +179,14 @@ def test_packages_have_what_mim_looks_for(source, tmp_path):
         assert osp.samefile(mim / name, source / name)
 
     setup_py(source, 'sdist', '-d', tmp_path, 'bdist_wheel', '-d', tmp_path)
-    wheel, = tmp_path.glob('*.whl')
+    (wheel,) = tmp_path.glob('*.whl')
     with zipfile.ZipFile(wheel) as f:
         names = set(f.namelist())
-        assert f.read('s4d_mm/.mim/tools/train.py') == (
-            source / 'tools' / 'train.py').read_bytes()
+        assert f.read('s4d_mm/.mim/tools/train.py') == (source / 'tools' / 'train.py').read_bytes()
     prefix = 's4d_mm/.mim/'
-    assert {n[len(prefix):]
-            for n in names if n.startswith(prefix)} == packed_files()
+    assert {n[len(prefix) :] for n in names if n.startswith(prefix)} == packed_files()
     assert not [n for n in names if n.startswith(('tests/', 'tools/'))]
-    sdist, = tmp_path.glob('*.tar.gz')
+    (sdist,) = tmp_path.glob('*.tar.gz')
     with tarfile.open(sdist) as f:
         names = {n.split('/', 1)[-1] for n in f.getnames()}
     assert packed_files() <= names and 'requirements/runtime.txt' in names
@@ -174,15 +204,15 @@ def test_shell_tools_know_an_installed_package(tmp_path):
     for tool, package, message in (
         ('install.sh', 'good', ''),
         ('install.sh', 'bad', 'not installed in the active environment'),
-        ('run_tests.sh', 'good', 'the installed package has no tests')):
-        done = subprocess.run(['bash', str(tmp_path / 'tools' / tool)],
-                              env=dict(
-                                  os.environ,
-                                  PYTHONPATH=str(tmp_path / package),
-                                  PYTHONDONTWRITEBYTECODE='1'),
-                              cwd=tmp_path,
-                              text=True,
-                              stderr=subprocess.PIPE)
+        ('run_tests.sh', 'good', 'the installed package has no tests'),
+    ):
+        done = subprocess.run(
+            ['bash', str(tmp_path / 'tools' / tool)],
+            env=dict(os.environ, PYTHONPATH=str(tmp_path / package), PYTHONDONTWRITEBYTECODE='1'),
+            cwd=tmp_path,
+            text=True,
+            stderr=subprocess.PIPE,
+        )
         assert (done.returncode == 0) == (not message), done.stderr
         assert message in ' '.join(done.stderr.split())
     assert sorted(os.listdir(tmp_path)) == ['bad', 'good', 'tools']

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps, one by one and as the whole pipelines of the recipes."""
+
 import random
 from collections import Counter
 from unittest import mock
@@ -8,17 +9,29 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from helpers import (frame_number, is_red, make_frame, truncate, write_frames,
-                     write_image, write_text, write_video)
+from helpers import (
+    frame_number,
+    is_red,
+    make_frame,
+    truncate,
+    write_frames,
+    write_image,
+    write_text,
+    write_video,
+)
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
 import s4d_mm  # noqa: F401
-from s4d_mm.datasets import (ExpressionImageDataset, ExpressionVideoDataset,
-                             ImageLoadRandomResizedCrop, MediaReadError,
-                             VoxCeleb2)
+from s4d_mm.datasets import (
+    ExpressionImageDataset,
+    ExpressionVideoDataset,
+    ImageLoadRandomResizedCrop,
+    MediaReadError,
+    VoxCeleb2,
+)
 from s4d_mm.datasets.transforms import ImageLoad
 from s4d_mm.datasets.transforms.loading import open_image, read_image, to_rgb
 
@@ -33,7 +46,8 @@ def rand_augment(num, level):
         num_policies=num,
         magnitude_level=level,
         magnitude_std=0.5,
-        hparams=dict(pad_val=MEAN, interpolation='bicubic'))
+        hparams=dict(pad_val=MEAN, interpolation='bicubic'),
+    )
 
 
 def random_erasing(**fill):
@@ -43,7 +57,8 @@ def random_erasing(**fill):
         erase_prob=0.25,
         min_area_ratio=0.02,
         max_area_ratio=1 / 3,
-        **fill)
+        **fill,
+    )
 
 
 noise_erasing = random_erasing(mode='rand', fill_color=MEAN, fill_std=STD)
@@ -57,7 +72,8 @@ def every_frame(*transforms):
         mapping=dict(img='imgs'),
         auto_remap=True,
         share_random_params=True,
-        transforms=list(transforms))
+        transforms=list(transforms),
+    )
 
 
 sample = dict(
@@ -65,20 +81,25 @@ sample = dict(
     clip_len=16,
     frame_interval=4,
     num_clips=1,
-    out_of_bound_opt='repeat_last')
+    out_of_bound_opt='repeat_last',
+)
 to_160 = dict(type='mmaction.Resize', scale=(160, 160), keep_ratio=False)
 pack = dict(
-    type='mmaction.PackActionInputs',
-    meta_keys=('input_type', 'sample_id', 'filename', 'img_shape'))
+    type='mmaction.PackActionInputs', meta_keys=('input_type', 'sample_id', 'filename', 'img_shape')
+)
 
 VIDEO_TRAIN = [
-    dict(type='ClipInit'), sample,
-    dict(type='ClipDecode'), to_160,
+    dict(type='ClipInit'),
+    sample,
+    dict(type='ClipDecode'),
+    to_160,
     every_frame(rand_augment(4, 7)),
-    dict(type='mmaction.RandomResizedCrop', area_range=(0.08, 1.0)), to_160,
+    dict(type='mmaction.RandomResizedCrop', area_range=(0.08, 1.0)),
+    to_160,
     dict(type='mmaction.Flip', flip_ratio=0.5),
     every_frame(noise_erasing),
-    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    pack,
 ]
 IMAGE_TRAIN = [
     dict(type='ImageLoad'),
@@ -86,14 +107,17 @@ IMAGE_TRAIN = [
     dict(type='mmaction.RandomCrop', size=160),
     dict(type='mmaction.Flip', flip_ratio=0.5),
     every_frame(rand_augment(2, 9), black_erasing),
-    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+    dict(type='mmaction.FormatShape', input_format='NCHW'),
+    pack,
 ]
 VIDEO_PRETRAIN = [
-    dict(type='ClipInit'), sample,
+    dict(type='ClipInit'),
+    sample,
     dict(type='ClipDecode'),
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
     dict(type='ClipRandomResizedCrop', size=160, times=4),
-    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    pack,
 ]
 IMAGE_PRETRAIN = [
     dict(
@@ -101,18 +125,24 @@ IMAGE_PRETRAIN = [
         size=160,
         area_range=(0.2, 1.0),
         flip_ratio=0.5,
-        interpolation='bicubic'),
-    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+        interpolation='bicubic',
+    ),
+    dict(type='mmaction.FormatShape', input_format='NCHW'),
+    pack,
 ]
 VIDEO_TEST = [
     dict(type='ClipInit'),
     dict(type='SampleClipViews', frame_interval=4),
-    dict(type='ClipDecode'), to_160,
-    dict(type='mmaction.FormatShape', input_format='NCTHW'), pack
+    dict(type='ClipDecode'),
+    to_160,
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    pack,
 ]
 IMAGE_TEST = [
-    dict(type='ImageLoad'), to_160,
-    dict(type='mmaction.FormatShape', input_format='NCHW'), pack
+    dict(type='ImageLoad'),
+    to_160,
+    dict(type='mmaction.FormatShape', input_format='NCHW'),
+    pack,
 ]
 
 
@@ -159,9 +189,9 @@ def test_clip_init_and_decode(tmp_path, layout):
     assert 'video_reader' not in results and 'frame_paths' not in results
 
 
-def test_repeated_frames_are_decoded_once_and_share_no_memory(
-        tmp_path, monkeypatch):
+def test_repeated_frames_are_decoded_once_and_share_no_memory(tmp_path, monkeypatch):
     from s4d_mm.datasets.transforms import loading
+
     path = write_frames(tmp_path / 'a', 3)
     read_image = mock.Mock(side_effect=loading.read_image)
     monkeypatch.setattr(loading, 'read_image', read_image)
@@ -177,12 +207,11 @@ def test_repeated_frames_are_decoded_once_and_share_no_memory(
 def test_image_load(tmp_path, suffix):
     path = write_image(tmp_path / f'a.{suffix}', number=77)
     results = build(dict(type='ImageLoad'))(dict(filename=path))
-    img, = results['imgs']
+    (img,) = results['imgs']
     assert img.shape == (48, 64, 3) and img.dtype == np.uint8
     assert frame_number(img) == 77 and is_red(img[:, 40:])
     assert results['img_shape'] == results['original_shape'] == (48, 64)
-    assert [results[k]
-            for k in ('num_clips', 'clip_len', 'total_frames')] == [1, 1, 1]
+    assert [results[k] for k in ('num_clips', 'clip_len', 'total_frames')] == [1, 1, 1]
 
 
 @pytest.mark.parametrize('kind', ['ClipInit', 'ImageLoad'])
@@ -194,10 +223,9 @@ def test_missing_file(tmp_path, kind):
     assert 'data_prefix' in str(error.value)
 
 
-@pytest.mark.parametrize('broken', [
-    'text', 'empty', 'index lost', 'frames lost', 'empty folder',
-    'truncated frame'
-])
+@pytest.mark.parametrize(
+    'broken', ['text', 'empty', 'index lost', 'frames lost', 'empty folder', 'truncated frame']
+)
 def test_unreadable_clip(tmp_path, broken):
     clip = path = tmp_path / 'a.mp4'
     if broken == 'text':
@@ -232,7 +260,7 @@ def damaged(data, rng):
     data = np.frombuffer(data, np.uint8).copy()
     where = rng.integers(6, len(data), size=rng.integers(4))
     data[where] = rng.choice([0, 1, 4, 255, rng.integers(256)], len(where))
-    return data[:len(data) // rng.choice([1, 1, 1, 2])].tobytes()
+    return data[: len(data) // rng.choice([1, 1, 1, 2])].tobytes()
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp', 'webp'])
@@ -240,7 +268,7 @@ def test_damaged_images_are_read_or_refused(suffix, tmp_path):
     """Whatever Pillow raises, which is many types."""
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation
-    exif[0x010e], exif[0x011a], exif[0x0102] = 'a face', 72., (8, 8, 8)
+    exif[0x010E], exif[0x011A], exif[0x0102] = 'a face', 72.0, (8, 8, 8)
     path, rng = str(tmp_path / f'a.{suffix}'), np.random.default_rng(0)
     picture = Image.fromarray(make_frame(3, 16, 24))
     causes = Counter()
@@ -262,23 +290,24 @@ def test_damaged_images_are_read_or_refused(suffix, tmp_path):
     assert causes['none'] > 0 and causes['OSError'] > 0 and len(causes) > 3
 
 
-@pytest.mark.parametrize('error', [
-    TypeError, AttributeError, KeyError, IndexError, AssertionError,
-    ValueError, RuntimeError
-])
+@pytest.mark.parametrize(
+    'error',
+    [TypeError, AttributeError, KeyError, IndexError, AssertionError, ValueError, RuntimeError],
+)
 def test_errors_of_the_program_are_no_media_errors(error, tmp_path):
     path = write_image(tmp_path / 'a.jpg')
 
     def bug(*args, **kwargs):
         raise error('a bug')
 
-    with pytest.raises(error, match='a bug'):
-        with open_image(path) as image:
-            image.load()
-            bug()
+    with pytest.raises(error, match='a bug'), open_image(path) as image:
+        image.load()
+        bug()
     module = ImageLoadRandomResizedCrop.__module__
-    for place, step in ((f'{module}.is_turned', 'ImageLoadRandomResizedCrop'),
-                        (f'{ImageLoad.__module__}.is_turned', 'ImageLoad')):
+    for place, step in (
+        (f'{module}.is_turned', 'ImageLoadRandomResizedCrop'),
+        (f'{ImageLoad.__module__}.is_turned', 'ImageLoad'),
+    ):
         cfg = dict(type=step, **(dict(size=16) if 'Crop' in step else {}))
         with mock.patch(place, bug), pytest.raises(error, match='a bug'):
             build(cfg)(dict(filename=path))
@@ -290,8 +319,9 @@ def test_errors_name_the_path_through_a_data_loader(tmp_path):
         write_text(tmp_path / 'a.csv', 'a,0'),
         data_root=str(tmp_path),
         suffix='.mp4',
-        metainfo=dict(classes=('neutral', )),
-        pipeline=VIDEO_TEST)
+        metainfo=dict(classes=('neutral',)),
+        pipeline=VIDEO_TEST,
+    )
     loader = torch.utils.data.DataLoader(dataset, num_workers=1)
     with pytest.raises(MediaReadError) as error:
         next(iter(loader))
@@ -301,19 +331,21 @@ def test_errors_name_the_path_through_a_data_loader(tmp_path):
 # -- sampling
 
 
-@pytest.mark.parametrize('total, interval, views, first, last', [
-    (100, 4, 2, range(0, 64, 4), range(36, 100, 4)),
-    (100, 1, 2, range(16), range(84, 100)),
-    (64, 4, 2, range(0, 64, 4), range(0, 64, 4)),
-    (66, 4, 2, range(0, 64, 4), range(4, 68, 4)),
-    (9, 4, 2, [0, 4] + [8] * 14, [0, 4] + [8] * 14),
-    (1, 4, 2, [0] * 16, [0] * 16),
-    (100, 4, 1, range(0, 64, 4), range(0, 64, 4)),
-    (200, 1, 3, range(16), range(184, 200)),
-])
+@pytest.mark.parametrize(
+    'total, interval, views, first, last',
+    [
+        (100, 4, 2, range(0, 64, 4), range(36, 100, 4)),
+        (100, 1, 2, range(16), range(84, 100)),
+        (64, 4, 2, range(0, 64, 4), range(0, 64, 4)),
+        (66, 4, 2, range(0, 64, 4), range(4, 68, 4)),
+        (9, 4, 2, [0, 4] + [8] * 14, [0, 4] + [8] * 14),
+        (1, 4, 2, [0] * 16, [0] * 16),
+        (100, 4, 1, range(0, 64, 4), range(0, 64, 4)),
+        (200, 1, 3, range(16), range(184, 200)),
+    ],
+)
 def test_sample_clip_views(total, interval, views, first, last):
-    choose = build(
-        dict(type='SampleClipViews', frame_interval=interval, num_views=views))
+    choose = build(dict(type='SampleClipViews', frame_interval=interval, num_views=views))
     results = choose(dict(total_frames=total, start_index=0))
     inds = results['frame_inds'].reshape(views, 16)
     assert inds[0].tolist() == list(first)
@@ -321,8 +353,11 @@ def test_sample_clip_views(total, interval, views, first, last):
     assert inds.max() < total
     if views == 3:
         assert inds[1].tolist() == list(range(92, 108))
-    assert (results['clip_len'], results['frame_interval'],
-            results['num_clips']) == (16, interval, views)
+    assert (results['clip_len'], results['frame_interval'], results['num_clips']) == (
+        16,
+        interval,
+        views,
+    )
 
 
 @pytest.mark.parametrize('name', ['clip_len', 'frame_interval', 'num_views'])
@@ -363,13 +398,12 @@ def test_repeat_augment(tmp_path, format_inside):
     original = [img.copy() for img in results['imgs']]
     steps = [
         dict(type='mmaction.Flip', flip_ratio=0.5),  # works in place
-        dict(type='mmaction.RandomCrop', size=40)
+        dict(type='mmaction.RandomCrop', size=40),
     ]
     shape = [dict(type='mmaction.FormatShape', input_format='NCTHW')]
     repeat = dict(
-        type='RepeatAugment',
-        times=4,
-        transforms=steps + (shape if format_inside else []))
+        type='RepeatAugment', times=4, transforms=steps + (shape if format_inside else [])
+    )
     out = Compose([repeat] + ([] if format_inside else shape))(dict(results))
     imgs = out['imgs']  # views, C, T, H, W
     assert imgs.shape == (4, 3, 8, 40, 40) and imgs.dtype == np.uint8
@@ -390,10 +424,7 @@ def test_repeat_augment(tmp_path, format_inside):
 def augmented(transform, frame, times):
     """Augment ``times`` clips of 4 equal frames."""
     transform = build(transform)
-    return [
-        transform(dict(imgs=[frame.copy() for _ in range(4)]))['imgs']
-        for _ in range(times)
-    ]
+    return [transform(dict(imgs=[frame.copy() for _ in range(4)]))['imgs'] for _ in range(times)]
 
 
 @pytest.fixture
@@ -434,44 +465,44 @@ def datasets(tmp_path):
     def make(kind, pipeline):
         kwargs = dict(data_root=str(tmp_path), pipeline=pipeline)
         if kind == 'unlabelled':
-            return VoxCeleb2(
-                write_text(tmp_path / 'u.txt', 'v/a.mp4', 'v/b.mp4'), **kwargs)
+            return VoxCeleb2(write_text(tmp_path / 'u.txt', 'v/a.mp4', 'v/b.mp4'), **kwargs)
         kwargs['metainfo'] = dict(classes=('neutral', 'happiness'))
         kwargs['ann_file'] = write_text(tmp_path / 'a.txt', 'a,0', 'b,1')
         if kind == 'image':
-            return ExpressionImageDataset(
-                data_prefix=dict(img='i'), suffix='.jpg', **kwargs)
+            return ExpressionImageDataset(data_prefix=dict(img='i'), suffix='.jpg', **kwargs)
         return ExpressionVideoDataset(
             data_prefix=dict(video='v' if kind == 'video' else 'f'),
             suffix='.mp4' if kind == 'video' else '',
-            **kwargs)
+            **kwargs,
+        )
 
     return make
 
 
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
-@pytest.mark.parametrize('kind, pipeline, shape', [
-    ('video', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
-    ('frames', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
-    ('image', IMAGE_TRAIN, (1, 3, 160, 160)),
-    ('unlabelled', VIDEO_PRETRAIN, (4, 3, 16, 160, 160)),
-    ('image', IMAGE_PRETRAIN, (1, 3, 160, 160)),
-    ('video', VIDEO_TEST, (2, 3, 16, 160, 160)),
-    ('frames', VIDEO_TEST, (2, 3, 16, 160, 160)),
-    ('image', IMAGE_TEST, (1, 3, 160, 160)),
-])
+@pytest.mark.parametrize(
+    'kind, pipeline, shape',
+    [
+        ('video', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
+        ('frames', VIDEO_TRAIN, (1, 3, 16, 160, 160)),
+        ('image', IMAGE_TRAIN, (1, 3, 160, 160)),
+        ('unlabelled', VIDEO_PRETRAIN, (4, 3, 16, 160, 160)),
+        ('image', IMAGE_PRETRAIN, (1, 3, 160, 160)),
+        ('video', VIDEO_TEST, (2, 3, 16, 160, 160)),
+        ('frames', VIDEO_TEST, (2, 3, 16, 160, 160)),
+        ('image', IMAGE_TEST, (1, 3, 160, 160)),
+    ],
+)
 def test_recipe_pipelines(datasets, scope, kind, pipeline, shape):
     with DefaultScope.overwrite_default_scope(scope):
         dataset = datasets(kind, pipeline)
     batch = pseudo_collate([dataset[i] for i in range(2)])
-    for i, (inputs, data_sample) in enumerate(
-            zip(batch['inputs'], batch['data_samples'])):
+    for i, (inputs, data_sample) in enumerate(zip(batch['inputs'], batch['data_samples'])):
         assert inputs.dtype == torch.uint8 and inputs.shape == shape
         assert len(inputs.unique()) > 2
         info = dataset.get_data_info(i)
         assert data_sample.input_type == info['input_type']
-        assert data_sample.input_type == ('image'
-                                          if kind == 'image' else 'video')
+        assert data_sample.input_type == ('image' if kind == 'image' else 'video')
         assert data_sample.sample_id == info['sample_id']
         assert data_sample.filename == info['filename']
         assert data_sample.img_shape == (160, 160)
@@ -492,8 +523,11 @@ def test_test_pipelines_are_deterministic_and_keep_order(datasets):
 
 
 def test_training_pipelines_are_random_and_repeatable(datasets):
-    for kind, pipeline in (('video', VIDEO_TRAIN), ('image', IMAGE_TRAIN),
-                           ('unlabelled', VIDEO_PRETRAIN)):
+    for kind, pipeline in (
+        ('video', VIDEO_TRAIN),
+        ('image', IMAGE_TRAIN),
+        ('unlabelled', VIDEO_PRETRAIN),
+    ):
         dataset = datasets(kind, pipeline)
         runs = []
         for seed in (1, 1, 2):
@@ -514,17 +548,15 @@ def steps_of_mmaction(imgs, boxes, size, interpolation):
             type='mmaction.Resize',
             scale=(size, size),
             keep_ratio=False,
-            interpolation=interpolation))
+            interpolation=interpolation,
+        )
+    )
     flip = build(dict(type='mmaction.Flip', flip_ratio=1.0))
     views = []
     for x1, y1, x2, y2, mirror in boxes:
         crop = build(dict(type='mmaction.RandomResizedCrop'))
-        results = dict(
-            imgs=[i.copy() for i in imgs],
-            img_shape=imgs[0].shape[:2],
-            modality='RGB')
-        with mock.patch.object(
-                crop, 'get_crop_bbox', return_value=(x1, y1, x2, y2)):
+        results = dict(imgs=[i.copy() for i in imgs], img_shape=imgs[0].shape[:2], modality='RGB')
+        with mock.patch.object(crop, 'get_crop_bbox', return_value=(x1, y1, x2, y2)):
             results = resize(crop(results))
         views += (flip(results) if mirror else results)['imgs']
     return np.stack(views)
@@ -546,14 +578,15 @@ def test_clip_random_resized_crop(interpolation, frames, size):
             size=size,
             times=6,
             flip_ratio=0.5,
-            interpolation=interpolation))
+            interpolation=interpolation,
+        )
+    )
     results = crop(dict(imgs=imgs))
     out, boxes = results['imgs'], results['crop_boxes']
     assert out.shape == (6 * frames, size, size, 3) and out.dtype == np.uint8
     assert results['img_shape'] == (size, size)
     assert len({tuple(b) for b in boxes}) == 6 and set(boxes[:, 4]) == {0, 1}
-    np.testing.assert_array_equal(
-        out, steps_of_mmaction(imgs, boxes, size, interpolation))
+    np.testing.assert_array_equal(out, steps_of_mmaction(imgs, boxes, size, interpolation))
     assert all((a == b).all() for a, b in zip(imgs, before))
     out[0] = 0  # a step that works in place changes this frame alone
     assert (out[1:].reshape(len(out) - 1, -1).max(1) > 0).all()
@@ -561,10 +594,8 @@ def test_clip_random_resized_crop(interpolation, frames, size):
 
 def test_windows_are_those_of_mmaction():
     """With one seed, the same windows in the same order."""
-    theirs = build(
-        dict(type='mmaction.RandomResizedCrop', area_range=(0.2, 1.0)))
-    ours = build(
-        dict(type='RandomCropBoxes', times=20, area_range=(0.2, 1.0)))
+    theirs = build(dict(type='mmaction.RandomResizedCrop', area_range=(0.2, 1.0)))
+    ours = build(dict(type='RandomCropBoxes', times=20, area_range=(0.2, 1.0)))
     drawn = []
     for _ in range(20):
         results = dict(imgs=noise_clip(1), img_shape=(50, 70))
@@ -581,8 +612,7 @@ def test_repeat_augment_with_clip_random_resized_crop():
     shape = dict(type='mmaction.FormatShape', input_format='NCTHW')
     clip = dict(imgs=noise_clip(4), num_clips=1, clip_len=4)
     out = []
-    for steps in ([dict(type='RepeatAugment', times=3, transforms=[crop])],
-                  [dict(crop, times=3)]):
+    for steps in ([dict(type='RepeatAugment', times=3, transforms=[crop])], [dict(crop, times=3)]):
         random.seed(1)
         np.random.seed(1)
         out.append(Compose(steps + [shape])(dict(clip))['imgs'])
@@ -590,14 +620,17 @@ def test_repeat_augment_with_clip_random_resized_crop():
     np.testing.assert_array_equal(*out)
 
 
-@pytest.mark.parametrize('kwargs, error', [
-    (dict(size=0), 'size'),
-    (dict(size=8, times=0), 'times'),
-    (dict(size=8, area_range=(0.5, 1.5)), 'area_range'),
-    (dict(size=8, aspect_ratio_range=(2, 1)), 'aspect_ratio_range'),
-    (dict(size=8, flip_ratio=2), 'flip_ratio'),
-    (dict(size=8, interpolation='area'), 'interpolation'),
-])
+@pytest.mark.parametrize(
+    'kwargs, error',
+    [
+        (dict(size=0), 'size'),
+        (dict(size=8, times=0), 'times'),
+        (dict(size=8, area_range=(0.5, 1.5)), 'area_range'),
+        (dict(size=8, aspect_ratio_range=(2, 1)), 'aspect_ratio_range'),
+        (dict(size=8, flip_ratio=2), 'flip_ratio'),
+        (dict(size=8, interpolation='area'), 'interpolation'),
+    ],
+)
 def test_wrong_arguments_of_clip_random_resized_crop(kwargs, error):
     with pytest.raises(ValueError, match=error):
         build(dict(type='ClipRandomResizedCrop', **kwargs))
@@ -606,18 +639,17 @@ def test_wrong_arguments_of_clip_random_resized_crop(kwargs, error):
 def load_and_crop(path, **kwargs):
     kwargs = dict(size=32, area_range=(0.2, 1.0), times=4, **kwargs)
     out = []
-    for steps in ([dict(type='ImageLoadRandomResizedCrop', **kwargs)], [
-            dict(type='ImageLoad'),
-            dict(type='ClipRandomResizedCrop', **kwargs)
-    ]):
+    for steps in (
+        [dict(type='ImageLoadRandomResizedCrop', **kwargs)],
+        [dict(type='ImageLoad'), dict(type='ClipRandomResizedCrop', **kwargs)],
+    ):
         random.seed(2)
         np.random.seed(2)
         out.append(Compose(steps)(dict(filename=str(path))))
     return out
 
 
-@pytest.mark.parametrize('suffix, side', [('png', 400), ('bmp', 400),
-                                          ('jpg', 60)])
+@pytest.mark.parametrize('suffix, side', [('png', 400), ('bmp', 400), ('jpg', 60)])
 def test_image_load_random_resized_crop(tmp_path, suffix, side):
     """In two steps or in one, where there is no smaller scale."""
     path = write_image(tmp_path / f'a.{suffix}', side, side + 10)
@@ -659,31 +691,30 @@ def test_large_jpg_is_decoded_at_a_smaller_scale(tmp_path, exif):
 def test_truncated_image_while_cropping(tmp_path, keep):
     path = truncate(write_image(tmp_path / 'a.jpg', 800, 800), keep)
     with pytest.raises(MediaReadError, match='a.jpg'):
-        build(dict(type='ImageLoadRandomResizedCrop', size=16))(
-            dict(filename=path))
+        build(dict(type='ImageLoadRandomResizedCrop', size=16))(dict(filename=path))
     with pytest.raises(FileNotFoundError, match='b.jpg'):
         build(dict(type='ImageLoadRandomResizedCrop', size=16))(
-            dict(filename=str(tmp_path / 'b.jpg')))
+            dict(filename=str(tmp_path / 'b.jpg'))
+        )
 
 
 def test_transparent_grey_image(tmp_path):
     """As mmcv shows it."""
     img = np.stack([np.full((9, 9), 200), np.eye(9) * 255], -1)
     Image.fromarray(img.astype(np.uint8), 'LA').save(tmp_path / 'a.png')
-    ours = build(dict(type='ImageLoad'))(
-        dict(filename=str(tmp_path / 'a.png')))['imgs'][0]
-    theirs = mmcv.imread(
-        str(tmp_path / 'a.png'), channel_order='rgb', backend='pillow')
+    ours = build(dict(type='ImageLoad'))(dict(filename=str(tmp_path / 'a.png')))['imgs'][0]
+    theirs = mmcv.imread(str(tmp_path / 'a.png'), channel_order='rgb', backend='pillow')
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('total, views', [(100, 2), (66, 2), (65, 2), (64, 1),
-                                          (9, 1)])
+@pytest.mark.parametrize('total, views', [(100, 2), (66, 2), (65, 2), (64, 1), (9, 1)])
 def test_equal_views_are_merged(total, views):
     """65 frames have 17 of every 4th: two views that differ."""
     every, merged = [
         build(dict(type='SampleClipViews', merge_equal=merge))(
-            dict(total_frames=total, start_index=0)) for merge in (False, True)
+            dict(total_frames=total, start_index=0)
+        )
+        for merge in (False, True)
     ]
     assert (every['num_clips'], merged['num_clips']) == (2, views)
     inds = merged['frame_inds'].reshape(views, 16)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Tests of tools/data/verify.py: it finds each kind of trouble it claims, and
 none in sound data."""
+
 import csv
 import os
 import os.path as osp
@@ -9,8 +10,7 @@ import signal
 import sys
 
 import pytest
-from helpers import (truncate, write_frames, write_image, write_text,
-                     write_video)
+from helpers import truncate, write_frames, write_image, write_text, write_video
 from mmengine.config import Config
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -18,7 +18,7 @@ sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
 
 import verify  # noqa: E402
 
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmaction'
 pipeline = [dict(type='ClipInit'),
             dict(type='SampleClipViews', clip_len=8, frame_interval=1),
@@ -34,7 +34,7 @@ train_dataloader = dict(dataset=dict(
 val_dataloader = dict(dataset=dict(ann_file='test.csv', **clips))
 test_dataloader = dict(dataset=dict(
     ann_file='test.csv', test_mode=True, **clips))
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -45,16 +45,19 @@ def sound(tmp_path_factory):
         write_video(root / 'clips' / f'{i}.mp4', 10 + i, first=20 * i)
     write_frames(str(root / 'frames' / 'a'), 12, 40, 50)
     for i in range(12):  # every fifth frame, from 5
-        write_image(
-            root / 'frames' / 'b' / f'f_{5 * i + 5}.png', number=40 + i)
+        write_image(root / 'frames' / 'b' / f'f_{5 * i + 5}.png', number=40 + i)
     for i in range(7):
-        write_image(
-            root / 'images' / f'train_{i}_aligned.jpg', 30, 30, number=i)
-    write_text(root / 'train.csv', 'video_name,label', 'clips/0.mp4,0',
-               'clips/1.mp4,glad', '', 'frames/a,2')
+        write_image(root / 'images' / f'train_{i}_aligned.jpg', 30, 30, number=i)
+    write_text(
+        root / 'train.csv',
+        'video_name,label',
+        'clips/0.mp4,0',
+        'clips/1.mp4,glad',
+        '',
+        'frames/a,2',
+    )
     write_text(root / 'test.csv', 'clips/2.mp4,1', 'frames/b,0')
-    write_text(root / 'images.txt',
-               *[f'train_{i}.jpg {i + 1}' for i in range(7)])
+    write_text(root / 'images.txt', *[f'train_{i}.jpg {i + 1}' for i in range(7)])
     return root
 
 
@@ -90,8 +93,8 @@ def test_sound_data(data, capfd, decode):
     assert [line.split() for line in train.splitlines()[1:]] == [
         ['samples', '3'],
         ['unreadable', '0'],
-        'height x width 40 x 50 .. 48 x 64'.split(),
-        'frames min / median / max 10 / 11 / 12'.split(),
+        ['height', 'x', 'width', '40', 'x', '50', '..', '48', 'x', '64'],
+        ['frames', 'min', '/', 'median', '/', 'max', '10', '/', '11', '/', '12'],
         ['0', 'calm', '1', '(33.3%)'],
         ['1', 'glad', '1', '(33.3%)'],
         ['2', 'sad', '1', '(33.3%)'],
@@ -112,7 +115,7 @@ def cut_video(root):
 
 def cut_video_with_index(root):
     path = write_video(root / 'clips/2.mp4', 100, faststart=True)
-    truncate(path, .6)
+    truncate(path, 0.6)
     return 'clips/2.mp4', 'Cannot', 'test.csv:1', '1 glad'
 
 
@@ -144,15 +147,13 @@ def no_frames(root):
 
 def missing_number(root):
     os.remove(root / 'frames/a/00005.jpg')
-    return 'frames/a', '1 frame(s) missing from 0 to 11: number 5', (
-        'train.csv:5'), '2 sad'
+    return 'frames/a', '1 frame(s) missing from 0 to 11: number 5', ('train.csv:5'), '2 sad'
 
 
 def missing_number_in_steps(root):
     os.remove(root / 'frames/b/f_20.png')
     os.remove(root / 'frames/b/f_25.png')
-    return 'frames/b', '2 frame(s) missing from 5 to 60: number 20', (
-        'test.csv:2'), '0 calm'
+    return 'frames/b', '2 frame(s) missing from 5 to 60: number 20', ('test.csv:2'), '0 calm'
 
 
 def number_twice(root):
@@ -162,14 +163,12 @@ def number_twice(root):
 
 def cut_image(root):
     truncate(root / 'images/train_3_aligned.jpg')
-    return 'images/train_3_aligned.jpg', 'Cannot decode image', (
-        'images.txt:4'), '3 happiness'
+    return 'images/train_3_aligned.jpg', 'Cannot decode image', ('images.txt:4'), '3 happiness'
 
 
 def text_as_image(root):
     write_text(root / 'images/train_3_aligned.jpg', 'Not found')
-    return 'images/train_3_aligned.jpg', 'Cannot', 'images.txt:4', (
-        '3 happiness')
+    return 'images/train_3_aligned.jpg', 'Cannot', 'images.txt:4', ('3 happiness')
 
 
 def label_too_large(root):
@@ -226,12 +225,29 @@ def folder_copy_in_train(root):
 
 
 KINDS = [
-    missing, cut_video, cut_video_with_index, no_bytes, text_as_video,
-    cut_frame, no_bytes_frame, no_frames, missing_number,
-    missing_number_in_steps, number_twice, cut_image, text_as_image,
-    label_too_large, label_of_another_set, line_without_label, no_annotation,
-    nothing_but_bad_lines, same_file_twice, two_labels, test_in_train,
-    copy_in_train, folder_copy_in_train
+    missing,
+    cut_video,
+    cut_video_with_index,
+    no_bytes,
+    text_as_video,
+    cut_frame,
+    no_bytes_frame,
+    no_frames,
+    missing_number,
+    missing_number_in_steps,
+    number_twice,
+    cut_image,
+    text_as_image,
+    label_too_large,
+    label_of_another_set,
+    line_without_label,
+    no_annotation,
+    nothing_but_bad_lines,
+    same_file_twice,
+    two_labels,
+    test_in_train,
+    copy_in_train,
+    folder_copy_in_train,
 ]
 test_in_train.__test__ = False
 
@@ -247,10 +263,19 @@ def test_each_kind_of_trouble(data, damage):
     assert found[0].label == label
 
 
-@pytest.mark.parametrize('damage', [
-    missing, cut_video, no_bytes, no_bytes_frame, no_frames, missing_number,
-    text_as_image, copy_in_train
-])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        missing,
+        cut_video,
+        no_bytes,
+        no_bytes_frame,
+        no_frames,
+        missing_number,
+        text_as_image,
+        copy_in_train,
+    ],
+)
 def test_trouble_without_decoding(data, damage):
     root, config = data
     path, what, _, _ = damage(root)
@@ -273,9 +298,7 @@ def test_all_bad_lines_and_all_files(data, tmp_path, capfd):
     with open(out, newline='') as f:
         rows = list(csv.DictReader(f))
     assert sum(r['level'] == 'trouble' for r in rows) == 7
-    assert {r['split'] for r in rows} == {
-        'train video', 'train image', 'val/test video'
-    }
+    assert {r['split'] for r in rows} == {'train video', 'train image', 'val/test video'}
 
 
 def test_notes(data):
@@ -290,10 +313,12 @@ def test_notes(data):
     append(root / 'test.csv', 'frames/longer,2')
     assert not findings(config)
     notes = [(osp.basename(f.path), f.what) for f in findings(config, 'note')]
-    for path, what in (('short', '4 frames, fewer than clip_len=8'),
-                       ('short', 'frames differ in size'),
-                       ('copy.mp4', 'the same content as'),
-                       ('longer', 'begins with the same frame as')):
+    for path, what in (
+        ('short', '4 frames, fewer than clip_len=8'),
+        ('short', 'frames differ in size'),
+        ('copy.mp4', 'the same content as'),
+        ('longer', 'begins with the same frame as'),
+    ):
         assert any(p == path and what in w for p, w in notes), notes
 
 
@@ -312,7 +337,8 @@ def test_names_without_labels(tmp_path):
     write_text(tmp_path / 'list.txt', 'path', '', 'a.mp4', 'b.mp4')
     config.write_text(
         'train_dataloader = dict(dataset=dict(type="VoxCeleb2", '
-        f'data_root={str(tmp_path)!r}, ann_file="list.txt"))')
+        f'data_root={str(tmp_path)!r}, ann_file="list.txt"))'
+    )
     found = findings(str(config))
     assert len(found) == 1 and found[0].line.endswith('list.txt:4')
     assert found[0].label == ''
@@ -338,24 +364,27 @@ def test_a_crashing_decoder_ends_one_file_only(data, monkeypatch, capfd):
 def test_public_configs(tmp_path, monkeypatch):
     """The datasets of the recipes, whose lists lie in data/."""
     from test_end_to_end import make_public_layout
+
     make_public_layout(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for name in ('s4d_pretrain', 's4d_finetune_mafw'):
         cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
         splits, media = verify.verify(cfg, decode='ends')
-        assert [len(s.samples) for s in splits] == (
-            [4, 4] if name == 's4d_pretrain' else [2, 4, 2])
+        assert [len(s.samples) for s in splits] == ([4, 4] if name == 's4d_pretrain' else [2, 4, 2])
         assert all(m.readable for m in media.values())
         # the miniature has the same clips in training and test
-        assert {f.split for s in splits for f in s.findings
-                if 'test data' in f.what} == (
-            set() if name == 's4d_pretrain' else {'val/test video'})
+        assert {f.split for s in splits for f in s.findings if 'test data' in f.what} == (
+            set() if name == 's4d_pretrain' else {'val/test video'}
+        )
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['none.py'], 'none.py does not exist'),
-    ([__file__, '--workers', '-1'], 'must be 0 or more'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['none.py'], 'none.py does not exist'),
+        ([__file__, '--workers', '-1'], 'must be 0 or more'),
+    ],
+)
 def test_bad_arguments(arguments, message, capsys):
     with pytest.raises(SystemExit):
         verify.parse_args(arguments)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """VideoMAE: pre-training on videos alone, then mmaction2's own model and
 config with its weights."""
+
 import os.path as osp
 from types import SimpleNamespace
 
@@ -51,9 +52,10 @@ def test_encoder_is_that_of_mmaction2(pretrained):
         dict(
             type='VisionTransformer',
             return_feat_map=True,
-            init_cfg=dict(
-                type='Pretrained', checkpoint=path, prefix='backbone.'),
-            **SIZES))
+            init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'),
+            **SIZES,
+        )
+    )
     theirs.init_weights()
     ours = MODELS.build(
         dict(
@@ -61,55 +63,60 @@ def test_encoder_is_that_of_mmaction2(pretrained):
             arch=dict(embed_dims=128, num_layers=4, num_heads=4),
             img_size=80,
             num_frames=4,
-            out_type='featmap'))
+            out_type='featmap',
+        )
+    )
     ours.load_state_dict(pretrained.model.backbone.state_dict(), strict=False)
     x = torch.randn(2, 3, 4, 80, 80)
-    torch.testing.assert_close(
-        theirs.eval()(x), ours.eval()(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(theirs.eval()(x), ours.eval()(x), atol=1e-5, rtol=1e-4)
 
 
-def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path,
-                                                     capsys):
+def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path, capsys):
     """Its config file, at the size of the quickstart, with ``load_from``."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix',
-                                   's4d-vit_timesformer-head_video.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix', 's4d-vit_timesformer-head_video.py'))
     theirs = Config.fromfile(
-        osp.join(mim_folder(), 'configs', 'recognition', 'videomae',
-                 'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400.py'))
+        osp.join(
+            mim_folder(),
+            'configs',
+            'recognition',
+            'videomae',
+            'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400.py',
+        )
+    )
     cfg.model = theirs.model
     cfg.model.backbone.update(SIZES)
     cfg.model.cls_head.update(num_classes=7, in_channels=128)
-    cfg.merge_from_dict({
-        **FAST, 'train_cfg.max_epochs': 1,
-        'train_cfg.val_interval': 9
-    })
+    cfg.merge_from_dict({**FAST, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 9})
     cfg.work_dir = str(tmp_path)
     cfg.load_from = osp.join(pretrained.work_dir, 'mmaction_vit_epoch_1.pth')
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
     source = pretrained.model.backbone.blocks[3].mlp.fc2.weight
-    assert torch.equal(runner.model.backbone.blocks[3].mlp.layers[1].weight,
-                       source)
+    assert torch.equal(runner.model.backbone.blocks[3].mlp.layers[1].weight, source)
     report = capsys.readouterr()
     missing = {
-        line.strip() for line in (report.out + report.err).replace(
-            'missing keys in source state_dict:', '\n').replace(
-                ',', '\n').splitlines()
+        line.strip()
+        for line in (report.out + report.err)
+        .replace('missing keys in source state_dict:', '\n')
+        .replace(',', '\n')
+        .splitlines()
         if line.strip().startswith(('backbone.', 'cls_head.'))
     }
     # nothing but the new norm and classifier is missing
     assert missing == {
-        'backbone.fc_norm.weight', 'backbone.fc_norm.bias',
-        'cls_head.fc_cls.weight', 'cls_head.fc_cls.bias'
+        'backbone.fc_norm.weight',
+        'backbone.fc_norm.bias',
+        'cls_head.fc_cls.weight',
+        'cls_head.fc_cls.bias',
     }
     assert 'unexpected key' not in report.out + report.err
     runner.train()
-    assert not torch.equal(
-        runner.model.backbone.blocks[3].mlp.layers[1].weight, source)
+    assert not torch.equal(runner.model.backbone.blocks[3].mlp.layers[1].weight, source)
 
 
 def mim_folder():
     import mmaction
+
     return osp.join(osp.dirname(mmaction.__file__), '.mim')
 
 
@@ -118,26 +125,17 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
     whole = MODELS.build(dict(type='VisionTransformer', **SIZES))
     whole.init_weights()
     path = str(tmp_path / 'vit.pth')
-    torch.save(
-        dict(state_dict={
-            f'backbone.{k}': v
-            for k, v in whole.state_dict().items()
-        }), path)
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in whole.state_dict().items()}), path)
     model = MODELS.build(
         dict(
             type='Recognizer3D',
-            backbone=dict(
-                type='VisionTransformer',
-                return_feat_map=True,
-                **dict(SIZES, depth=2)),
+            backbone=dict(type='VisionTransformer', return_feat_map=True, **dict(SIZES, depth=2)),
             neck=dict(
-                type='MoAENeck',
-                arch=dict(embed_dims=128, num_layers=4, num_heads=4),
-                num_layers=2),
-            cls_head=dict(
-                type='DualModalHead',
-                in_channels=128,
-                num_classes=dict(video=7))))
+                type='MoAENeck', arch=dict(embed_dims=128, num_layers=4, num_heads=4), num_layers=2
+            ),
+            cls_head=dict(type='DualModalHead', in_channels=128, num_classes=dict(video=7)),
+        )
+    )
     load_checkpoint(model, path)
     # the same by an init_cfg of the neck
     alone = MODELS.build(
@@ -145,14 +143,14 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
             type='MoAENeck',
             arch=dict(embed_dims=128, num_layers=4, num_heads=4),
             num_layers=2,
-            init_cfg=dict(
-                type='Pretrained', checkpoint=path, prefix='backbone.')))
+            init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'),
+        )
+    )
     alone.init_weights()
     for name, value in model.neck.state_dict().items():
         if '.moae.' not in name:
             assert torch.equal(alone.state_dict()[name], value), name
-    assert torch.equal(model.neck.blocks[1].mlp.fc2.weight,
-                       whole.blocks[3].mlp.layers[1].weight)
+    assert torch.equal(model.neck.blocks[1].mlp.fc2.weight, whole.blocks[3].mlp.layers[1].weight)
     # without its experts, the neck computes what the blocks did
     for block in model.neck.blocks:
         torch.nn.init.zeros_(block.moae.fc2_weight)
@@ -160,27 +158,25 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
     x = torch.randn(1, 3, 4, 80, 80)
     whole.return_feat_map = True
     torch.testing.assert_close(
-        model.neck.eval()(model.backbone.eval()(x))[0],
-        whole.eval()(x),
-        atol=1e-5,
-        rtol=1e-4)
+        model.neck.eval()(model.backbone.eval()(x))[0], whole.eval()(x), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_a_neck_for_another_encoder_is_refused(tmp_path):
     """Not: the first blocks of the encoder, silently."""
     init_default_scope('mmaction')
     vit = MODELS.build(dict(type='VisionTransformer', **SIZES))
-    scaled = MODELS.build(
-        dict(type='VisionTransformer', init_values=0.1, **SIZES))
-    for model, layers, match in ((vit, 2, 'expects an encoder of 2'),
-                                 (scaled, 4, 'LayerScale')):
+    scaled = MODELS.build(dict(type='VisionTransformer', init_values=0.1, **SIZES))
+    for model, layers, match in ((vit, 2, 'expects an encoder of 2'), (scaled, 4, 'LayerScale')):
         path = str(tmp_path / 'vit.pth')
         torch.save(dict(state_dict=model.state_dict()), path)
         neck = MODELS.build(
             dict(
                 type='MoAENeck',
                 arch=dict(embed_dims=128, num_layers=layers, num_heads=4),
-                num_layers=2))
+                num_layers=2,
+            )
+        )
         with pytest.raises(ValueError, match=match):
             load_checkpoint(neck, path)
 

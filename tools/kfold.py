@@ -6,6 +6,7 @@
 Repeat the command after an interruption: it goes on where it stopped. See
 docs/kfold.md.
 """
+
 import argparse
 import csv
 import json
@@ -15,7 +16,8 @@ import re
 import signal
 import subprocess
 import sys
-from typing import Dict, Iterator, List, Optional, Tuple
+from collections.abc import Iterator
+from typing import Optional
 
 import mmengine
 import numpy as np
@@ -23,8 +25,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS, init_default_scope
 
 import s4d_mm  # noqa: F401
-from s4d_mm.evaluation.functional import (classification_report,
-                                          confusion_matrix)
+from s4d_mm.evaluation.functional import classification_report, confusion_matrix
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -35,30 +36,32 @@ FREE = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 # ------------------------------------------------------------------- settings
-def parse_folds(text: str) -> List[int]:
+def parse_folds(text: str) -> list[int]:
     """``1-5`` or ``1,3,5`` to numbers."""
     folds = []
     for part in text.split(','):
         match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
         if not match or int(match[2] or match[1]) < int(match[1]):
-            raise argparse.ArgumentTypeError(
-                f'{text!r}: expected folds such as 1-5 or 1,3,5')
+            raise argparse.ArgumentTypeError(f'{text!r}: expected folds such as 1-5 or 1,3,5')
         folds += range(int(match[1]), int(match[2] or match[1]) + 1)
     return sorted(set(folds))
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Train and test each fold of a config, then average.')
+        description='Train and test each fold of a config, then average.'
+    )
     parser.add_argument('config')
-    parser.add_argument(
-        '--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
+    parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
     parser.add_argument('--gpus', type=int, default=1, help='processes')
+    parser.add_argument('--work-dir', help='work_dirs/<config>_kfold if not given')
     parser.add_argument(
-        '--work-dir', help='work_dirs/<config>_kfold if not given')
-    parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-        help='as for tools/train.py; for training and testing of all folds')
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='as for tools/train.py; for training and testing of all folds',
+    )
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
@@ -73,7 +76,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     return args
 
 
-def load_config(path: str, cfg_options: List[str]) -> Config:
+def load_config(path: str, cfg_options: list[str]) -> Config:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     cfg = Config.fromfile(path)
@@ -83,7 +86,7 @@ def load_config(path: str, cfg_options: List[str]) -> Config:
     return cfg
 
 
-def ann_files(node, key: str) -> Iterator[Tuple[str, str, str]]:
+def ann_files(node, key: str) -> Iterator[tuple[str, str, str]]:
     """Key, value and data_root of each ``ann_file`` in a part of a config."""
     pairs = node.items() if isinstance(node, dict) else enumerate(node)
     for name, value in pairs:
@@ -93,7 +96,7 @@ def ann_files(node, key: str) -> Iterator[Tuple[str, str, str]]:
             yield from ann_files(value, f'{key}.{name}')
 
 
-def fold_options(cfg: Config, fold: int) -> List[str]:
+def fold_options(cfg: Config, fold: int) -> list[str]:
     """The ``--cfg-options`` that make a config that of a fold.
 
     Args:
@@ -117,14 +120,16 @@ def fold_options(cfg: Config, fold: int) -> List[str]:
                 f'{cfg.filename} names no fold in {loader}: none of its '
                 f'ann_file ({", ".join(f[1] for f in found) or "none set"}) '
                 'has set_<n>_ in its name. A data set with one split, such as '
-                'FERV39k, is trained with tools/train.py.')
+                'FERV39k, is trained with tools/train.py.'
+            )
         for key, value, root in ours:
             folder, name = osp.split(value)
             value = osp.join(folder, FOLD.sub(f'set_{fold}_', name))
             if not osp.isfile(osp.join(root, value)):
                 raise FileNotFoundError(
                     f'{osp.join(root, value)} ({key}, fold {fold}) does not '
-                    'exist. Check data_root and --folds.')
+                    'exist. Check data_root and --folds.'
+                )
             options.append(f'{key}={value}')
     return options
 
@@ -141,8 +146,7 @@ def check_settings(path: str, settings: dict) -> dict:
         write_json(path, settings)
         return settings
     before = mmengine.load(path)
-    old, new = (dict(flat(d['config'], ''), gpus=d['gpus'])
-                for d in (before, settings))
+    old, new = (dict(flat(d['config'], ''), gpus=d['gpus']) for d in (before, settings))
     changed = [
         f'{k}: {old.get(k)!r} before, now {new.get(k)!r}'
         for k in sorted({*old, *new})
@@ -152,11 +156,12 @@ def check_settings(path: str, settings: dict) -> dict:
         raise ValueError(
             f'{osp.dirname(path)} was begun with other settings '
             f'({"; ".join(changed[:5])}{" ..." if changed[5:] else ""}). Use '
-            'the same ones, another --work-dir, or delete this folder.')
+            'the same ones, another --work-dir, or delete this folder.'
+        )
     return before
 
 
-def flat(node, key: str) -> Iterator[Tuple[str, object]]:
+def flat(node, key: str) -> Iterator[tuple[str, object]]:
     if isinstance(node, (dict, list)) and node:
         pairs = node.items() if isinstance(node, dict) else enumerate(node)
         for name, value in pairs:
@@ -174,7 +179,7 @@ def write_json(path: str, content: dict) -> None:
 
 
 # ------------------------------------------------------------------ subprocess
-def launch(tool: str, arguments: List[str], gpus: int) -> int:
+def launch(tool: str, arguments: list[str], gpus: int) -> int:
     """Run tools/<tool>.py, in several processes if asked.
 
     Args:
@@ -186,14 +191,12 @@ def launch(tool: str, arguments: List[str], gpus: int) -> int:
         int: Exit code.
     """
     env = dict(os.environ)
-    env['PYTHONPATH'] = os.pathsep.join(
-        filter(None, (ROOT, env.get('PYTHONPATH'))))
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, env.get('PYTHONPATH'))))
     if gpus > 1:
         place = 1 if tool == 'train' else 2
         command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh')]
         command += [*arguments[:place], str(gpus), *arguments[place:]]
-        env['PATH'] = os.pathsep.join(
-            (osp.dirname(sys.executable), env.get('PATH', '')))
+        env['PATH'] = os.pathsep.join((osp.dirname(sys.executable), env.get('PATH', '')))
     else:
         command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py')]
         command += arguments
@@ -217,8 +220,7 @@ def last_checkpoint(folder: str) -> Optional[str]:
     return next((p for p in (here, path) if osp.isfile(p)), None)
 
 
-def run_fold(args: argparse.Namespace, fold: int, options: List[str],
-             cfg: Config) -> dict:
+def run_fold(args: argparse.Namespace, fold: int, options: list[str], cfg: Config) -> dict:
     """Train and test a fold, as far as that has not been done.
 
     Args:
@@ -234,8 +236,7 @@ def run_fold(args: argparse.Namespace, fold: int, options: List[str],
     folder = osp.join(args.work_dir, f'fold_{fold}')
     result_file = osp.join(folder, 'result.json')
     settings_file = osp.join(folder, 'settings.json')
-    settings = check_settings(settings_file,
-                              dict(config=cfg.to_dict(), gpus=args.gpus))
+    settings = check_settings(settings_file, dict(config=cfg.to_dict(), gpus=args.gpus))
     if osp.isfile(result_file):
         print(f'Fold {fold}: done before, {result_file}')
         return mmengine.load(result_file)
@@ -248,38 +249,47 @@ def run_fold(args: argparse.Namespace, fold: int, options: List[str],
             # load_from once more, because an own one would win over --resume
             arguments += ['--resume', newest]
             more = [f'load_from={newest}']
-        print(f'Fold {fold}: training'
-              f'{f", resumed from {newest}" if newest else ""}', flush=True)
-        code = launch('train', [*arguments, '--cfg-options', *options, *more],
-                      args.gpus)
+        print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
+        code = launch('train', [*arguments, '--cfg-options', *options, *more], args.gpus)
         newest = last_checkpoint(folder)
         if code or not newest:
             raise RuntimeError(
                 f'Fold {fold}: training ended with exit code {code}'
                 f'{"" if newest else " and left no checkpoint"}. Its log is '
-                f'in {folder}. Repeat the command to resume.')
+                f'in {folder}. Repeat the command to resume.'
+            )
         checkpoint = osp.basename(newest)
         write_json(settings_file, dict(settings, checkpoint=checkpoint))
 
     print(f'Fold {fold}: testing {checkpoint}', flush=True)
     dump = osp.join(folder, 'predictions.pkl')
-    code = launch('test', [
-        args.config, osp.join(folder, checkpoint), '--work-dir',
-        osp.join(folder, 'test'), '--dump', dump, '--cfg-options', *options
-    ], args.gpus)
+    code = launch(
+        'test',
+        [
+            args.config,
+            osp.join(folder, checkpoint),
+            '--work-dir',
+            osp.join(folder, 'test'),
+            '--dump',
+            dump,
+            '--cfg-options',
+            *options,
+        ],
+        args.gpus,
+    )
     if code or not osp.isfile(dump):
-        raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}.'
-                           ' Repeat the command to test again.')
+        raise RuntimeError(
+            f'Fold {fold}: testing ended with exit code {code}. Repeat the command to test again.'
+        )
     result = dict(
-        fold=fold,
-        checkpoint=checkpoint,
-        modalities=figures(mmengine.load(dump), class_names(cfg)))
+        fold=fold, checkpoint=checkpoint, modalities=figures(mmengine.load(dump), class_names(cfg))
+    )
     write_json(result_file, result)
     return result
 
 
 # --------------------------------------------------------------------- figures
-def class_names(cfg: Config) -> Dict[str, tuple]:
+def class_names(cfg: Config) -> dict[str, tuple]:
     """Class names of each modality in the test data."""
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -289,9 +299,10 @@ def class_names(cfg: Config) -> Dict[str, tuple]:
     return {getattr(dataset, 'INPUT_TYPE', 'video'): classes}
 
 
-def figures(samples: List[dict], classes: Dict[str, tuple]) -> Dict[str, dict]:
+def figures(samples: list[dict], classes: dict[str, tuple]) -> dict[str, dict]:
     """Metrics of the predictions that ``tools/test.py --dump`` saved, by
-    modality. A sample that could not be read counts as wrong."""
+    modality. A sample that could not be read counts as wrong.
+    """
     groups = {name: [] for name in classes}
     for sample in samples:
         kind = sample.get('input_type') or next(iter(classes))
@@ -299,11 +310,13 @@ def figures(samples: List[dict], classes: Dict[str, tuple]) -> Dict[str, dict]:
     found = {}
     for kind, group in groups.items():
         labels = [int(s['gt_label'][0]) for s in group]
-        read = [(label, int(s['pred_score'].argmax()))
-                for label, s in zip(labels, group) if not s.get('unreadable')]
+        read = [
+            (label, int(s['pred_score'].argmax()))
+            for label, s in zip(labels, group)
+            if not s.get('unreadable')
+        ]
         number = len(classes[kind])
-        matrix = confusion_matrix([r[0] for r in read], [r[1] for r in read],
-                                  number)
+        matrix = confusion_matrix([r[0] for r in read], [r[1] for r in read], number)
         support = np.bincount(labels, minlength=number)
         if len(labels):
             found[kind] = dict(
@@ -311,11 +324,12 @@ def figures(samples: List[dict], classes: Dict[str, tuple]) -> Dict[str, dict]:
                 samples=len(labels),
                 matrix=matrix.tolist(),
                 support=support.tolist(),
-                metrics=classification_report(matrix, support))
+                metrics=classification_report(matrix, support),
+            )
     return found
 
 
-def summarise(results: List[dict]) -> Dict[str, dict]:
+def summarise(results: list[dict]) -> dict[str, dict]:
     """Mean, standard deviation (n - 1) and pooled figures, by modality.
 
     Args:
@@ -335,53 +349,58 @@ def summarise(results: List[dict]) -> Dict[str, dict]:
         several = len(parts) > 1
         summary[kind] = dict(
             mean={m: float(np.mean(v)) for m, v in values.items()},
-            std={
-                m: float(np.std(v, ddof=1)) if several else None
-                for m, v in values.items()
-            },
+            std={m: float(np.std(v, ddof=1)) if several else None for m, v in values.items()},
             pooled=classification_report(matrix, support),
             classes=first['classes'],
             samples=int(support.sum()),
-            confusion_matrix=matrix.tolist())
+            confusion_matrix=matrix.tolist(),
+        )
     return summary
 
 
-def report(args: argparse.Namespace, results: List[dict]) -> dict:
+def report(args: argparse.Namespace, results: list[dict]) -> dict:
     """Print the figures and write them to kfold.json and kfold.csv."""
     summary = summarise(results)
     write_json(
         osp.join(args.work_dir, 'kfold.json'),
-        dict(config=args.config, folds=results, summary=summary))
+        dict(config=args.config, folds=results, summary=summary),
+    )
     rows = []
     for kind, own in summary.items():
         for r in results:
             part = r['modalities'][kind]
-            rows.append([kind, r['fold'], part['samples'],
-                         *(part['metrics'][m] for m in METRICS)])
+            rows.append([kind, r['fold'], part['samples'], *(part['metrics'][m] for m in METRICS)])
         for name in ('mean', 'std', 'pooled'):
-            rows.append([kind, name, own['samples'] if name == 'pooled' else
-                         '', *(own[name][m] for m in METRICS)])
-    with open(osp.join(args.work_dir, 'kfold.csv'), 'w', newline='',
-              encoding='utf-8') as f:
+            rows.append(
+                [
+                    kind,
+                    name,
+                    own['samples'] if name == 'pooled' else '',
+                    *(own[name][m] for m in METRICS),
+                ]
+            )
+    with open(osp.join(args.work_dir, 'kfold.csv'), 'w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
         writer.writerow(['modality', 'fold', 'samples', *METRICS])
         writer.writerows(rows)
         for kind, own in summary.items():
             writer.writerow([])
             writer.writerow([f'{kind}, pooled: true class', *own['classes']])
-            writer.writerows([name, *row] for name, row in zip(
-                own['classes'], own['confusion_matrix']))
+            writer.writerows(
+                [name, *row] for name, row in zip(own['classes'], own['confusion_matrix'])
+            )
     for kind, own in summary.items():
         print(f'\n{kind}, folds {[r["fold"] for r in results]}')
         for row in rows:
             if row[0] == kind:
                 values = ['-' if v is None else f'{v:.2f}' for v in row[3:]]
-                numbers = ''.join(
-                    f'{m} {v:<8}' for m, v in zip(METRICS, values))
+                numbers = ''.join(f'{m} {v:<8}' for m, v in zip(METRICS, values))
                 print(f'  {row[1]!s:<8}{numbers}')
-        print(f'Pooled confusion matrix, {own["samples"]} samples (rows: true '
-              'class, columns: prediction)\n' + format_matrix(
-                  np.array(own['confusion_matrix']), own['classes']))
+        print(
+            f'Pooled confusion matrix, {own["samples"]} samples (rows: true '
+            'class, columns: prediction)\n'
+            + format_matrix(np.array(own['confusion_matrix']), own['classes'])
+        )
     print(f'\n{osp.join(args.work_dir, "kfold.json")}, kfold.csv')
     return summary
 

@@ -4,6 +4,7 @@ image.
 
     python tools/predict.py CONFIG CHECKPOINT CLIP
 """
+
 import argparse
 
 from s4d_mm.apis import init_model, predict_expression
@@ -11,7 +12,8 @@ from s4d_mm.apis import init_model, predict_expression
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description='Print the expression probabilities of a clip or image.')
+        description='Print the expression probabilities of a clip or image.'
+    )
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('input', help='video, folder of frames, or image')

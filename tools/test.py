@@ -1,8 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Test a model: the config's test set, from a checkpoint to the metrics.
 
-    python tools/test.py configs/s4d_quickstart_finetune.py CHECKPOINT
+python tools/test.py configs/s4d_quickstart_finetune.py CHECKPOINT
 """
+
 import argparse
 import os
 import os.path as osp
@@ -10,8 +11,7 @@ import os.path as osp
 from mmengine.config import Config, DictAction
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import (apply_fold, build_runner,
-                                finish_distributed)
+from s4d_mm.apis.launch import apply_fold, build_runner, finish_distributed
 
 
 def parse_args():
@@ -19,12 +19,11 @@ def parse_args():
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
-        '--work-dir',
-        help='the directory to save the file containing evaluation metrics')
+        '--work-dir', help='the directory to save the file containing evaluation metrics'
+    )
     parser.add_argument(
-        '--dump',
-        type=str,
-        help='dump predictions to a pickle file for offline evaluation')
+        '--dump', type=str, help='dump predictions to a pickle file for offline evaluation'
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -34,12 +33,14 @@ def parse_args():
         'be overwritten is a list, it should be like key="[a,b]" or key=a,b '
         'It also allows nested list/tuple values, e.g. key="[(a,b),(c,d)]" '
         'Note that the quotation marks are necessary and that no white space '
-        'is allowed.')
+        'is allowed.',
+    )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='job launcher')
+        help='job launcher',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     if not osp.isfile(args.config):
@@ -73,8 +74,7 @@ def merge_args(cfg, args):
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir', None) is None:
-        cfg.work_dir = osp.join('./work_dirs',
-                                osp.splitext(osp.basename(args.config))[0])
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
 
     cfg.load_from = args.checkpoint
     # a model that was trained in shards is tested whole

@@ -9,8 +9,6 @@ _base_ = [
 model = dict(
     backbone=dict(
         type='FrameWiseBackbone',
-        backbone=dict(
-            type='mmpretrain.ResNet',
-            depth=18,
-            stem_channels=16,
-            base_channels=16)))
+        backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16),
+    )
+)

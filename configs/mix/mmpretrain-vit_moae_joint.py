@@ -11,10 +11,9 @@ model = dict(
         type='FrameWiseBackbone',
         backbone=dict(
             type='mmpretrain.VisionTransformer',
-            arch=dict(
-                embed_dims=128,
-                num_layers=3,
-                num_heads=4,
-                feedforward_channels=512),
+            arch=dict(embed_dims=128, num_layers=3, num_heads=4, feedforward_channels=512),
             img_size=80,
-            out_type='raw')))
+            out_type='raw',
+        ),
+    )
+)

@@ -11,7 +11,8 @@ model = dict(
     data_preprocessor=dict(image_frames=4),
     backbone=dict(
         type='MViT',
-        arch=dict(
-            embed_dims=32, num_layers=4, num_heads=1, downscale_indices=[1, 3]),
+        arch=dict(embed_dims=32, num_layers=4, num_heads=1, downscale_indices=[1, 3]),
         spatial_size=80,
-        temporal_size=4))
+        temporal_size=4,
+    ),
+)

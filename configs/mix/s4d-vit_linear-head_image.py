@@ -8,14 +8,11 @@ _base_ = [
 ]
 default_scope = 'mmpretrain'
 visualizer = dict(
-    _delete_=True,
-    type='UniversalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')])
+    _delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+)
 data_preprocessor = dict(
-    num_classes=7,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    num_classes=7, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
 model = dict(
     type='ImageClassifier',
     backbone=dict(
@@ -24,5 +21,7 @@ model = dict(
         img_size=80,
         num_frames=4,
         out_type='avg',
-        out_indices=(-1, )),
-    head=dict(type='LinearClsHead', num_classes=7, in_channels=128))
+        out_indices=(-1,),
+    ),
+    head=dict(type='LinearClsHead', num_classes=7, in_channels=128),
+)

@@ -7,8 +7,5 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(out_type='avg'),
-    cls_head=dict(
-        type='TimeSformerHead',
-        num_classes=7,
-        in_channels=128,
-        average_clips='prob'))
+    cls_head=dict(type='TimeSformerHead', num_classes=7, in_channels=128, average_clips='prob'),
+)

@@ -9,8 +9,5 @@ _base_ = [
 ]
 model = dict(
     backbone=dict(out_type='featmap'),
-    cls_head=dict(
-        type='ClipTSNHead',
-        num_classes=7,
-        in_channels=128,
-        average_clips='prob'))
+    cls_head=dict(type='ClipTSNHead', num_classes=7, in_channels=128, average_clips='prob'),
+)

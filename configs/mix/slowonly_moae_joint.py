@@ -19,4 +19,6 @@ model = dict(
         conv1_stride_t=1,
         pool1_stride_t=1,
         inflate=(0, 0, 1, 1),
-        norm_eval=False))
+        norm_eval=False,
+    ),
+)

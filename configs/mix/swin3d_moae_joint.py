@@ -10,9 +10,10 @@ model = dict(
     data_preprocessor=dict(image_frames=4),
     backbone=dict(
         type='SwinTransformer3D',
-        arch=dict(
-            embed_dims=32, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
+        arch=dict(embed_dims=32, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]),
         window_size=(2, 5, 5),
-        pretrained2d=False),
+        pretrained2d=False,
+    ),
     neck=dict(arch=dict(embed_dims=256)),
-    cls_head=dict(in_channels=256))
+    cls_head=dict(in_channels=256),
+)

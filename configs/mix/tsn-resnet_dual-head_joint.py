@@ -11,19 +11,13 @@ model = dict(
     data_preprocessor=dict(
         type='DualModalDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375]),
-    backbone=dict(
-        type='mmpretrain.ResNet',
-        depth=18,
-        stem_channels=16,
-        base_channels=16),
-    cls_head=dict(
-        type='DualModalHead',
-        in_channels=128,
-        num_classes=dict(video=7, image=7)))
+        std=[58.395, 57.12, 57.375],
+    ),
+    backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=16, base_channels=16),
+    cls_head=dict(type='DualModalHead', in_channels=128, num_classes=dict(video=7, image=7)),
+)
 
-segments = dict(
-    type='SampleFrames', clip_len=1, frame_interval=1, num_clips=4)
+segments = dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=4)
 train_pipeline = _base_.train_pipeline
 train_pipeline[1] = segments
 train_pipeline[-2] = dict(type='FormatShape', input_format='NCHW')

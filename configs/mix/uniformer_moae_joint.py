@@ -13,4 +13,6 @@ model = dict(
         depth=[1, 1, 1, 1],
         embed_dim=[32, 64, 96, 128],
         head_dim=32,
-        pretrained2d=False))
+        pretrained2d=False,
+    ),
+)

@@ -16,5 +16,7 @@ model = dict(
         embed_dims=128,
         depth=3,
         num_heads=4,
-        return_feat_map=True))
+        return_feat_map=True,
+    ),
+)
 find_unused_parameters = True

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Python entry points."""
+
 from .inference import init_model, predict_expression
 
 __all__ = ['init_model', 'predict_expression']

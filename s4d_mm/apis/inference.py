@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From a file to class probabilities, with a trained model."""
+
 import os.path as osp
-from typing import Dict, Optional, Union
+from typing import Optional, Union
 
 import mmengine
 import torch
@@ -16,9 +17,11 @@ from ..engine.hooks.class_check_hook import check_head_weights
 IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 
 
-def init_model(config: Union[str, mmengine.Config],
-               checkpoint: Optional[str] = None,
-               device: Optional[str] = None) -> nn.Module:
+def init_model(
+    config: Union[str, mmengine.Config],
+    checkpoint: Optional[str] = None,
+    device: Optional[str] = None,
+) -> nn.Module:
     """Build a recognizer and load its weights, as mmaction2's
     ``init_recognizer``, and keep the class names of the checkpoint.
 
@@ -68,8 +71,9 @@ def read_media(model: nn.Module, path: str) -> dict:
     input_type = 'image' if is_image else 'video'
     name = 'image_test_pipeline' if is_image else 'test_pipeline'
     if name not in model.cfg:
-        raise ValueError(f'{path} is of type {input_type}, but the config '
-                         f'{model.cfg.filename} has no `{name}`.')
+        raise ValueError(
+            f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
+        )
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
     data = Compose(model.cfg[name])(
         dict(
@@ -78,7 +82,9 @@ def read_media(model: nn.Module, path: str) -> dict:
             start_index=0,
             modality='RGB',
             input_type=input_type,
-            sample_id=path))
+            sample_id=path,
+        )
+    )
     data['data_samples'].set_metainfo(dict(input_type=input_type))
     return pseudo_collate([data])
 
@@ -101,7 +107,7 @@ def class_names(model: nn.Module, input_type: str, count: int) -> list:
     return list(classes or map(str, range(count)))
 
 
-def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
+def predict_expression(model: nn.Module, path: str) -> dict[str, float]:
     """Probabilities of the expressions in a video, a folder of frames, or an
     image.
 
@@ -114,7 +120,7 @@ def predict_expression(model: nn.Module, path: str) -> Dict[str, float]:
     """
     data = read_media(model, path)
     with torch.no_grad():
-        result, = model.test_step(data)
+        (result,) = model.test_step(data)
     scores = result.pred_score.tolist()
     names = class_names(model, result.metainfo['input_type'], len(scores))
     return dict(zip(names, scores))

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, before it starts: which fold, how many processes, and how they
-talk."""
+talk.
+"""
+
 import os.path as osp
 import re
 from typing import Optional
@@ -23,8 +25,7 @@ def build_runner(cfg: Config) -> Runner:
         Runner: Ready to train or test.
     """
     prepare_distributed(cfg)
-    runner = (
-        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     log_distributed(runner)
     return runner
 
@@ -56,21 +57,24 @@ def prepare_distributed(cfg: Config) -> None:
     if cfg.launcher != 'pytorch':
         raise RuntimeError(
             f'--launcher {cfg.launcher} needs GPUs and there are none; '
-            'without GPUs use --launcher pytorch (tools/dist_train.sh)')
+            'without GPUs use --launcher pytorch (tools/dist_train.sh)'
+        )
     dist_cfg['backend'] = 'gloo'
     if not dist.is_initialized():
         dist.init_process_group('gloo')
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False))
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
     strategy = cfg.get('strategy') or dict(type='DDPStrategy')
     if 'runner_type' in cfg and strategy['type'] == 'DDPStrategy':
         strategy['model_wrapper'] = {
             **wrapper,
-            **(strategy.get('model_wrapper') or {}), 'device_ids': None
+            **(strategy.get('model_wrapper') or {}),
+            'device_ids': None,
         }
         cfg.strategy = strategy
 
@@ -90,25 +94,31 @@ def prepare_strategy(cfg: Config) -> None:
     strategy = cfg.get('strategy') or {}
     name = strategy.get('type')
     if name not in ('S4DFSDPStrategy', 'S4DDeepSpeedStrategy'):
-        if 'runner_type' in cfg and (cfg.get('auto_scale_lr')
-                                     or {}).get('enable'):
+        if 'runner_type' in cfg and (cfg.get('auto_scale_lr') or {}).get('enable'):
             raise ValueError(
                 'auto_scale_lr does not work with FlexibleRunner and '
                 f'strategy {name}, because the batch sampler has a batch size '
                 'for each modality. Use the ordinary Runner, '
-                'S4DFSDPStrategy or S4DDeepSpeedStrategy.')
+                'S4DFSDPStrategy or S4DDeepSpeedStrategy.'
+            )
         return
     if cfg.launcher == 'none':
         raise ValueError(
             f'strategy {name} needs a launcher, also for one process: '
-            'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.')
+            'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.'
+        )
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     deepspeed = name == 'S4DDeepSpeedStrategy'
     if deepspeed != (wrapper == 'DeepSpeedOptimWrapper'):
         raise ValueError(
             f'strategy {name} and optim_wrapper.type={wrapper!r} do not go '
-            'together. ' + ("Use 'DeepSpeedOptimWrapper'." if deepspeed else
-                            "Use 'OptimWrapper' or 'AmpOptimWrapper'."))
+            'together. '
+            + (
+                "Use 'DeepSpeedOptimWrapper'."
+                if deepspeed
+                else "Use 'OptimWrapper' or 'AmpOptimWrapper'."
+            )
+        )
     strategy.setdefault('batch_size', cfg.train_dataloader.batch_size)
     start = cfg.get('load_from')
     if deepspeed and start and not cfg.get('resume') and not osp.isdir(start):
@@ -120,9 +130,11 @@ def log_distributed(runner: Runner) -> None:
     """Say in the log what was chosen."""
     backend = dist.get_backend() if dist.is_initialized() else 'none'
     launcher = runner.cfg.get('launcher')  # FlexibleRunner has no attribute
-    runner.logger.info(f'Launcher {launcher}: '
-                       f'world size {runner.world_size}, backend {backend}, '
-                       f'device {get_device()}.')
+    runner.logger.info(
+        f'Launcher {launcher}: '
+        f'world size {runner.world_size}, backend {backend}, '
+        f'device {get_device()}.'
+    )
 
 
 def apply_fold(cfg: Config, options: Optional[dict]) -> None:
@@ -148,8 +160,7 @@ def apply_fold(cfg: Config, options: Optional[dict]) -> None:
         if isinstance(node, dict):
             name = node.get('ann_file')
             if isinstance(name, str):
-                node['ann_file'], count = re.subn(r'\bset_\d+_',
-                                                  f'set_{fold}_', name)
+                node['ann_file'], count = re.subn(r'\bset_\d+_', f'set_{fold}_', name)
                 changed += count
             for value in node.values():
                 visit(value)
@@ -163,7 +174,8 @@ def apply_fold(cfg: Config, options: Optional[dict]) -> None:
         raise ValueError(
             f'--cfg-options fold={fold}: no ann_file of {cfg.filename} is '
             'named by a fold (set_<number>_...), so there is nothing to '
-            'choose. Leave the option out.')
+            'choose. Leave the option out.'
+        )
 
 
 def check_batch_size(cfg: Config) -> None:
@@ -182,7 +194,8 @@ def check_batch_size(cfg: Config) -> None:
             f'--auto-scale-lr reads train_dataloader.batch_size='
             f'{loader.batch_size}, which is none of train_dataloader.'
             f'batch_sampler.batch_size={dict(sizes)}. Set it to the one that '
-            'auto_scale_lr.base_batch_size counts.')
+            'auto_scale_lr.base_batch_size counts.'
+        )
 
 
 def finish_distributed() -> None:

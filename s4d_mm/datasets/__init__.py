@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From files to batches: datasets, pipeline steps and samplers."""
+
 from .base_expression_dataset import BaseExpressionDataset
 from .dual_modal_dataset import DualModalDataset
 from .expression_dataset import ExpressionImageDataset, ExpressionVideoDataset
@@ -11,6 +12,11 @@ from .transforms import *  # noqa: F401,F403
 from .transforms import __all__ as _transforms
 
 __all__ = [
-    'BaseExpressionDataset', 'DualModalDataset', 'ExpressionImageDataset',
-    'ExpressionVideoDataset', *_public, *_samplers, *_transforms
+    'BaseExpressionDataset',
+    'DualModalDataset',
+    'ExpressionImageDataset',
+    'ExpressionVideoDataset',
+    *_public,
+    *_samplers,
+    *_transforms,
 ]

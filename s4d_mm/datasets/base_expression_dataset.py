@@ -1,11 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Start of the data flow: from an annotation file to the dict that a pipeline
-begins with."""
+begins with.
+"""
+
 import csv
 import logging
 import os.path as osp
 import pickle
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -15,11 +18,23 @@ from .media_faults import FaultLedger, TooManyFaultsError
 
 # what the first line of a file with a header has in its last column
 HEADER_WORDS = frozenset(
-    ('label', 'labels', 'label_id', 'id', 'class', 'class_id', 'class_name',
-     'category', 'emotion', 'expression'))
+    (
+        'label',
+        'labels',
+        'label_id',
+        'id',
+        'class',
+        'class_id',
+        'class_name',
+        'category',
+        'emotion',
+        'expression',
+    )
+)
 # ... and what it has if there is no label column
-NAME_HEADER_WORDS = frozenset(('path', 'name', 'file', 'filename', 'video',
-                               'video_name', 'image', 'image_name'))
+NAME_HEADER_WORDS = frozenset(
+    ('path', 'name', 'file', 'filename', 'video', 'video_name', 'image', 'image_name')
+)
 REPLACEMENTS = 20  # tried for a sample that cannot be read
 LISTED_FAULTS = 20  # named in an error message
 
@@ -76,24 +91,27 @@ class BaseExpressionDataset(BaseDataset):
     LABEL_START = 0
     HAS_LABELS = True
 
-    def __init__(self,
-                 ann_file: str,
-                 data_root: str = '',
-                 data_prefix: Optional[dict] = None,
-                 metainfo: Optional[dict] = None,
-                 pipeline: Sequence = (),
-                 suffix: str = '',
-                 label_start: Optional[int] = None,
-                 delimiter: Optional[str] = None,
-                 has_labels: Optional[bool] = None,
-                 test_mode: bool = False,
-                 max_fault_share: float = 0.01,
-                 allow_test_faults: bool = False,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        ann_file: str,
+        data_root: str = '',
+        data_prefix: Optional[dict] = None,
+        metainfo: Optional[dict] = None,
+        pipeline: Sequence = (),
+        suffix: str = '',
+        label_start: Optional[int] = None,
+        delimiter: Optional[str] = None,
+        has_labels: Optional[bool] = None,
+        test_mode: bool = False,
+        max_fault_share: float = 0.01,
+        allow_test_faults: bool = False,
+        **kwargs,
+    ) -> None:
         if not 0 <= max_fault_share <= 1:
             raise ValueError(
                 f'max_fault_share of {type(self).__name__} must be a share '
-                f'from 0 to 1, but is {max_fault_share!r}.')
+                f'from 0 to 1, but is {max_fault_share!r}.'
+            )
         self.max_fault_share = max_fault_share
         self.allow_test_faults = allow_test_faults
         if data_prefix is None:
@@ -101,13 +119,12 @@ class BaseExpressionDataset(BaseDataset):
         if set(data_prefix) != {self.PREFIX_KEY}:
             raise ValueError(
                 f'data_prefix of {type(self).__name__} must have the key '
-                f'{self.PREFIX_KEY!r} and no other, but got {data_prefix!r}.')
+                f'{self.PREFIX_KEY!r} and no other, but got {data_prefix!r}.'
+            )
         self.suffix = suffix
-        self.label_start = (
-            self.LABEL_START if label_start is None else label_start)
+        self.label_start = self.LABEL_START if label_start is None else label_start
         self.delimiter = delimiter
-        self.has_labels = (
-            self.HAS_LABELS if has_labels is None else has_labels)
+        self.has_labels = self.HAS_LABELS if has_labels is None else has_labels
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -115,7 +132,8 @@ class BaseExpressionDataset(BaseDataset):
             metainfo=self._check_metainfo(metainfo),
             pipeline=list(pipeline),
             test_mode=test_mode,
-            **kwargs)
+            **kwargs,
+        )
 
     def _check_metainfo(self, metainfo: Optional[dict]) -> dict:
         """Make ``classes`` a tuple and check it."""
@@ -125,15 +143,16 @@ class BaseExpressionDataset(BaseDataset):
             raise ValueError(
                 f'{type(self).__name__} needs the class names in label order: '
                 "metainfo=dict(classes=('neutral', ...)). If the annotation "
-                'file has no labels, set has_labels=False.')
+                'file has no labels, set has_labels=False.'
+            )
         if len({str(c).lower() for c in classes}) < len(classes):
             raise ValueError(
-                f'metainfo classes of {type(self).__name__} has a class '
-                f'twice: {classes}.')
+                f'metainfo classes of {type(self).__name__} has a class twice: {classes}.'
+            )
         metainfo['classes'] = classes
         return metainfo
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Read the annotation file.
 
         Returns:
@@ -143,11 +162,9 @@ class BaseExpressionDataset(BaseDataset):
             raise FileNotFoundError(
                 f'Annotation file {osp.abspath(self.ann_file)} of '
                 f'{type(self).__name__} does not exist. Check ann_file and '
-                f'data_root ({self.data_root!r}).')
-        label_ids = {
-            str(name).lower(): i
-            for i, name in enumerate(self._metainfo['classes'])
-        }
+                f'data_root ({self.data_root!r}).'
+            )
+        label_ids = {str(name).lower(): i for i, name in enumerate(self._metainfo['classes'])}
         data_list = []
         is_first = True  # line that is not empty
         with open(self.ann_file, encoding='utf-8-sig') as f:
@@ -158,8 +175,7 @@ class BaseExpressionDataset(BaseDataset):
                 where = f'{self.ann_file}:{number}'
                 maybe_header, is_first = is_first, False
                 if not self.has_labels:
-                    if not (maybe_header
-                            and line.lower() in NAME_HEADER_WORDS):
+                    if not (maybe_header and line.lower() in NAME_HEADER_WORDS):
                         data_list.append(dict(sample_id=line))
                     continue
                 name, label = self._split(line, where)
@@ -168,11 +184,12 @@ class BaseExpressionDataset(BaseDataset):
                 label = self._parse_label(label, label_ids, where)
                 data_list.append(dict(sample_id=name, label=label))
         if not data_list:
-            raise ValueError(f'Annotation file {self.ann_file} of '
-                             f'{type(self).__name__} has no samples.')
+            raise ValueError(
+                f'Annotation file {self.ann_file} of {type(self).__name__} has no samples.'
+            )
         return data_list
 
-    def _split(self, line: str, where: str) -> Tuple[str, str]:
+    def _split(self, line: str, where: str) -> tuple[str, str]:
         delimiter = self.delimiter
         if delimiter is None and ',' in line:
             delimiter = ','
@@ -189,7 +206,8 @@ class BaseExpressionDataset(BaseDataset):
                 f'{"white space" if delimiter is None else repr(delimiter)} '
                 f'between them, but got {line!r}. Set delimiter if it is '
                 'another one, or has_labels=False if the lines are just '
-                'names.')
+                'names.'
+            )
         return fields[0], fields[1]
 
     def _parse_label(self, label: str, label_ids: dict, where: str) -> int:
@@ -199,13 +217,13 @@ class BaseExpressionDataset(BaseDataset):
         except ValueError:
             label_id = label_ids.get(label.lower(), -1)
         if not 0 <= label_id < len(classes):
-            allowed = ', '.join(f'{i} {c}'
-                                for i, c in enumerate(classes, start))
+            allowed = ', '.join(f'{i} {c}' for i, c in enumerate(classes, start))
             raise ValueError(
                 f'{where}: unknown label {label!r}. {type(self).__name__} '
                 f'allows {start} to {start + len(classes) - 1} or a class '
                 f'name: {allowed}. If the ids of this file do not start at '
-                f'{start}, set label_start.')
+                f'{start}, set label_start.'
+            )
         return label_id
 
     def get_media_path(self, name: str) -> str:
@@ -226,7 +244,7 @@ class BaseExpressionDataset(BaseDataset):
         if not hasattr(self, 'faults'):
             self.faults = FaultLedger(len(self))
 
-    def _serialize_data(self) -> Tuple[np.ndarray, np.ndarray]:
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
         """What mmengine's does, without an array for each line."""
         packed = [pickle.dumps(info, protocol=4) for info in self.data_list]
         self.data_list.clear()
@@ -269,17 +287,18 @@ class BaseExpressionDataset(BaseDataset):
             f'{self.ann_file}: no readable sample was found in '
             f'{REPLACEMENTS + 1} attempts. Check data_root '
             f'({self.data_root!r}), data_prefix and suffix of '
-            f'{type(self).__name__}.\n{self.describe_faults()}')
+            f'{type(self).__name__}.\n{self.describe_faults()}'
+        )
 
     def _record_fault(self, idx: int, error: OSError) -> None:
         is_new = self.faults.add(idx)
         if is_new:
-            done = ('it counts as wrong' if self.test_mode else
-                    'another sample takes its place')
+            done = 'it counts as wrong' if self.test_mode else 'another sample takes its place'
             print_log(
                 f'Unreadable {self.INPUT_TYPE} sample, {done}: {error}',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
         if not self.test_mode:
             self.check_faults(error)
 
@@ -300,27 +319,25 @@ class BaseExpressionDataset(BaseDataset):
                 f'unreadable, more than max_fault_share='
                 f'{self.max_fault_share:.2%} of {type(self).__name__}. '
                 'Repair or remove them, or raise max_fault_share.'
-                f'{last}\n{self.describe_faults()}') from cause
+                f'{last}\n{self.describe_faults()}'
+            ) from cause
 
     @force_full_init
     def describe_faults(self) -> str:
         """The unreadable samples found so far, a path a line."""
         bad = self.faults.indices()
-        lines = [
-            f'  {self.get_data_info(i)["filename"]}'
-            for i in bad[:LISTED_FAULTS]
-        ]
+        lines = [f'  {self.get_data_info(i)["filename"]}' for i in bad[:LISTED_FAULTS]]
         if len(bad) > LISTED_FAULTS:
             lines.append(f'  ... and {len(bad) - LISTED_FAULTS} more')
         return '\n'.join(lines)
 
     def _as_unreadable(self, data: dict, idx: int) -> dict:
         """Give the pixels of another sample the name and label of this one,
-        and say that its prediction does not count."""
+        and say that its prediction does not count.
+        """
         info = self.get_data_info(idx)
         sample = data['data_samples']
-        sample.set_metainfo(
-            dict(sample_id=info['sample_id'], unreadable=True))
+        sample.set_metainfo(dict(sample_id=info['sample_id'], unreadable=True))
         if 'label' in info:
             sample.set_gt_label(info['label'])
         return data
@@ -343,12 +360,13 @@ class BaseExpressionDataset(BaseDataset):
             filename=self.get_media_path(info['sample_id']),
             input_type=self.INPUT_TYPE,
             modality='RGB',
-            start_index=0)
+            start_index=0,
+        )
         if self.has_labels:
             info['num_classes'] = len(self._metainfo['classes'])
         return info
 
-    def get_cat_ids(self, idx: int) -> List[int]:
+    def get_cat_ids(self, idx: int) -> list[int]:
         """Label of a sample, without decoding it.
 
         Args:
@@ -371,6 +389,6 @@ class BaseExpressionDataset(BaseDataset):
     def _label(self, idx: int) -> int:
         if not self.has_labels:
             raise ValueError(
-                f'{type(self).__name__} of {self.ann_file} has no labels '
-                '(has_labels=False).')
+                f'{type(self).__name__} of {self.ann_file} has no labels (has_labels=False).'
+            )
         return super().get_data_info(idx)['label']

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, datasets: one video and one image dataset behind one index."""
+
 from typing import Union
 
 import numpy as np
@@ -27,10 +28,12 @@ class DualModalDataset(ConcatDataset):
 
     modalities = ('video', 'image')
 
-    def __init__(self,
-                 video: Union[dict, BaseDataset, None] = None,
-                 image: Union[dict, BaseDataset, None] = None,
-                 lazy_init: bool = False) -> None:
+    def __init__(
+        self,
+        video: Union[dict, BaseDataset, None] = None,
+        image: Union[dict, BaseDataset, None] = None,
+        lazy_init: bool = False,
+    ) -> None:
         given = dict(video=video, image=image)
         for name, dataset in given.items():
             if dataset is None:
@@ -38,7 +41,8 @@ class DualModalDataset(ConcatDataset):
                     f'DualModalDataset needs the key {name!r}, but it is '
                     f'missing: give {name}=dict(type=..., ann_file=...). '
                     'For a run with one modality, use its dataset itself in '
-                    'place of DualModalDataset.')
+                    'place of DualModalDataset.'
+                )
         # what ConcatDataset.__init__ does, less its demand that the two have
         # the same meta information
         self.datasets = [
@@ -52,19 +56,22 @@ class DualModalDataset(ConcatDataset):
                 raise ValueError(
                     f'DualModalDataset got {type(dataset).__name__}, a '
                     f'dataset of type {found!r}, under the key {name!r}. Put '
-                    f'it under the key {found!r}.')
+                    f'it under the key {found!r}.'
+                )
         if not lazy_init:
             self.full_init()
 
     @property
     def metainfo(self) -> dict:
         """dict: ``classes``, a dict with the class names of each modality in
-        label order."""
+        label order.
+        """
         return dict(
             classes={
                 name: tuple(dataset.metainfo.get('classes', ()))
                 for name, dataset in zip(self.modalities, self.datasets)
-            })
+            }
+        )
 
     def full_init(self) -> None:
         """Read the annotations of both datasets."""
@@ -74,7 +81,8 @@ class DualModalDataset(ConcatDataset):
                 raise ValueError(
                     f'The {name} dataset of DualModalDataset, '
                     f'{type(dataset).__name__} of '
-                    f'{getattr(dataset, "ann_file", None)!r}, has no samples.')
+                    f'{getattr(dataset, "ann_file", None)!r}, has no samples.'
+                )
 
     @force_full_init
     def modality_range(self, modality: str) -> range:
@@ -115,12 +123,9 @@ class DualModalDataset(ConcatDataset):
         dataset = self.datasets[self._which(modality)]
         if hasattr(dataset, 'get_gt_labels'):
             return np.asarray(dataset.get_gt_labels(), np.int64)
-        return np.array(
-            [dataset.get_data_info(i)['label'] for i in range(len(dataset))],
-            np.int64)
+        return np.array([dataset.get_data_info(i)['label'] for i in range(len(dataset))], np.int64)
 
     def _which(self, modality: str) -> int:
         if modality not in self.modalities:
-            raise ValueError(f'modality must be one of {self.modalities}, but '
-                             f'is {modality!r}.')
+            raise ValueError(f'modality must be one of {self.modalities}, but is {modality!r}.')
         return self.modalities.index(modality)

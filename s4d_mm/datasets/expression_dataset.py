@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Start of the data flow, for your own data: any set of labelled clips or
-images."""
+images.
+"""
+
 from mmengine.registry import DATASETS
 
 from .base_expression_dataset import BaseExpressionDataset

@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Between dataset and pipeline: which samples could not be read."""
-from typing import List
 
 import torch
 
@@ -37,11 +36,10 @@ class FaultLedger:
         self.marks[idx] = 1
         return is_new
 
-    def indices(self) -> List[int]:
+    def indices(self) -> list[int]:
         """Indices of the marked samples, in order."""
         return self.marks.nonzero().flatten().tolist()
 
     def share(self) -> float:
         """Share of the samples that are marked, 0..1."""
-        return float(self.marks.sum(dtype=torch.int64)) / max(
-            1, len(self.marks))
+        return float(self.marks.sum(dtype=torch.int64)) / max(1, len(self.marks))

@@ -1,10 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From predictions to the numbers that are reported."""
-from .functional import (classification_report, confusion_matrix, f1_scores,
-                         recalls)
+
+from .functional import classification_report, confusion_matrix, f1_scores, recalls
 from .metrics import ExpressionMetric
 
-__all__ = [
-    'ExpressionMetric', 'classification_report', 'confusion_matrix',
-    'f1_scores', 'recalls'
-]
+__all__ = ['ExpressionMetric', 'classification_report', 'confusion_matrix', 'f1_scores', 'recalls']

@@ -6,13 +6,16 @@ its mean class accuracy counts a class as 0 that has been predicted but has no
 sample. Here the classes are fixed, and a recall is only averaged where there
 are samples.
 """
-from typing import Dict, Optional, Sequence
+
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 
 
-def confusion_matrix(labels: Sequence[int], predictions: Sequence[int],
-                     num_classes: int) -> np.ndarray:
+def confusion_matrix(
+    labels: Sequence[int], predictions: Sequence[int], num_classes: int
+) -> np.ndarray:
     """Count samples by label and prediction.
 
     Args:
@@ -23,14 +26,12 @@ def confusion_matrix(labels: Sequence[int], predictions: Sequence[int],
     Returns:
         np.ndarray: int64 (num_classes, num_classes), rows are true classes.
     """
-    pairs = np.asarray(labels, np.int64) * num_classes + np.asarray(
-        predictions, np.int64)
+    pairs = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions, np.int64)
     counts = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
-def recalls(matrix: np.ndarray,
-            support: Optional[np.ndarray] = None) -> np.ndarray:
+def recalls(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.ndarray:
     """Recall of each class.
 
     Args:
@@ -45,8 +46,7 @@ def recalls(matrix: np.ndarray,
         return np.diag(matrix) / _support(matrix, support)
 
 
-def f1_scores(matrix: np.ndarray,
-              support: Optional[np.ndarray] = None) -> np.ndarray:
+def f1_scores(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.ndarray:
     """F1 score of each class.
 
     Args:
@@ -57,18 +57,16 @@ def f1_scores(matrix: np.ndarray,
         np.ndarray: 0..1, NaN for a class without samples and predictions.
     """
     with np.errstate(invalid='ignore'):
-        return 2 * np.diag(matrix) / (
-            matrix.sum(axis=0) + _support(matrix, support))
+        return 2 * np.diag(matrix) / (matrix.sum(axis=0) + _support(matrix, support))
 
 
-def _support(matrix: np.ndarray,
-             support: Optional[np.ndarray]) -> np.ndarray:
+def _support(matrix: np.ndarray, support: Optional[np.ndarray]) -> np.ndarray:
     return matrix.sum(axis=1) if support is None else support
 
 
 def classification_report(
-        matrix: np.ndarray,
-        support: Optional[np.ndarray] = None) -> Dict[str, float]:
+    matrix: np.ndarray, support: Optional[np.ndarray] = None
+) -> dict[str, float]:
     """The numbers that are reported, in percent.
 
     Args:
@@ -88,5 +86,6 @@ def classification_report(
         WAR=np.trace(matrix) / support.sum(),
         UAR=np.nanmean(recalls(matrix, support)),
         macro_F1=np.nanmean(f1),
-        weighted_F1=np.nansum(f1 * support) / support.sum())
-    return {name: 100. * float(value) for name, value in values.items()}
+        weighted_F1=np.nansum(f1 * support) / support.sum(),
+    )
+    return {name: 100.0 * float(value) for name, value in values.items()}

@@ -11,9 +11,10 @@ papers write "FLOPs" for MACs.
 Of a mixture of experts, the router and k experts per token are counted, however
 they are executed.
 """
+
 import argparse
 import sys
-from typing import Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 import torch
 from mmaction.models import Recognizer2D
@@ -30,6 +31,7 @@ from s4d_mm.models import DualModalHead, S4DViT
 
 class Cost(NamedTuple):
     """Cost of one part of a model, or of all parts."""
+
     flops: int
     params: int
 
@@ -44,9 +46,7 @@ class PartCounter(FlopCounterMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(display=False)
         self.parts = {
-            name: part
-            for name, part in model.named_children()
-            if name != 'data_preprocessor'
+            name: part for name, part in model.named_children() if name != 'data_preprocessor'
         }
         self.flops = dict.fromkeys(self.parts, 0)
         self.hooks = []
@@ -65,7 +65,7 @@ class PartCounter(FlopCounterMode):
 
         self.hooks += [
             module.register_forward_pre_hook(before),
-            module.register_forward_hook(after)
+            module.register_forward_hook(after),
         ]
 
     def __exit__(self, *args) -> None:
@@ -102,7 +102,7 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
     model.cls_head(x, **kwargs)
 
 
-def count(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, Cost]:
+def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
     """Cost of each part of a model for one batch.
 
     Args:
@@ -116,18 +116,21 @@ def count(model: nn.Module, shape: Tuple[int, ...]) -> Dict[str, Cost]:
     model.eval()
     # tensors without values: the shapes flow, nothing is computed; attention
     # as plain matrix products, because its CPU kernel is not counted
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), \
-            sdpa_kernel(SDPBackend.MATH), PartCounter(model) as counter:
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        PartCounter(model) as counter,
+    ):
         run(model, torch.empty(shape))
     return {
-        name: Cost(counter.flops[name],
-                   sum(p.numel() for p in counter.parts[name].parameters()))
+        name: Cost(counter.flops[name], sum(p.numel() for p in counter.parts[name].parameters()))
         for name in ('backbone', 'neck', 'cls_head', 'head')
         if counter.flops.get(name)
     }
 
 
-def input_shapes(model: nn.Module, shape: list) -> Tuple[tuple, ...]:
+def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     """The shapes to count for, from ``--shape``.
 
     Raises:
@@ -135,47 +138,47 @@ def input_shapes(model: nn.Module, shape: list) -> Tuple[tuple, ...]:
             than ours.
     """
     if len(shape) in (4, 5):
-        return (tuple(shape), )
+        return (tuple(shape),)
     if len(shape) in (1, 2):
-        return ((1, 3, shape[0], shape[-1]), )
+        return ((1, 3, shape[0], shape[-1]),)
     if shape:
-        raise ValueError(f'--shape {shape}: expected H W, N C H W or '
-                         'N C T H W')
+        raise ValueError(f'--shape {shape}: expected H W, N C H W or N C T H W')
     vit = model.backbone
     if not isinstance(vit, S4DViT):
-        raise ValueError(f'Give the input of {type(vit).__name__} by --shape, '
-                         'e.g. --shape 1 3 16 224 224')
+        raise ValueError(
+            f'Give the input of {type(vit).__name__} by --shape, e.g. --shape 1 3 16 224 224'
+        )
     height, width = (n * vit.patch_embed.patch_size for n in vit.pos_grid)
     slots = len(vit.pos_embed) // (vit.pos_grid[0] * vit.pos_grid[1])
     frames = slots * vit.patch_embed.tubelet_size
     clip, image = (1, 3, frames, height, width), (1, 3, height, width)
     if isinstance(model, ImageClassifier):
-        return (image, )
+        return (image,)
     both = isinstance(model, MAE) or isinstance(model.cls_head, DualModalHead)
-    return (clip, image) if both else (clip, )
+    return (clip, image) if both else (clip,)
 
 
-def format_costs(costs: Dict[str, Cost]) -> str:
+def format_costs(costs: dict[str, Cost]) -> str:
     """A table with a row for each part and one for all."""
     total = Cost(*(sum(column) for column in zip(*costs.values())))
     lines = [f'{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}']
     for name, cost in {**costs, 'total': total}.items():
-        lines.append(f'{name:10}{cost.flops / 2e9:10.3f}'
-                     f'{cost.flops / 1e9:10.3f}{cost.params / 1e6:10.3f}')
+        lines.append(
+            f'{name:10}{cost.flops / 2e9:10.3f}{cost.flops / 1e9:10.3f}{cost.params / 1e6:10.3f}'
+        )
     return '\n'.join(lines)
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description='Get FLOPs and parameters of a model.')
+    parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
     parser.add_argument(
         '--shape',
         type=int,
         nargs='+',
         default=[],
-        help='H W, N C H W or N C T H W; the clip and the image of the config '
-        'if not given')
+        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args()
 

@@ -4,6 +4,7 @@ saved, a panel per modality.
 
     python tools/analysis_tools/plot_confusion_matrix.py CONFIG PREDICTIONS
 """
+
 import argparse
 
 import matplotlib
@@ -49,7 +50,8 @@ def draw(ax, counts: np.ndarray, names: tuple, title: str) -> None:
             ha='center',
             va='center',
             fontsize=7,
-            color='white' if share[i, j] > .5 else 'black')
+            color='white' if share[i, j] > 0.5 else 'black',
+        )
     ax.set_xticks(range(len(names)), names, rotation=45, ha='right')
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel='predicted', ylabel='true', title=title)
@@ -63,19 +65,17 @@ def main() -> None:
     for sample in samples:
         kind = sample.get('input_type') or next(iter(names))
         groups.setdefault(kind, []).append(
-            (int(sample['gt_label'][0]), int(sample['pred_label'][0])))
-    fig, axes = plt.subplots(
-        1, len(groups), figsize=(6 * len(groups), 5.5), squeeze=False)
+            (int(sample['gt_label'][0]), int(sample['pred_label'][0]))
+        )
+    fig, axes = plt.subplots(1, len(groups), figsize=(6 * len(groups), 5.5), squeeze=False)
     for ax, (kind, pairs) in zip(axes[0], groups.items()):
         true, pred = np.array(pairs).T
         labels = np.arange(len(names[kind]))
         # every class has a row, also one that does not occur
-        counts = confusion_matrix(
-            np.concatenate((pred, labels)), np.concatenate((true, labels)))
+        counts = confusion_matrix(np.concatenate((pred, labels)), np.concatenate((true, labels)))
         counts = counts - np.eye(len(labels), dtype=counts.dtype)
         war = 100 * (true == pred).mean()
-        draw(ax, counts, names[kind],
-             f'{kind}: {len(pairs)} samples, WAR {war:.1f} %')
+        draw(ax, counts, names[kind], f'{kind}: {len(pairs)} samples, WAR {war:.1f} %')
     fig.tight_layout()
     fig.savefig(args.out, dpi=150)
     print(f'{args.out}: {", ".join(groups)}')

@@ -8,9 +8,10 @@ video, a folder of frames or an image.
 The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip:
 a frame of each tubelet, and the same with its heat map.
 """
+
 import argparse
 import sys
-from typing import Optional, Tuple
+from typing import Optional
 
 import mmcv
 import numpy as np
@@ -52,10 +53,10 @@ class TokenGradCAM(GradCAM):
         embed = self.model.backbone.patch_embed
         self.hooks = [
             embed.register_forward_pre_hook(keep_grid),
-            layer.register_forward_hook(keep_tokens)
+            layer.register_forward_hook(keep_tokens),
         ]
 
-    def __call__(self, *args, **kwargs) -> Tuple[Tensor, Tensor]:
+    def __call__(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
         """As :class:`GradCAM`, once; leaves the model as it was."""
         average_clips = self.model.cls_head.average_clips
         try:
@@ -77,10 +78,9 @@ def last_block(model: nn.Module) -> str:
     return f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
 
 
-def heat_maps(model: nn.Module,
-              path: str,
-              target: Optional[str] = None,
-              layer: Optional[str] = None) -> Tuple[Tensor, Tensor, str]:
+def heat_maps(
+    model: nn.Module, path: str, target: Optional[str] = None, layer: Optional[str] = None
+) -> tuple[Tensor, Tensor, str]:
     """Frames and heat maps of a file.
 
     Args:
@@ -100,14 +100,16 @@ def heat_maps(model: nn.Module,
             model is not of S4D's ViT.
     """
     backbone, head = model.backbone, model.cls_head
-    if not isinstance(backbone, S4DViT) or (model.with_neck and not isinstance(
-            model.neck, MoAENeck)):
+    if not isinstance(backbone, S4DViT) or (
+        model.with_neck and not isinstance(model.neck, MoAENeck)
+    ):
         raise ValueError(
             'vis_cam.py draws models of S4DViT, with or without MoAENeck, not '
             f"of {type(backbone).__name__}. mmaction2's own vis_cam.py draws "
-            'convolutional ones.')
+            'convolutional ones.'
+        )
     data = read_media(model, path)
-    sample, = data['data_samples']
+    (sample,) = data['data_samples']
     input_type = sample.metainfo['input_type']
     count = head.num_classes
     if isinstance(count, dict):
@@ -117,8 +119,9 @@ def heat_maps(model: nn.Module,
         numbers = dict(zip(map(str, range(count)), range(count)))
         numbers.update(zip(names, range(count)))
         if target not in numbers:
-            raise ValueError(f'--target-category {target} is not a class of '
-                             f'{input_type}s: {", ".join(names)}')
+            raise ValueError(
+                f'--target-category {target} is not a class of {input_type}s: {", ".join(names)}'
+            )
         sample.set_gt_label(numbers[target])
     if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
         data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
@@ -152,10 +155,9 @@ def parse_args():
     parser.add_argument('media', help='video, folder of frames, or image')
     parser.add_argument('--out', default='cam.png')
     parser.add_argument(
-        '--target-category',
-        help='name or number of a class; the predicted one if not given')
-    parser.add_argument(
-        '--target-layer-name', help='such as neck/blocks/5, the default')
+        '--target-category', help='name or number of a class; the predicted one if not given'
+    )
+    parser.add_argument('--target-layer-name', help='such as neck/blocks/5, the default')
     parser.add_argument('--device', help='default: a GPU if there is one')
     return parser.parse_args()
 
@@ -164,9 +166,9 @@ def main() -> None:
     args = parse_args()
     model = init_model(args.config, args.checkpoint, args.device)
     try:
-        frames, drawn, name = heat_maps(model, args.media,
-                                        args.target_category,
-                                        args.target_layer_name)
+        frames, drawn, name = heat_maps(
+            model, args.media, args.target_category, args.target_layer_name
+        )
     except ValueError as e:
         sys.exit(str(e))
     is_clip = frames.shape[1] > 1

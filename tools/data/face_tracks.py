@@ -5,8 +5,10 @@ square for each frame. Pure functions; no detector and no files.
 Letters: N frames. A square is (centre x, centre y, side, angle): pixels, and
 radians by which the line through the eyes is turned clockwise.
 """
+
 import math
-from typing import List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -16,8 +18,9 @@ PATIENCE = 12  # frames that a face may be out of sight before it is given up
 
 class Face(NamedTuple):
     """One face that was detected in a frame."""
+
     box: Sequence[float]  # x1, y1, x2, y2
-    score: float = 1.
+    score: float = 1.0
     eyes: Optional[Sequence[Sequence[float]]] = None  # (x, y) left, right
 
 
@@ -31,7 +34,7 @@ def overlap(a: Sequence[float], b: Sequence[float]) -> float:
     w = min(a[2], b[2]) - max(a[0], b[0])
     h = min(a[3], b[3]) - max(a[1], b[1])
     if w <= 0 or h <= 0:
-        return 0.
+        return 0.0
     areas = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]
     return w * h / (sum(areas) - w * h)
 
@@ -46,21 +49,21 @@ def largest_face(faces: Sequence[Face]) -> Optional[Face]:
     return max(faces, key=lambda face: box_size(face.box), default=None)
 
 
-def nearest_face(last: Face, faces: Sequence[Face],
-                 max_jump: float) -> Optional[Face]:
+def nearest_face(last: Face, faces: Sequence[Face], max_jump: float) -> Optional[Face]:
     """The face that overlaps ``last`` most, or is nearest to it if none does;
-    None if that one is more than ``max_jump`` away."""
+    None if that one is more than ``max_jump`` away.
+    """
     best = max(
-        faces,
-        key=lambda f: (overlap(last.box, f.box), -jump(last.box, f.box)),
-        default=None)
+        faces, key=lambda f: (overlap(last.box, f.box), -jump(last.box, f.box)), default=None
+    )
     if best is None or jump(last.box, best.box) > max_jump:
         return None
     return best
 
 
-def follow_face(detections: Sequence[Sequence[Face]],
-                max_jump: float = .5) -> List[Optional[Face]]:
+def follow_face(
+    detections: Sequence[Sequence[Face]], max_jump: float = 0.5
+) -> list[Optional[Face]]:
     """Follow one face through a clip.
 
     The largest face at the start is followed. In a frame without a face near
@@ -82,7 +85,7 @@ def follow_face(detections: Sequence[Sequence[Face]],
         else:
             found = nearest_face(last, faces, max_jump)
             if faces and found is None:
-                later = detections[t + 1:t + 1 + PATIENCE]
+                later = detections[t + 1 : t + 1 + PATIENCE]
                 if not any(nearest_face(last, f, max_jump) for f in later):
                     found = largest_face(faces)
         track.append(found)
@@ -104,9 +107,9 @@ def find_jumps(track: Sequence[Optional[Face]]) -> np.ndarray:
     return jumps
 
 
-def track_squares(track: Sequence[Optional[Face]],
-                  margin: float = .3,
-                  align: bool = False) -> np.ndarray:
+def track_squares(
+    track: Sequence[Optional[Face]], margin: float = 0.3, align: bool = False
+) -> np.ndarray:
     """The square round each face.
 
     Args:
@@ -123,8 +126,7 @@ def track_squares(track: Sequence[Optional[Face]],
         if face is None:
             continue
         x1, y1, x2, y2 = face.box
-        squares[t, :3] = ((x1 + x2) / 2, (y1 + y2) / 2,
-                          box_size(face.box) * (1 + margin))
+        squares[t, :3] = ((x1 + x2) / 2, (y1 + y2) / 2, box_size(face.box) * (1 + margin))
         if not align:
             squares[t, 3] = 0
         elif face.eyes is not None:
@@ -133,9 +135,7 @@ def track_squares(track: Sequence[Optional[Face]],
     return squares
 
 
-def smooth_squares(squares: np.ndarray,
-                   cuts: Sequence[int] = (),
-                   window: int = 9) -> np.ndarray:
+def smooth_squares(squares: np.ndarray, cuts: Sequence[int] = (), window: int = 9) -> np.ndarray:
     """Fill the gaps between sightings, then take a moving average.
 
     Args:
@@ -177,8 +177,7 @@ def _average(values: np.ndarray, window: int) -> np.ndarray:
     return (total[t + half + 1] - total[t - half]) / (2 * half + 1)
 
 
-def crop_square(frame: np.ndarray, square: Sequence[float],
-                size: int) -> np.ndarray:
+def crop_square(frame: np.ndarray, square: Sequence[float], size: int) -> np.ndarray:
     """Cut a square out of a frame; what is outside the frame is black.
 
     Args:
@@ -194,13 +193,13 @@ def crop_square(frame: np.ndarray, square: Sequence[float],
     fine = size * min(8, max(1, math.ceil(side / size)))
     step = side / fine
     cos, sin = step * math.cos(angle), step * math.sin(angle)
-    middle = .5 - fine / 2
-    to_frame = np.array([[cos, -sin, cx - .5 + (cos - sin) * middle],
-                         [sin, cos, cy - .5 + (sin + cos) * middle]])
+    middle = 0.5 - fine / 2
+    to_frame = np.array(
+        [[cos, -sin, cx - 0.5 + (cos - sin) * middle], [sin, cos, cy - 0.5 + (sin + cos) * middle]]
+    )
     out = cv2.warpAffine(
-        frame,
-        to_frame, (fine, fine),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+        frame, to_frame, (fine, fine), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
     if fine > size:
         out = cv2.resize(out, (size, size), interpolation=cv2.INTER_AREA)
     return out
@@ -211,20 +210,17 @@ def square_corners(square: Sequence[float]) -> np.ndarray:
     cx, cy, side, angle = square
     right = np.array([math.cos(angle), math.sin(angle)]) * side / 2
     down = np.array([-right[1], right[0]])
-    return np.array([cx, cy]) + np.stack(
-        [-right - down, right - down, right + down, down - right])
+    return np.array([cx, cy]) + np.stack([-right - down, right - down, right + down, down - right])
 
 
-def missing_numbers(numbers: Sequence[int]) -> List[range]:
+def missing_numbers(numbers: Sequence[int]) -> list[range]:
     """The gaps in a sequence of frame numbers. Numbers that go up in regular
-    steps (0, 4, 8, ...) have none."""
+    steps (0, 4, 8, ...) have none.
+    """
     numbers = sorted(set(numbers))
     steps = np.diff(numbers)
     if not len(steps):
         return []
     values, counts = np.unique(steps, return_counts=True)
     step = int(values[counts.argmax()])
-    return [
-        range(a + step, b, step) for a, b in zip(numbers, numbers[1:])
-        if b - a > step
-    ]
+    return [range(a + step, b, step) for a, b in zip(numbers, numbers[1:]) if b - a > step]

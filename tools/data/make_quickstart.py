@@ -11,6 +11,7 @@ Nobody who is in a test split is in a training split, in either modality. The
 same settings give the same pictures and the same frames. A run that was
 interrupted goes on where it stopped; a set that is complete stays as it is.
 """
+
 import argparse
 import multiprocessing
 import os
@@ -19,27 +20,25 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import av
 import cv2
 import numpy as np
-from drawn_faces import (EXPRESSIONS, Expression, Identity, Pose, Scene,
-                         draw_face)
+from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
 from output_folder import claim_folder, write_text
 
-AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust',
-             'anger')
-DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust',
-        'fear')
+AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
+DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
 DRAWING = 3  # raise when the drawing changes: old files are not mixed in
-TEST_SHARE = .2
+TEST_SHARE = 0.2
 FPS = 25
 
 
 class Sample(NamedTuple):
     """One file of the set."""
+
     kind: str  # 'image' or 'video'
     index: int
     split: str
@@ -53,15 +52,18 @@ class Sample(NamedTuple):
         return f'clips/{self.index:05d}.mp4'
 
 
-def list_samples(kind: str, count: int) -> List[Sample]:
+def list_samples(kind: str, count: int) -> list[Sample]:
     """The samples of one modality: each person shows the 7 expressions in
-    turn, and the first fifth of the persons is for testing."""
+    turn, and the first fifth of the persons is for testing.
+    """
     classes = AFFECTNET if kind == 'image' else DFEW
     persons = -(-count // len(classes))
     testers = max(1, round(persons * TEST_SHARE))
     return [
-        Sample(kind, i, 'test' if i // len(classes) < testers else 'train',
-               classes[i % len(classes)]) for i in range(count)
+        Sample(
+            kind, i, 'test' if i // len(classes) < testers else 'train', classes[i % len(classes)]
+        )
+        for i in range(count)
     ]
 
 
@@ -73,32 +75,34 @@ def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
     return draw_face(who, Expression(*_apex(sample, rng)), pose, scene)
 
 
-def draw_clip(sample: Sample, seed: int, size: int) -> List[np.ndarray]:
+def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
     """Draw the RGB frames of a clip: the expression grows from neutral to its
-    apex and stays, while the head sways and the eyes blink once."""
+    apex and stays, while the head sways and the eyes blink once.
+    """
     rng = _rng(seed, sample)
     who = _identity(seed, sample)
     pose, scene = Pose.draw(rng), Scene(rng, size)
-    apex, rest = _apex(sample, rng), rng.normal(0, .04, len(_FIELDS))
+    apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(_FIELDS))
     length = int(rng.integers(32, 49))
-    onset, rise = rng.uniform(.05, .3), rng.uniform(.2, .35)
-    blink = rng.uniform(.0, 1.)
-    phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(.5, 1.5, 4)
+    onset, rise = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.35)
+    blink = rng.uniform(0.0, 1.0)
+    phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.5, 1.5, 4)
     frames = []
     for t in np.linspace(0, 1, length):
         x = np.clip((t - onset) / rise, 0, 1)
         face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
-        if abs(t - blink) < 2. / length:
+        if abs(t - blink) < 2.0 / length:
             face[_FIELDS.index('eye')] = -1
         sway = np.sin(phase + 2 * np.pi * speed * t)
         now = Pose(
-            x=pose.x + .012 * sway[0],
-            y=pose.y + .012 * sway[1],
+            x=pose.x + 0.012 * sway[0],
+            y=pose.y + 0.012 * sway[1],
             angle=pose.angle + 2 * sway[2],
-            scale=pose.scale * (1 + .015 * sway[3]),
-            yaw=pose.yaw + .2 * sway[0],
+            scale=pose.scale * (1 + 0.015 * sway[3]),
+            yaw=pose.yaw + 0.2 * sway[0],
             gaze_x=pose.gaze_x,
-            gaze_y=pose.gaze_y)
+            gaze_y=pose.gaze_y,
+        )
         frames.append(draw_face(who, Expression(*face), now, scene))
     return frames
 
@@ -114,32 +118,32 @@ def _rng(seed: int, sample: Sample) -> np.random.Generator:
 def _identity(seed: int, sample: Sample) -> Identity:
     """The person of a sample. Images and clips number their persons apart, so
     that no one is in the training split of one and the test split of the
-    other."""
+    other.
+    """
     kind = ('image', 'video').index(sample.kind)
-    return Identity.draw(
-        np.random.default_rng(
-            [seed, 2 + kind, sample.index // len(EXPRESSIONS)]))
+    return Identity.draw(np.random.default_rng([seed, 2 + kind, sample.index // len(EXPRESSIONS)]))
 
 
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     """The sample's expression at its strongest: each part of the face takes
-    part a little more or less than in the textbook."""
+    part a little more or less than in the textbook.
+    """
     full = EXPRESSIONS[sample.expression].vector()
-    strength = rng.uniform(.8, 1.15) * rng.uniform(.85, 1.15, len(full))
-    return full * strength + rng.normal(0, .04, len(full))
+    strength = rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, len(full))
+    return full * strength + rng.normal(0, 0.04, len(full))
 
 
 def write_jpg(path: str, picture: np.ndarray) -> None:
     """Write an RGB picture."""
-    _, data = cv2.imencode('.jpg', picture[..., ::-1],
-                           [cv2.IMWRITE_JPEG_QUALITY, 92])
+    _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
     with open(path, 'wb') as f:
         f.write(data.tobytes())
 
 
-def write_mp4(path: str, frames: List[np.ndarray]) -> None:
+def write_mp4(path: str, frames: list[np.ndarray]) -> None:
     """Write RGB frames as H.264 (yuv420p); one thread, so that the same frames
-    give the same file."""
+    give the same file.
+    """
     with av.open(path, 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=FPS)
         stream.height, stream.width = frames[0].shape[:2]
@@ -163,16 +167,18 @@ def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
     os.replace(part, path)
 
 
-def annotations(samples: List[Sample]) -> dict:
+def annotations(samples: list[Sample]) -> dict:
     """The annotation files: path inside the set -> text."""
     texts = {}
     for split in ('train', 'test'):
         images = [
             f'{split}/{osp.basename(s.path)} {AFFECTNET.index(s.expression)}'
-            for s in samples if s.kind == 'image' and s.split == split
+            for s in samples
+            if s.kind == 'image' and s.split == split
         ]
         clips = [
-            f'{s.index:05d},{DFEW.index(s.expression)}' for s in samples
+            f'{s.index:05d},{DFEW.index(s.expression)}'
+            for s in samples
             if s.kind == 'video' and s.split == split
         ]
         texts[f'annotations/affectnet_{split}.txt'] = images
@@ -180,12 +186,14 @@ def annotations(samples: List[Sample]) -> dict:
     return {k: '\n'.join(v) + '\n' for k, v in texts.items()}
 
 
-def make_set(out: str,
-             images: int = 700,
-             clips: int = 420,
-             seed: int = 0,
-             size: int = 112,
-             workers: Optional[int] = None) -> int:
+def make_set(
+    out: str,
+    images: int = 700,
+    clips: int = 420,
+    seed: int = 0,
+    size: int = 112,
+    workers: Optional[int] = None,
+) -> int:
     """Make the set, or what is missing of it.
 
     Args:
@@ -205,16 +213,16 @@ def make_set(out: str,
     least = 2 * len(EXPRESSIONS)  # one person to train on, one to test on
     for name, value in (('images', images), ('clips', clips)):
         if value < least:
-            raise ValueError(f'{name}={value}: at least {least} are needed, '
-                             'one person for each split')
+            raise ValueError(
+                f'{name}={value}: at least {least} are needed, one person for each split'
+            )
     if size < 32 or size % 2:
         raise ValueError(f'size={size}: must be even (H.264) and at least 32')
     if seed < 0:
         raise ValueError(f'seed={seed}: must not be negative')
     claim_folder(
-        out, MARKER,
-        dict(
-            drawing=DRAWING, images=images, clips=clips, seed=seed, size=size))
+        out, MARKER, dict(drawing=DRAWING, images=images, clips=clips, seed=seed, size=size)
+    )
     samples = list_samples('image', images) + list_samples('video', clips)
     for folder in ('images/train', 'images/test', 'clips', 'annotations'):
         os.makedirs(osp.join(out, folder), exist_ok=True)
@@ -231,23 +239,18 @@ def make_set(out: str,
     return len(todo)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Make a small set of drawn facial expressions')
+def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
-    parser.add_argument(
-        '--images', type=int, default=700, help='number of images')
-    parser.add_argument(
-        '--clips', type=int, default=420, help='number of clips')
+    parser.add_argument('--images', type=int, default=700, help='number of images')
+    parser.add_argument('--clips', type=int, default=420, help='number of clips')
     parser.add_argument('--seed', type=int, default=0, help='random seed')
-    parser.add_argument(
-        '--size', type=int, default=112, help='side of images and frames')
-    parser.add_argument(
-        '--workers', type=int, help='processes (default: all CPUs)')
+    parser.add_argument('--size', type=int, default=112, help='side of images and frames')
+    parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: Optional[list[str]] = None) -> int:
     args = parse_args(argv)
     start = time.time()
     try:

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before files are made: whose folder is it, and what was it made with?"""
+
 import json
 import os
 import os.path as osp
@@ -24,8 +25,9 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
             with open(path, encoding='utf-8') as f:
                 found = dict(json.load(f))
         except (ValueError, TypeError) as e:
-            raise ValueError(f'{path} is not readable ({e}); delete the '
-                             'folder or choose another one') from e
+            raise ValueError(
+                f'{path} is not readable ({e}); delete the folder or choose another one'
+            ) from e
         changes = [
             f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}'
             for k in sorted({*found, *settings})
@@ -34,14 +36,16 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
         if changes:
             raise ValueError(
                 f'{out} was made with other settings: {"; ".join(changes)}. '
-                'Delete the folder or choose another one')
+                'Delete the folder or choose another one'
+            )
         return
     if osp.exists(out) and not osp.isdir(out):
         raise ValueError(f'{out} is a file; name a folder')
     if osp.isdir(out) and os.listdir(out):
         raise ValueError(
             f'{out} is not empty and was not made by this script (it has no '
-            f'{marker}); choose a new or empty folder')
+            f'{marker}); choose a new or empty folder'
+        )
     os.makedirs(out, exist_ok=True)
     write_text(path, json.dumps(settings, indent=1) + '\n')
 

@@ -10,6 +10,7 @@
 
 A run that was interrupted goes on where it stopped. See docs/data/prepare.md.
 """
+
 import argparse
 import csv
 import json
@@ -24,7 +25,7 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Optional
 
 import clip_files as files
 import cv2
@@ -32,31 +33,36 @@ import numpy as np
 from clip_files import ReadError, Source
 from contact_sheet import draw_row, draw_sheet, sheet_frames
 from face_detector import FaceDetector, detector_name
-from face_tracks import (crop_square, find_jumps, follow_face, missing_numbers,
-                         smooth_squares, track_squares)
-from output_folder import claim_folder, write_text
+from face_tracks import (
+    crop_square,
+    find_jumps,
+    follow_face,
+    missing_numbers,
+    smooth_squares,
+    track_squares,
+)
+from output_folder import claim_folder
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 1  # raise when the same settings give other pictures
 STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
-COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status',
-           'message')
+COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
 SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
-LOST_SHARE = .1  # of its frames that a video may be short of
+LOST_SHARE = 0.1  # of its frames that a video may be short of
 
 _detect = None  # the detector of this process
 
 
 def start_worker(make_detector: Callable) -> None:
     """Set up a process: one thread, a detector, and no life without the
-    process that started it."""
+    process that started it.
+    """
     global _detect
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(
-            target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     _detect = make_detector()
 
 
@@ -72,11 +78,12 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
         output=None,
         frames=0,
         faces=0,
-        largest_jump=0.,
+        largest_jump=0.0,
         missing='',
         status='unreadable',
         message='',
-        samples=[])
+        samples=[],
+    )
     try:
         record['stamp'] = files.stamp(source.file)
         detections = [_detect(f) for f in files.read_frames(source)]
@@ -89,25 +96,22 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
     count, faces = len(track), sum(f is not None for f in track)
     cuts = np.flatnonzero(jumps > settings['max_jump']).tolist()
     record.update(
-        frames=count,
-        faces=faces,
-        largest_jump=round(float(jumps.max()), 3),
-        missing=notes)
+        frames=count, faces=faces, largest_jump=round(float(jumps.max()), 3), missing=notes
+    )
     squares = None
     if faces == 0 or faces < settings['min_found'] * count:
         messages = [f'face in {faces} of {count} frames']
         record['status'] = 'no_face'
     else:
-        record['status'] = ('jump' if cuts else
-                            'missing_frames' if notes else 'ok')
+        record['status'] = 'jump' if cuts else 'missing_frames' if notes else 'ok'
         messages = [f'jump at frame {cut + 1}' for cut in cuts[:3]]
         if notes:
             messages.append(f'missing: {notes}')
         if faces < count:
             messages.append(f'{count - faces} frames interpolated')
         squares = smooth_squares(
-            track_squares(track, settings['margin'], settings['align']), cuts,
-            settings['smooth'])
+            track_squares(track, settings['margin'], settings['align']), cuts, settings['smooth']
+        )
     record['message'] = '; '.join(messages)
     for i in sheet_frames(count, cuts[0] if cuts else 0):
         square = None if squares is None else squares[i].round(2).tolist()
@@ -122,20 +126,19 @@ def _missing_notes(source: Source, count: int) -> str:
     """The frames that should be there and are not, as text."""
     if source.kind == 'frames':
         gaps = missing_numbers(files.frame_numbers(source.file))
-        return ' '.join(
-            str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
+        return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
     declared = files.declared_frames(source)
     if count < (1 - LOST_SHARE) * declared:
         return f'{declared - count} of {declared} at the end'
     return ''
 
 
-def _write(source: Source, target: str, squares: np.ndarray,
-           settings: dict) -> None:
+def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> None:
     size = settings['size']
     crops = (
         crop_square(frame, square, size)
-        for frame, square in zip(files.read_frames(source), squares))
+        for frame, square in zip(files.read_frames(source), squares)
+    )
     part = f'{target}.{os.getpid()}.part'
     os.makedirs(osp.dirname(part), exist_ok=True)
     files.remove(part)
@@ -149,9 +152,10 @@ def _write(source: Source, target: str, squares: np.ndarray,
     os.replace(part, target)
 
 
-def read_journal(dst: str) -> Dict[str, dict]:
+def read_journal(dst: str) -> dict[str, dict]:
     """What is done: path -> its last line. A line that was cut off by an
-    interruption does not count."""
+    interruption does not count.
+    """
     done = {}
     if osp.isfile(osp.join(dst, JOURNAL)):
         with open(osp.join(dst, JOURNAL), 'rb') as f:
@@ -166,7 +170,8 @@ def read_journal(dst: str) -> Dict[str, dict]:
 
 def is_done(source: Source, record: Optional[dict], dst: str) -> bool:
     """Whether a clip need not be prepared (again): it was, its source is the
-    same, and its output is there. What could not be read is tried again."""
+    same, and its output is there. What could not be read is tried again.
+    """
     if record is None or record['status'] == 'unreadable':
         return False
     try:
@@ -186,30 +191,30 @@ def input_type(dataset: str) -> str:
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
-    kinds = {
-        name: getattr(cls, 'INPUT_TYPE', None)
-        for name, cls in DATASETS.module_dict.items()
-    }
+
+    kinds = {name: getattr(cls, 'INPUT_TYPE', None) for name, cls in DATASETS.module_dict.items()}
     if not kinds.get(dataset):
         names = ', '.join(sorted(n for n, kind in kinds.items() if kind))
         raise ValueError(f'unknown dataset {dataset!r}; there are: {names}')
     return kinds[dataset]
 
 
-def prepare(dataset: str,
-            src: str,
-            dst: str,
-            size: int = 224,
-            margin: float = .3,
-            align: bool = False,
-            format: str = 'frames',
-            smooth: int = 9,
-            max_jump: float = .5,
-            min_found: float = .1,
-            detect_side: int = 480,
-            threshold: float = .5,
-            workers: Optional[int] = None,
-            make_detector: Optional[Callable] = None) -> List[dict]:
+def prepare(
+    dataset: str,
+    src: str,
+    dst: str,
+    size: int = 224,
+    margin: float = 0.3,
+    align: bool = False,
+    format: str = 'frames',
+    smooth: int = 9,
+    max_jump: float = 0.5,
+    min_found: float = 0.1,
+    detect_side: int = 480,
+    threshold: float = 0.5,
+    workers: Optional[int] = None,
+    make_detector: Optional[Callable] = None,
+) -> list[dict]:
     """Prepare all clips or images of a folder, or what is left of them.
 
     Args:
@@ -241,10 +246,14 @@ def prepare(dataset: str,
         ImportError: If the extra ``prepare`` is not installed.
     """
     for name, value, low, high in (
-        ('size', size, 16, 4096), ('margin', margin, 0, 5),
-        ('smooth', smooth, 1, 1000), ('max_jump', max_jump, .01, 100),
-        ('min_found', min_found, 0, 1), ('detect_side', detect_side, 32, 4096),
-        ('threshold', threshold, .01, 1)):
+        ('size', size, 16, 4096),
+        ('margin', margin, 0, 5),
+        ('smooth', smooth, 1, 1000),
+        ('max_jump', max_jump, 0.01, 100),
+        ('min_found', min_found, 0, 1),
+        ('detect_side', detect_side, 32, 4096),
+        ('threshold', threshold, 0.01, 1),
+    ):
         if not low <= value <= high:
             raise ValueError(f'{name}={value}: must be {low} to {high}')
     if workers is not None and workers < 1:
@@ -269,7 +278,8 @@ def prepare(dataset: str,
         max_jump=max_jump,
         min_found=min_found,
         detect_side=detect_side,
-        threshold=threshold)
+        threshold=threshold,
+    )
     if kind == 'video':
         settings['format'] = format
     if make_detector is None:
@@ -282,18 +292,24 @@ def prepare(dataset: str,
         print(f'{len(sources) - len(todo)} of {len(sources)} are done')
     if todo:
         _clear_parts(dst)
-        _run(todo, dst, settings, workers or os.cpu_count(), make_detector,
-             done)
+        _run(todo, dst, settings, workers or os.cpu_count(), make_detector, done)
     records = [done[s.path] for s in sources]
     write_report(dst, records)
     write_sheet(dst, sources, records)
     return records
 
 
-def _run(todo: List[Source], dst: str, settings: dict, workers: int,
-         make_detector: Callable, done: Dict[str, dict]) -> None:
+def _run(
+    todo: list[Source],
+    dst: str,
+    settings: dict,
+    workers: int,
+    make_detector: Callable,
+    done: dict[str, dict],
+) -> None:
     """Prepare `todo`; each goes to `done` and the journal when it is done."""
     from mmengine.utils import ProgressBar
+
     work = partial(prepare_one, dst=dst, settings=settings)
     path = osp.join(dst, JOURNAL)
     with open(path, 'ab+') as journal:
@@ -317,13 +333,13 @@ def _run(todo: List[Source], dst: str, settings: dict, workers: int,
             # not forked: a fork of a process in which OpenCV has threads can
             # hang
             with ProcessPoolExecutor(
-                    min(workers, len(todo)),
-                    mp_context=multiprocessing.get_context('spawn'),
-                    initializer=start_worker,
-                    initargs=(make_detector, )) as pool:
+                min(workers, len(todo)),
+                mp_context=multiprocessing.get_context('spawn'),
+                initializer=start_worker,
+                initargs=(make_detector,),
+            ) as pool:
                 try:
-                    for future in as_completed(
-                            [pool.submit(work, source) for source in todo]):
+                    for future in as_completed([pool.submit(work, source) for source in todo]):
                         finish(future.result())
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
@@ -340,7 +356,7 @@ def _clear_parts(dst: str) -> None:
         folders[:] = [d for d in folders if not d.endswith('.part')]
 
 
-def write_report(dst: str, records: List[dict]) -> None:
+def write_report(dst: str, records: list[dict]) -> None:
     """Write report.csv."""
     path = osp.join(dst, 'report.csv')
     with open(f'{path}.part', 'w', encoding='utf-8', newline='') as f:
@@ -350,57 +366,68 @@ def write_report(dst: str, records: List[dict]) -> None:
     os.replace(f'{path}.part', path)
 
 
-def write_sheet(dst: str, sources: List[Source], records: List[dict]) -> None:
+def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
     """Write contact_sheet.jpg: the troubled clips, the same number of each
-    status if there are too many, and some good ones."""
+    status if there are too many, and some good ones.
+    """
     groups = {status: [] for status in STATUSES}
     for source, record in zip(sources, records):
         groups[record['status']].append((source, record))
     chosen = groups.pop('ok')[:SHEET_OK]
     troubled = [
-        (rank, order, pair) for order, group in enumerate(groups.values())
+        (rank, order, pair)
+        for order, group in enumerate(groups.values())
         for rank, pair in enumerate(group)
     ]
     troubled = sorted(troubled, key=lambda x: x[:2])[:SHEET_ROWS]
-    rows = [
-        draw_row(*pair)
-        for _, _, pair in sorted(troubled, key=lambda x: (x[1], x[0]))
-    ]
+    rows = [draw_row(*pair) for _, _, pair in sorted(troubled, key=lambda x: (x[1], x[0]))]
     rows += [draw_row(*pair) for pair in chosen]
     path = osp.join(dst, 'contact_sheet.jpg')
     files.write_image(f'{path}.part', draw_sheet(rows), '.jpg')
     os.replace(f'{path}.part', path)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Cut the face out of clips and images',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     add = parser.add_argument
-    add('dataset', help='name of a dataset, e.g. DFEW, AffectNet, '
-        'ExpressionVideoDataset: videos or images')
+    add(
+        'dataset',
+        help='name of a dataset, e.g. DFEW, AffectNet, ExpressionVideoDataset: videos or images',
+    )
     add('src', help='folder of clips or images, or one file')
     add('dst', help='folder to write to')
     add('--size', type=int, default=224, help='side of the result, pixels')
-    add('--margin', type=float, default=.3,
-        help="part of the face's box that is added to it")
+    add('--margin', type=float, default=0.3, help="part of the face's box that is added to it")
     add('--align', action='store_true', help='turn the eyes level')
-    add('--format', choices=('frames', 'mp4'), default='frames',
-        help='of prepared clips')
-    add('--smooth', type=int, default=9,
-        help='frames over which the square is averaged; 1: not at all')
-    add('--max-jump', type=float, default=.5,
-        help='a larger move of the box, relative to its size, is a jump')
-    add('--min-found', type=float, default=.1,
-        help='a face in a smaller share of the frames is no face')
-    add('--detect-side', type=int, default=480,
-        help='longer side of a frame for the detector')
-    add('--threshold', type=float, default=.5, help='least score of a face')
+    add('--format', choices=('frames', 'mp4'), default='frames', help='of prepared clips')
+    add(
+        '--smooth',
+        type=int,
+        default=9,
+        help='frames over which the square is averaged; 1: not at all',
+    )
+    add(
+        '--max-jump',
+        type=float,
+        default=0.5,
+        help='a larger move of the box, relative to its size, is a jump',
+    )
+    add(
+        '--min-found',
+        type=float,
+        default=0.1,
+        help='a face in a smaller share of the frames is no face',
+    )
+    add('--detect-side', type=int, default=480, help='longer side of a frame for the detector')
+    add('--threshold', type=float, default=0.5, help='least score of a face')
     add('--workers', type=int, help='processes (None: all CPUs)')
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: Optional[list[str]] = None) -> int:
     args = parse_args(argv)
     start = time.time()
     try:
@@ -409,21 +436,25 @@ def main(argv: Optional[List[str]] = None) -> int:
         print(f'prepare: {e}', file=sys.stderr)
         return 1
     except BrokenProcessPool:
-        print('\nprepare: a process was killed (is memory short?); run this '
-              'again to go on, perhaps with fewer --workers', file=sys.stderr)
+        print(
+            '\nprepare: a process was killed (is memory short?); run this '
+            'again to go on, perhaps with fewer --workers',
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
-        print('\nprepare: interrupted; run this again to go on',
-              file=sys.stderr)
+        print('\nprepare: interrupted; run this again to go on', file=sys.stderr)
         return 130
     counts = Counter(r['status'] for r in records)
     print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')
     for status in STATUSES:
         if counts[status]:
             print(f'  {status:<15}{counts[status]:>7}')
-    print(f'  {sum(r["frames"] for r in records)} frames, face in '
-          f'{sum(r["faces"] for r in records)}; see report.csv and '
-          'contact_sheet.jpg there')
+    print(
+        f'  {sum(r["frames"] for r in records)} frames, face in '
+        f'{sum(r["faces"] for r in records)}; see report.csv and '
+        'contact_sheet.jpg there'
+    )
     return 0
 
 

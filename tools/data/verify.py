@@ -5,6 +5,7 @@
 
 Exits with 1 if there is trouble. See docs/data/verify.md.
 """
+
 import argparse
 import csv
 import hashlib
@@ -13,10 +14,11 @@ import os
 import os.path as osp
 import re
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 from mmengine.config import Config, DictAction
@@ -26,20 +28,32 @@ from PIL import Image
 
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import BaseExpressionDataset
-from s4d_mm.datasets.transforms.loading import (ClipDecode, ClipInit,
-                                                ImageLoad, MediaReadError,
-                                                read_image)
+from s4d_mm.datasets.transforms.loading import (
+    ClipDecode,
+    ClipInit,
+    ImageLoad,
+    MediaReadError,
+    read_image,
+)
 
 STAGES = ('train', 'val', 'test')
 # what does not change which samples a dataset has
-NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data',
-            'max_refetch', 'max_fault_share', 'allow_test_faults')
+NOT_DATA = (
+    'pipeline',
+    'test_mode',
+    'lazy_init',
+    'serialize_data',
+    'max_refetch',
+    'max_fault_share',
+    'allow_test_faults',
+)
 CHUNK = 64  # frames decoded at a time
 LISTED = 100  # findings printed of each level
 
 
 class Finding(NamedTuple):
     """One thing found: a trouble, or a note."""
+
     level: str  # 'trouble' or 'note'
     split: str
     path: str
@@ -57,30 +71,32 @@ class Sample(NamedTuple):
 @dataclass
 class Media:
     """What one file or folder of frames is."""
+
     frames: int = 0
-    sizes: List[Tuple[int, int]] = field(default_factory=list)  # (h, w)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (h, w)
     first: str = ''  # hash of the file, or of the first frame file
     content: str = ''  # hash of the file, or of 3 frame files and their number
     readable: bool = True
-    troubles: List[str] = field(default_factory=list)
-    notes: List[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Split:
     """The samples of one annotation file."""
+
     name: str
-    stages: List[str]
+    stages: list[str]
     modality: str
     dataset: object
     clip_len: int
-    samples: List[Sample] = field(default_factory=list)
-    findings: List[Finding] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def add(self, level: str, sample: Sample, what: str) -> None:
         self.findings.append(
-            Finding(level, self.name, sample.path, sample.line,
-                    self.class_name(sample.label), what))
+            Finding(level, self.name, sample.path, sample.line, self.class_name(sample.label), what)
+        )
 
     def class_name(self, label: Optional[int]) -> str:
         classes = self.classes()
@@ -97,9 +113,9 @@ class Split:
 # ---------------------------------------------------------------- annotations
 def leaf_datasets(cfg: dict) -> Iterator[dict]:
     """The datasets in a dataset: DualModalDataset, ConcatDataset,
-    RepeatDataset ... hold others."""
-    inner = [cfg[k] for k in ('video', 'image', 'dataset')
-             if isinstance(cfg.get(k), dict)]
+    RepeatDataset ... hold others.
+    """
+    inner = [cfg[k] for k in ('video', 'image', 'dataset') if isinstance(cfg.get(k), dict)]
     inner += cfg.get('datasets', ())
     if not inner:
         yield cfg
@@ -117,10 +133,11 @@ def clip_length(steps: list) -> int:
     return max(found)
 
 
-def find_splits(cfg: Config) -> List[Split]:
+def find_splits(cfg: Config) -> list[Split]:
     """The splits of a config with their samples; one that is named several
-    times, as often for validation and test, is there once."""
-    splits: Dict[str, Split] = {}
+    times, as often for validation and test, is there once.
+    """
+    splits: dict[str, Split] = {}
     for stage in STAGES:
         loader = cfg.get(f'{stage}_dataloader')
         if not loader:
@@ -137,7 +154,8 @@ def find_splits(cfg: Config) -> List[Split]:
     if not splits:
         raise ValueError(
             f'{cfg.filename} has no dataset: none of train_dataloader, '
-            'val_dataloader and test_dataloader is set.')
+            'val_dataloader and test_dataloader is set.'
+        )
     for split in splits.values():
         read_samples(split)
     return list(splits.values())
@@ -145,7 +163,8 @@ def find_splits(cfg: Config) -> List[Split]:
 
 def read_samples(split: Split) -> None:
     """Fill a split by the dataset's own parsing. Each line that it refuses is
-    a finding; the others go on."""
+    a finding; the others go on.
+    """
     cfg = split.dataset
     split.stages = list(dict.fromkeys(split.stages))
     cls = DATASETS.get(cfg['type'])
@@ -165,20 +184,21 @@ def read_samples(split: Split) -> None:
         return
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
-        path = next(info[k] for k in ('filename', 'frame_dir', 'img_path')
-                    if k in info)
+        path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
         label = info.get('label')
         split.samples.append(Sample(path, label, info.get('line', '')))
-        if label is not None and split.classes() and not (
-                0 <= label < len(split.classes())):
-            split.add('trouble', split.samples[-1],
-                      f'label {label} is not one of 0 to '
-                      f'{len(split.classes()) - 1}')
+        if label is not None and split.classes() and not (0 <= label < len(split.classes())):
+            split.add(
+                'trouble',
+                split.samples[-1],
+                f'label {label} is not one of 0 to {len(split.classes()) - 1}',
+            )
 
 
 def _tolerate_bad_lines(dataset: BaseExpressionDataset, split: Split) -> None:
     """Make a dataset go on after a line that it refuses, and put ``line``
-    into its samples."""
+    into its samples.
+    """
     load = dataset.load_data_list
     own_split, own_parse = dataset._split, dataset._parse_label
     places = {}  # sample_id -> the lines that it stands in
@@ -199,8 +219,8 @@ def _tolerate_bad_lines(dataset: BaseExpressionDataset, split: Split) -> None:
             return own_parse(label, label_ids, where)
         except ValueError as e:
             split.findings.append(
-                Finding('trouble', split.name, dataset.ann_file, where, label,
-                        str(e)))
+                Finding('trouble', split.name, dataset.ann_file, where, label, str(e))
+            )
             return -1
 
     def load_data_list():
@@ -208,8 +228,7 @@ def _tolerate_bad_lines(dataset: BaseExpressionDataset, split: Split) -> None:
         if not dataset.has_labels and dataset.ann_file:
             with open(dataset.ann_file, encoding='utf-8-sig') as f:
                 for i, line in enumerate(f, 1):
-                    places.setdefault(line.strip(),
-                                      []).append(f'{dataset.ann_file}:{i}')
+                    places.setdefault(line.strip(), []).append(f'{dataset.ann_file}:{i}')
         for info in data:  # in the order of the file
             found = places.get(info['sample_id'])
             info['line'] = found.pop(0) if found else ''
@@ -229,7 +248,7 @@ def file_hash(*paths: str, extra: str = '') -> str:
     return digest.hexdigest()
 
 
-def check_media(job: Tuple[str, str, str]) -> Media:
+def check_media(job: tuple[str, str, str]) -> Media:
     """Open and decode one sample.
 
     Args:
@@ -266,7 +285,7 @@ def _check_image(path: str, decode: str, media: Media) -> None:
     media.first = media.content = file_hash(path)
 
 
-def _header_size(path: str) -> Tuple[int, int]:
+def _header_size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size[::-1]
@@ -283,8 +302,7 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
         try:
             if osp.getsize(frame) == 0:
                 raise MediaReadError(f'{frame} has zero bytes; get it anew.')
-            if decode == 'all' or (decode == 'ends'
-                                   and i in (0, len(frames) - 1)):
+            if decode == 'all' or (decode == 'ends' and i in (0, len(frames) - 1)):
                 media.sizes.append(read_image(frame).shape[:2])
             elif i == 0:
                 media.sizes.append(_header_size(frame))
@@ -294,22 +312,20 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
         media.readable = False
         media.troubles.extend(faults[:3])
         if len(faults) > 3:
-            media.troubles.append(f'... and {len(faults) - 3} more of its '
-                                  f'{len(frames)} frames')
+            media.troubles.append(f'... and {len(faults) - 3} more of its {len(frames)} frames')
     if len(set(media.sizes)) > 1:
         media.notes.append(
-            f'its frames differ in size: {min(media.sizes)} to '
-            f'{max(media.sizes)} (height, width)')
+            f'its frames differ in size: {min(media.sizes)} to {max(media.sizes)} (height, width)'
+        )
     media.first = file_hash(frames[0])
     media.content = file_hash(
-        frames[0], frames[len(frames) // 2], frames[-1],
-        extra=str(len(frames)))
+        frames[0], frames[len(frames) // 2], frames[-1], extra=str(len(frames))
+    )
 
 
-def _check_numbers(frames: List[str], media: Media) -> None:
+def _check_numbers(frames: list[str], media: Media) -> None:
     """Find gaps in the numbers of frame files, in steps of any size."""
-    names = [re.fullmatch(r'(.*?)(\d{1,18})\D*', osp.basename(f))
-             for f in frames]
+    names = [re.fullmatch(r'(.*?)(\d{1,18})\D*', osp.basename(f)) for f in frames]
     if len(frames) < 2 or not all(names):
         return
     if len({m.group(1) for m in names}) > 1:
@@ -318,15 +334,17 @@ def _check_numbers(frames: List[str], media: Media) -> None:
     unique = np.unique(numbers)
     if len(unique) < len(numbers):
         twice = unique[np.bincount(np.searchsorted(unique, numbers)) > 1]
-        media.troubles.append('it has several frames of the number '
-                              f'{_some(twice)}; remove all but one')
+        media.troubles.append(
+            f'it has several frames of the number {_some(twice)}; remove all but one'
+        )
     step = int(np.gcd.reduce(np.diff(unique))) if len(unique) > 1 else 1
     missing = (unique[-1] - unique[0]) // step + 1 - len(unique)
     if missing:
         gaps = np.flatnonzero(np.diff(unique) > step)
         media.troubles.append(
             f'{missing} frame(s) missing from {unique[0]} to {unique[-1]}: '
-            f'number {_some(unique[gaps] + step)}; extract its frames anew')
+            f'number {_some(unique[gaps] + step)}; extract its frames anew'
+        )
 
 
 def _some(values: np.ndarray) -> str:
@@ -365,12 +383,11 @@ def check_all(jobs: list, workers: int) -> Iterator[Media]:
     while position < len(jobs):
         try:
             with ProcessPoolExecutor(workers) as pool:
-                for media in pool.map(
-                        check_media, jobs[position:], chunksize=8):
+                for media in pool.map(check_media, jobs[position:], chunksize=8):
                     yield media
                     position += 1
         except BrokenProcessPool:  # find the file, each one by itself
-            for job in jobs[position:position + 8 * workers]:
+            for job in jobs[position : position + 8 * workers]:
                 yield _check_alone(job)
                 position += 1
 
@@ -382,12 +399,15 @@ def _check_alone(job: tuple) -> Media:
     except BrokenProcessPool:
         return Media(
             readable=False,
-            troubles=['the decoder crashes on it (or was killed, for example '
-                      'for want of memory); get it anew or remove its line'])
+            troubles=[
+                'the decoder crashes on it (or was killed, for example '
+                'for want of memory); get it anew or remove its line'
+            ],
+        )
 
 
 # ----------------------------------------------------------------- comparison
-def check_media_of(split: Split, media: Dict[str, Media]) -> None:
+def check_media_of(split: Split, media: dict[str, Media]) -> None:
     """Findings about single samples and about the classes."""
     for sample in split.samples:
         found = media[sample.path]
@@ -395,26 +415,29 @@ def check_media_of(split: Split, media: Dict[str, Media]) -> None:
             split.add('trouble', sample, what)
         for what in found.notes:
             split.add('note', sample, what)
-        if found.readable and split.modality == 'video' and (
-                found.frames < split.clip_len):
+        if found.readable and split.modality == 'video' and (found.frames < split.clip_len):
             split.add(
-                'note', sample, f'it has {found.frames} frames, fewer than '
-                f'clip_len={split.clip_len}')
+                'note',
+                sample,
+                f'it has {found.frames} frames, fewer than clip_len={split.clip_len}',
+            )
     present = {s.label for s in split.samples}
-    absent = [name for i, name in enumerate(split.classes())
-              if i not in present]
+    absent = [name for i, name in enumerate(split.classes()) if i not in present]
     if split.samples and absent:
-        split.add('note', Sample(split.dataset.ann_file, None, ''),
-                  f'no sample of {", ".join(absent)}')
+        split.add(
+            'note', Sample(split.dataset.ann_file, None, ''), f'no sample of {", ".join(absent)}'
+        )
 
 
-def check_twice(split: Split, media: Dict[str, Media]) -> None:
+def check_twice(split: Split, media: dict[str, Media]) -> None:
     """The same sample twice in a split, by path and by content."""
     paths, contents = {}, {}
     for sample in split.samples:
         path, content = osp.realpath(sample.path), media[sample.path].content
-        for where, key, said in ((paths, path, 'the same file'),
-                                 (contents, content, 'the same content')):
+        for where, key, said in (
+            (paths, path, 'the same file'),
+            (contents, content, 'the same content'),
+        ):
             if not key:
                 continue
             other = where.setdefault(key, sample)
@@ -424,33 +447,35 @@ def check_twice(split: Split, media: Dict[str, Media]) -> None:
             what = f'{said} as {_place(other, split)}'
             what += ' with another label' if differs else ''
             trouble = where is paths or differs
-            split.add('trouble' if trouble else 'note', sample,
-                      f'{what}; remove one of the two')
+            split.add('trouble' if trouble else 'note', sample, f'{what}; remove one of the two')
             break
 
 
-def check_between(train: Split, test: Split, media: Dict[str,
-                                                         Media]) -> None:
+def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
     """Samples of a test split that are in the training split."""
     seen = dict(path={}, content={}, first={})
     keys = dict(
         path=lambda s: osp.realpath(s.path),
         content=lambda s: media[s.path].content,
-        first=lambda s: media[s.path].first)
+        first=lambda s: media[s.path].first,
+    )
     for sample in train.samples:
         for kind, key in keys.items():
             seen[kind].setdefault(key(sample), sample)
     said = dict(
-        path='the same file as', content='the same content as',
-        first='begins with the same frame as')
+        path='the same file as',
+        content='the same content as',
+        first='begins with the same frame as',
+    )
     for sample in test.samples:
         for kind, key in keys.items():
             other = seen[kind].get(key(sample)) if key(sample) else None
             if other is not None:
                 test.add(
-                    'note' if kind == 'first' else 'trouble', sample,
-                    f'{said[kind]} {_place(other, train)}: test data in the '
-                    'training data')
+                    'note' if kind == 'first' else 'trouble',
+                    sample,
+                    f'{said[kind]} {_place(other, train)}: test data in the training data',
+                )
                 break
 
 
@@ -459,8 +484,9 @@ def _place(sample: Sample, split: Split) -> str:
     return f'{sample.path} ({split.name}{line})'
 
 
-def verify(cfg: Config, workers: int = 0, decode: str = 'all',
-           progress: bool = False) -> Tuple[List[Split], Dict[str, Media]]:
+def verify(
+    cfg: Config, workers: int = 0, decode: str = 'all', progress: bool = False
+) -> tuple[list[Split], dict[str, Media]]:
     """Check all data of a config.
 
     Args:
@@ -477,8 +503,8 @@ def verify(cfg: Config, workers: int = 0, decode: str = 'all',
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     splits = find_splits(cfg)
     jobs = list(
-        dict.fromkeys((s.path, split.modality, decode) for split in splits
-                      for s in split.samples))
+        dict.fromkeys((s.path, split.modality, decode) for split in splits for s in split.samples)
+    )
     bar = None
     if progress and jobs:
         bar = ProgressBar(len(jobs), file=sys.stderr)
@@ -494,61 +520,63 @@ def verify(cfg: Config, workers: int = 0, decode: str = 'all',
         check_twice(split, media)
         if 'train' in split.stages[:-1] and split.samples:
             split.add(
-                'trouble', Sample(split.dataset.ann_file, None, ''),
-                f'{" and ".join(split.stages)} are the same samples; give '
-                'another ann_file')
+                'trouble',
+                Sample(split.dataset.ann_file, None, ''),
+                f'{" and ".join(split.stages)} are the same samples; give another ann_file',
+            )
     for train in splits:
         for test in splits:
-            if 'train' in train.stages and 'train' not in test.stages and (
-                    train.modality == test.modality):
+            if (
+                'train' in train.stages
+                and 'train' not in test.stages
+                and (train.modality == test.modality)
+            ):
                 check_between(train, test, media)
     return splits, media
 
 
 # --------------------------------------------------------------------- report
-def table(split: Split, media: Dict[str, Media]) -> str:
+def table(split: Split, media: dict[str, Media]) -> str:
     """What a split holds, as text."""
     found = [media[s.path] for s in split.samples]
-    sizes = sorted({tuple(size) for m in found for size in m.sizes},
-                   key=lambda s: (s[0] * s[1], s))
+    sizes = sorted({tuple(size) for m in found for size in m.sizes}, key=lambda s: (s[0] * s[1], s))
     frames = [m.frames for m in found if m.frames]
-    rows = [('samples', len(found)),
-            ('unreadable', sum(not m.readable for m in found))]
+    rows = [('samples', len(found)), ('unreadable', sum(not m.readable for m in found))]
     if sizes:
-        rows.append(('height x width', ' .. '.join(
-            f'{h} x {w}' for h, w in (sizes[0], sizes[-1]))))
+        rows.append(('height x width', ' .. '.join(f'{h} x {w}' for h, w in (sizes[0], sizes[-1]))))
     if frames and split.modality == 'video':
-        rows.append(('frames min / median / max',
-                     f'{min(frames)} / {np.median(frames):g} / {max(frames)}'))
+        rows.append(
+            ('frames min / median / max', f'{min(frames)} / {np.median(frames):g} / {max(frames)}')
+        )
     labels = [s.label for s in split.samples]
     for label, name in enumerate(split.classes()):
         count = labels.count(label)
-        rows.append((f'  {label} {name}',
-                     f'{count} ({count / max(1, len(labels)):.1%})'))
+        rows.append((f'  {label} {name}', f'{count} ({count / max(1, len(labels)):.1%})'))
     dataset = split.dataset
     title = f'{split.name}: '
-    title += ('cannot be read' if isinstance(dataset, dict) else
-              f'{type(dataset).__name__}, {dataset.ann_file}')
+    title += (
+        'cannot be read'
+        if isinstance(dataset, dict)
+        else f'{type(dataset).__name__}, {dataset.ann_file}'
+    )
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Open every sample that a config names.')
+    parser = argparse.ArgumentParser(description='Open every sample that a config names.')
     parser.add_argument('config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     parser.add_argument(
-        '--workers',
-        type=int,
-        default=os.cpu_count(),
-        help='processes; 0 for none but this one')
+        '--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one'
+    )
     parser.add_argument('--out', help='CSV file for everything found')
     parser.add_argument(
         '--decode',
         choices=('all', 'ends', 'none'),
         default='all',
         help='frames to decode of each clip: all, the first and last, or '
-        'none (open it and read its size)')
+        'none (open it and read its size)',
+    )
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
@@ -569,13 +597,10 @@ def main(argv: Optional[list] = None) -> int:
         listed = [f for f in findings if f.level == level]
         print(f'\n{len(listed)} {level}{"s" * (len(listed) != 1)}')
         for f in listed[:LISTED]:
-            where = ', '.join(
-                filter(None, (f.split, f.line,
-                              f.label and f'label {f.label}')))
+            where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
             print(f'  {f.path} ({where}): {f.what}')
         if len(listed) > LISTED:
-            print(f'  ... and {len(listed) - LISTED} more; --out FILE.csv '
-                  'writes all')
+            print(f'  ... and {len(listed) - LISTED} more; --out FILE.csv writes all')
     if args.out:
         os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
         with open(args.out, 'w', newline='', encoding='utf-8') as file:

@@ -7,6 +7,7 @@ named by date and hash.
 As mmaction2's tool of this name, which cannot read mmengine's checkpoints on
 torch 2.6 and later; ``weights_only`` stays on here.
 """
+
 import argparse
 import datetime
 import hashlib
@@ -38,24 +39,25 @@ def process_checkpoint(in_file: str, out_file: str) -> str:
     save_checkpoint(checkpoint, unnamed)
     with open(unnamed, 'rb') as f:
         sha = hashlib.sha256(f.read()).hexdigest()[:8]
-    stem = out_file[:-len('.pth')] if out_file.endswith('.pth') else out_file
+    stem = out_file[: -len('.pth')] if out_file.endswith('.pth') else out_file
     final = f'{stem}_{datetime.date.today():%Y%m%d}-{sha}.pth'
     os.replace(unnamed, final)
     return final
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description='Process a checkpoint to be published')
+    parser = argparse.ArgumentParser(description='Process a checkpoint to be published')
     parser.add_argument('in_file', help='input checkpoint filename')
     parser.add_argument('out_file', help='output checkpoint filename')
     args = parser.parse_args()
     if not osp.isfile(args.in_file):
         parser.error(f'checkpoint {args.in_file} does not exist')
     final = process_checkpoint(args.in_file, args.out_file)
-    print(f'{final}: {osp.getsize(final) / 2**20:.1f} MiB of '
-          f'{osp.getsize(args.in_file) / 2**20:.1f} MiB. The config of the '
-          'training, with its paths, is in it.')
+    print(
+        f'{final}: {osp.getsize(final) / 2**20:.1f} MiB of '
+        f'{osp.getsize(args.in_file) / 2**20:.1f} MiB. The config of the '
+        'training, with its paths, is in it.'
+    )
 
 
 if __name__ == '__main__':

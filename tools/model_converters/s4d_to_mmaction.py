@@ -5,6 +5,7 @@ VisionTransformer.
     python tools/model_converters/s4d_to_mmaction.py SRC DST \\
         --img-size 160 --num-frames 16
 """
+
 import argparse
 import sys
 
@@ -13,29 +14,23 @@ from s4d_mm.models.utils.weights_file import convert_file
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=' '.join(__doc__.splitlines()[:2]))
+    parser = argparse.ArgumentParser(description=' '.join(__doc__.splitlines()[:2]))
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
-        '--img-size',
-        type=int,
-        required=True,
-        help="the VisionTransformer's img_size")
+        '--img-size', type=int, required=True, help="the VisionTransformer's img_size"
+    )
     parser.add_argument(
-        '--num-frames',
-        type=int,
-        required=True,
-        help="the VisionTransformer's num_frames")
+        '--num-frames', type=int, required=True, help="the VisionTransformer's num_frames"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     return convert_file(
-        args.src, args.dst,
-        lambda weights: to_mmaction_vit(weights, args.img_size,
-                                        args.num_frames))
+        args.src, args.dst, lambda weights: to_mmaction_vit(weights, args.img_size, args.num_frames)
+    )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Turn a checkpoint of another ViT into a start for S4DViT (docs/weights.md).
 
-    python tools/model_converters/vit_to_mm.py SRC DST
+python tools/model_converters/vit_to_mm.py SRC DST
 """
+
 import argparse
 import sys
 
@@ -17,21 +18,23 @@ def parse_args():
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
         '--source',
-        choices=('auto', ) + SOURCES,
+        choices=('auto',) + SOURCES,
         default='auto',
-        help='family of SRC; auto tells it from the keys')
+        help='family of SRC; auto tells it from the keys',
+    )
     parser.add_argument(
         '--tubelet-size',
         type=int,
-        help='frames of a tubelet, for weights of an image model (default 2)')
+        help='frames of a tubelet, for weights of an image model (default 2)',
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     return convert_file(
-        args.src, args.dst,
-        lambda weights: from_vit(weights, args.source, args.tubelet_size))
+        args.src, args.dst, lambda weights: from_vit(weights, args.source, args.tubelet_size)
+    )
 
 
 if __name__ == '__main__':

@@ -12,7 +12,8 @@ train_pipeline = [
         clip_len=clip_len,
         frame_interval=frame_interval,
         num_clips=1,
-        out_of_bound_opt='repeat_last'),
+        out_of_bound_opt='repeat_last',
+    ),
     dict(type='ClipDecode'),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(  # rand-m7-n4-mstd0.5-inc1, the same for all frames
@@ -28,8 +29,10 @@ train_pipeline = [
                 num_policies=4,
                 magnitude_level=7,
                 magnitude_std=0.5,
-                hparams=dict(pad_val=mean, interpolation='bicubic')),
-        ]),
+                hparams=dict(pad_val=mean, interpolation='bicubic'),
+            ),
+        ],
+    ),
     dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(type='Flip', flip_ratio=0.5),
@@ -47,8 +50,10 @@ train_pipeline = [
                 fill_color=mean,
                 fill_std=std,
                 min_area_ratio=0.02,
-                max_area_ratio=1 / 3),
-        ]),
+                max_area_ratio=1 / 3,
+            ),
+        ],
+    ),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]
@@ -59,7 +64,8 @@ test_pipeline = [
         clip_len=clip_len,
         frame_interval=frame_interval,
         num_views=2,
-        merge_equal=True),  # a short clip is computed once
+        merge_equal=True,
+    ),  # a short clip is computed once
     dict(type='ClipDecode'),
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
@@ -83,7 +89,8 @@ image_train_pipeline = [
                 num_policies=2,
                 magnitude_level=9,
                 magnitude_std=0.5,
-                hparams=dict(pad_val=mean, interpolation='bicubic')),
+                hparams=dict(pad_val=mean, interpolation='bicubic'),
+            ),
             dict(
                 type='RandomErasing',
                 _scope_='mmpretrain',
@@ -91,8 +98,10 @@ image_train_pipeline = [
                 mode='const',  # black
                 fill_color=0,
                 min_area_ratio=0.02,
-                max_area_ratio=1 / 3),
-        ]),
+                max_area_ratio=1 / 3,
+            ),
+        ],
+    ),
     dict(type='FormatShape', input_format='NCHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]
@@ -110,14 +119,10 @@ train_dataloader = dict(
     pin_memory=True,  # for the copy to the GPU beside the computation
     # all video batches and half of the image batches of an epoch; AffectNet
     # is unbalanced, so it is drawn with inverse class-frequency weights
-    sampler=dict(
-        type='DualModalSampler',
-        share=dict(video=1.0, image=0.5),
-        balance=('image', )),
+    sampler=dict(type='DualModalSampler', share=dict(video=1.0, image=0.5), balance=('image',)),
     batch_sampler=dict(
-        type='DualModalBatchSampler',
-        batch_size=dict(video=16, image=32),
-        drop_last=True),
+        type='DualModalBatchSampler', batch_size=dict(video=16, image=32), drop_last=True
+    ),
     dataset=dict(
         type='DualModalDataset',
         video=dict(
@@ -125,13 +130,17 @@ train_dataloader = dict(
             data_root='data/DFEW',
             ann_file=f'annotations/set_{fold}_train.csv',
             data_prefix=dict(video='frames'),
-            pipeline=train_pipeline),
+            pipeline=train_pipeline,
+        ),
         image=dict(
             type='AffectNet',
             data_root='data/AffectNet',
             ann_file='annotations/train_7.txt',
             data_prefix=dict(img='images'),
-            pipeline=image_train_pipeline)))
+            pipeline=image_train_pipeline,
+        ),
+    ),
+)
 # DFEW has no validation split. The test split of the fold is watched during
 # training, but no checkpoint is chosen by it: the last one is what counts.
 val_dataloader = dict(
@@ -145,7 +154,9 @@ val_dataloader = dict(
         ann_file=f'annotations/set_{fold}_test.csv',
         data_prefix=dict(video='frames'),
         pipeline=test_pipeline,
-        test_mode=True))
+        test_mode=True,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(type='ExpressionMetric')
 test_evaluator = val_evaluator

@@ -10,7 +10,8 @@ train_pipeline = [
         clip_len=clip_len,
         frame_interval=frame_interval,
         num_clips=1,
-        out_of_bound_opt='repeat_last'),
+        out_of_bound_opt='repeat_last',
+    ),
     dict(type='ClipDecode'),
     dict(type='RandomResizedCrop', area_range=(0.7, 1.0)),
     dict(type='Resize', scale=(img_size, img_size), keep_ratio=False),
@@ -20,11 +21,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='ClipInit'),
-    dict(
-        type='SampleClipViews',
-        clip_len=clip_len,
-        frame_interval=frame_interval,
-        num_views=2),
+    dict(type='SampleClipViews', clip_len=clip_len, frame_interval=frame_interval, num_views=2),
     dict(type='ClipDecode'),
     dict(type='Resize', scale=(img_size, img_size), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
@@ -51,9 +48,8 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DualModalSampler'),
     batch_sampler=dict(
-        type='DualModalBatchSampler',
-        batch_size=dict(video=8, image=16),
-        drop_last=True),
+        type='DualModalBatchSampler', batch_size=dict(video=8, image=16), drop_last=True
+    ),
     dataset=dict(
         type='DualModalDataset',
         video=dict(
@@ -62,10 +58,14 @@ train_dataloader = dict(
             ann_file='annotations/dfew_train.csv',
             data_prefix=dict(video='clips'),
             suffix='.mp4',
-            pipeline=train_pipeline),
+            pipeline=train_pipeline,
+        ),
         image=dict(
             type='AffectNet',
             data_root=data_root,
             ann_file='annotations/affectnet_train.txt',
             data_prefix=dict(img='images'),
-            pipeline=image_train_pipeline)))
+            pipeline=image_train_pipeline,
+        ),
+    ),
+)

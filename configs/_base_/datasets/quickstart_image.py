@@ -3,7 +3,7 @@ data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
 img_size = 80
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=img_size, crop_ratio_range=(0.7, 1.)),
+    dict(type='RandomResizedCrop', scale=img_size, crop_ratio_range=(0.7, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
@@ -18,26 +18,23 @@ dataset = dict(
     data_prefix='images',
     # AffectNet's label order
     metainfo=dict(
-        classes=('neutral', 'happiness', 'sadness', 'surprise', 'fear',
-                 'disgust', 'anger')))
+        classes=('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
+    ),
+)
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        ann_file='annotations/affectnet_train.txt',
-        pipeline=train_pipeline,
-        **dataset))
+    dataset=dict(ann_file='annotations/affectnet_train.txt', pipeline=train_pipeline, **dataset),
+)
 test_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        ann_file='annotations/affectnet_test.txt',
-        pipeline=test_pipeline,
-        **dataset))
+    dataset=dict(ann_file='annotations/affectnet_test.txt', pipeline=test_pipeline, **dataset),
+)
 # WAR (= accuracy), UAR and recalls; mmpretrain's Accuracy works as well
 test_evaluator = dict(type='ExpressionMetric')
 test_cfg = dict()

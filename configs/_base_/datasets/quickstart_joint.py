@@ -15,14 +15,18 @@ test_dataloader = dict(
             data_prefix=dict(video='clips'),
             suffix='.mp4',
             pipeline=_base_.test_pipeline,
-            test_mode=True),
+            test_mode=True,
+        ),
         image=dict(
             type='AffectNet',
             data_root=_base_.data_root,
             ann_file='annotations/affectnet_test.txt',
             data_prefix=dict(img='images'),
             pipeline=_base_.image_test_pipeline,
-            test_mode=True)))
+            test_mode=True,
+        ),
+    ),
+)
 test_evaluator = dict(type='ExpressionMetric')
 test_cfg = dict(type='TestLoop')
 # the test persons are watched; no checkpoint is chosen by them

@@ -7,21 +7,16 @@ video_pipeline = [
         clip_len=16,
         frame_interval=4,
         num_clips=1,
-        out_of_bound_opt='repeat_last'),
+        out_of_bound_opt='repeat_last',
+    ),
     dict(type='ClipDecode'),
     # the face in VoxCeleb2's 224 x 224 frames
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
     # one crop for all frames of a view; no flip. The window's share of the
     # frame counts, so that S4D's resizing to 192 before it can be left out
-    dict(
-        type='ClipRandomResizedCrop',
-        size=160,
-        times=4,
-        area_range=(0.08, 1.0)),
+    dict(type='ClipRandomResizedCrop', size=160, times=4, area_range=(0.08, 1.0)),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(
-        type='PackActionInputs',
-        meta_keys=('input_type', 'sample_id', 'img_shape')),
+    dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]
 image_pipeline = [
     # decodes a large jpg at a smaller scale if the window allows it
@@ -30,11 +25,10 @@ image_pipeline = [
         size=160,
         area_range=(0.2, 1.0),
         flip_ratio=0.5,
-        interpolation='bicubic'),
+        interpolation='bicubic',
+    ),
     dict(type='FormatShape', input_format='NCHW'),
-    dict(
-        type='PackActionInputs',
-        meta_keys=('input_type', 'sample_id', 'img_shape')),
+    dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]
 train_dataloader = dict(
     batch_size=192,
@@ -42,12 +36,10 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,  # for the copy to the GPU beside the computation
     # an epoch has all image batches and a quarter of the video batches
-    sampler=dict(
-        type='DualModalSampler', share=dict(video=0.25, image=1.0)),
+    sampler=dict(type='DualModalSampler', share=dict(video=0.25, image=1.0)),
     batch_sampler=dict(
-        type='DualModalBatchSampler',
-        batch_size=dict(video=48, image=192),
-        drop_last=False),
+        type='DualModalBatchSampler', batch_size=dict(video=48, image=192), drop_last=False
+    ),
     dataset=dict(
         type='DualModalDataset',
         video=dict(
@@ -55,11 +47,15 @@ train_dataloader = dict(
             data_root='data/VoxCeleb2',
             ann_file='annotations/train.txt',
             data_prefix=dict(video='videos'),
-            pipeline=video_pipeline),
+            pipeline=video_pipeline,
+        ),
         image=dict(
             type='AffectNet',
             num_classes=8,
             data_root='data/AffectNet',
             ann_file='annotations/train_8.txt',
             data_prefix=dict(img='images'),
-            pipeline=image_pipeline)))
+            pipeline=image_pipeline,
+        ),
+    ),
+)

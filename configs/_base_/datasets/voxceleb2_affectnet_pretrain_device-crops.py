@@ -5,9 +5,6 @@ video_pipeline = [
     *_base_.video_pipeline[:4],  # as far as FixedCrop
     dict(type='RandomCropBoxes', times=4, area_range=(0.08, 1.0)),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(
-        type='PackActionInputs',
-        meta_keys=('input_type', 'sample_id', 'img_shape', 'crop_boxes')),
+    dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape', 'crop_boxes')),
 ]
-train_dataloader = dict(
-    dataset=dict(video=dict(pipeline=video_pipeline)))
+train_dataloader = dict(dataset=dict(video=dict(pipeline=video_pipeline)))

@@ -3,16 +3,11 @@
 base_lr = 1.6e-3 * 8 * 192 / 512
 optim_wrapper = dict(
     type='AmpOptimWrapper',
-    optimizer=dict(
-        type='AdamW',
-        lr=base_lr,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        fused=True),
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys={'_bias': dict(decay_mult=0.)}))  # q_bias, v_bias
+        norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'_bias': dict(decay_mult=0.0)}
+    ),
+)  # q_bias, v_bias
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -20,14 +15,16 @@ param_scheduler = [
         by_epoch=True,
         begin=0,
         end=5,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
     dict(
         type='CosineAnnealingLR',
-        eta_min=0.,
+        eta_min=0.0,
         by_epoch=True,
         begin=5,
         end=100,
-        convert_to_iter_based=True)
+        convert_to_iter_based=True,
+    ),
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 192)

@@ -10,4 +10,6 @@ strategy = dict(
     zero_optimization=dict(stage=2),
     config=dict(
         # parameters stay in float32, as with AmpOptimWrapper
-        torch_autocast=dict(enabled=True, dtype='bfloat16')))
+        torch_autocast=dict(enabled=True, dtype='bfloat16')
+    ),
+)

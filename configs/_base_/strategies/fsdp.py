@@ -10,7 +10,9 @@ strategy = dict(
         auto_wrap_policy='wrap_transformer_blocks',
         # gathered and computed in bfloat16; summed in float32
         mixed_precision=dict(
-            param_dtype='bfloat16', reduce_dtype='float32',
-            buffer_dtype='float32')),
+            param_dtype='bfloat16', reduce_dtype='float32', buffer_dtype='float32'
+        ),
+    ),
     # recomputed in the backward pass
-    activation_checkpointing=dict(check_fn='is_transformer_block'))
+    activation_checkpointing=dict(check_fn='is_transformer_block'),
+)

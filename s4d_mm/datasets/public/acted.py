@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Start of the data flow, for public datasets of acted clips: the name of a
-clip says its label and its actor."""
+clip says its label and its actor.
+"""
+
 import re
 from typing import Optional
 
@@ -12,23 +14,23 @@ from .base import LabelInName, PublicVideoDataset
 @DATASETS.register_module()
 class CREMAD(LabelInName, PublicVideoDataset):
     """CREMA-D, 6 classes, 91 actors: ``1001_DFA_ANG_XX.flv``. The label is
-    the emotion that was to be acted."""
+    the emotion that was to be acted.
+    """
 
     METAINFO = dict(
-        classes=('anger', 'disgust', 'fear', 'happiness', 'neutral',
-                 'sadness'),
+        classes=('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness'),
         split_files={},
         paper=dict(
             title='CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset',
             venue='IEEE TAFFC 2014',
-            url='https://doi.org/10.1109/TAFFC.2014.2336244'))
+            url='https://doi.org/10.1109/TAFFC.2014.2336244',
+        ),
+    )
     NAME_FORMAT = "'1001_DFA_ANG_XX' (ANG, DIS, FEA, HAP, NEU or SAD)"
     CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')  # as classes
 
     def parse_name(self, name: str) -> Optional[tuple]:
-        found = re.search(
-            r'(?:^|/)(\d{4})_[A-Z]{3}_([A-Z]{3})_(?:LO|MD|HI|XX?)(?:\.\w+)?$',
-            name)
+        found = re.search(r'(?:^|/)(\d{4})_[A-Z]{3}_([A-Z]{3})_(?:LO|MD|HI|XX?)(?:\.\w+)?$', name)
         if found is None or found[2] not in self.CODES:
             return None
         label = self.METAINFO['classes'][self.CODES.index(found[2])]
@@ -46,27 +48,26 @@ class RAVDESS(LabelInName, PublicVideoDataset):
     """
 
     METAINFO = dict(
-        classes=('neutral', 'calm', 'happiness', 'sadness', 'anger', 'fear',
-                 'disgust', 'surprise'),
+        classes=('neutral', 'calm', 'happiness', 'sadness', 'anger', 'fear', 'disgust', 'surprise'),
         split_files={},
         paper=dict(
             title='The Ryerson Audio-Visual Database of Emotional Speech and '
             'Song (RAVDESS): A dynamic, multimodal set of facial and vocal '
             'expressions in North American English',
             venue='PLOS ONE 2018',
-            url='https://doi.org/10.1371/journal.pone.0196391'))
+            url='https://doi.org/10.1371/journal.pone.0196391',
+        ),
+    )
     NAME_FORMAT = "'01-01-03-01-02-01-12' (third field 01 to 08)"
 
     def parse_name(self, name: str) -> Optional[tuple]:
-        found = re.search(
-            r'(?:^|/)(?:\d\d-){2}0([1-8])-(?:\d\d-){3}(\d\d)(?:\.\w+)?$', name)
+        found = re.search(r'(?:^|/)(?:\d\d-){2}0([1-8])-(?:\d\d-){3}(\d\d)(?:\.\w+)?$', name)
         if found is None:
             return None
         return self.METAINFO['classes'][int(found[1]) - 1], int(found[2])
 
     def is_listed(self, name: str) -> bool:
-        return self.parse_name(name) is None or name.split('/')[-1].startswith(
-            '01-01-')
+        return self.parse_name(name) is None or name.split('/')[-1].startswith('01-01-')
 
 
 @DATASETS.register_module()
@@ -78,15 +79,15 @@ class ENTERFACE05(LabelInName, PublicVideoDataset):
     """
 
     METAINFO = dict(
-        classes=('anger', 'disgust', 'fear', 'happiness', 'sadness',
-                 'surprise'),
+        classes=('anger', 'disgust', 'fear', 'happiness', 'sadness', 'surprise'),
         split_files={},
         paper=dict(
             title="The eNTERFACE'05 Audio-Visual Emotion Database",
             venue='ICDE Workshops 2006',
-            url='https://doi.org/10.1109/ICDEW.2006.145'))
-    NAME_FORMAT = ("'subject 1/anger/sentence 1/s1_an_1', with the folders of "
-                   'person and class')
+            url='https://doi.org/10.1109/ICDEW.2006.145',
+        ),
+    )
+    NAME_FORMAT = "'subject 1/anger/sentence 1/s1_an_1', with the folders of person and class"
 
     def parse_name(self, name: str) -> Optional[tuple]:
         found = re.search(r'(?:^|/)subject[ _]?(\d+)/([a-z]+)/', name.lower())

@@ -1,25 +1,23 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Start of the data flow, for public datasets: what they have in common."""
+
 import csv
 import os
 import os.path as osp
-from typing import Iterator, List, Optional, Sequence, Tuple
+from collections.abc import Iterator, Sequence
+from typing import Optional
 
-from ..base_expression_dataset import (HEADER_WORDS, NAME_HEADER_WORDS,
-                                       BaseExpressionDataset)
+from ..base_expression_dataset import HEADER_WORDS, NAME_HEADER_WORDS, BaseExpressionDataset
 from ..expression_dataset import ExpressionImageDataset, ExpressionVideoDataset
 from ..transforms.loading import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
 # what tools/data/prepare.py leaves beside the faces
-NOT_LISTED = ('contact_sheet.jpg', )
+NOT_LISTED = ('contact_sheet.jpg',)
 # what datasets call the classes that all of them have here
 SYNONYMS = dict(
-    angry='anger',
-    happy='happiness',
-    sad='sadness',
-    fearful='fear',
-    surprised='surprise')
+    angry='anger', happy='happiness', sad='sadness', fearful='fear', surprised='surprise'
+)
 
 
 class PublicDataset(BaseExpressionDataset):
@@ -43,7 +41,7 @@ class PublicDataset(BaseExpressionDataset):
     def __init__(self, ann_file: str = '', **kwargs) -> None:
         super().__init__(ann_file=ann_file or '', **kwargs)
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Read the annotation file, or list the folder.
 
         Returns:
@@ -54,21 +52,28 @@ class PublicDataset(BaseExpressionDataset):
         if not self.FROM_FOLDER:
             raise ValueError(
                 f'{type(self).__name__} needs ann_file. The official ones: '
-                f'{self.METAINFO["split_files"]}.')
+                f'{self.METAINFO["split_files"]}.'
+            )
         folder = self.data_prefix[self.PREFIX_KEY]
         if not osp.isdir(folder):
             raise FileNotFoundError(
                 f'Folder {osp.abspath(folder)} of {type(self).__name__} does '
                 f'not exist. Check data_root ({self.data_root!r}) and '
-                'data_prefix.')
+                'data_prefix.'
+            )
         names = sorted(filter(self.is_listed, self._names_in(folder)))
         if not names:
-            what = (f'files that end in {self.suffix!r}' if self.suffix else
-                    'folders of frames'
-                    if self.INPUT_TYPE == 'video' else 'image files')
+            what = (
+                f'files that end in {self.suffix!r}'
+                if self.suffix
+                else 'folders of frames'
+                if self.INPUT_TYPE == 'video'
+                else 'image files'
+            )
             raise ValueError(
                 f'Folder {folder} of {type(self).__name__} has no {what}. '
-                "Check data_prefix and suffix (for example suffix='.mp4').")
+                "Check data_prefix and suffix (for example suffix='.mp4')."
+            )
         return [self.listed_sample(n, osp.join(folder, n)) for n in names]
 
     def is_listed(self, name: str) -> bool:
@@ -77,7 +82,8 @@ class PublicDataset(BaseExpressionDataset):
 
     def listed_sample(self, name: str, where: str) -> dict:
         """The sample for a name found in the folder; ``where`` is for error
-        messages."""
+        messages.
+        """
         return dict(sample_id=name)
 
     def _names_in(self, folder: str) -> Iterator[str]:
@@ -85,12 +91,13 @@ class PublicDataset(BaseExpressionDataset):
         frames = self.INPUT_TYPE == 'video' and not self.suffix
         suffixes = self.suffix or IMAGE_SUFFIXES
         for path, folders, files in os.walk(folder, followlinks=True):
-            folders[:] = [
-                f for f in folders if f[0] != '.' and f != '__MACOSX'
-            ]
+            folders[:] = [f for f in folders if f[0] != '.' and f != '__MACOSX']
             files = [
-                f for f in files if f[0] != '.' and f not in NOT_LISTED and (
-                    f if self.suffix else f.lower()).endswith(suffixes)
+                f
+                for f in files
+                if f[0] != '.'
+                and f not in NOT_LISTED
+                and (f if self.suffix else f.lower()).endswith(suffixes)
             ]
             below = osp.relpath(path, folder).replace(os.sep, '/')
             if frames and files and below != '.':
@@ -98,7 +105,7 @@ class PublicDataset(BaseExpressionDataset):
             elif not frames:
                 below = '' if below == '.' else f'{below}/'
                 for f in files:
-                    yield below + f[:len(f) - len(self.suffix)]
+                    yield below + f[: len(f) - len(self.suffix)]
 
     def _parse_label(self, label: str, label_ids: dict, where: str) -> int:
         word = label.lower()
@@ -115,9 +122,10 @@ class PublicVideoDataset(PublicDataset, ExpressionVideoDataset):
     folder of frames and no such file.
     """
 
-    def media_names(self, name: str) -> List[str]:
+    def media_names(self, name: str) -> list[str]:
         """What a clip may be called below ``data_prefix``, without
-        ``suffix``, the likeliest first."""
+        ``suffix``, the likeliest first.
+        """
         stem, suffix = osp.splitext(name)
         if suffix.lower() not in VIDEO_SUFFIXES:
             return [name]
@@ -125,10 +133,7 @@ class PublicVideoDataset(PublicDataset, ExpressionVideoDataset):
 
     def get_media_path(self, name: str) -> str:
         """Full path of the first of :meth:`media_names` that exists."""
-        paths = [
-            super(PublicVideoDataset, self).get_media_path(n)
-            for n in self.media_names(name)
-        ]
+        paths = [super(PublicVideoDataset, self).get_media_path(n) for n in self.media_names(name)]
         if len(paths) > 1:
             return next(filter(osp.exists, paths), paths[0])
         return paths[0]
@@ -153,17 +158,15 @@ class LabelInName(PublicDataset):
     FROM_FOLDER = True
     NAME_FORMAT: str  # what names look like, for error messages
 
-    def __init__(self,
-                 subjects: Optional[Sequence[int]] = None,
-                 **kwargs) -> None:
+    def __init__(self, subjects: Optional[Sequence[int]] = None, **kwargs) -> None:
         self.subjects = None if subjects is None else set(subjects)
         super().__init__(**kwargs)
 
-    def parse_name(self, name: str) -> Optional[Tuple[str, Optional[int]]]:
+    def parse_name(self, name: str) -> Optional[tuple[str, Optional[int]]]:
         """Label and person of a name, None if it cannot be read."""
         raise NotImplementedError
 
-    def load_data_list(self) -> List[dict]:
+    def load_data_list(self) -> list[dict]:
         """Read the annotation file, or list the folder.
 
         Returns:
@@ -178,7 +181,8 @@ class LabelInName(PublicDataset):
             raise ValueError(
                 f'subjects of {type(self).__name__}: {sorted(missing)} are '
                 f'not in {self.ann_file or self.data_prefix}, which has '
-                f'{sorted({p for p in people if p is not None})}.')
+                f'{sorted({p for p in people if p is not None})}.'
+            )
         return [d for d, p in zip(data_list, people) if p in self.subjects]
 
     def get_subject(self, name: str) -> Optional[int]:
@@ -201,7 +205,7 @@ class LabelInName(PublicDataset):
             data['label'] = self._parse_label(label, ids, where)
         return data
 
-    def _split(self, line: str, where: str) -> Tuple[str, str]:
+    def _split(self, line: str, where: str) -> tuple[str, str]:
         if self.delimiter is None and ',' not in line:
             if line.lower() in NAME_HEADER_WORDS:  # header of one column
                 return line, 'label'
@@ -211,17 +215,17 @@ class LabelInName(PublicDataset):
             self._read_name(name, where)
         return name, label
 
-    def _read_name(self, name: str, where: str) -> Tuple[str, Optional[int]]:
+    def _read_name(self, name: str, where: str) -> tuple[str, Optional[int]]:
         found = self.parse_name(name)
         if found is None:
             raise ValueError(
                 f'{where}: cannot read {name!r} as a name of '
-                f'{type(self).__name__}. Names are like {self.NAME_FORMAT}.')
+                f'{type(self).__name__}. Names are like {self.NAME_FORMAT}.'
+            )
         return found
 
 
-def read_official_csv(path: str,
-                      columns: Sequence[str]) -> Iterator[Tuple[str, dict]]:
+def read_official_csv(path: str, columns: Sequence[str]) -> Iterator[tuple[str, dict]]:
     """Read an official annotation file with many columns, with or without a
     header.
 
@@ -242,7 +246,8 @@ def read_official_csv(path: str,
             if len(row) != len(columns):
                 raise ValueError(
                     f'{where}: expected the {len(columns)} columns '
-                    f'{", ".join(columns)}, but got {len(row)}.')
+                    f'{", ".join(columns)}, but got {len(row)}.'
+                )
             yield where, dict(zip(columns, row))
 
 
@@ -276,5 +281,4 @@ def read_number(text: str, where: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f'{where}: expected a number, but got '
-                         f'{text!r}.') from None
+        raise ValueError(f'{where}: expected a number, but got {text!r}.') from None

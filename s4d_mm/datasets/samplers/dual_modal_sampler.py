@@ -1,8 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, sampling: which videos and images a process reads in an epoch."""
+
 import itertools
 import math
-from typing import Dict, Iterator, List, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Optional
 
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -42,33 +44,40 @@ class DualModalSampler(Sampler):
             out of range, or either is given without shuffling.
     """
 
-    def __init__(self,
-                 dataset,
-                 seed: Optional[int] = None,
-                 shuffle: bool = True,
-                 share: Optional[Dict[str, float]] = None,
-                 balance: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        dataset,
+        seed: Optional[int] = None,
+        shuffle: bool = True,
+        share: Optional[dict[str, float]] = None,
+        balance: Sequence[str] = (),
+    ) -> None:
         if not hasattr(dataset, 'modality_range'):
-            raise TypeError('DualModalSampler needs a DualModalDataset, but '
-                            f'got {type(dataset).__name__}. Use mmengine\'s '
-                            'DefaultSampler for it.')
+            raise TypeError(
+                'DualModalSampler needs a DualModalDataset, but '
+                f"got {type(dataset).__name__}. Use mmengine's "
+                'DefaultSampler for it.'
+            )
         share = dict(share or {})
-        balance = (balance, ) if isinstance(balance, str) else tuple(balance)
+        balance = (balance,) if isinstance(balance, str) else tuple(balance)
         for key, names in dict(share=share, balance=balance).items():
             unknown = [n for n in names if n not in dataset.modalities]
             if unknown:
                 raise ValueError(
                     f'{key} of DualModalSampler names {unknown[0]!r}, but '
-                    f'the modalities are {dataset.modalities}.')
+                    f'the modalities are {dataset.modalities}.'
+                )
             if names and not shuffle:
                 raise ValueError(
                     f'{key}={names!r} of DualModalSampler needs shuffle=True. '
-                    'Without shuffling every sample is used once.')
+                    'Without shuffling every sample is used once.'
+                )
         for name, value in share.items():
             if not 0 < value <= 1:
                 raise ValueError(
                     f'share[{name!r}] of DualModalSampler must be above 0 and '
-                    f'at most 1, but is {value!r}.')
+                    f'at most 1, but is {value!r}.'
+                )
         self.dataset = dataset
         self.shuffle = shuffle
         self.rank, self.world_size = get_dist_info()
@@ -81,14 +90,14 @@ class DualModalSampler(Sampler):
         self._weights = {}
         for name in dataset.modalities:
             size = len(dataset.modality_range(name))
-            used = max(1, round(size * share.get(name, 1.)))
+            used = max(1, round(size * share.get(name, 1.0)))
             self.num_samples_of[name] = math.ceil(used / self.world_size)
             if name in balance:
                 labels = torch.from_numpy(dataset.get_gt_labels(name))
                 counts = torch.bincount(labels)
-                self._weights[name] = 1. / counts[labels].double()
+                self._weights[name] = 1.0 / counts[labels].double()
 
-    def draw(self) -> Dict[str, List[int]]:
+    def draw(self) -> dict[str, list[int]]:
         """Draw this process's indices of the current epoch.
 
         Returns:
@@ -102,12 +111,11 @@ class DualModalSampler(Sampler):
             indices = self.dataset.modality_range(name)
             total = number * self.world_size
             if name in self._weights:
-                order = torch.multinomial(
-                    self._weights[name], total, True, generator=generator)
+                order = torch.multinomial(self._weights[name], total, True, generator=generator)
             else:
                 order = torch.randperm(len(indices), generator=generator)
                 order = order.repeat(math.ceil(total / len(order)))[:total]
-            order = order[self.rank::self.world_size] + indices.start
+            order = order[self.rank :: self.world_size] + indices.start
             drawn[name] = order.tolist()
         return drawn
 
@@ -116,8 +124,7 @@ class DualModalSampler(Sampler):
         if self.shuffle:
             return itertools.chain(*self.draw().values())
         size, number = len(self.dataset), len(self)
-        return (i % size for i in range(
-            self.rank, number * self.world_size, self.world_size))
+        return (i % size for i in range(self.rank, number * self.world_size, self.world_size))
 
     def __len__(self) -> int:
         """Number of samples of this process in an epoch."""

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline step 4, where a dataset needs it: cut the same window out of every
-frame."""
+frame.
+"""
+
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
@@ -35,7 +37,8 @@ class FixedCrop(BaseTransform):
             if not (len(span) == 2 and 0 <= span[0] < span[1]):
                 raise ValueError(
                     f'{name} of FixedCrop must be (start, end) with 0 <= '
-                    f'start < end, but got {span!r}.')
+                    f'start < end, but got {span!r}.'
+                )
         self.rows = tuple(rows)
         self.columns = tuple(columns)
 
@@ -48,13 +51,11 @@ class FixedCrop(BaseTransform):
                     f'{img.shape[0]} x {img.shape[1]} pixels (height x '
                     f'width), too small for FixedCrop rows {self.rows} and '
                     f'columns {self.columns}. Resize before it, or leave it '
-                    'out of the pipeline if the faces are already cut.')
-        results['imgs'] = [
-            img[top:bottom, left:right] for img in results['imgs']
-        ]
+                    'out of the pipeline if the faces are already cut.'
+                )
+        results['imgs'] = [img[top:bottom, left:right] for img in results['imgs']]
         results['img_shape'] = (bottom - top, right - left)
         return results
 
     def __repr__(self) -> str:
-        return (f'{self.__class__.__name__}(rows={self.rows}, '
-                f'columns={self.columns})')
+        return f'{self.__class__.__name__}(rows={self.rows}, columns={self.columns})'

@@ -6,12 +6,13 @@
 all three for an image and leaves the same keys, so that every later step
 serves clips and images alike.
 """
+
 import os
 import os.path as osp
 import re
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, List
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -32,8 +33,8 @@ def require_file(path: str, results: dict) -> None:
         sample = results.get('sample_id')
         named = '' if sample is None else f' (sample {sample!r})'
         raise FileNotFoundError(
-            f'{path} does not exist{named}. '
-            'Check data_root, data_prefix and suffix of the dataset.')
+            f'{path} does not exist{named}. Check data_root, data_prefix and suffix of the dataset.'
+        )
 
 
 @contextmanager
@@ -64,15 +65,18 @@ def open_image(path: str) -> Iterator[Image.Image]:
 def _of_pillow(error: Exception) -> bool:
     """Whether an error was raised inside of Pillow. Its type would not tell: a
     broken file can be a SyntaxError, a RuntimeError or struct.error, and
-    broken EXIF data a TypeError, AttributeError or KeyError."""
+    broken EXIF data a TypeError, AttributeError or KeyError.
+    """
     return any(
         frame.f_globals.get('__name__', '').startswith('PIL.')
-        for frame, _ in traceback.walk_tb(error.__traceback__))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def is_turned(image: Image.Image, least: int = 5) -> bool:
     """Whether the EXIF orientation of an image is at least this one: 2, not
-    upright; 5, turned by 90 degrees."""
+    upright; 5, turned by 90 degrees.
+    """
     return image.getexif().get(EXIF_ORIENTATION) in range(least, 9)
 
 
@@ -117,7 +121,7 @@ def _natural_key(name: str) -> list:
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
 
 
-def list_frames(folder: str) -> List[str]:
+def list_frames(folder: str) -> list[str]:
     """Paths of the frames in a folder, in natural order.
 
     Args:
@@ -130,12 +134,14 @@ def list_frames(folder: str) -> List[str]:
         MediaReadError: If there is none.
     """
     names = [
-        n for n in os.listdir(folder)
+        n
+        for n in os.listdir(folder)
         if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith('.')
     ]
     if not names:
-        raise MediaReadError(f'Frame folder {folder} has no image files '
-                             f'({", ".join(IMAGE_SUFFIXES)}).')
+        raise MediaReadError(
+            f'Frame folder {folder} has no image files ({", ".join(IMAGE_SUFFIXES)}).'
+        )
     return [osp.join(folder, n) for n in sorted(names, key=_natural_key)]
 
 
@@ -177,6 +183,7 @@ class ClipInit(BaseTransform):
             return results
 
         import decord
+
         try:
             reader = decord.VideoReader(path, num_threads=self.num_threads)
             results['total_frames'] = len(reader)
@@ -221,8 +228,8 @@ class ClipDecode(BaseTransform):
                 frames = list(reader.get_batch(inds).asnumpy())
             except Exception as e:  # decord raises several types
                 raise MediaReadError(
-                    f'Cannot decode frames {inds.tolist()} of video '
-                    f'{results["filename"]}: {e}') from e
+                    f'Cannot decode frames {inds.tolist()} of video {results["filename"]}: {e}'
+                ) from e
         else:
             paths = results.pop('frame_paths')
             frames = [read_image(paths[i]) for i in inds]

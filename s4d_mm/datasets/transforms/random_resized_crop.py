@@ -4,8 +4,8 @@ resized, in one go.
 
 Letters: V views (windows) of a clip, T frames, H and W pixels.
 """
+
 import random
-from typing import Tuple
 
 import cv2
 import numpy as np
@@ -53,25 +53,27 @@ class RandomCropBoxes(BaseTransform):
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self,
-                 times: int = 1,
-                 area_range: Tuple[float, float] = (0.08, 1.0),
-                 aspect_ratio_range: Tuple[float, float] = (3 / 4, 4 / 3),
-                 flip_ratio: float = 0.) -> None:
+    def __init__(
+        self,
+        times: int = 1,
+        area_range: tuple[float, float] = (0.08, 1.0),
+        aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_ratio: float = 0.0,
+    ) -> None:
         name = type(self).__name__
         if not isinstance(times, int) or times < 1:
-            raise ValueError(f'times of {name} must be a positive int, but '
-                             f'got {times!r}.')
-        for key, (low, high), most in (('area_range', area_range, 1.),
-                                       ('aspect_ratio_range',
-                                        aspect_ratio_range, np.inf)):
+            raise ValueError(f'times of {name} must be a positive int, but got {times!r}.')
+        for key, (low, high), most in (
+            ('area_range', area_range, 1.0),
+            ('aspect_ratio_range', aspect_ratio_range, np.inf),
+        ):
             if not 0 < low <= high <= most:
                 raise ValueError(
                     f'{key} of {name} must be (smallest, largest), above 0 '
-                    f'and at most {most}, but got {(low, high)!r}.')
+                    f'and at most {most}, but got {(low, high)!r}.'
+                )
         if not 0 <= flip_ratio <= 1:
-            raise ValueError(f'flip_ratio of {name} must be from 0 to 1, but '
-                             f'got {flip_ratio!r}.')
+            raise ValueError(f'flip_ratio of {name} must be from 0 to 1, but got {flip_ratio!r}.')
         self.times = times
         self.area_range = tuple(area_range)
         self.aspect_ratio_range = tuple(aspect_ratio_range)
@@ -82,7 +84,8 @@ class RandomCropBoxes(BaseTransform):
         boxes = []
         for _ in range(self.times):
             box = RandomResizedCrop.get_crop_bbox(
-                (height, width), self.area_range, self.aspect_ratio_range)
+                (height, width), self.area_range, self.aspect_ratio_range
+            )
             flip = self.flip_ratio > 0 and random.random() < self.flip_ratio
             boxes.append((*box, flip))
         return np.array(boxes, np.int64)
@@ -94,10 +97,12 @@ class RandomCropBoxes(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (f'{self.__class__.__name__}(times={self.times}, '
-                f'area_range={self.area_range}, '
-                f'aspect_ratio_range={self.aspect_ratio_range}, '
-                f'flip_ratio={self.flip_ratio})')
+        return (
+            f'{self.__class__.__name__}(times={self.times}, '
+            f'area_range={self.area_range}, '
+            f'aspect_ratio_range={self.aspect_ratio_range}, '
+            f'flip_ratio={self.flip_ratio})'
+        )
 
 
 @TRANSFORMS.register_module()
@@ -138,19 +143,17 @@ class ClipRandomResizedCrop(RandomCropBoxes):
         (64, 160, 160, 3)
     """
 
-    def __init__(self,
-                 size: int,
-                 interpolation: str = 'bilinear',
-                 **kwargs) -> None:
+    def __init__(self, size: int, interpolation: str = 'bilinear', **kwargs) -> None:
         super().__init__(**kwargs)
         name = type(self).__name__
         if not isinstance(size, int) or size < 1:
-            raise ValueError(f'size of {name} must be a positive int, but got '
-                             f'{size!r}.')
+            raise ValueError(f'size of {name} must be a positive int, but got {size!r}.')
         if interpolation not in INTERPOLATION:
-            raise ValueError(f'interpolation of {name} must be one of '
-                             f'{tuple(INTERPOLATION)}, but got '
-                             f'{interpolation!r}.')
+            raise ValueError(
+                f'interpolation of {name} must be one of '
+                f'{tuple(INTERPOLATION)}, but got '
+                f'{interpolation!r}.'
+            )
         self.size = size
         self.interpolation = interpolation
 
@@ -175,8 +178,7 @@ class ClipRandomResizedCrop(RandomCropBoxes):
         return results
 
     def __repr__(self) -> str:
-        return (f'{super().__repr__()[:-1]}, size={self.size}, '
-                f'interpolation={self.interpolation!r})')
+        return f'{super().__repr__()[:-1]}, size={self.size}, interpolation={self.interpolation!r})'
 
 
 @TRANSFORMS.register_module()
@@ -230,6 +232,5 @@ class ImageLoadRandomResizedCrop(ClipRandomResizedCrop):
         scale = np.array(img.shape[1::-1]) / shape[::-1]  # x, y
         if (scale < 1).any():
             boxes[:, :4] = np.round(boxes[:, :4] * np.tile(scale, 2))
-        results.update(
-            original_shape=shape, total_frames=1, num_clips=1, clip_len=1)
+        results.update(original_shape=shape, total_frames=1, num_clips=1, clip_len=1)
         return self._cut(results, [img], boxes)

@@ -1,8 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline step 5, when pre-training on video: several augmented views of
-frames that are decoded once."""
+frames that are decoded once.
+"""
+
 from itertools import chain
-from typing import Callable, List, Union
+from typing import Callable, Union
 
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
@@ -32,11 +34,9 @@ class RepeatAugment(BaseTransform):
             for all views.
     """
 
-    def __init__(self, times: int, transforms: List[Union[dict,
-                                                          Callable]]) -> None:
+    def __init__(self, times: int, transforms: list[Union[dict, Callable]]) -> None:
         if not isinstance(times, int) or times < 1:
-            raise ValueError('times of RepeatAugment must be a positive int, '
-                             f'but got {times!r}.')
+            raise ValueError(f'times of RepeatAugment must be a positive int, but got {times!r}.')
         self.times = times
         self.transforms = Compose(transforms)
 
@@ -54,5 +54,4 @@ class RepeatAugment(BaseTransform):
         return out
 
     def __repr__(self) -> str:
-        return (f'{self.__class__.__name__}(times={self.times}, '
-                f'transforms={self.transforms})')
+        return f'{self.__class__.__name__}(times={self.times}, transforms={self.transforms})'

@@ -3,6 +3,7 @@
 
 In training this is mmaction2's ``SampleFrames``.
 """
+
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
@@ -41,18 +42,20 @@ class SampleClipViews(BaseTransform):
             True)`` and ``DualModalHead``. Defaults to False.
     """
 
-    def __init__(self,
-                 clip_len: int = 16,
-                 frame_interval: int = 4,
-                 num_views: int = 2,
-                 merge_equal: bool = False) -> None:
+    def __init__(
+        self,
+        clip_len: int = 16,
+        frame_interval: int = 4,
+        num_views: int = 2,
+        merge_equal: bool = False,
+    ) -> None:
         for name, value in dict(
-                clip_len=clip_len,
-                frame_interval=frame_interval,
-                num_views=num_views).items():
+            clip_len=clip_len, frame_interval=frame_interval, num_views=num_views
+        ).items():
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} of SampleClipViews must be a '
-                                 f'positive int, but got {value!r}.')
+                raise ValueError(
+                    f'{name} of SampleClipViews must be a positive int, but got {value!r}.'
+                )
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_views = num_views
@@ -75,7 +78,9 @@ class SampleClipViews(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (f'{self.__class__.__name__}(clip_len={self.clip_len}, '
-                f'frame_interval={self.frame_interval}, '
-                f'num_views={self.num_views}, '
-                f'merge_equal={self.merge_equal})')
+        return (
+            f'{self.__class__.__name__}(clip_len={self.clip_len}, '
+            f'frame_interval={self.frame_interval}, '
+            f'num_views={self.num_views}, '
+            f'merge_equal={self.merge_equal})'
+        )

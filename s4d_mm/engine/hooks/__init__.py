@@ -4,7 +4,4 @@ from .export_mmaction_vit_hook import ExportMMActionViTHook
 from .media_fault_hook import MediaFaultHook
 from .run_summary_hook import RunSummaryHook
 
-__all__ = [
-    'ClassCheckHook', 'ExportMMActionViTHook', 'MediaFaultHook',
-    'RunSummaryHook'
-]
+__all__ = ['ClassCheckHook', 'ExportMMActionViTHook', 'MediaFaultHook', 'RunSummaryHook']

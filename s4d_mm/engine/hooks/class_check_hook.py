@@ -1,7 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: the head has as many classes as the data."""
+
 import re
-from typing import Iterator, Optional, Tuple
+from collections.abc import Iterator
+from typing import Optional
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -10,8 +12,14 @@ from mmengine.runner import BaseLoop, Runner
 from mmpretrain.models import MAE
 from torch import nn
 
-from ...models import (DualModalHead, DualModalRecognizer, MoAENeck,
-                       S4DMAEDecoder, S4DMAEHead, S4DMAEViT)
+from ...models import (
+    DualModalHead,
+    DualModalRecognizer,
+    MoAENeck,
+    S4DMAEDecoder,
+    S4DMAEHead,
+    S4DMAEViT,
+)
 
 
 @HOOKS.register_module()
@@ -41,10 +49,11 @@ class ClassCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """In testing, check that the checkpoint has the head's weights. (A
-        training may start from a checkpoint with another head or none.)"""
+        training may start from a checkpoint with another head or none.)
+        """
         evaluates = isinstance(runner._test_loop, BaseLoop) or (
-            isinstance(runner._val_loop, BaseLoop)
-            and not isinstance(runner._train_loop, BaseLoop))
+            isinstance(runner._val_loop, BaseLoop) and not isinstance(runner._train_loop, BaseLoop)
+        )
         if evaluates:
             check_head_weights(runner.model, checkpoint)
 
@@ -72,14 +81,14 @@ class ClassCheckHook(Hook):
         return model.module if is_model_wrapper(model) else model
 
     @staticmethod
-    def _expectations(model) -> Iterator[Tuple[str, object]]:
+    def _expectations(model) -> Iterator[tuple[str, object]]:
         """Keys of the config that hold a number of classes, and the numbers
-        (int, or dict of int for each modality)."""
+        (int, or dict of int for each modality).
+        """
         name, head = classification_head(model)
         if head is not None:
             yield f'model.{name}.num_classes', head.num_classes
-        blending = getattr(
-            getattr(model, 'data_preprocessor', None), 'blending', None)
+        blending = getattr(getattr(model, 'data_preprocessor', None), 'blending', None)
         if not isinstance(blending, dict):
             return
         for modality, blend in blending.items():
@@ -87,10 +96,11 @@ class ClassCheckHook(Hook):
             for part in getattr(blend, 'augments', [blend]):
                 count = getattr(part, 'num_classes', None)
                 if count is not None:
-                    yield (f'model.data_preprocessor.blending.{modality}: '
-                           f'{type(part).__name__}.num_classes', {
-                               modality: count
-                           })
+                    yield (
+                        f'model.data_preprocessor.blending.{modality}: '
+                        f'{type(part).__name__}.num_classes',
+                        {modality: count},
+                    )
 
     @staticmethod
     def _compare(name: str, input_type, names, key: str, expected) -> None:
@@ -101,12 +111,14 @@ class ClassCheckHook(Hook):
                     return  # this modality is not blended
                 raise ValueError(
                     f'{name} has {input_type} data, but the head has '
-                    f'num_classes={expected}. Add {input_type!r} to {key}.')
+                    f'num_classes={expected}. Add {input_type!r} to {key}.'
+                )
             count = expected[input_type]
         if len(names) != count:
             raise ValueError(
                 f'{name} has {len(names)} {input_type or ""} classes '
-                f'{tuple(names)}, but {key} is {expected}. Make them agree.')
+                f'{tuple(names)}, but {key} is {expected}. Make them agree.'
+            )
 
 
 def check_packed_views(model: nn.Module) -> None:
@@ -120,15 +132,15 @@ def check_packed_views(model: nn.Module) -> None:
         ValueError: If the data preprocessor has ``pack_views`` and the head is
             no :class:`DualModalHead`.
     """
-    packs = getattr(
-        getattr(model, 'data_preprocessor', None), 'pack_views', False)
+    packs = getattr(getattr(model, 'data_preprocessor', None), 'pack_views', False)
     head = getattr(model, 'cls_head', None)
     if packs and not isinstance(head, DualModalHead):
         raise ValueError(
             'model.data_preprocessor.pack_views=True needs DualModalHead, '
             f'but the head is {type(head).__name__}, which expects the same '
             'number of views of every clip. Set pack_views=False there and '
-            'merge_equal=False of SampleClipViews.')
+            'merge_equal=False of SampleClipViews.'
+        )
 
 
 def check_mixed_batches(model: nn.Module) -> None:
@@ -143,11 +155,11 @@ def check_mixed_batches(model: nn.Module) -> None:
             neither a :class:`DualModalRecognizer` nor a masked auto-encoder,
             or has other parts than these need.
     """
-    if not getattr(
-            getattr(model, 'data_preprocessor', None), 'mixed', False):
+    if not getattr(getattr(model, 'data_preprocessor', None), 'mixed', False):
         return
-    advice = ("Change it, or set mixed=False there and batching='alternate' "
-              'of DualModalBatchSampler.')
+    advice = (
+        "Change it, or set mixed=False there and batching='alternate' of DualModalBatchSampler."
+    )
     if isinstance(model, MAE):
         parts = dict(backbone=S4DMAEViT, neck=S4DMAEDecoder, head=S4DMAEHead)
     elif isinstance(model, DualModalRecognizer):
@@ -156,18 +168,19 @@ def check_mixed_batches(model: nn.Module) -> None:
         raise ValueError(
             'model.data_preprocessor.mixed=True needs '
             "model.type='DualModalRecognizer' (in pre-training MAE), but it "
-            f'is {type(model).__name__}. {advice}')
+            f'is {type(model).__name__}. {advice}'
+        )
     for name, kind in parts.items():
         part = getattr(model, name, None)
         if part is not None and not isinstance(part, kind):
             raise ValueError(
                 'model.data_preprocessor.mixed=True needs '
                 f'model.{name}.type={kind.__name__!r}, but it is '
-                f'{type(part).__name__}. {advice}')
+                f'{type(part).__name__}. {advice}'
+            )
 
 
-def classification_head(
-        model: nn.Module) -> Tuple[str, Optional[nn.Module]]:
+def classification_head(model: nn.Module) -> tuple[str, Optional[nn.Module]]:
     """The head with a number of classes: mmaction2's ``cls_head`` or
     mmpretrain's ``head``.
 
@@ -207,10 +220,12 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
             raise ValueError(
                 f'The checkpoint has no {key}, so it cannot predict: it is '
                 'from pre-training or of a model with another head. Give one '
-                'of the fine-tuned model.')
+                'of the fine-tuned model.'
+            )
         if weights[key].shape != param.shape:
             raise ValueError(
                 f'The checkpoint is of another size: {key} is '
                 f'{tuple(weights[key].shape)} there, but '
                 f'{tuple(param.shape)} in this model. Give the config that '
-                'it was trained with, or set the num_classes of the head.')
+                'it was trained with, or set the num_classes of the head.'
+            )

@@ -1,8 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """After each epoch: what could not be read, of all processes."""
+
 import csv
 import os.path as osp
-from typing import Iterator, Optional
+from collections.abc import Iterator
+from typing import Optional
 
 from mmengine import dist
 from mmengine.hooks import Hook
@@ -34,9 +36,7 @@ class MediaFaultHook(Hook):
         """Report a training that counts iterations, which has no epochs."""
         self._report(runner, runner.train_dataloader.dataset)
 
-    def after_test_epoch(self,
-                         runner: Runner,
-                         metrics: Optional[dict] = None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
         """Report the test data."""
         self._report(runner, runner.test_dataloader.dataset)
 
@@ -54,7 +54,8 @@ class MediaFaultHook(Hook):
         for one in datasets:
             runner.logger.warning(
                 f'{len(found[id(one)])} of {len(one)} {one.INPUT_TYPE} '
-                f'samples of {one.ann_file} are unreadable, see {path}')
+                f'samples of {one.ann_file} are unreadable, see {path}'
+            )
         if runner.rank == 0:
             with open(path, 'w', newline='', encoding='utf-8') as f:
                 writer = csv.writer(f)
@@ -62,9 +63,7 @@ class MediaFaultHook(Hook):
                 for one in datasets:
                     for i in found[id(one)]:
                         info = one.get_data_info(i)
-                        writer.writerow(
-                            [one.ann_file, info['sample_id'],
-                             info['filename']])
+                        writer.writerow([one.ann_file, info['sample_id'], info['filename']])
         for one in datasets:
             if not one.test_mode:
                 one.check_faults()

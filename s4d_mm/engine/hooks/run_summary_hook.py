@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: a short table of what was chosen."""
-from typing import Iterable
+
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as torch_dist
@@ -15,7 +16,8 @@ import s4d_mm
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
     """Log devices, processes, optimizer, parameters and data, once, at the
-    start of a run."""
+    start of a run.
+    """
 
     priority = 'VERY_LOW'
 
@@ -29,10 +31,10 @@ class RunSummaryHook(Hook):
             rows['optimizer'] = (
                 f'{type(optimizer).__name__} in {type(wrapper).__name__}, '
                 f'{len(rates)} groups, learning rate {min(rates):.3g} .. '
-                f'{max(rates):.3g} at the start')
+                f'{max(rates):.3g} at the start'
+            )
         rows['train data'] = self._data(runner.train_dataloader)
-        rows['length'] = (f'{runner.max_epochs} epochs, {runner.max_iters} '
-                          'iterations')
+        rows['length'] = f'{runner.max_epochs} epochs, {runner.max_iters} iterations'
         self._log(runner, rows)
 
     def before_test(self, runner: Runner) -> None:
@@ -49,21 +51,27 @@ class RunSummaryHook(Hook):
         device = next(iter(params)).device
         name = (
             torch.cuda.get_device_name(device)
-            if device.type == 'cuda' else f'{torch.get_num_threads()} threads')
-        backend = (f'{torch_dist.get_backend()} backend'
-                   if torch_dist.is_initialized() else 'not distributed')
+            if device.type == 'cuda'
+            else f'{torch.get_num_threads()} threads'
+        )
+        backend = (
+            f'{torch_dist.get_backend()} backend'
+            if torch_dist.is_initialized()
+            else 'not distributed'
+        )
         parts = ', '.join(
             f'{k} {_millions(m.parameters())}'
             for k, m in model.named_children()
-            if any(True for _ in m.parameters()))
+            if any(True for _ in m.parameters())
+        )
         trained = _millions(p for p in params if p.requires_grad)
         return {
             's4d_mm': f'{s4d_mm.__version__}, torch {torch.__version__}',
             'device': f'{device.type} ({name})',
             'processes': f'{runner.world_size}, {backend}',
             'model': f'{type(model).__name__}, '
-                     f'{_millions(params)} parameters'
-                     f' ({trained} trained): {parts}',
+            f'{_millions(params)} parameters'
+            f' ({trained} trained): {parts}',
         }
 
     @staticmethod
@@ -71,8 +79,10 @@ class RunSummaryHook(Hook):
         dataset = dataloader.dataset
         sampler = dataloader.batch_sampler
         size = getattr(sampler, 'batch_size', dataloader.batch_size)
-        return (f'{type(dataset).__name__}, {len(dataset)} samples, '
-                f'{len(dataloader)} batches of {size} per process')
+        return (
+            f'{type(dataset).__name__}, {len(dataset)} samples, '
+            f'{len(dataloader)} batches of {size} per process'
+        )
 
     @staticmethod
     def _log(runner: Runner, rows: dict) -> None:
@@ -83,8 +93,7 @@ class RunSummaryHook(Hook):
 
 def _millions(params: Iterable[torch.nn.Parameter]) -> str:
     """How many numbers parameters have, in millions. Those of a sharded model
-    count whole: FSDP's by S4DFSDPStrategy's note, ZeRO-3's by DeepSpeed's."""
-    total = sum(
-        getattr(p, 'whole_numel', getattr(p, 'ds_numel', p.numel()))
-        for p in params)
+    count whole: FSDP's by S4DFSDPStrategy's note, ZeRO-3's by DeepSpeed's.
+    """
+    total = sum(getattr(p, 'whole_numel', getattr(p, 'ds_numel', p.numel())) for p in params)
     return f'{total / 1e6:.2f}M'

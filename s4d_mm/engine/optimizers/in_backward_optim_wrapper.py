@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Update each weight as soon as its gradient is there."""
+
 from contextlib import contextmanager
 from typing import Optional
 
@@ -44,32 +45,37 @@ class InBackwardOptimWrapper(OptimWrapper):
             a weight gets its gradient in parts.
     """
 
-    def __init__(self,
-                 optimizer: Optimizer,
-                 dtype: str = 'float32',
-                 accumulative_counts: int = 1,
-                 clip_grad: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        dtype: str = 'float32',
+        accumulative_counts: int = 1,
+        clip_grad: Optional[dict] = None,
+    ) -> None:
         advice = "Leave it out, or use another optim_wrapper, as type='{}'."
         if dtype not in DTYPES:
             raise ValueError(
                 f'dtype of InBackwardOptimWrapper must be one of {DTYPES}, '
                 f'but is {dtype!r}. float16 needs all gradients to scale the '
-                "loss; for that, use type='AmpOptimWrapper'.")
+                "loss; for that, use type='AmpOptimWrapper'."
+            )
         if accumulative_counts != 1:
             raise ValueError(
                 'InBackwardOptimWrapper has no gradients left to accumulate, '
-                f'but accumulative_counts is {accumulative_counts}. ' +
-                advice.format('OptimWrapper'))
+                f'but accumulative_counts is {accumulative_counts}. '
+                + advice.format('OptimWrapper')
+            )
         if clip_grad is not None:
             raise ValueError(
                 'InBackwardOptimWrapper never has all gradients, whose norm '
-                f'clip_grad={clip_grad!r} needs. ' +
-                advice.format('OptimWrapper'))
+                f'clip_grad={clip_grad!r} needs. ' + advice.format('OptimWrapper')
+            )
         if is_distributed():
             raise RuntimeError(
                 'InBackwardOptimWrapper updates the weights before gradients '
                 'of processes are averaged. Start tools/train.py without a '
-                "launcher, or use type='OptimWrapper' or 'AmpOptimWrapper'.")
+                "launcher, or use type='OptimWrapper' or 'AmpOptimWrapper'."
+            )
         super().__init__(optimizer)
         self.dtype = getattr(torch, dtype)
         self._updated = set()  # in this backward pass
@@ -77,7 +83,8 @@ class InBackwardOptimWrapper(OptimWrapper):
             for param in group['params']:
                 if param.requires_grad:
                     param.register_post_accumulate_grad_hook(
-                        lambda p, index=index: self._update(p, index))
+                        lambda p, index=index: self._update(p, index)
+                    )
 
     def backward(self, loss: Tensor, **kwargs) -> None:
         """Backward pass, with the updates.
@@ -97,7 +104,8 @@ class InBackwardOptimWrapper(OptimWrapper):
                 'in parts, the second one after InBackwardOptimWrapper had '
                 'updated the weight. So does torch.utils.checkpoint with '
                 'use_reentrant=True in a module that runs twice in a step: '
-                "set with_cp=False, or use type='OptimWrapper'.")
+                "set with_cp=False, or use type='OptimWrapper'."
+            )
         self._updated.add(id(param))
         groups = self.optimizer.param_groups
         self.optimizer.param_groups = [dict(groups[index], params=[param])]
@@ -115,6 +123,8 @@ class InBackwardOptimWrapper(OptimWrapper):
             model (nn.Module): The training model.
         """
         device_type = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(
-                device_type, self.dtype, enabled=self.dtype != torch.float32):
+        with (
+            super().optim_context(model),
+            torch.autocast(device_type, self.dtype, enabled=self.dtype != torch.float32),
+        ):
             yield

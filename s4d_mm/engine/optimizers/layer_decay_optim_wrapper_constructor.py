@@ -1,16 +1,15 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning: layer-wise learning-rate decay across backbone and neck."""
-from typing import Callable, List, Optional
+
+from typing import Callable, Optional
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmpretrain.engine.optimizers import \
-    LearningRateDecayOptimWrapperConstructor
+from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from torch import nn
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class S4DLayerDecayOptimWrapperConstructor(
-        LearningRateDecayOptimWrapperConstructor):
+class S4DLayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
     """mmpretrain's layer-wise learning-rate decay, with the blocks of the
     neck counted after those of the backbone.
 
@@ -30,12 +29,14 @@ class S4DLayerDecayOptimWrapperConstructor(
         ...         custom_keys={'_bias': dict(decay_mult=0.)}))
     """
 
-    def add_params(self,
-                   params: List[dict],
-                   module: nn.Module,
-                   prefix: str = '',
-                   get_layer_depth: Optional[Callable] = None,
-                   **kwargs) -> None:
+    def add_params(
+        self,
+        params: list[dict],
+        module: nn.Module,
+        prefix: str = '',
+        get_layer_depth: Optional[Callable] = None,
+        **kwargs,
+    ) -> None:
         """Add all parameters of a module to the list of groups.
 
         Args:
@@ -48,8 +49,7 @@ class S4DLayerDecayOptimWrapperConstructor(
         """
         if get_layer_depth is None:
             get_layer_depth = layer_depth_of(module)
-        super().add_params(
-            params, module, prefix, get_layer_depth=get_layer_depth, **kwargs)
+        super().add_params(params, module, prefix, get_layer_depth=get_layer_depth, **kwargs)
 
 
 def layer_depth_of(model: nn.Module) -> Callable:
@@ -76,20 +76,22 @@ def layer_depth_of(model: nn.Module) -> Callable:
             'S4DLayerDecayOptimWrapperConstructor needs a model whose '
             'backbone keeps its layers in `blocks` or `layers`, but got '
             f'{type(backbone).__name__}. Remove `constructor` from '
-            'optim_wrapper for this model.')
+            'optim_wrapper for this model.'
+        )
     neck = getattr(model, 'neck', None)
     num_depths = first + len(getattr(neck, 'blocks', ())) + 2
 
     def depth(name: str):
         if name.startswith(f'{stem}.{attribute}.'):
-            number = name[len(f'{stem}.{attribute}.'):].split('.')[0]
+            number = name[len(f'{stem}.{attribute}.') :].split('.')[0]
             return int(number) + 1, num_depths
         if name.startswith('neck.blocks.'):
             return first + int(name.split('.')[2]) + 1, num_depths
         # norms after the blocks: ours, mmaction2's and mmpretrain's ViTs
         last = ('norm.', 'fc_norm.', 'ln1.', 'ln2.')
         if name.startswith(f'{stem}.') and not name.startswith(
-                tuple(f'{stem}.{norm}' for norm in last)):
+            tuple(f'{stem}.{norm}' for norm in last)
+        ):
             return 0, num_depths
         return num_depths - 1, num_depths
 

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Training with DeepSpeed's ZeRO."""
+
 import importlib.util
 import os.path as osp
 import sys
@@ -37,11 +38,7 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
         **kwargs: As mmengine's ``DeepSpeedStrategy``.
     """
 
-    def __init__(self,
-                 *,
-                 batch_size: int = 1,
-                 load_from: Optional[str] = None,
-                 **kwargs) -> None:
+    def __init__(self, *, batch_size: int = 1, load_from: Optional[str] = None, **kwargs) -> None:
         provide_onebit()
         # mmengine registers DeepSpeed's optimizers for each strategy anew,
         # and refuses names that are taken
@@ -50,38 +47,33 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
                 del OPTIMIZERS.module_dict[name]
         kwargs.setdefault('train_micro_batch_size_per_gpu', batch_size)
         if 'gradient_clipping' not in (kwargs.get('config') or {}):
-            kwargs.setdefault('gradient_clipping', 0.)
+            kwargs.setdefault('gradient_clipping', 0.0)
         super().__init__(**kwargs)
         self.batch_size = batch_size
         self.load_from = load_from
 
-    def prepare(self,
-                model: Union[nn.Module, dict],
-                *,
-                dispatch_kwargs: Optional[dict] = None,
-                **kwargs):
+    def prepare(
+        self, model: Union[nn.Module, dict], *, dispatch_kwargs: Optional[dict] = None, **kwargs
+    ):
         """Build model and optimizer, then hand them to DeepSpeed."""
         if not self._prepared:
             dispatch_kwargs = check_auto_scale_lr(
-                dispatch_kwargs, self._auto_scale_lr, self.batch_size)
-        return super().prepare(
-            model, dispatch_kwargs=dispatch_kwargs, **kwargs)
+                dispatch_kwargs, self._auto_scale_lr, self.batch_size
+            )
+        return super().prepare(model, dispatch_kwargs=dispatch_kwargs, **kwargs)
 
     def _init_model_weights(self, model: nn.Module) -> nn.Module:
         model = super()._init_model_weights(model)
         if self.load_from is not None:
             self.logger.info(f'Load checkpoint from {self.load_from}')
             load_checkpoint(
-                model,
-                self.load_from,
-                map_location='cpu',
-                revise_keys=[(r'^module\.', '')])
+                model, self.load_from, map_location='cpu', revise_keys=[(r'^module\.', '')]
+            )
         return model
 
-    def build_optim_wrapper(self,
-                            optim_wrapper: Union[BaseOptimWrapper, dict],
-                            model: Optional[nn.Module] = None
-                            ) -> BaseOptimWrapper:
+    def build_optim_wrapper(
+        self, optim_wrapper: Union[BaseOptimWrapper, dict], model: Optional[nn.Module] = None
+    ) -> BaseOptimWrapper:
         """Build the optimizer, with its learning rate scaled if asked."""
         self.optim_wrapper = super().build_optim_wrapper(optim_wrapper, model)
         self._scale_lr()
@@ -94,7 +86,8 @@ class S4DDeepSpeedStrategy(DeepSpeedStrategy):
                 f'DeepSpeed cannot load {filename}, which is not a folder '
                 'that it saved. Training starts from an ordinary checkpoint '
                 'by load_from with tools/train.py; testing needs no '
-                'DeepSpeed: leave `runner_type` and `strategy` out.')
+                'DeepSpeed: leave `runner_type` and `strategy` out.'
+            )
         return super().load_checkpoint(filename, **kwargs)
 
 
@@ -109,8 +102,11 @@ def provide_onebit() -> bool:
         bool: Whether the stand-in was needed.
     """
     name = 'deepspeed.runtime.fp16.onebit'
-    if (name in sys.modules or not importlib.util.find_spec('deepspeed')
-            or importlib.util.find_spec(name)):
+    if (
+        name in sys.modules
+        or not importlib.util.find_spec('deepspeed')
+        or importlib.util.find_spec(name)
+    ):
         return False
     module = types.ModuleType(name)
     for optimizer in ('OnebitAdam', 'OnebitLamb', 'ZeroOneAdam'):
@@ -124,5 +120,4 @@ def _missing(name: str) -> type:
     def init(self, *args, **kwargs) -> None:
         raise ImportError(f'{name} is not part of the installed deepspeed.')
 
-    return type(
-        name, (), dict(__init__=init, __module__='deepspeed.(stand-in)'))
+    return type(name, (), dict(__init__=init, __module__='deepspeed.(stand-in)'))

@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Which modules are sharded, and recomputed, as one unit: the blocks."""
+
 from mmengine.registry import FUNCTIONS
 from torch import nn
 
@@ -13,8 +14,8 @@ def is_transformer_block(module: nn.Module) -> bool:
 
 
 @FUNCTIONS.register_module()
-def wrap_transformer_blocks(module: nn.Module, recurse: bool,
-                            nonwrapped_numel: int) -> bool:
+def wrap_transformer_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
     """FSDP's ``auto_wrap_policy``: a unit for each block; what is left
-    (embedding, norms, heads) belongs to the whole model's unit."""
+    (embedding, norms, heads) belongs to the whole model's unit.
+    """
     return recurse or is_transformer_block(module)

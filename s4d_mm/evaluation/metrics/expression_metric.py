@@ -1,8 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, its end: from the predictions of a run to its metrics."""
+
 import csv
 import os.path as osp
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -12,7 +14,7 @@ from mmengine.utils import mkdir_or_exist
 
 from ..functional import classification_report, confusion_matrix, recalls
 
-Classes = Union[Sequence[str], Dict[str, Sequence[str]]]
+Classes = Union[Sequence[str], dict[str, Sequence[str]]]
 
 
 @METRICS.register_module()
@@ -40,15 +42,17 @@ class ExpressionMetric(BaseMetric):
 
     default_prefix = ''
 
-    def __init__(self,
-                 classes: Optional[Classes] = None,
-                 out_csv: Optional[str] = None,
-                 collect_device: str = 'cpu',
-                 prefix: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        classes: Optional[Classes] = None,
+        out_csv: Optional[str] = None,
+        collect_device: str = 'cpu',
+        prefix: Optional[str] = None,
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.classes = classes
         self.out_csv = out_csv
-        self.confusion_matrices: Dict[str, np.ndarray] = {}
+        self.confusion_matrices: dict[str, np.ndarray] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the label and the scores of each sample.
@@ -68,31 +72,36 @@ class ExpressionMetric(BaseMetric):
             classes = self._classes_of(modality, name)
             score = sample['pred_score'].detach().float().cpu().numpy()
             label = sample['gt_label'].cpu().numpy()
-            if score.shape != (len(classes), ):
+            if score.shape != (len(classes),):
                 raise ValueError(
                     f'The scores of sample {name!r} have the shape '
                     f'{score.shape}, but there are {len(classes)} classes '
                     f'{classes}. Make num_classes of the head agree, and let '
-                    "it average the views (average_clips='prob').")
+                    "it average the views (average_clips='prob')."
+                )
             if not np.isfinite(score).all():
-                raise ValueError(f'The scores of sample {name!r} are not '
-                                 f'finite: {score.tolist()}. Check the '
-                                 'checkpoint, or the losses of the training.')
-            if label.shape != (1, ) or not 0 <= label[0] < len(classes):
+                raise ValueError(
+                    f'The scores of sample {name!r} are not '
+                    f'finite: {score.tolist()}. Check the '
+                    'checkpoint, or the losses of the training.'
+                )
+            if label.shape != (1,) or not 0 <= label[0] < len(classes):
                 raise ValueError(
                     f'The label of sample {name!r} is {label.tolist()}, but '
                     f'must be one id from 0 to {len(classes) - 1} '
-                    f'({classes}). Check the annotation file.')
+                    f'({classes}). Check the annotation file.'
+                )
             self.results.append(
                 dict(
                     sample_id=name,
                     modality=modality or '',
                     label=int(label[0]),
                     score=score,
-                    unreadable=bool(sample.get('unreadable', False))))
+                    unreadable=bool(sample.get('unreadable', False)),
+                )
+            )
 
-    def _classes_of(self, modality: Optional[str],
-                    sample_id: str) -> Tuple[str, ...]:
+    def _classes_of(self, modality: Optional[str], sample_id: str) -> tuple[str, ...]:
         classes = self.classes or (self.dataset_meta or {}).get('classes')
         if isinstance(classes, dict):
             if modality not in classes:
@@ -100,16 +109,18 @@ class ExpressionMetric(BaseMetric):
                     f'Sample {sample_id!r} has the input_type {modality!r}, '
                     f'but there are classes of {tuple(classes)}. Use '
                     'DualModalDataPreprocessor, or put input_type into '
-                    'meta_keys of PackActionInputs.')
+                    'meta_keys of PackActionInputs.'
+                )
             classes = classes[modality]
         if not classes:
             raise ValueError(
                 'ExpressionMetric needs the class names, but the dataset has '
                 'none in its metainfo. Give metainfo=dict(classes=(...)) to '
-                'the dataset, or classes=(...) to the metric.')
+                'the dataset, or classes=(...) to the metric.'
+            )
         return tuple(classes)
 
-    def compute_metrics(self, results: List[dict]) -> Dict[str, float]:
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Compute the metrics, in the main process only.
 
         Args:
@@ -119,7 +130,7 @@ class ExpressionMetric(BaseMetric):
         Returns:
             dict[str, float]: The metrics.
         """
-        groups: Dict[str, List[dict]] = {}
+        groups: dict[str, list[dict]] = {}
         for result in results:
             groups.setdefault(result['modality'], []).append(result)
         classes = {
@@ -130,33 +141,37 @@ class ExpressionMetric(BaseMetric):
         metrics = {}
         for modality, group in groups.items():
             read = [r for r in group if not r['unreadable']]
-            matrix = confusion_matrix([r['label'] for r in read],
-                                      [r['score'].argmax() for r in read],
-                                      len(classes[modality]))
+            matrix = confusion_matrix(
+                [r['label'] for r in read],
+                [r['score'].argmax() for r in read],
+                len(classes[modality]),
+            )
             self.confusion_matrices[modality] = matrix
             # what could not be read is wrong, not left out
-            support = np.bincount([r['label'] for r in group],
-                                  minlength=len(classes[modality]))
+            support = np.bincount([r['label'] for r in group], minlength=len(classes[modality]))
             values = classification_report(matrix, support)
             if len(read) < len(group):
                 values['unreadable'] = float(len(group) - len(read))
-            values.update({
-                f'recall/{name}': 100. * float(recall)
-                for name, recall in zip(classes[modality], recalls(matrix, support))
-                if not np.isnan(recall)
-            })
+            values.update(
+                {
+                    f'recall/{name}': 100.0 * float(recall)
+                    for name, recall in zip(classes[modality], recalls(matrix, support))
+                    if not np.isnan(recall)
+                }
+            )
             prefix = f'{modality}/' if len(groups) > 1 else ''
             metrics.update({prefix + k: v for k, v in values.items()})
             print_log(
                 f'Confusion matrix, {len(read)} samples {modality} (rows: '
                 'true class, columns: prediction)\n'
                 f'{format_matrix(matrix, classes[modality])}',
-                logger='current')
+                logger='current',
+            )
         if self.out_csv is not None:
             self._write_csv(results, classes)
         return metrics
 
-    def _write_csv(self, results: List[dict], classes: dict) -> None:
+    def _write_csv(self, results: list[dict], classes: dict) -> None:
         # the modalities may differ in their classes
         names = list(dict.fromkeys(sum(classes.values(), ())))
         header = ['sample_id', 'modality', 'label', 'prediction']
@@ -171,15 +186,13 @@ class ExpressionMetric(BaseMetric):
                     sample_id=r['sample_id'],
                     modality=r['modality'],
                     label=own[r['label']],
-                    prediction='' if r['unreadable'] else
-                    own[r['score'].argmax()])
-                row.update({
-                    f'score_{name}': f'{value:.6f}'
-                    for name, value in zip(own, r['score'])
-                })
+                    prediction='' if r['unreadable'] else own[r['score'].argmax()],
+                )
+                row.update(
+                    {f'score_{name}': f'{value:.6f}' for name, value in zip(own, r['score'])}
+                )
                 writer.writerow(row)
-        print_log(
-            f'Predictions are saved to {self.out_csv}.', logger='current')
+        print_log(f'Predictions are saved to {self.out_csv}.', logger='current')
 
 
 def format_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
@@ -197,12 +210,9 @@ def format_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
     width = max(4, len(str(matrix.max())) + 1)
 
     def line(name, values, last):
-        return (f'{name:<{left}}' + ''.join(f'{v:>{width}}' for v in values) +
-                f'{last:>9}')
+        return f'{name:<{left}}' + ''.join(f'{v:>{width}}' for v in values) + f'{last:>9}'
 
     lines = [line('', range(len(names)), 'recall')]
     for name, row, recall in zip(names, matrix, recalls(matrix)):
-        lines.append(
-            line(name, row,
-                 '-' if np.isnan(recall) else f'{100 * recall:.2f}'))
+        lines.append(line(name, row, '-' if np.isnan(recall) else f'{100 * recall:.2f}'))
     return '\n'.join(lines)

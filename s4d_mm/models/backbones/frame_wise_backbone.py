@@ -3,6 +3,7 @@
 
 Letters: B clips, T frames, N tokens of a frame, C channels.
 """
+
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor

@@ -3,7 +3,8 @@
 
 Letters: B clips, N tokens, n visible tokens, C channels.
 """
-from typing import Dict, Tuple, Union
+
+from typing import Union
 
 import torch
 from mmengine.registry import MODELS
@@ -15,8 +16,7 @@ from .s4d_vit import S4DViT
 MASK_TYPES = ('random', 'tube')
 
 
-def random_mask(batch: int, num_tokens: int, num_masked: int,
-                device: torch.device) -> Tensor:
+def random_mask(batch: int, num_tokens: int, num_masked: int, device: torch.device) -> Tensor:
     """Mask ``num_masked`` of the tokens, uniformly at random per sample.
 
     Returns:
@@ -27,8 +27,9 @@ def random_mask(batch: int, num_tokens: int, num_masked: int,
     return mask.scatter_(1, order[:, :num_masked], True)
 
 
-def tube_mask(batch: int, grid: Tuple[int, int, int], num_masked: int,
-              device: torch.device) -> Tensor:
+def tube_mask(
+    batch: int, grid: tuple[int, int, int], num_masked: int, device: torch.device
+) -> Tensor:
     """Mask the same ``num_masked`` places in all temporal slots (VideoMAE,
     arXiv 2203.12602, section 3.2).
 
@@ -64,29 +65,32 @@ class S4DMAEViT(S4DViT):
         **kwargs: As :class:`S4DViT`.
     """
 
-    def __init__(self,
-                 *args,
-                 mask_ratio: Union[float, dict] = dict(image=.9, video=.95),
-                 mask_type: str = 'random',
-                 final_norm: bool = True,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        mask_ratio: Union[float, dict] = dict(image=0.9, video=0.95),
+        mask_type: str = 'random',
+        final_norm: bool = True,
+        **kwargs,
+    ) -> None:
         super().__init__(*args, final_norm=final_norm, **kwargs)
         if mask_type not in MASK_TYPES:
-            raise ValueError(f'mask_type={mask_type!r} is not one of '
-                             f'{MASK_TYPES}.')
+            raise ValueError(f'mask_type={mask_type!r} is not one of {MASK_TYPES}.')
         self.mask_type = mask_type
         if not isinstance(mask_ratio, dict):
             mask_ratio = dict(image=mask_ratio, video=mask_ratio)
-        if set(mask_ratio) != {'image', 'video'} or not all(
-                0 < r < 1 for r in mask_ratio.values()):
+        if set(mask_ratio) != {'image', 'video'} or not all(0 < r < 1 for r in mask_ratio.values()):
             raise ValueError(
                 'mask_ratio must be a share in (0, 1), or a dict of one for '
-                f'`image` and one for `video`, but got {mask_ratio}.')
+                f'`image` and one for `video`, but got {mask_ratio}.'
+            )
         self.mask_ratio = dict(mask_ratio)
 
-    def forward(self,
-                x: Union[Tensor, Dict[str, Tensor]],
-                mask: Union[bool, Tensor, Dict[str, Tensor], None] = True):
+    def forward(
+        self,
+        x: Union[Tensor, dict[str, Tensor]],
+        mask: Union[bool, Tensor, dict[str, Tensor], None] = True,
+    ):
         """Encode the visible tokens.
 
         Args:
@@ -117,14 +121,13 @@ class S4DMAEViT(S4DViT):
         tokens, masks, ids = {}, {}, {}
         for name, part in x.items():
             tokens[name], masks[name], ids[name] = self._embed_visible(
-                part, mask[name] if isinstance(mask, dict) else mask)
+                part, mask[name] if isinstance(mask, dict) else mask
+            )
         packed, sizes = pack(list(tokens.values()))
         out = unpack(self.run_blocks(packed, sizes)[-1], sizes)
         return dict(zip(x, out)), masks, ids
 
-    def _embed_visible(
-            self, x: Tensor,
-            mask: Union[bool, Tensor]) -> Tuple[Tensor, Tensor, Tensor]:
+    def _embed_visible(self, x: Tensor, mask: Union[bool, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Visible tokens with their positions, mask, ids_restore."""
         if x.ndim == 5 and x.shape[2] == 1:
             x = x.squeeze(2)
@@ -132,26 +135,24 @@ class S4DMAEViT(S4DViT):
         grid = self.patch_embed.grid(x)
         num_tokens = grid[0] * grid[1] * grid[2]
         if mask is True:
-            mask, num_masked = self._draw_mask(len(x), grid, is_image,
-                                               x.device)
+            mask, num_masked = self._draw_mask(len(x), grid, is_image, x.device)
         else:
             mask, num_masked = self._check_mask(mask, (len(x), num_tokens))
 
         # visible tokens first, each part in its order
         ids_shuffle = mask.to(torch.uint8).argsort(dim=1, stable=True)
         ids_restore = ids_shuffle.argsort(dim=1)
-        keep = ids_shuffle[:, :num_tokens - num_masked]  # B n
+        keep = ids_shuffle[:, : num_tokens - num_masked]  # B n
 
         patches = self.patch_embed.patches(x)  # B N values
-        visible = patches.gather(
-            1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+        visible = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
         tokens = self.patch_embed.embed(visible, is_image)
         tokens = tokens + self.positions(grid).to(tokens)[keep]
         return tokens, mask.float(), ids_restore
 
-    def _draw_mask(self, batch: int, grid: Tuple[int, int, int],
-                   is_image: bool,
-                   device: torch.device) -> Tuple[Tensor, int]:
+    def _draw_mask(
+        self, batch: int, grid: tuple[int, int, int], is_image: bool, device: torch.device
+    ) -> tuple[Tensor, int]:
         """A mask (B, N) and the number of masked tokens of a sample."""
         ratio = self.mask_ratio['image' if is_image else 'video']
         slots = grid[0] if self.mask_type == 'tube' else 1
@@ -160,7 +161,8 @@ class S4DMAEViT(S4DViT):
         if num_masked == 0:
             raise ValueError(
                 f'mask_ratio={ratio} of {places} tokens masks none, so that '
-                'there is nothing to predict. Raise it.')
+                'there is nothing to predict. Raise it.'
+            )
         if self.mask_type == 'tube':
             mask = tube_mask(batch, grid, num_masked, device)
         else:
@@ -168,15 +170,17 @@ class S4DMAEViT(S4DViT):
         return mask, num_masked * slots
 
     @staticmethod
-    def _check_mask(mask: Tensor, shape: tuple) -> Tuple[Tensor, int]:
+    def _check_mask(mask: Tensor, shape: tuple) -> tuple[Tensor, int]:
         mask = mask.bool()
         if tuple(mask.shape) != shape:
-            raise ValueError(f'The mask must be of shape {shape} (samples, '
-                             f'tokens), but is {tuple(mask.shape)}.')
+            raise ValueError(
+                f'The mask must be of shape {shape} (samples, tokens), but is {tuple(mask.shape)}.'
+            )
         masked = mask.sum(dim=1)
         if (masked != masked[0]).any() or masked[0] == shape[1]:
             raise ValueError(
                 'Each sample must have the same number of masked tokens, and '
                 f'at least one visible, but they have {masked.tolist()} of '
-                f'{shape[1]}.')
+                f'{shape[1]}.'
+            )
         return mask, int(masked[0])

@@ -4,15 +4,23 @@
 Letters: B clips, T frames, t = T / tubelet_size, (h, w) the grid of patches,
 N = t*h*w tokens, C channels.
 """
-from typing import Dict, Optional, Sequence, Tuple, Union
+
+from collections.abc import Sequence
+from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import (TransformerBlock, TubeletEmbed, pack, resize_grid,
-                      sincos_position_table, unpack)
+from ..layers import (
+    TransformerBlock,
+    TubeletEmbed,
+    pack,
+    resize_grid,
+    sincos_position_table,
+    unpack,
+)
 from ..layers.packing import Sizes
 from ..layers.transformer import LN_EPS
 
@@ -39,15 +47,15 @@ def get_arch(arch: Union[str, dict]) -> dict:
     """
     if isinstance(arch, str):
         if arch not in ARCH_ZOO:
-            raise ValueError(f'arch={arch!r} is not one of '
-                             f'{sorted(ARCH_ZOO)}, nor a dict.')
+            raise ValueError(f'arch={arch!r} is not one of {sorted(ARCH_ZOO)}, nor a dict.')
         arch = ARCH_ZOO[arch]
     need, allowed = {'embed_dims', 'num_layers', 'num_heads'}, {'mlp_ratio'}
     if not need <= set(arch) <= need | allowed:
-        raise ValueError(f'arch must have the keys {sorted(need)} and may '
-                         f'have {sorted(allowed)}, but got {sorted(arch)}.')
-    return dict(mlp_ratio=4., **arch) if 'mlp_ratio' not in arch else dict(
-        arch)
+        raise ValueError(
+            f'arch must have the keys {sorted(need)} and may '
+            f'have {sorted(allowed)}, but got {sorted(arch)}.'
+        )
+    return dict(mlp_ratio=4.0, **arch) if 'mlp_ratio' not in arch else dict(arch)
 
 
 def drop_path_rates(rate: float, num_layers: int) -> list:
@@ -57,7 +65,8 @@ def drop_path_rates(rate: float, num_layers: int) -> list:
 
 def init_transformer(module: nn.Module) -> None:
     """VideoMAE's initialisation of a transformer: Xavier-uniform linear
-    layers, zero biases, unit LayerNorms."""
+    layers, zero biases, unit LayerNorms.
+    """
     for m in module.modules():
         if isinstance(m, nn.Linear):
             nn.init.xavier_uniform_(m.weight)
@@ -119,60 +128,64 @@ class S4DViT(BaseModule):
     OUT_TYPES = ('tokens', 'avg', 'featmap')
     takes_dict = True  # several batches as one sequence
 
-    def __init__(self,
-                 arch: Union[str, dict] = 'base',
-                 img_size: int = 160,
-                 num_frames: int = 16,
-                 tubelet_size: int = 2,
-                 patch_size: int = 16,
-                 depth: Optional[int] = None,
-                 out_type: str = 'tokens',
-                 out_indices: Union[int, Sequence[int], None] = None,
-                 final_norm: bool = False,
-                 drop_path_rate: float = 0.,
-                 with_cp: bool = False,
-                 frozen_stages: int = -1,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        arch: Union[str, dict] = 'base',
+        img_size: int = 160,
+        num_frames: int = 16,
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+        depth: Optional[int] = None,
+        out_type: str = 'tokens',
+        out_indices: Union[int, Sequence[int], None] = None,
+        final_norm: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = get_arch(arch)
         self.embed_dims = self.arch['embed_dims']
         num_layers = self.arch['num_layers']
         depth = num_layers if depth is None else depth
         if not 1 <= depth <= num_layers:
-            raise ValueError(f'depth must be in 1..{num_layers} for '
-                             f'arch={arch!r}, but got {depth}.')
+            raise ValueError(
+                f'depth must be in 1..{num_layers} for arch={arch!r}, but got {depth}.'
+            )
         if out_type not in self.OUT_TYPES:
-            raise ValueError(f'out_type={out_type!r} is not one of '
-                             f'{self.OUT_TYPES}.')
+            raise ValueError(f'out_type={out_type!r} is not one of {self.OUT_TYPES}.')
         if not -1 <= frozen_stages <= depth:
-            raise ValueError(f'frozen_stages must be in -1..depth={depth}, '
-                             f'but got {frozen_stages}.')
+            raise ValueError(
+                f'frozen_stages must be in -1..depth={depth}, but got {frozen_stages}.'
+            )
         if img_size % patch_size or num_frames % tubelet_size:
             raise ValueError(
                 f'img_size={img_size} must be a multiple of patch_size='
                 f'{patch_size}, and num_frames={num_frames} one of '
-                f'tubelet_size={tubelet_size}.')
+                f'tubelet_size={tubelet_size}.'
+            )
         self.out_type = out_type
         self.out_indices = self._check_out_indices(out_indices, depth)
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
-        self.patch_embed = TubeletEmbed(self.embed_dims, tubelet_size,
-                                        patch_size)
-        self.pos_grid = (img_size // patch_size, ) * 2
+        self.patch_embed = TubeletEmbed(self.embed_dims, tubelet_size, patch_size)
+        self.pos_grid = (img_size // patch_size,) * 2
         slots = num_frames // tubelet_size
         self.register_buffer(
             'pos_embed',
-            sincos_position_table(slots * self.pos_grid[0]**2,
-                                  self.embed_dims),
-            persistent=False)
+            sincos_position_table(slots * self.pos_grid[0] ** 2, self.embed_dims),
+            persistent=False,
+        )
         rates = drop_path_rates(drop_path_rate, num_layers)
         self.blocks = nn.ModuleList(
-            TransformerBlock(self.embed_dims, self.arch['num_heads'],
-                             self.arch['mlp_ratio'], rates[i])
-            for i in range(depth))
-        self.norm = nn.LayerNorm(
-            self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
+            TransformerBlock(
+                self.embed_dims, self.arch['num_heads'], self.arch['mlp_ratio'], rates[i]
+            )
+            for i in range(depth)
+        )
+        self.norm = nn.LayerNorm(self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
         self.register_load_state_dict_pre_hook(check_shapes)
         self._freeze_stages()
 
@@ -192,11 +205,11 @@ class S4DViT(BaseModule):
     def _freeze_stages(self) -> None:
         if self.frozen_stages < 0:
             return
-        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
+        for module in (self.patch_embed, *self.blocks[: self.frozen_stages]):
             module.eval()
             module.requires_grad_(False)
 
-    def positions(self, grid: Tuple[int, int, int]) -> Tensor:
+    def positions(self, grid: tuple[int, int, int]) -> Tensor:
         """Positions of a grid (t, h, w) of tokens, (t*h*w, C).
 
         A longer clip than ``num_frames`` extends the table; another height or
@@ -210,24 +223,28 @@ class S4DViT(BaseModule):
         return resize_grid(table[:need], self.pos_grid, (h, w))
 
     @staticmethod
-    def _check_out_indices(out_indices: Union[int, Sequence[int], None],
-                           depth: int) -> Optional[Tuple[int, ...]]:
+    def _check_out_indices(
+        out_indices: Union[int, Sequence[int], None], depth: int
+    ) -> Optional[tuple[int, ...]]:
         if out_indices is None:
             return None
         if isinstance(out_indices, int):
-            out_indices = (out_indices, )
+            out_indices = (out_indices,)
         indices = tuple(i + depth if i < 0 else i for i in out_indices)
-        if not indices or sorted(set(indices)) != list(
-                indices) or indices[0] < 0 or indices[-1] != depth - 1:
+        if (
+            not indices
+            or sorted(set(indices)) != list(indices)
+            or indices[0] < 0
+            or indices[-1] != depth - 1
+        ):
             raise ValueError(
                 f'out_indices={tuple(out_indices)} must rise and end with the '
                 f'last block, {depth - 1} (or -1). To use fewer blocks, lower '
-                f'depth={depth}.')
+                f'depth={depth}.'
+            )
         return indices
 
-    def run_blocks(self,
-                   x: Tensor,
-                   sizes: Optional[Sizes] = None) -> Tuple[Tensor, ...]:
+    def run_blocks(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, ...]:
         """Blocks, and the final norm after the last.
 
         Args:
@@ -247,11 +264,11 @@ class S4DViT(BaseModule):
                 x = block(x, sizes)
             if i == last:
                 x = self.norm(x)
-            if i in (self.out_indices or (last, )):
+            if i in (self.out_indices or (last,)):
                 outs.append(x)
         return tuple(outs)
 
-    def forward(self, x: Union[Tensor, Dict[str, Tensor]]):
+    def forward(self, x: Union[Tensor, dict[str, Tensor]]):
         """Encode images or videos, or both as one sequence.
 
         Args:
@@ -266,8 +283,7 @@ class S4DViT(BaseModule):
         if isinstance(x, dict):
             embedded = {name: self.embed(part) for name, part in x.items()}
             packed, sizes = pack([tokens for tokens, _ in embedded.values()])
-            outs = [unpack(out, sizes)
-                    for out in self.run_blocks(packed, sizes)]
+            outs = [unpack(out, sizes) for out in self.run_blocks(packed, sizes)]
             return {
                 name: self._layout(tuple(out[i] for out in outs), size)
                 for i, (name, (_, size)) in enumerate(embedded.items())
@@ -275,7 +291,7 @@ class S4DViT(BaseModule):
         tokens, size = self.embed(x)
         return self._layout(self.run_blocks(tokens), size)
 
-    def embed(self, x: Tensor) -> Tuple[Tensor, Tuple[int, ...]]:
+    def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Tokens with their positions.
 
         Args:
@@ -289,23 +305,21 @@ class S4DViT(BaseModule):
             x = x.squeeze(2)
         grid = self.patch_embed.grid(x)
         tokens = self.patch_embed(x)
-        return (tokens + self.positions(grid).to(tokens),
-                grid if is_clip else grid[1:])
+        return (tokens + self.positions(grid).to(tokens), grid if is_clip else grid[1:])
 
-    def _layout(self, outs: Tuple[Tensor, ...],
-                size: Tuple[int, ...]) -> Union[Tensor, Tuple[Tensor, ...]]:
+    def _layout(
+        self, outs: tuple[Tensor, ...], size: tuple[int, ...]
+    ) -> Union[Tensor, tuple[Tensor, ...]]:
         """Tokens (B, N, C) of each stage, by ``out_type`` and
-        ``out_indices``."""
+        ``out_indices``.
+        """
         if self.out_type == 'avg':
             outs = tuple(out.mean(dim=1) for out in outs)
         elif self.out_type == 'featmap':
-            outs = tuple(
-                out.transpose(1, 2).unflatten(2, size) for out in outs)
+            outs = tuple(out.transpose(1, 2).unflatten(2, size) for out in outs)
         return outs[-1] if self.out_indices is None else outs
 
-    def get_layer_depth(self,
-                        param_name: str,
-                        prefix: str = '') -> Tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning-rate decay, in the
         manner of mmpretrain.
 
@@ -322,7 +336,7 @@ class S4DViT(BaseModule):
         num_depths = self.arch['num_layers'] + 2
         if not param_name.startswith(prefix):
             return num_depths - 1, num_depths
-        name = param_name[len(prefix):]
+        name = param_name[len(prefix) :]
         if name.startswith('patch_embed.'):
             return 0, num_depths
         if name.startswith('blocks.'):
@@ -347,4 +361,5 @@ def check_shapes(module: nn.Module, state_dict: dict, prefix: str, *args):
                 f'The checkpoint is of another size: {prefix}{name} is '
                 f'{tuple(other.shape)} there, but {tuple(param.shape)} in '
                 f'this {type(module).__name__}. Set `arch`, `patch_size` and '
-                '`tubelet_size` as they were in training.')
+                '`tubelet_size` as they were in training.'
+            )

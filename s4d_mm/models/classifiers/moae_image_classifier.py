@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Model: mmpretrain's image classifier, with necks that have a loss."""
-from typing import List
 
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
@@ -26,7 +25,7 @@ class MoAEImageClassifier(ImageClassifier):
         """Features, as ``ImageClassifier.extract_feat`` returns them."""
         return self._extract(inputs, stage)[0]
 
-    def loss(self, inputs: Tensor, data_samples: List) -> dict:
+    def loss(self, inputs: Tensor, data_samples: list) -> dict:
         """Losses of the head and of the neck.
 
         Args:
@@ -49,6 +48,5 @@ class MoAEImageClassifier(ImageClassifier):
                 x = self.neck(x)
                 if isinstance(x, tuple) and isinstance(x[-1], dict):
                     x, losses = x
-            x = (pool(x), )  # the heads expect a tuple
-        return (self.head.pre_logits(x) if stage == 'pre_logits' else
-                x), losses
+            x = (pool(x),)  # the heads expect a tuple
+        return (self.head.pre_logits(x) if stage == 'pre_logits' else x), losses

@@ -8,11 +8,12 @@ the host never waits for it.
 Letters: B samples, V views of a sample, C colour channels (3, RGB), T frames,
 H and W pixels, S pixels a side of a crop.
 """
+
 import random
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from math import ceil
-from typing import (Any, Callable, List, NamedTuple, Optional, Sequence, Tuple,
-                    Union)
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
@@ -54,10 +55,8 @@ class ProcessRandom:
 
     def __enter__(self) -> None:
         if self.inner is None:
-            seed = np.random.RandomState(
-                [np.random.randint(2**31 - 1), get_rank()])
-            self.inner = (random.Random(seed.bytes(8)).getstate(),
-                          seed.get_state())
+            seed = np.random.RandomState([np.random.randint(2**31 - 1), get_rank()])
+            self.inner = (random.Random(seed.bytes(8)).getstate(), seed.get_state())
         self.outer = self._swap(self.inner)
 
     def __exit__(self, *_: Any) -> None:
@@ -86,7 +85,8 @@ class BatchAugment(nn.Module, metaclass=ABCMeta):
                 f'{type(self).__name__} needs uint8 clips (B, V, 3, T, H, W) '
                 f'or images (B, V, 3, H, W), but got {x.dtype} of the shape '
                 f'{tuple(x.shape)}. End the pipeline with FormatShape, and '
-                'leave Normalize out.')
+                'leave Normalize out.'
+            )
         return self.augment(x)
 
     @abstractmethod
@@ -101,20 +101,18 @@ def build_transform(name: str, **kwargs) -> Any:
         ValueError: If it does not take the options.
     """
     try:
-        return TRANSFORMS.build(
-            dict(type=name, _scope_='mmpretrain', **kwargs))
+        return TRANSFORMS.build(dict(type=name, _scope_='mmpretrain', **kwargs))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"Batch{name} takes the options of mmpretrain's {name}, but got "
-            f'{kwargs!r}: {error!r}. Correct that option.') from error
+            f'{kwargs!r}: {error!r}. Correct that option.'
+        ) from error
 
 
-def require(fits: bool, name: str, option: str, value: Any,
-            needs: str) -> None:
+def require(fits: bool, name: str, option: str, value: Any, needs: str) -> None:
     """Raise a ``ValueError`` about an option that does not fit."""
     if not fits:
-        raise ValueError(
-            f'{option} of {name} must be {needs}, but got {value!r}.')
+        raise ValueError(f'{option} of {name} must be {needs}, but got {value!r}.')
 
 
 def colors(value: Color, name: str, option: str) -> Tensor:
@@ -122,7 +120,11 @@ def colors(value: Color, name: str, option: str) -> Tensor:
     values = list(value) if isinstance(value, Sequence) else [value] * 3
     require(
         len(values) == 3 and all(isinstance(v, (int, float)) for v in values),
-        name, option, value, 'a number, or one for each of 3 channels')
+        name,
+        option,
+        value,
+        'a number, or one for each of 3 channels',
+    )
     return torch.tensor(values, dtype=torch.float32)
 
 
@@ -131,8 +133,7 @@ def colors(value: Color, name: str, option: str) -> Tensor:
 # what comes from outside of the picture, (3, 1, 1).
 
 
-def warp(x: Tensor, matrix: Sequence, interpolation: str,
-         fill: Tensor) -> Tensor:
+def warp(x: Tensor, matrix: Sequence, interpolation: str, fill: Tensor) -> Tensor:
     """Move pixels by an affine matrix, as OpenCV's ``warpAffine``.
 
     Not torchvision's ``affine``, which has no 'bicubic' for tensors, and sends
@@ -152,8 +153,12 @@ def warp(x: Tensor, matrix: Sequence, interpolation: str,
     column = torch.arange(width, dtype=torch.float32, device=x.device)
     row = torch.arange(height, dtype=torch.float32, device=x.device)[:, None]
     grid = torch.stack(
-        [(2 * (column * a + (row * b + c)) + 1) / size - 1
-         for (a, b, c), size in zip(back, (width, height))], -1)  # H W 2
+        [
+            (2 * (column * a + (row * b + c)) + 1) / size - 1
+            for (a, b, c), size in zip(back, (width, height))
+        ],
+        -1,
+    )  # H W 2
     fill = fill.float()
     frames = x.reshape(-1, *x.shape[-3:]) - fill  # with 0 outside
     frames = F.grid_sample(
@@ -161,7 +166,8 @@ def warp(x: Tensor, matrix: Sequence, interpolation: str,
         grid.expand(len(frames), -1, -1, -1),
         mode=interpolation,
         padding_mode='zeros',
-        align_corners=False)
+        align_corners=False,
+    )
     return frames.add_(fill).round_().clamp_(0, 255).to(x.dtype).view_as(x)
 
 
@@ -220,6 +226,7 @@ class Operation(NamedTuple):
     ``parameter`` is its attribute with a fixed value, None where it has no
     value at all; ``signed``, whether the value may become negative.
     """
+
     apply: Callable
     parameter: Optional[str] = None
     signed: bool = False
@@ -244,15 +251,13 @@ OPERATIONS = dict(
     Posterize=Operation(lambda x, v, *_: TF.posterize(x, ceil(v)), 'bits'),
     Solarize=Operation(solarize, 'thr'),
     SolarizeAdd=Operation(solarize_add, 'magnitude'),
-    ColorTransform=Operation(
-        lambda x, v, *_: TF.adjust_saturation(x, 1 + v), 'magnitude', True),
-    Contrast=Operation(
-        lambda x, v, *_: TF.adjust_contrast(x, 1 + v), 'magnitude', True),
-    Brightness=Operation(
-        lambda x, v, *_: TF.adjust_brightness(x, 1 + v), 'magnitude', True),
+    ColorTransform=Operation(lambda x, v, *_: TF.adjust_saturation(x, 1 + v), 'magnitude', True),
+    Contrast=Operation(lambda x, v, *_: TF.adjust_contrast(x, 1 + v), 'magnitude', True),
+    Brightness=Operation(lambda x, v, *_: TF.adjust_brightness(x, 1 + v), 'magnitude', True),
     Sharpness=Operation(sharpen, 'magnitude', True),
     Shear=Operation(shear, 'magnitude', True),
-    Translate=Operation(translate, 'magnitude', True))
+    Translate=Operation(translate, 'magnitude', True),
+)
 # torchvision takes no factor below 0
 FACTORS = ('ColorTransform', 'Contrast', 'Brightness')
 
@@ -301,24 +306,39 @@ class BatchRandAugment(BatchAugment):
         torch.Size([2, 1, 3, 16, 160, 160])
     """
 
-    def __init__(self,
-                 policies: Union[str, List[dict]],
-                 num_policies: int,
-                 magnitude_level: float,
-                 magnitude_std: Union[float, str] = 0.,
-                 total_level: float = 10,
-                 hparams: dict = dict(pad_val=128)) -> None:
+    def __init__(
+        self,
+        policies: Union[str, list[dict]],
+        num_policies: int,
+        magnitude_level: float,
+        magnitude_std: Union[float, str] = 0.0,
+        total_level: float = 10,
+        hparams: dict = dict(pad_val=128),
+    ) -> None:
         super().__init__()
         name = type(self).__name__
         require(
-            isinstance(num_policies, int) and num_policies > 0, name,
-            'num_policies', num_policies, 'a positive int')
+            isinstance(num_policies, int) and num_policies > 0,
+            name,
+            'num_policies',
+            num_policies,
+            'a positive int',
+        )
         require(total_level > 0, name, 'total_level', total_level, 'above 0')
-        require(0 <= magnitude_level <= total_level, name, 'magnitude_level',
-                magnitude_level, f'from 0 to total_level={total_level}')
+        require(
+            0 <= magnitude_level <= total_level,
+            name,
+            'magnitude_level',
+            magnitude_level,
+            f'from 0 to total_level={total_level}',
+        )
         require(
             magnitude_std == 'inf' or isinstance(magnitude_std, (int, float)),
-            name, 'magnitude_std', magnitude_std, "a number or 'inf'")
+            name,
+            'magnitude_std',
+            magnitude_std,
+            "a number or 'inf'",
+        )
         self.transform = build_transform(
             'RandAugment',
             policies=policies,
@@ -326,30 +346,36 @@ class BatchRandAugment(BatchAugment):
             magnitude_level=magnitude_level,
             magnitude_std=magnitude_std,
             total_level=total_level,
-            hparams=hparams)
+            hparams=hparams,
+        )
         fills = []
         for transform in self.transform:
             policy = type(transform).__name__
-            require(policy in OPERATIONS, name, 'policies', policy,
-                    f'of the types {tuple(OPERATIONS)}')
+            require(
+                policy in OPERATIONS, name, 'policies', policy, f'of the types {tuple(OPERATIONS)}'
+            )
             how = getattr(transform, 'interpolation', WARPS[0])
-            require(how in WARPS, name, f'interpolation of {policy}', how,
-                    f'one of {WARPS}')
+            require(how in WARPS, name, f'interpolation of {policy}', how, f'one of {WARPS}')
             if policy in FACTORS:
                 limits = transform.magnitude_range or [transform.magnitude]
                 lowest = min(limits)
                 if transform.random_negative_prob > 0:
                     lowest = min(lowest, -max(limits))
-                require(lowest >= -1, name, f'magnitude of {policy}', limits,
-                        'from -1 to 1 (more, if never made negative)')
-            fills.append(
-                colors(getattr(transform, 'pad_val', 0), name, 'pad_val'))
+                require(
+                    lowest >= -1,
+                    name,
+                    f'magnitude of {policy}',
+                    limits,
+                    'from -1 to 1 (more, if never made negative)',
+                )
+            fills.append(colors(getattr(transform, 'pad_val', 0), name, 'pad_val'))
         self.register_buffer(
             'fills',
             torch.stack(fills)[..., None, None],  # policies 3 1 1
-            persistent=False)
+            persistent=False,
+        )
 
-    def draw(self) -> List[Tuple[int, Optional[float]]]:
+    def draw(self) -> list[tuple[int, Optional[float]]]:
         """Draw the operations of a sample: which policy, and its value."""
         drawn = []
         for i in self.transform.random_policy_indices():
@@ -361,13 +387,10 @@ class BatchRandAugment(BatchAugment):
     def _operation(self, i: int) -> Operation:
         return OPERATIONS[type(self.transform.transforms[i]).__name__]
 
-    def operate(self, x: Tensor,
-                drawn: List[Tuple[int, Optional[float]]]) -> Tensor:
+    def operate(self, x: Tensor, drawn: list[tuple[int, Optional[float]]]) -> Tensor:
         """Do these operations on frames, uint8 (..., 3, H, W)."""
         for i, value in drawn:
-            x = self._operation(i).apply(x, value,
-                                         self.transform.transforms[i],
-                                         self.fills[i])
+            x = self._operation(i).apply(x, value, self.transform.transforms[i], self.fills[i])
         return x
 
     def augment(self, x: Tensor) -> Tensor:
@@ -399,19 +422,20 @@ class BatchRandomResizedCrop(BatchAugment):
         ValueError: If an option is out of range.
     """
 
-    def __init__(self,
-                 size: int,
-                 interpolation: str = 'bilinear',
-                 **kwargs) -> None:
+    def __init__(self, size: int, interpolation: str = 'bilinear', **kwargs) -> None:
         super().__init__()
         name = type(self).__name__
+        require(isinstance(size, int) and size > 0, name, 'size', size, 'a positive int')
         require(
-            isinstance(size, int) and size > 0, name, 'size', size,
-            'a positive int')
-        require(interpolation in TAPS, name, 'interpolation', interpolation,
-                f'one of {tuple(TAPS)}')
-        require('times' not in kwargs, name, 'times', kwargs.get('times'),
-                'left out: a sample has one window')
+            interpolation in TAPS, name, 'interpolation', interpolation, f'one of {tuple(TAPS)}'
+        )
+        require(
+            'times' not in kwargs,
+            name,
+            'times',
+            kwargs.get('times'),
+            'left out: a sample has one window',
+        )
         self.size = size
         self.interpolation = interpolation
         self.boxes = RandomCropBoxes(**kwargs)
@@ -421,13 +445,11 @@ class BatchRandomResizedCrop(BatchAugment):
         boxes = [self.boxes.draw(*x.shape[-2:]) for _ in range(batch)]
         boxes = np.repeat(boxes, views, 0)  # B*V 1 5
         boxes = torch.from_numpy(boxes).to(x.device, non_blocking=True)
-        out = crop_and_resize(
-            x.flatten(0, 1), boxes, self.size, self.interpolation)
+        out = crop_and_resize(x.flatten(0, 1), boxes, self.size, self.interpolation)
         return out.round_().to(x.dtype).unflatten(0, (batch, views))[:, :, 0]
 
     def extra_repr(self) -> str:
-        return (f'size={self.size}, interpolation={self.interpolation!r}, '
-                f'{self.boxes!r}')
+        return f'size={self.size}, interpolation={self.interpolation!r}, {self.boxes!r}'
 
 
 @MODELS.register_module()
@@ -458,50 +480,57 @@ class BatchRandomErasing(BatchAugment):
         ValueError: If an option is out of range.
     """
 
-    def __init__(self,
-                 erase_prob: float = 0.5,
-                 min_area_ratio: float = 0.02,
-                 max_area_ratio: float = 0.4,
-                 aspect_range: Tuple[float, float] = (3 / 10, 10 / 3),
-                 mode: str = 'const',
-                 fill_color: Color = (128, 128, 128),
-                 fill_std: Optional[Color] = None) -> None:
+    def __init__(
+        self,
+        erase_prob: float = 0.5,
+        min_area_ratio: float = 0.02,
+        max_area_ratio: float = 0.4,
+        aspect_range: tuple[float, float] = (3 / 10, 10 / 3),
+        mode: str = 'const',
+        fill_color: Color = (128, 128, 128),
+        fill_std: Optional[Color] = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
-        require(0 <= erase_prob <= 1, name, 'erase_prob', erase_prob,
-                'from 0 to 1')
+        require(0 <= erase_prob <= 1, name, 'erase_prob', erase_prob, 'from 0 to 1')
         areas = min_area_ratio, max_area_ratio
-        require(0 <= areas[0] <= areas[1] <= 1, name,
-                'min_area_ratio, max_area_ratio', areas,
-                'from 0 to 1, the smaller one first')
+        require(
+            0 <= areas[0] <= areas[1] <= 1,
+            name,
+            'min_area_ratio, max_area_ratio',
+            areas,
+            'from 0 to 1, the smaller one first',
+        )
         require(
             len(aspect_range) == 2 and 0 < aspect_range[0] <= aspect_range[1],
-            name, 'aspect_range', aspect_range,
-            '(smallest, largest), above 0')
-        require(mode in ('const', 'rand'), name, 'mode', mode,
-                "'const' or 'rand'")
+            name,
+            'aspect_range',
+            aspect_range,
+            '(smallest, largest), above 0',
+        )
+        require(mode in ('const', 'rand'), name, 'mode', mode, "'const' or 'rand'")
         self.mode = mode
-        self.register_buffer(
-            'color', colors(fill_color, name, 'fill_color'), persistent=False)
+        self.register_buffer('color', colors(fill_color, name, 'fill_color'), persistent=False)
         self.register_buffer(
             'std',
             None if fill_std is None else colors(fill_std, name, 'fill_std'),
-            persistent=False)
+            persistent=False,
+        )
         self.transform = build_transform(
             'RandomErasing',
             erase_prob=float(erase_prob),
             min_area_ratio=float(min_area_ratio),
             max_area_ratio=float(max_area_ratio),
-            aspect_range=tuple(map(float, aspect_range)))
+            aspect_range=tuple(map(float, aspect_range)),
+        )
 
     def augment(self, x: Tensor) -> Tensor:
         x = x.clone()
         for sample in x.movedim(2, -1):  # V [T] H W C
             if self.transform.random_disable():
                 continue
-            top, left, height, width = self.transform.random_patch(
-                *x.shape[-2:])
-            window = sample[..., top:top + height, left:left + width, :]
+            top, left, height, width = self.transform.random_patch(*x.shape[-2:])
+            window = sample[..., top : top + height, left : left + width, :]
             window.copy_(self._fill(window))
         return x
 
@@ -516,7 +545,9 @@ class BatchRandomErasing(BatchAugment):
 
     def extra_repr(self) -> str:
         t = self.transform
-        return (f'erase_prob={t.erase_prob}, '
-                f'min_area_ratio={t.min_area_ratio}, '
-                f'max_area_ratio={t.max_area_ratio}, '
-                f'aspect_range={t.aspect_range}, mode={self.mode!r}')
+        return (
+            f'erase_prob={t.erase_prob}, '
+            f'min_area_ratio={t.min_area_ratio}, '
+            f'max_area_ratio={t.max_area_ratio}, '
+            f'aspect_range={t.aspect_range}, mode={self.mode!r}'
+        )

@@ -4,20 +4,20 @@
 mmaction2's blendings copy the labels and the order of the samples to the
 device and wait, in every step. Here labels are blended on the host.
 """
-from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
-from mmaction.models.utils.blending_utils import (BaseMiniBatchBlending,
-                                                  CutmixBlending,
-                                                  MixupBlending,
-                                                  RandomBatchAugment)
+from mmaction.models.utils.blending_utils import (
+    BaseMiniBatchBlending,
+    CutmixBlending,
+    MixupBlending,
+    RandomBatchAugment,
+)
 from mmengine.registry import MODELS
 from torch import Tensor
 
 
-def blend(blending: BaseMiniBatchBlending, x: Tensor,
-          data_samples: List) -> Tuple[Tensor, List]:
+def blend(blending: BaseMiniBatchBlending, x: Tensor, data_samples: list) -> tuple[Tensor, list]:
     """``blending(x, data_samples)``, with the labels on the host if it is one
     of those below or mmaction2's.
 
@@ -34,8 +34,9 @@ def blend(blending: BaseMiniBatchBlending, x: Tensor,
     parts = [blending]
     if type(blending) is RandomBatchAugment:
         parts = [part for part in blending.augments if part is not None]
-    if any(type(part) not in (BatchMixup, BatchCutMix, MixupBlending,
-                              CutmixBlending) for part in parts):
+    if any(
+        type(part) not in (BatchMixup, BatchCutMix, MixupBlending, CutmixBlending) for part in parts
+    ):
         return blending(x, data_samples)
     labels = torch.stack([s.gt_label for s in data_samples])
     if labels.shape[1] == 1:
@@ -56,8 +57,7 @@ class BatchMixup(MixupBlending):
         alpha (float): Of the Beta distribution, above 0. Defaults to 0.2.
     """
 
-    def do_blending(self, imgs: Tensor,
-                    label: Tensor) -> Tuple[Tensor, Tensor]:
+    def do_blending(self, imgs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Blend each sample with another one.
 
         Args:
@@ -72,7 +72,7 @@ class BatchMixup(MixupBlending):
         label = share * label + (1 - share) * label[order]
         return mixed.lerp_(imgs, share), label
 
-    def _draw(self, shape: torch.Size) -> Tuple[float, Tensor]:
+    def _draw(self, shape: torch.Size) -> tuple[float, Tensor]:
         """Share of a sample itself, and the other one of each sample."""
         return self.beta.sample().item(), torch.randperm(shape[0])
 
@@ -87,8 +87,7 @@ class BatchCutMix(CutmixBlending):
         alpha (float): Of the Beta distribution, above 0. Defaults to 0.2.
     """
 
-    def do_blending(self, imgs: Tensor,
-                    label: Tensor) -> Tuple[Tensor, Tensor]:
+    def do_blending(self, imgs: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Put a window of another sample into each.
 
         Args:
@@ -105,7 +104,7 @@ class BatchCutMix(CutmixBlending):
         share = 1 - (right - left) * (bottom - top) / (height * width)
         return imgs, share * label + (1 - share) * label[order]
 
-    def _draw(self, shape: torch.Size) -> Tuple[List[int], Tensor]:
+    def _draw(self, shape: torch.Size) -> tuple[list[int], Tensor]:
         """The window, and the other one of each sample."""
         order = torch.randperm(shape[0])
         box = self.rand_bbox(shape, self.beta.sample())

@@ -4,6 +4,7 @@
 Letters: B clips, V windows of a clip, C channels, T frames, H and W pixels of
 the clip, S pixels a side of the result.
 """
+
 import torch
 from torch import Tensor
 
@@ -15,7 +16,8 @@ TAPS = dict(bilinear=(0, 1), bicubic=(-1, 0, 1, 2))
 
 def tap_weights(distance: Tensor, interpolation: str) -> Tensor:
     """Weight of a pixel at this distance (0..2) from the position, as
-    OpenCV's."""
+    OpenCV's.
+    """
     if interpolation == 'bilinear':
         return 1 - distance
     a, d = -0.75, distance
@@ -24,8 +26,9 @@ def tap_weights(distance: Tensor, interpolation: str) -> Tensor:
     return torch.where(d <= 1, near, far)
 
 
-def resize_matrix(start: Tensor, end: Tensor, flip: Tensor, source: int,
-                  size: int, interpolation: str) -> Tensor:
+def resize_matrix(
+    start: Tensor, end: Tensor, flip: Tensor, source: int, size: int, interpolation: str
+) -> Tensor:
     """The matrices that cut the pixels ``start .. end`` out of an axis of
     ``source`` pixels and resize them to ``size``.
 
@@ -50,16 +53,12 @@ def resize_matrix(start: Tensor, end: Tensor, flip: Tensor, source: int,
     for tap in TAPS[interpolation]:
         weight = tap_weights((position - below - tap).abs(), interpolation)
         # what lies outside of the window is its border
-        pixel = torch.minimum((below + tap).clamp(min=0).long() + start,
-                              end - 1)
+        pixel = torch.minimum((below + tap).clamp(min=0).long() + start, end - 1)
         matrix.scatter_add_(-1, pixel[..., None], weight[..., None])
     return matrix
 
 
-def crop_and_resize(x: Tensor,
-                    boxes: Tensor,
-                    size: int,
-                    interpolation: str = 'bilinear') -> Tensor:
+def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'bilinear') -> Tensor:
     """Cut windows out of clips and resize them, all frames of a clip alike.
 
     Resizing is linear in the pixels, along rows and along columns, so it is
@@ -78,13 +77,14 @@ def crop_and_resize(x: Tensor,
     """
     x1, y1, x2, y2, mirror = boxes.unbind(-1)  # B V each
     flip = mirror.bool()
-    rows = resize_matrix(y1, y2, torch.zeros_like(flip), x.shape[-2], size,
-                         interpolation)  # B V S H
-    columns = resize_matrix(x1, x2, flip, x.shape[-1], size,
-                            interpolation).transpose(-1, -2)  # B V W S
+    rows = resize_matrix(
+        y1, y2, torch.zeros_like(flip), x.shape[-2], size, interpolation
+    )  # B V S H
+    columns = resize_matrix(x1, x2, flip, x.shape[-1], size, interpolation).transpose(
+        -1, -2
+    )  # B V W S
     frames = x.flatten(1, -3)  # B C*T H W
-    out = torch.empty((*boxes.shape[:2], frames.shape[1], size, size),
-                      device=x.device)
+    out = torch.empty((*boxes.shape[:2], frames.shape[1], size, size), device=x.device)
     # float32, since half precision would lose grey levels
     with no_autocast(x.device.type):
         for clip, r, c, o in zip(frames, rows, columns, out):

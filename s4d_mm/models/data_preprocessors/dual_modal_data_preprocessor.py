@@ -3,7 +3,9 @@
 
 Letters: B samples, V views of a sample, C colour channels, T frames.
 """
-from typing import Dict, List, Optional, Sequence, Tuple
+
+from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 import torch
@@ -67,66 +69,75 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             below 1.
     """
 
-    def __init__(self,
-                 mean: Sequence[float],
-                 std: Sequence[float],
-                 blending: Optional[Dict[str, dict]] = None,
-                 merge_views: bool = False,
-                 pack_views: bool = False,
-                 crops: Optional[Dict[str, dict]] = None,
-                 image_frames: Optional[int] = None,
-                 mixed: bool = False,
-                 augments: Optional[Dict[str, List[dict]]] = None) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        blending: Optional[dict[str, dict]] = None,
+        merge_views: bool = False,
+        pack_views: bool = False,
+        crops: Optional[dict[str, dict]] = None,
+        image_frames: Optional[int] = None,
+        mixed: bool = False,
+        augments: Optional[dict[str, list[dict]]] = None,
+    ) -> None:
         super().__init__(non_blocking=True)
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(
                 'mean and std of DualModalDataPreprocessor must have one '
                 'value per channel, and std must be positive, but got '
-                f'mean={mean!r} and std={std!r}.')
-        self.register_buffer(
-            'mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer(
-            'std', torch.tensor(std, dtype=torch.float32), persistent=False)
+                f'mean={mean!r} and std={std!r}.'
+            )
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)
         blending = blending or {}
         if not set(blending) <= set(MODALITIES):
             raise ValueError(
                 'blending of DualModalDataPreprocessor must be a dict like '
                 f"dict(video=dict(type='BatchMixup', ...)) with the keys "
-                f'{MODALITIES}, but has the keys {tuple(blending)}.')
+                f'{MODALITIES}, but has the keys {tuple(blending)}.'
+            )
         crops = crops or {}
         for name, cfg in crops.items():
             if name not in MODALITIES or not (
-                    'size' in cfg and set(cfg) <= {'size', 'interpolation'}
-                    and cfg.get('interpolation', 'bilinear') in TAPS):
+                'size' in cfg
+                and set(cfg) <= {'size', 'interpolation'}
+                and cfg.get('interpolation', 'bilinear') in TAPS
+            ):
                 raise ValueError(
                     'crops of DualModalDataPreprocessor must be a dict like '
                     "dict(video=dict(size=160, interpolation='bilinear')) "
                     f'with the keys {MODALITIES} and one of the '
-                    f'interpolations {tuple(TAPS)}, but is {crops!r}.')
+                    f'interpolations {tuple(TAPS)}, but is {crops!r}.'
+                )
         self.crops = crops
         if blending and merge_views:
             raise ValueError(
                 'DualModalDataPreprocessor cannot blend with merge_views='
-                'True, since views have no label of their own. Leave one out.')
+                'True, since views have no label of their own. Leave one out.'
+            )
         self.blending = {
-            name: MODELS.build(cfg)
-            for name, cfg in blending.items() if cfg is not None
+            name: MODELS.build(cfg) for name, cfg in blending.items() if cfg is not None
         }
         augments = augments or {}
-        if not (isinstance(augments, dict)
-                and set(augments) <= set(MODALITIES)
-                and all(is_list_of(cfgs, dict) for cfgs in augments.values())):
+        if not (
+            isinstance(augments, dict)
+            and set(augments) <= set(MODALITIES)
+            and all(is_list_of(cfgs, dict) for cfgs in augments.values())
+        ):
             raise ValueError(
                 'augments of DualModalDataPreprocessor must be a dict like '
                 "dict(video=[dict(type='BatchRandAugment', ...)]) with the "
                 f'keys {MODALITIES} and lists of configs, but is '
-                f'{augments!r}.')
-        self.augments = nn.ModuleDict(
-            {name: MODELS.build(cfgs) for name, cfgs in augments.items()})
+                f'{augments!r}.'
+            )
+        self.augments = nn.ModuleDict({name: MODELS.build(cfgs) for name, cfgs in augments.items()})
         self.random = ProcessRandom()
         if image_frames is not None and image_frames < 1:
-            raise ValueError('image_frames of DualModalDataPreprocessor must '
-                             f'be 1 or more, or None, but is {image_frames}.')
+            raise ValueError(
+                'image_frames of DualModalDataPreprocessor must '
+                f'be 1 or more, or None, but is {image_frames}.'
+            )
         self.merge_views = merge_views
         self.pack_views = pack_views
         self.image_frames = image_frames
@@ -160,18 +171,17 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if self.mixed and training:
             parts = self._split(inputs, data_samples)
             if len(parts) > 1:
-                done = {
-                    name: self._forward(*part, training)
-                    for name, part in parts.items()
-                }
+                done = {name: self._forward(*part, training) for name, part in parts.items()}
                 return dict(
                     inputs={name: x for name, (x, _) in done.items()},
-                    data_samples=sum((s for _, s in done.values()), []))
+                    data_samples=sum((s for _, s in done.values()), []),
+                )
         x, data_samples = self._forward(inputs, data_samples, training)
         return dict(inputs=x, data_samples=data_samples)
 
-    def _forward(self, inputs: List[Tensor], data_samples: list,
-                 training: bool) -> Tuple[Tensor, list]:
+    def _forward(
+        self, inputs: list[Tensor], data_samples: list, training: bool
+    ) -> tuple[Tensor, list]:
         """A batch of one modality."""
         pack = self.pack_views and not training
         input_type = self._check(inputs, data_samples, pack)
@@ -192,18 +202,16 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                     f'pictures of {tuple(x.shape[-2:])} out of {tuple(size)} '
                     '(height, width), for which crop_boxes were drawn. Leave '
                     f'{input_type!r} out of crops and RandomCropBoxes out of '
-                    'the pipeline, or BatchRandomResizedCrop out of augments.')
+                    'the pipeline, or BatchRandomResizedCrop out of augments.'
+                )
         if boxes is not None:
-            x = crop_and_resize(x[:, 0], self.cast_data(boxes),
-                                **self.crops[input_type])
-        per_channel = (-1, ) + (1, ) * (x.ndim - 3)
+            x = crop_and_resize(x[:, 0], self.cast_data(boxes), **self.crops[input_type])
+        per_channel = (-1,) + (1,) * (x.ndim - 3)
         x = x.to(torch.float32)
-        x = x.sub_(self.mean.view(per_channel)).div_(
-            self.std.view(per_channel))
+        x = x.sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))
         if training and input_type in self.blending:
             # before the labels go to the device
-            x, data_samples = blend(self.blending[input_type], x,
-                                    data_samples)
+            x, data_samples = blend(self.blending[input_type], x, data_samples)
         if self.image_frames is not None and input_type == 'image':
             # B V C H W -> B V C T H W
             x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)
@@ -212,21 +220,20 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return x, self.cast_data(data_samples)
 
     @staticmethod
-    def _split(inputs: List[Tensor], data_samples: list) -> Dict[str, tuple]:
+    def _split(inputs: list[Tensor], data_samples: list) -> dict[str, tuple]:
         """Inputs and data samples of each modality."""
         parts = {}
         for x, sample in zip(inputs, data_samples):
-            name = sample.metainfo.get('input_type',
-                                       'video' if x.ndim == 5 else 'image')
+            name = sample.metainfo.get('input_type', 'video' if x.ndim == 5 else 'image')
             part = parts.setdefault(name, ([], []))
             part[0].append(x)
             part[1].append(sample)
         return parts
 
-    def _boxes(self, input_type: str, inputs: List[Tensor],
-               data_samples: list) -> Optional[Tensor]:
+    def _boxes(self, input_type: str, inputs: list[Tensor], data_samples: list) -> Optional[Tensor]:
         """Windows of the batch (B, V, 5), if it has any, checked against
-        ``crops``."""
+        ``crops``.
+        """
         boxes = [s.metainfo.get('crop_boxes') for s in data_samples]
         given = [b is not None for b in boxes]
         if not any(given) and input_type not in self.crops:
@@ -237,20 +244,22 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 f'DualModalDataPreprocessor has no {input_type!r}. Add '
                 f'crops=dict({input_type}=dict(size=160)), or leave '
                 'crop_boxes out of meta_keys if the pipeline cuts the '
-                'windows itself.')
+                'windows itself.'
+            )
         if not all(given):
             raise ValueError(
                 f'crops of DualModalDataPreprocessor has {input_type!r}, but '
                 'not every sample has crop_boxes. Put RandomCropBoxes into '
                 f'the {input_type} pipeline and crop_boxes into meta_keys of '
-                'PackActionInputs.')
+                'PackActionInputs.'
+            )
         if any(len(x) != 1 for x in inputs):
-            raise ValueError('crop_boxes go with one view of a sample, but '
-                             f'there are {max(map(len, inputs))}.')
+            raise ValueError(
+                f'crop_boxes go with one view of a sample, but there are {max(map(len, inputs))}.'
+            )
         return torch.from_numpy(np.stack(boxes))
 
-    def _check(self, inputs: List[Tensor], data_samples: list,
-               any_views: bool) -> str:
+    def _check(self, inputs: list[Tensor], data_samples: list, any_views: bool) -> str:
         """Check the batch; set and return its modality."""
         names = [
             sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
@@ -264,28 +273,33 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                     f'must be (views, {len(self.mean)}, H, W) or (views, '
                     f'{len(self.mean)}, T, H, W). End the pipeline with '
                     "FormatShape(input_format='NCTHW') for clips, 'NCHW' for "
-                    'images.')
+                    'images.'
+                )
             if 'input_type' not in sample.metainfo:
-                sample.set_metainfo(
-                    dict(input_type='video' if x.ndim == 5 else 'image'))
+                sample.set_metainfo(dict(input_type='video' if x.ndim == 5 else 'image'))
             types.append(sample.metainfo['input_type'])
             if types[-1] not in MODALITIES:
                 raise ValueError(
                     f'Sample {name!r} has the input_type {types[-1]!r}, but '
-                    f'must have one of {MODALITIES}.')
+                    f'must have one of {MODALITIES}.'
+                )
         for what, values, advice in [
-            ('modalities', types,
-             "use batch_sampler=dict(type='DualModalBatchSampler'); if both "
-             'are wanted in one step, set mixed=True of '
-             'DualModalDataPreprocessor'),
-            ('shapes', [tuple(x.shape[any_views:]) for x in inputs],
-             'let the pipeline resize or crop all of them to one size (in '
-             'testing, numbers of views may differ with pack_views=True)')
+            (
+                'modalities',
+                types,
+                "use batch_sampler=dict(type='DualModalBatchSampler'); if both "
+                'are wanted in one step, set mixed=True of '
+                'DualModalDataPreprocessor',
+            ),
+            (
+                'shapes',
+                [tuple(x.shape[any_views:]) for x in inputs],
+                'let the pipeline resize or crop all of them to one size (in '
+                'testing, numbers of views may differ with pack_views=True)',
+            ),
         ]:
             if len(set(values)) > 1:
                 # the first sample of each kind says enough
-                found = ', '.join(f'{names[values.index(v)]!r} {v}'
-                                  for v in dict.fromkeys(values))
-                raise ValueError(f'A batch has samples of different {what}: '
-                                 f'{found}; {advice}.')
+                found = ', '.join(f'{names[values.index(v)]!r} {v}' for v in dict.fromkeys(values))
+                raise ValueError(f'A batch has samples of different {what}: {found}; {advice}.')
         return types[0]

@@ -3,6 +3,7 @@
 
 Letters: B clips, T frames, C channels.
 """
+
 from mmaction.models.heads import TSNHead
 from mmengine.registry import MODELS
 from torch import Tensor

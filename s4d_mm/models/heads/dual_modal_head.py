@@ -4,7 +4,9 @@
 Letters: B samples, V views of a sample, N tokens, C channels, S segments
 (frames) of a sample in mmaction2's ``Recognizer2D``.
 """
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from ..layers.token_layout import pool
 
-SampleList = List['ActionDataSample']  # noqa: F821
+SampleList = list['ActionDataSample']  # noqa: F821
 
 
 @MODELS.register_module()
@@ -48,36 +50,42 @@ class DualModalHead(BaseHead):
             None.
     """
 
-    def __init__(self,
-                 num_classes: Dict[str, int],
-                 in_channels: int,
-                 loss_cls: dict = dict(type='mmaction.CrossEntropyLoss'),
-                 label_smooth_eps: float = 0.,
-                 dropout_ratio: float = 0.,
-                 with_norm: bool = True,
-                 init_std: float = 0.02,
-                 average_clips: Optional[str] = 'prob',
-                 init_cfg: Optional[dict] = None) -> None:
-        if not isinstance(num_classes, dict) or not num_classes or not set(
-                num_classes) <= {'video', 'image'}:
-            raise ValueError('num_classes of DualModalHead must be a dict '
-                             'like dict(video=7, image=7), but got '
-                             f'{num_classes!r}.')
+    def __init__(
+        self,
+        num_classes: dict[str, int],
+        in_channels: int,
+        loss_cls: dict = dict(type='mmaction.CrossEntropyLoss'),
+        label_smooth_eps: float = 0.0,
+        dropout_ratio: float = 0.0,
+        with_norm: bool = True,
+        init_std: float = 0.02,
+        average_clips: Optional[str] = 'prob',
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        if (
+            not isinstance(num_classes, dict)
+            or not num_classes
+            or not set(num_classes) <= {'video', 'image'}
+        ):
+            raise ValueError(
+                'num_classes of DualModalHead must be a dict '
+                'like dict(video=7, image=7), but got '
+                f'{num_classes!r}.'
+            )
         super().__init__(
             num_classes=dict(num_classes),
             in_channels=in_channels,
             loss_cls=loss_cls,
             label_smooth_eps=label_smooth_eps,
             average_clips=average_clips,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         self.init_std = init_std
-        self.fc_norm = nn.LayerNorm(
-            in_channels, eps=1e-6) if with_norm else nn.Identity()
+        self.fc_norm = nn.LayerNorm(in_channels, eps=1e-6) if with_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout_ratio)
-        self.classifiers = nn.ModuleDict({
-            name: nn.Linear(in_channels, count)
-            for name, count in self.num_classes.items()
-        })
+        self.classifiers = nn.ModuleDict(
+            {name: nn.Linear(in_channels, count) for name, count in self.num_classes.items()}
+        )
 
     def init_weights(self) -> None:
         """Initialise the classifiers, then by ``init_cfg`` if given."""
@@ -86,9 +94,7 @@ class DualModalHead(BaseHead):
             nn.init.zeros_(classifier.bias)
         super().init_weights()
 
-    def features(self,
-                 x: Union[Tensor, Tuple[Tensor]],
-                 num_segs: int = 1) -> Tensor:
+    def features(self, x: Union[Tensor, tuple[Tensor]], num_segs: int = 1) -> Tensor:
         """Pooled and normalised features.
 
         Args:
@@ -108,16 +114,20 @@ class DualModalHead(BaseHead):
         """
         x = pool(x)
         if x.shape[-1] != self.in_channels:
-            raise ValueError(f'DualModalHead has in_channels='
-                             f'{self.in_channels}, but the features have '
-                             f'{x.shape[-1]} channels.')
+            raise ValueError(
+                f'DualModalHead has in_channels='
+                f'{self.in_channels}, but the features have '
+                f'{x.shape[-1]} channels.'
+            )
         return self.fc_norm(x.unflatten(0, (-1, num_segs)).mean(dim=1))
 
-    def forward(self,
-                x: Union[Tensor, Tuple[Tensor]],
-                input_types: Union[str, Sequence[str], None] = None,
-                num_segs: int = 1,
-                **kwargs) -> Union[Tensor, Dict[str, Tensor]]:
+    def forward(
+        self,
+        x: Union[Tensor, tuple[Tensor]],
+        input_types: Union[str, Sequence[str], None] = None,
+        num_segs: int = 1,
+        **kwargs,
+    ) -> Union[Tensor, dict[str, Tensor]]:
         """Class scores.
 
         Args:
@@ -137,11 +147,13 @@ class DualModalHead(BaseHead):
             return {name: fc(x) for name, fc in self.classifiers.items()}
         return self._classifier(input_types)(x)
 
-    def loss(self,
-             feats: Union[Tensor, Tuple[Tensor]],
-             data_samples: SampleList,
-             num_segs: int = 1,
-             **kwargs) -> Dict[str, Tensor]:
+    def loss(
+        self,
+        feats: Union[Tensor, tuple[Tensor]],
+        data_samples: SampleList,
+        num_segs: int = 1,
+        **kwargs,
+    ) -> dict[str, Tensor]:
         """Classification loss.
 
         Args:
@@ -159,11 +171,12 @@ class DualModalHead(BaseHead):
         if isinstance(feats, dict):
             return self._loss_of_both(feats, data_samples)
         x = self.dropout(self.features(feats, num_segs))  # B*V C
-        losses, total = dict(), 0.
+        losses, total = dict(), 0.0
         for name, rows in self._rows(data_samples, len(x)).items():
             scores = self.classifiers[name](_take(x, rows))
-            labels = self._soft_labels(name, data_samples, rows,
-                                       len(x) // len(data_samples), scores)
+            labels = self._soft_labels(
+                name, data_samples, rows, len(x) // len(data_samples), scores
+            )
             # not an average over modalities, but over samples
             share = len(rows) / len(x)
             total = total + share * self.loss_cls(scores, labels)
@@ -173,28 +186,33 @@ class DualModalHead(BaseHead):
         # distributed training finds a gradient for every parameter
         for name, fc in self.classifiers.items():
             if f'{name}_top1_acc' not in losses:
-                total = total + 0. * (fc.weight.sum() + fc.bias.sum())
+                total = total + 0.0 * (fc.weight.sum() + fc.bias.sum())
         losses['loss_cls'] = total
         return losses
 
-    def _loss_of_both(self, feats: Dict[str, Tensor],
-                      data_samples: SampleList) -> Dict[str, Tensor]:
+    def _loss_of_both(
+        self, feats: dict[str, Tensor], data_samples: SampleList
+    ) -> dict[str, Tensor]:
         """Mean over the modalities of the losses of their batches."""
         losses = dict()
         for name, part in feats.items():
-            samples = [
-                s for s in data_samples if s.metainfo.get('input_type') == name
-            ]
-            losses.update({f'{name}_{key}' if key == 'loss_cls' else key: value
-                           for key, value in self.loss(part, samples).items()})
+            samples = [s for s in data_samples if s.metainfo.get('input_type') == name]
+            losses.update(
+                {
+                    f'{name}_{key}' if key == 'loss_cls' else key: value
+                    for key, value in self.loss(part, samples).items()
+                }
+            )
         parts = [losses.pop(f'{name}_loss_cls') for name in feats]
         return dict(losses, loss_cls=sum(parts) / len(parts))
 
-    def predict(self,
-                feats: Union[Tensor, Tuple[Tensor]],
-                data_samples: SampleList,
-                num_segs: int = 1,
-                **kwargs) -> SampleList:
+    def predict(
+        self,
+        feats: Union[Tensor, tuple[Tensor]],
+        data_samples: SampleList,
+        num_segs: int = 1,
+        **kwargs,
+    ) -> SampleList:
         """Predictions, averaged over the views of a sample.
 
         Args:
@@ -220,15 +238,15 @@ class DualModalHead(BaseHead):
             samples.append(sample)
             start += count
         for (name, _), (rows, samples) in groups.items():
-            self.predict_by_feat(self.classifiers[name](_take(x, rows)),
-                                 samples)
+            self.predict_by_feat(self.classifiers[name](_take(x, rows)), samples)
         return data_samples
 
     def _classifier(self, name: str) -> nn.Linear:
         if name not in self.classifiers:
             raise ValueError(
                 f'DualModalHead got a sample of modality {name!r}, but '
-                f'num_classes is {self.num_classes}. Add it there.')
+                f'num_classes is {self.num_classes}. Add it there.'
+            )
         return self.classifiers[name]
 
     def _modality(self, sample) -> str:
@@ -237,24 +255,24 @@ class DualModalHead(BaseHead):
             raise ValueError(
                 'DualModalHead needs `input_type` (video or image) in the '
                 'data samples: use DualModalDataPreprocessor, or put it into '
-                'meta_keys of PackActionInputs.')
+                'meta_keys of PackActionInputs.'
+            )
         self._classifier(name)
         return name
 
-    def _rows(self, data_samples: SampleList, total: int) -> Dict[str, list]:
+    def _rows(self, data_samples: SampleList, total: int) -> dict[str, list]:
         """Rows of the features that belong to each modality."""
         views = total // len(data_samples)
         rows = dict()
         for i, sample in enumerate(data_samples):
-            rows.setdefault(self._modality(sample),
-                            []).extend(range(i * views, (i + 1) * views))
+            rows.setdefault(self._modality(sample), []).extend(range(i * views, (i + 1) * views))
         return rows
 
-    def _soft_labels(self, name: str, data_samples: SampleList, rows: list,
-                     views: int, scores: Tensor) -> Tensor:
+    def _soft_labels(
+        self, name: str, data_samples: SampleList, rows: list, views: int, scores: Tensor
+    ) -> Tensor:
         """Smoothed soft labels (len(rows), classes)."""
-        labels = torch.stack(
-            [data_samples[r // views].gt_label for r in rows])
+        labels = torch.stack([data_samples[r // views].gt_label for r in rows])
         count = self.num_classes[name]
         if labels.shape[1] == 1:
             labels = F.one_hot(labels.squeeze(1), count)
@@ -262,13 +280,15 @@ class DualModalHead(BaseHead):
             raise ValueError(
                 f'Soft labels of the {name} samples have {labels.shape[1]} '
                 f'classes, but DualModalHead has num_classes[{name!r}]='
-                f'{count}. Make num_classes of the blending agree.')
+                f'{count}. Make num_classes of the blending agree.'
+            )
         labels = labels.to(scores.device, torch.float32)
         eps = self.label_smooth_eps
         return labels * (1 - eps) + eps / count
 
 
-def _take(x: Tensor, rows: List[int]) -> Tensor:
+def _take(x: Tensor, rows: list[int]) -> Tensor:
     """Some rows of ``x``, in their order. All of them, as in batches of one
-    modality, are ``x`` itself: a GPU would wait for their numbers."""
+    modality, are ``x`` itself: a GPU would wait for their numbers.
+    """
     return x if len(rows) == len(x) else x[rows]

@@ -4,15 +4,16 @@
 Letters: B clips, T frames, t tubelets in time, (h, w) the grid, N = t*h*w
 tokens, P = tubelet_size * patch_size**2 * 3 values of a token.
 """
-from typing import Dict, Sequence, Union
+
+from collections.abc import Sequence
+from typing import Union
 
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..layers import (normalize_per_channel, tubelets_to_video,
-                      video_to_tubelets)
+from ..layers import normalize_per_channel, tubelets_to_video, video_to_tubelets
 
 
 @MODELS.register_module()
@@ -29,18 +30,19 @@ class S4DMAEHead(BaseModule):
         patch_size (int): Side of a patch in pixels. Defaults to 16.
     """
 
-    def __init__(self,
-                 mean: Sequence[float] = (123.675, 116.28, 103.53),
-                 std: Sequence[float] = (58.395, 57.12, 57.375),
-                 tubelet_size: int = 2,
-                 patch_size: int = 16) -> None:
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+    ) -> None:
         super().__init__()
         self.tubelet_size = tubelet_size
         self.patch_size = patch_size
         for name, value in (('mean', mean), ('std', std)):
             value = torch.tensor(value, dtype=torch.float32) / 255
-            self.register_buffer(
-                name, value.view(1, -1, 1, 1, 1), persistent=False)
+            self.register_buffer(name, value.view(1, -1, 1, 1, 1), persistent=False)
 
     def tubelets(self, inputs: Tensor) -> Tensor:
         """Pixels in 0..1 of each token.
@@ -64,9 +66,12 @@ class S4DMAEHead(BaseModule):
             pixels = pixels.expand(-1, -1, self.tubelet_size, -1, -1)
         return video_to_tubelets(pixels, self.tubelet_size, self.patch_size)
 
-    def loss(self, pred: Union[Tensor, Dict[str, Tensor]],
-             target: Union[Tensor, Dict[str, Tensor]],
-             mask: Union[Tensor, Dict[str, Tensor]]) -> Tensor:
+    def loss(
+        self,
+        pred: Union[Tensor, dict[str, Tensor]],
+        target: Union[Tensor, dict[str, Tensor]],
+        mask: Union[Tensor, dict[str, Tensor]],
+    ) -> Tensor:
         """Reconstruction loss.
 
         Args:
@@ -80,10 +85,9 @@ class S4DMAEHead(BaseModule):
             over the batches.
         """
         if isinstance(pred, dict):
-            return torch.stack([
-                self.loss(part, target[name], mask[name])
-                for name, part in pred.items()
-            ]).mean()
+            return torch.stack(
+                [self.loss(part, target[name], mask[name]) for name, part in pred.items()]
+            ).mean()
         target = self.target(target)
         loss = (pred.float() - target).square().mean(dim=-1)  # B N
         return (loss * mask).sum() / mask.sum()
@@ -104,12 +108,10 @@ class S4DMAEHead(BaseModule):
             Tensor: (B, N, P).
         """
         tubelets = self._tubelets(inputs.float())
-        return normalize_per_channel(
-            tubelets, eps=1e-6 / self.std.flatten().square())[0]
+        return normalize_per_channel(tubelets, eps=1e-6 / self.std.flatten().square())[0]
 
     @torch.no_grad()
-    def reconstruct(self, pred: Tensor, inputs: Tensor,
-                    mask: Tensor) -> Tensor:
+    def reconstruct(self, pred: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
         """Fill the masked tokens of the input with the prediction.
 
         The prediction is of normalised pixels; each token's own mean and
@@ -127,8 +129,7 @@ class S4DMAEHead(BaseModule):
         original = self.tubelets(inputs)
         _, mean, scale = normalize_per_channel(original)
         filled = pred.float().unflatten(-1, (-1, 3)) * scale + mean
-        pixels = torch.where(mask[..., None].bool(), filled.flatten(-2),
-                             original)
+        pixels = torch.where(mask[..., None].bool(), filled.flatten(-2), original)
         return self.to_video(pixels, inputs).clamp(0, 1)
 
     def to_video(self, tubelets: Tensor, inputs: Tensor) -> Tensor:
@@ -143,5 +144,4 @@ class S4DMAEHead(BaseModule):
         """
         h, w = (s // self.patch_size for s in inputs.shape[-2:])
         grid = (tubelets.shape[1] // (h * w), h, w)
-        return tubelets_to_video(tubelets, grid, self.tubelet_size,
-                                 self.patch_size)
+        return tubelets_to_video(tubelets, grid, self.tubelet_size, self.patch_size)

@@ -4,12 +4,22 @@ from .packing import pack, unpack
 from .position import resize_grid, sincos_position_table
 from .token_layout import to_tokens
 from .transformer import Attention, Mlp, MoAEBlock, TransformerBlock
-from .tubelets import (TubeletEmbed, normalize_per_channel, tubelets_to_video,
-                       video_to_tubelets)
+from .tubelets import TubeletEmbed, normalize_per_channel, tubelets_to_video, video_to_tubelets
 
 __all__ = [
-    'Attention', 'Mlp', 'MoAE', 'MoAEBlock', 'NoisyTopKRouter',
-    'TransformerBlock', 'TubeletEmbed', 'normalize_per_channel', 'pack',
-    'resize_grid', 'sincos_position_table', 'to_tokens', 'tubelets_to_video',
-    'unpack', 'video_to_tubelets'
+    'Attention',
+    'Mlp',
+    'MoAE',
+    'MoAEBlock',
+    'NoisyTopKRouter',
+    'TransformerBlock',
+    'TubeletEmbed',
+    'normalize_per_channel',
+    'pack',
+    'resize_grid',
+    'sincos_position_table',
+    'to_tokens',
+    'tubelets_to_video',
+    'unpack',
+    'video_to_tubelets',
 ]

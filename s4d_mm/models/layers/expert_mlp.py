@@ -5,6 +5,7 @@ Letters: S tokens of the whole batch, C channels, E experts, k experts per
 token, D hidden width of an expert, A = S*k assignments of a token to an
 expert.
 """
+
 from types import ModuleType
 
 import torch
@@ -16,9 +17,15 @@ from .expert_plan import Plan
 from .precision import autocast_to, no_autocast
 
 
-def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
-               fc1_bias: Tensor, fc2_weight: Tensor,
-               fc2_bias: Tensor) -> Tensor:
+def expert_mlp(
+    x: Tensor,
+    gates: Tensor,
+    plan: Plan,
+    fc1_weight: Tensor,
+    fc1_bias: Tensor,
+    fc2_weight: Tensor,
+    fc2_bias: Tensor,
+) -> Tensor:
     """Weighted sum of the outputs of each token's experts.
 
     ``sum over the k experts e of g_e * (GELU(x W1_e + b1_e) W2_e + b2_e)``,
@@ -39,8 +46,7 @@ def expert_mlp(x: Tensor, gates: Tensor, plan: Plan, fc1_weight: Tensor,
     """
     device_type = x.device.type
     gates = gates.to(x.dtype)  # the router's are float32
-    tensors = autocast_to(device_type, x, gates, fc1_weight, fc1_bias,
-                          fc2_weight, fc2_bias)
+    tensors = autocast_to(device_type, x, gates, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
     with no_autocast(device_type):
         return _ExpertMLP.apply(*tensors, *plan)
 
@@ -51,11 +57,9 @@ def implementation(device_type: str) -> ModuleType:
 
 
 class _ExpertMLP(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, gates, w1, b1, w2, b2, *plan):
-        out, hidden = implementation(x.device.type).forward(
-            x, gates, w1, b1, w2, b2, Plan(*plan))
+        out, hidden = implementation(x.device.type).forward(x, gates, w1, b1, w2, b2, Plan(*plan))
         ctx.save_for_backward(x, gates, w1, w2, b2, hidden, *plan)
         return out
 
@@ -64,5 +68,6 @@ class _ExpertMLP(torch.autograd.Function):
     def backward(ctx, grad):
         x, gates, w1, w2, b2, hidden, *plan = ctx.saved_tensors
         grads = implementation(x.device.type).backward(
-            grad.contiguous(), x, gates, w1, w2, b2, hidden, Plan(*plan))
+            grad.contiguous(), x, gates, w1, w2, b2, hidden, Plan(*plan)
+        )
         return (*grads, *[None] * len(plan))

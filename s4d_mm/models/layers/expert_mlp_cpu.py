@@ -11,8 +11,10 @@ Letters: S tokens of the whole batch, C channels, E experts, k experts per
 token, D hidden width of an expert, A = S*k assignments of a token to an
 expert, P assignments with those that fill up.
 """
+
 import math
-from typing import Iterator, List, NamedTuple, Tuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +30,13 @@ EXPERTS = 2  # of a product, if their rows are more
 
 class _Layout(NamedTuple):
     """The assignments filled up."""
-    groups: List[Tuple[int, int, int]]  # of group_experts
+
+    groups: list[tuple[int, int, int]]  # of group_experts
     token: Tensor  # (P, ) token of each row, 0 where filled up
     gate: Tensor  # (P, 1) its gate, 0 where filled up
     place: Tensor  # (S, k) rows of the assignments of a token
 
-    def slices(self) -> Iterator[Tuple[slice, slice, int]]:
+    def slices(self) -> Iterator[tuple[slice, slice, int]]:
         """Experts, rows, and rows of an expert of each group."""
         start = 0
         for first, last, rows in self.groups:
@@ -47,7 +50,7 @@ def padded_rows(assignments: int) -> int:
     return assignments + assignments // 4
 
 
-def group_experts(counts: List[int]) -> List[Tuple[int, int, int]]:
+def group_experts(counts: list[int]) -> list[tuple[int, int, int]]:
     """Divide neighbouring experts into groups that are computed at once.
 
     A group is at most a quarter larger than the assignments in it, and has
@@ -66,8 +69,7 @@ def group_experts(counts: List[int]) -> List[Tuple[int, int, int]]:
         while last < len(counts):
             size = last + 1 - first
             more, most = total + counts[last], max(rows, counts[last])
-            if 4 * size * most > 5 * more or (size > EXPERTS
-                                              and size * most > ROWS):
+            if 4 * size * most > 5 * more or (size > EXPERTS and size * most > ROWS):
                 break
             last, rows, total = last + 1, most, more
         groups.append((first, last, rows))
@@ -75,8 +77,7 @@ def group_experts(counts: List[int]) -> List[Tuple[int, int, int]]:
     return groups
 
 
-def _layout(gates: Tensor, token: Tensor, place: Tensor, expert: Tensor,
-            ends: Tensor) -> _Layout:
+def _layout(gates: Tensor, token: Tensor, place: Tensor, expert: Tensor, ends: Tensor) -> _Layout:
     ends = ends.tolist()
     begins = [0, *ends[:-1]]
     counts = [end - begin for begin, end in zip(begins, ends)]
@@ -96,25 +97,44 @@ def _layout(gates: Tensor, token: Tensor, place: Tensor, expert: Tensor,
     return _Layout(groups, padded_token, gate[:, None], place)
 
 
-def forward(x: Tensor, gates: Tensor, w1: Tensor, b1: Tensor, w2: Tensor,
-            b2: Tensor, plan: Plan) -> Tuple[Tensor, Tensor]:
+def forward(
+    x: Tensor, gates: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor]:
     """:func:`expert_mlp`, and the input of the GELU for the gradient."""
-    return torch.ops.s4d_mm.expert_mlp(x, gates, w1, b1, w2, b2, plan.token,
-                                       plan.place, plan.expert, plan.ends)
+    return torch.ops.s4d_mm.expert_mlp(
+        x, gates, w1, b1, w2, b2, plan.token, plan.place, plan.expert, plan.ends
+    )
 
 
-def backward(grad: Tensor, x: Tensor, gates: Tensor, w1: Tensor, w2: Tensor,
-             b2: Tensor, hidden: Tensor, plan: Plan) -> List[Tensor]:
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    gates: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    hidden: Tensor,
+    plan: Plan,
+) -> list[Tensor]:
     """Gradients of the first six arguments of :func:`forward`."""
-    return torch.ops.s4d_mm.expert_mlp_backward(grad, x, gates, w1, w2, b2,
-                                                hidden, plan.token, plan.place,
-                                                plan.expert, plan.ends)
+    return torch.ops.s4d_mm.expert_mlp_backward(
+        grad, x, gates, w1, w2, b2, hidden, plan.token, plan.place, plan.expert, plan.ends
+    )
 
 
 @custom_op('s4d_mm::expert_mlp', mutates_args=())
-def _forward(x: Tensor, gates: Tensor, w1: Tensor, b1: Tensor, w2: Tensor,
-             b2: Tensor, token: Tensor, place: Tensor, expert: Tensor,
-             ends: Tensor) -> Tuple[Tensor, Tensor]:
+def _forward(
+    x: Tensor,
+    gates: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    token: Tensor,
+    place: Tensor,
+    expert: Tensor,
+    ends: Tensor,
+) -> tuple[Tensor, Tensor]:
     layout = _layout(gates, token, place, expert, ends)
     hidden = x.new_empty(padded_rows(len(token)), w1.shape[2])
     out = torch.zeros_like(x)
@@ -123,17 +143,26 @@ def _forward(x: Tensor, gates: Tensor, w1: Tensor, b1: Tensor, w2: Tensor,
             continue
         token = layout.token[rows]
         h = hidden[rows].unflatten(0, (-1, size))  # experts, their rows, D
-        torch.baddbmm(
-            b1[experts, None], _take(x, token, size), w1[experts], out=h)
+        torch.baddbmm(b1[experts, None], _take(x, token, size), w1[experts], out=h)
         y = torch.baddbmm(b2[experts, None], F.gelu(h), w2[experts])
         out.index_add_(0, token, y.flatten(0, 1).mul_(layout.gate[rows]))
     return out, hidden
 
 
 @custom_op('s4d_mm::expert_mlp_backward', mutates_args=())
-def _backward(grad: Tensor, x: Tensor, gates: Tensor, w1: Tensor, w2: Tensor,
-              b2: Tensor, hidden: Tensor, token: Tensor, place: Tensor,
-              expert: Tensor, ends: Tensor) -> List[Tensor]:
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    gates: Tensor,
+    w1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    hidden: Tensor,
+    token: Tensor,
+    place: Tensor,
+    expert: Tensor,
+    ends: Tensor,
+) -> list[Tensor]:
     layout = _layout(gates, token, place, expert, ends)
     grad_x, grad_gate = torch.zeros_like(x), torch.empty_like(layout.gate)
     grad_b1 = w1.new_empty(len(w1), w1.shape[2])
@@ -150,22 +179,16 @@ def _backward(grad: Tensor, x: Tensor, gates: Tensor, w1: Tensor, w2: Tensor,
         # of the GELU's output before the gate
         grad_act = torch.bmm(g, w2[experts].transpose(1, 2))
         act = F.gelu(h)
-        grad_gate[rows] = torch.baddbmm((grad_act * act).sum(2, keepdim=True),
-                                        g, b2[experts, :, None]).flatten(0, 1)
+        grad_gate[rows] = torch.baddbmm(
+            (grad_act * act).sum(2, keepdim=True), g, b2[experts, :, None]
+        ).flatten(0, 1)
         torch.bmm(act.mul_(gate).transpose(1, 2), g, out=grad_w2[experts])
         torch.bmm(gate.transpose(1, 2), g, out=grad_b2[experts, None])
         grad_h = torch.ops.aten.gelu_backward(grad_act.mul_(gate), h)
         torch.sum(grad_h, 1, out=grad_b1[experts])
-        torch.bmm(
-            _take(x, token, size).transpose(1, 2),
-            grad_h,
-            out=grad_w1[experts])
-        grad_x.index_add_(
-            0, token,
-            torch.bmm(grad_h, w1[experts].transpose(1, 2)).flatten(0, 1))
-    return [
-        grad_x, grad_gate[layout.place, 0], grad_w1, grad_b1, grad_w2, grad_b2
-    ]
+        torch.bmm(_take(x, token, size).transpose(1, 2), grad_h, out=grad_w1[experts])
+        grad_x.index_add_(0, token, torch.bmm(grad_h, w1[experts].transpose(1, 2)).flatten(0, 1))
+    return [grad_x, grad_gate[layout.place, 0], grad_w1, grad_b1, grad_w2, grad_b2]
 
 
 def _take(x: Tensor, token: Tensor, size: int) -> Tensor:
@@ -175,8 +198,7 @@ def _take(x: Tensor, token: Tensor, size: int) -> Tensor:
 
 @_forward.register_fake
 def _(x, gates, w1, b1, w2, b2, token, place, expert, ends):
-    return (torch.empty_like(x),
-            x.new_empty(padded_rows(len(token)), w1.shape[2]))
+    return (torch.empty_like(x), x.new_empty(padded_rows(len(token)), w1.shape[2]))
 
 
 @_backward.register_fake
@@ -187,7 +209,7 @@ def _(grad, x, gates, w1, w2, b2, hidden, token, place, expert, ends):
         torch.empty_like(w1),
         w1.new_empty(len(w1), w1.shape[2]),
         torch.empty_like(w2),
-        torch.empty_like(b2)
+        torch.empty_like(b2),
     ]
 
 

@@ -4,6 +4,7 @@
 Letters: S tokens of the whole batch, E experts, k experts per token, A = S*k
 assignments of a token to an expert.
 """
+
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 
 class Plan(NamedTuple):
     """Assignments in the order of their experts (see
-    :func:`sort_by_expert`)."""
+    :func:`sort_by_expert`).
+    """
+
     expert: Tensor  # (A, ) expert of each assignment, ascending
     token: Tensor  # (A, ) its token
     place: Tensor  # (S, k) where in this order the assignments of a token are
@@ -36,10 +39,8 @@ def sort_by_expert(experts: Tensor, num_experts: int) -> Plan:
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
     ends = torch.searchsorted(
-        expert,
-        torch.arange(num_experts, device=order.device),
-        right=True,
-        out_int32=True)
+        expert, torch.arange(num_experts, device=order.device), right=True, out_int32=True
+    )
     counts = ends - F.pad(ends[:-1], (1, 0))
     token = torch.div(order, experts.shape[1], rounding_mode='floor')
     return Plan(expert, token, place.view_as(experts), counts, ends)

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbone and neck step: GELU and the linear layer after it, which keep one
-hidden layer for the backward pass and not two."""
+hidden layer for the backward pass and not two.
+"""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,6 @@ def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _GELULinear(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)

@@ -5,8 +5,9 @@ Letters: S tokens of the whole batch, C channels, E experts, k experts per
 token, D hidden width of an expert, A = S*k assignments of a token to an
 expert.
 """
+
 import math
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +33,15 @@ class NoisyTopKRouter(nn.Module):
         noisy (bool): Whether to add noise in training. Defaults to True.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_experts: int,
-                 top_k: int,
-                 noisy: bool = True) -> None:
+    def __init__(self, embed_dims: int, num_experts: int, top_k: int, noisy: bool = True) -> None:
         super().__init__()
         if not 1 <= top_k <= num_experts:
-            raise ValueError(f'top_k must be in 1..num_experts={num_experts}, '
-                             f'but got {top_k}.')
+            raise ValueError(f'top_k must be in 1..num_experts={num_experts}, but got {top_k}.')
         self.top_k = top_k
         self.gate = nn.Linear(embed_dims, num_experts)
         self.noise = nn.Linear(embed_dims, num_experts) if noisy else None
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Choose the experts of each token.
 
         Args:
@@ -111,37 +107,36 @@ class MoAE(nn.Module):
             evaluation. Defaults to None, which drops nothing.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_experts: int = 8,
-                 top_k: int = 2,
-                 expert_ratio: float = 0.25,
-                 noisy: bool = True,
-                 capacity_factor: Optional[float] = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_experts: int = 8,
+        top_k: int = 2,
+        expert_ratio: float = 0.25,
+        noisy: bool = True,
+        capacity_factor: Optional[float] = None,
+    ) -> None:
         super().__init__()
         if capacity_factor is not None and capacity_factor <= 0:
-            raise ValueError('capacity_factor must be positive or None, but '
-                             f'got {capacity_factor}.')
+            raise ValueError(
+                f'capacity_factor must be positive or None, but got {capacity_factor}.'
+            )
         self.num_experts = num_experts
         self.capacity_factor = capacity_factor
         hidden = int(embed_dims * expert_ratio)
         if hidden < 1:
             raise ValueError(
-                f'expert_ratio={expert_ratio} leaves no hidden channel of '
-                f'embed_dims={embed_dims}.')
+                f'expert_ratio={expert_ratio} leaves no hidden channel of embed_dims={embed_dims}.'
+            )
         self.router = NoisyTopKRouter(embed_dims, num_experts, top_k, noisy)
-        self.fc1_weight = nn.Parameter(
-            torch.empty(num_experts, embed_dims, hidden))
+        self.fc1_weight = nn.Parameter(torch.empty(num_experts, embed_dims, hidden))
         self.fc1_bias = nn.Parameter(torch.zeros(num_experts, hidden))
-        self.fc2_weight = nn.Parameter(
-            torch.empty(num_experts, hidden, embed_dims))
+        self.fc2_weight = nn.Parameter(torch.empty(num_experts, hidden, embed_dims))
         self.fc2_bias = nn.Parameter(torch.zeros(num_experts, embed_dims))
         for weight in (self.fc1_weight, self.fc2_weight):
-            nn.init.trunc_normal_(weight, std=.02)
+            nn.init.trunc_normal_(weight, std=0.02)
 
-    def forward(self,
-                x: Tensor,
-                sizes: Optional[Sizes] = None) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, Tensor]:
         """Run each token's experts.
 
         Args:
@@ -158,14 +153,14 @@ class MoAE(nn.Module):
         gates, experts, probs = self.router(tokens)
         plan = sort_by_expert(experts, self.num_experts)
         if self.training and self.capacity_factor is not None:
-            capacity = math.ceil(self.capacity_factor * experts.numel() /
-                                 self.num_experts)
+            capacity = math.ceil(self.capacity_factor * experts.numel() / self.num_experts)
             start = plan.ends - plan.counts
             # how many assignments of its expert come before each one
             rank = plan.place - start[experts]
             gates = gates * (rank < capacity)
-        out = expert_mlp(tokens, gates, plan, self.fc1_weight, self.fc1_bias,
-                         self.fc2_weight, self.fc2_bias)
+        out = expert_mlp(
+            tokens, gates, plan, self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias
+        )
         if sizes is None:
             return out.view_as(x), load_balance_loss(probs, plan.counts)
         tokens_of = [b * n for b, n in sizes]

@@ -7,15 +7,16 @@ of videos go through them as one long list of tokens.
 Letters: G batches, batch i of B_i samples of N_i tokens, S tokens of all, C
 channels.
 """
-from typing import List, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-Sizes = Sequence[Tuple[int, int]]  # (B_i, N_i) of each batch
+Sizes = Sequence[tuple[int, int]]  # (B_i, N_i) of each batch
 
 
-def pack(batches: Sequence[Tensor]) -> Tuple[Tensor, Sizes]:
+def pack(batches: Sequence[Tensor]) -> tuple[Tensor, Sizes]:
     """Put batches one after the other.
 
     Args:
@@ -28,7 +29,7 @@ def pack(batches: Sequence[Tensor]) -> Tuple[Tensor, Sizes]:
     return torch.cat([x.flatten(0, 1) for x in batches]), sizes
 
 
-def unpack(tokens: Tensor, sizes: Sizes) -> List[Tensor]:
+def unpack(tokens: Tensor, sizes: Sizes) -> list[Tensor]:
     """Reverse of :func:`pack`.
 
     Args:

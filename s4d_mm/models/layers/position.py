@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbone step: where a token is. Fixed sin-cos tables."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,9 +22,9 @@ def sincos_position_table(num_positions: int, dim: int) -> Tensor:
     """
     index = torch.arange(dim)
     power = 2 * torch.div(index, 2, rounding_mode='floor') / dim
-    angle = (
-        torch.arange(num_positions, dtype=torch.float64)[:, None] /
-        torch.pow(torch.tensor(10000., dtype=torch.float64), power.double()))
+    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] / torch.pow(
+        torch.tensor(10000.0, dtype=torch.float64), power.double()
+    )
     return torch.where(index % 2 == 0, angle.sin(), angle.cos()).float()
 
 

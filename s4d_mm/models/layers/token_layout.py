@@ -3,7 +3,8 @@
 
 Letters: B clips, N tokens, C channels, T x H x W a grid.
 """
-from typing import Callable, Tuple, Union
+
+from typing import Callable, Union
 
 import torch
 from torch import Tensor
@@ -13,10 +14,16 @@ Features = Union[Tensor, tuple, list]
 
 def has_class_token(x: Features) -> bool:
     """Whether features are a pair [feature map (B, C, ...), class token
-    (B, C)], as mmaction2's ``MViT`` returns them."""
-    return (isinstance(x, (tuple, list)) and len(x) == 2
-            and all(isinstance(part, Tensor) for part in x) and x[0].ndim > 3
-            and x[1].ndim == 2 and x[0].shape[:2] == x[1].shape)
+    (B, C)], as mmaction2's ``MViT`` returns them.
+    """
+    return (
+        isinstance(x, (tuple, list))
+        and len(x) == 2
+        and all(isinstance(part, Tensor) for part in x)
+        and x[0].ndim > 3
+        and x[1].ndim == 2
+        and x[0].shape[:2] == x[1].shape
+    )
 
 
 def last_stage(x: Features) -> Features:
@@ -39,20 +46,25 @@ def last_stage(x: Features) -> Features:
                 'The backbone returns parallel pathways of the shapes '
                 f'{[tuple(part.shape) for part in x]} (SlowFast), of which '
                 "none is the last stage. Use mmaction2's SlowFastHead, or a "
-                'backbone with one output.')
+                'backbone with one output.'
+            )
         x = x[-1]
     if not isinstance(x, (Tensor, tuple, list)):
-        raise TypeError('Expected a tensor, or a tuple or list of them, from '
-                        f'the backbone, but got a {type(x).__name__}.')
+        raise TypeError(
+            'Expected a tensor, or a tuple or list of them, from '
+            f'the backbone, but got a {type(x).__name__}.'
+        )
     return x
 
 
 def are_pathways(x: Features) -> bool:
     """Whether two feature maps differ in time and channels, not in space."""
-    return (len(x) == 2
-            and all(isinstance(part, Tensor) and part.ndim == 5 for part in x)
-            and x[0].shape[3:] == x[1].shape[3:]
-            and x[0].shape[1:3] != x[1].shape[1:3])
+    return (
+        len(x) == 2
+        and all(isinstance(part, Tensor) and part.ndim == 5 for part in x)
+        and x[0].shape[3:] == x[1].shape[3:]
+        and x[0].shape[1:3] != x[1].shape[1:3]
+    )
 
 
 def pool(x: Features) -> Tensor:
@@ -73,7 +85,7 @@ def pool(x: Features) -> Tensor:
     return x.flatten(2).mean(dim=2) if x.ndim > 3 else x
 
 
-def to_tokens(x: Features) -> Tuple[Tensor, Callable[[Tensor], Features]]:
+def to_tokens(x: Features) -> tuple[Tensor, Callable[[Tensor], Features]]:
     """Turn a backbone's output into tokens.
 
     Args:
@@ -110,5 +122,4 @@ def to_tokens(x: Features) -> Tuple[Tensor, Callable[[Tensor], Features]]:
         return x, lambda t: t
     grid = x.shape[2:]
     # B C [T] H W -> B N C
-    return (x.flatten(2).transpose(1, 2),
-            lambda t: t.transpose(1, 2).unflatten(2, grid))
+    return (x.flatten(2).transpose(1, 2), lambda t: t.transpose(1, 2).unflatten(2, grid))

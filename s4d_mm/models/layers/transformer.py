@@ -4,7 +4,8 @@ mixture of adapter experts.
 
 Letters: B clips, N tokens, C channels, H heads.
 """
-from typing import Optional, Tuple
+
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +31,7 @@ class Attention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(f'embed_dims={embed_dims} is not a multiple of '
-                             f'num_heads={num_heads}.')
+            raise ValueError(f'embed_dims={embed_dims} is not a multiple of num_heads={num_heads}.')
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(embed_dims))
@@ -49,13 +49,11 @@ class Attention(nn.Module):
         Returns:
             Tensor: Of the shape of ``x``.
         """
-        bias = torch.cat(
-            (self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias)
         if sizes is None:
             return self.proj(self._attend(qkv))
-        return self.proj(
-            pack([self._attend(part) for part in unpack(qkv, sizes)])[0])
+        return self.proj(pack([self._attend(part) for part in unpack(qkv, sizes)])[0])
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """(B, N, 3C) -> (B, N, C)."""
@@ -97,11 +95,9 @@ class TransformerBlock(nn.Module):
         drop_path (float): Stochastic depth rate, 0..1. Defaults to 0.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 mlp_ratio: float = 4.,
-                 drop_path: float = 0.) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dims, eps=LN_EPS)
         self.attn = Attention(embed_dims, num_heads)
@@ -134,20 +130,21 @@ class MoAEBlock(TransformerBlock):
             :class:`~s4d_mm.models.layers.MoAE`. Defaults to None.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 num_heads: int,
-                 mlp_ratio: float = 4.,
-                 drop_path: float = 0.,
-                 moae: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        moae: Optional[dict] = None,
+    ) -> None:
         super().__init__(embed_dims, num_heads, mlp_ratio, drop_path)
         self.moae = MoAE(embed_dims, **(moae or {}))
 
-    def forward(self,
-                x: Tensor,
-                sizes: Optional[Sizes] = None) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, Tensor]:
         """(B, N, C) -> (B, N, C), or packed (S, C) with ``sizes``; and the
-        load-balance loss, a scalar, see :meth:`MoAE.forward`."""
+        load-balance loss, a scalar, see :meth:`MoAE.forward`.
+        """
         x = x + self._drop(self.attn(self.norm1(x), sizes), sizes)
         y = self.norm2(x)
         adapted, balance = self.moae(y, sizes)

@@ -4,17 +4,17 @@
 Letters: B clips, C channels, T frames, t tubelets in time, (h, w) the grid of
 patches, s frames in a tubelet, p pixels on a patch side, N = t*h*w tokens.
 """
-from typing import Tuple, Union
+
+from typing import Union
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def video_to_tubelets(video: Tensor,
-                      tubelet_size: int,
-                      patch_size: int,
-                      channels_last: bool = True) -> Tensor:
+def video_to_tubelets(
+    video: Tensor, tubelet_size: int, patch_size: int, channels_last: bool = True
+) -> Tensor:
     """Cut a video into non-overlapping tubelets.
 
     Args:
@@ -33,13 +33,13 @@ def video_to_tubelets(video: Tensor,
     s, p = tubelet_size, patch_size
     x = video.reshape(b, c, frames // s, s, height // p, p, width // p, p)
     # B C t s h p w p -> B t h w (values)
-    order = (0, 2, 4, 6, 3, 5, 7, 1) if channels_last else (0, 2, 4, 6, 1, 3,
-                                                            5, 7)
+    order = (0, 2, 4, 6, 3, 5, 7, 1) if channels_last else (0, 2, 4, 6, 1, 3, 5, 7)
     return x.permute(order).flatten(4).flatten(1, 3)
 
 
-def tubelets_to_video(tubelets: Tensor, grid: Tuple[int, int, int],
-                      tubelet_size: int, patch_size: int) -> Tensor:
+def tubelets_to_video(
+    tubelets: Tensor, grid: tuple[int, int, int], tubelet_size: int, patch_size: int
+) -> Tensor:
     """Inverse of :func:`video_to_tubelets` (channels last).
 
     Args:
@@ -58,10 +58,9 @@ def tubelets_to_video(tubelets: Tensor, grid: Tuple[int, int, int],
     return x.reshape(len(tubelets), x.shape[1], t * s, h * p, w * p)
 
 
-def normalize_per_channel(tubelets: Tensor,
-                          channels: int = 3,
-                          eps: Union[float, Tensor] = 1e-6
-                          ) -> Tuple[Tensor, Tensor, Tensor]:
+def normalize_per_channel(
+    tubelets: Tensor, channels: int = 3, eps: Union[float, Tensor] = 1e-6
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise each tubelet and channel to mean 0 and variance 1.
 
     ``(x - mean) / sqrt(var + eps)``, var unbiased over the s*p*p pixels of
@@ -98,19 +97,16 @@ class TubeletEmbed(nn.Module):
         in_channels (int): Channels of the input. Defaults to 3.
     """
 
-    def __init__(self,
-                 embed_dims: int,
-                 tubelet_size: int = 2,
-                 patch_size: int = 16,
-                 in_channels: int = 3) -> None:
+    def __init__(
+        self, embed_dims: int, tubelet_size: int = 2, patch_size: int = 16, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.tubelet_size = tubelet_size
         self.patch_size = patch_size
         kernel = (tubelet_size, patch_size, patch_size)
-        self.proj = nn.Conv3d(
-            in_channels, embed_dims, kernel_size=kernel, stride=kernel)
+        self.proj = nn.Conv3d(in_channels, embed_dims, kernel_size=kernel, stride=kernel)
 
-    def grid(self, x: Tensor) -> Tuple[int, int, int]:
+    def grid(self, x: Tensor) -> tuple[int, int, int]:
         """Grid (t, h, w) of tokens of an input.
 
         Args:
@@ -125,26 +121,30 @@ class TubeletEmbed(nn.Module):
             raise ValueError(
                 f'Expected images (B, {in_channels}, H, W) or videos '
                 f'(B, {in_channels}, T, H, W), but got shape '
-                f'{tuple(x.shape)}.')
+                f'{tuple(x.shape)}.'
+            )
         height, width = x.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f'Input height and width must be multiples of patch_size='
                 f'{self.patch_size}, but got {height} x {width}. Resize or '
-                'crop in the pipeline.')
+                'crop in the pipeline.'
+            )
         t = 1
         if x.ndim == 5:
             if x.shape[2] % self.tubelet_size:
                 raise ValueError(
                     f'The number of frames must be a multiple of tubelet_size'
                     f'={self.tubelet_size}, but got {x.shape[2]}. Change '
-                    'clip_len in the pipeline.')
+                    'clip_len in the pipeline.'
+                )
             t = x.shape[2] // self.tubelet_size
         return t, height // self.patch_size, width // self.patch_size
 
     def patches(self, x: Tensor) -> Tensor:
         """Cut images (B, C, H, W) or videos (B, C, T, H, W) into rows of
-        pixels, (B, N, values), ordered as the kernel."""
+        pixels, (B, N, values), ordered as the kernel.
+        """
         if x.ndim == 4:
             return video_to_tubelets(x[:, :, None], 1, self.patch_size, False)
         return video_to_tubelets(x, self.tubelet_size, self.patch_size, False)
@@ -158,5 +158,6 @@ class TubeletEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, C) of images (B, C, H, W) or videos (B, C, T, H,
-        W)."""
+        W).
+        """
         return self.embed(self.patches(x), is_image=x.ndim == 4)

@@ -3,7 +3,8 @@
 
 Letters: B clips, N tokens, C channels.
 """
-from typing import Dict, Optional, Tuple, Union
+
+from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -11,8 +12,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..backbones.s4d_vit import (check_shapes, drop_path_rates, get_arch,
-                                 init_transformer)
+from ..backbones.s4d_vit import check_shapes, drop_path_rates, get_arch, init_transformer
 from ..classifiers import MoAEImageClassifier
 from ..layers import MoAEBlock, pack, to_tokens, unpack
 from ..layers.token_layout import Features
@@ -68,25 +68,28 @@ class MoAENeck(BaseModule):
         (torch.Size([1, 512, 4, 7, 7]), ['loss_balance'])
     """
 
-    def __init__(self,
-                 arch: Union[str, dict] = 'base',
-                 num_layers: int = 6,
-                 num_experts: int = 8,
-                 top_k: int = 2,
-                 expert_ratio: float = 0.25,
-                 noisy: bool = True,
-                 capacity_factor: Optional[float] = None,
-                 loss_weight: float = 1e-3,
-                 drop_path_rate: float = 0.,
-                 final_norm: bool = False,
-                 with_cp: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        arch: Union[str, dict] = 'base',
+        num_layers: int = 6,
+        num_experts: int = 8,
+        top_k: int = 2,
+        expert_ratio: float = 0.25,
+        noisy: bool = True,
+        capacity_factor: Optional[float] = None,
+        loss_weight: float = 1e-3,
+        drop_path_rate: float = 0.0,
+        final_norm: bool = False,
+        with_cp: bool = False,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = get_arch(arch)
         total = self.arch['num_layers']
         if not 1 <= num_layers <= total:
-            raise ValueError(f'num_layers must be in 1..{total} for arch='
-                             f'{arch!r}, but got {num_layers}.')
+            raise ValueError(
+                f'num_layers must be in 1..{total} for arch={arch!r}, but got {num_layers}.'
+            )
         self.loss_weight = loss_weight
         self.with_cp = with_cp
         dims = self.arch['embed_dims']
@@ -96,12 +99,13 @@ class MoAENeck(BaseModule):
             top_k=top_k,
             expert_ratio=expert_ratio,
             noisy=noisy,
-            capacity_factor=capacity_factor)
+            capacity_factor=capacity_factor,
+        )
         self.blocks = nn.ModuleList(
-            MoAEBlock(dims, self.arch['num_heads'], self.arch['mlp_ratio'],
-                      rate, moae) for rate in rates[total - num_layers:])
-        self.norm = nn.LayerNorm(
-            dims, eps=LN_EPS) if final_norm else nn.Identity()
+            MoAEBlock(dims, self.arch['num_heads'], self.arch['mlp_ratio'], rate, moae)
+            for rate in rates[total - num_layers :]
+        )
+        self.norm = nn.LayerNorm(dims, eps=LN_EPS) if final_norm else nn.Identity()
         keep_last_blocks(self, total)
         self.register_load_state_dict_pre_hook(check_shapes)
 
@@ -110,10 +114,9 @@ class MoAENeck(BaseModule):
         init_transformer(self.blocks)
         super().init_weights()
 
-    def forward(self,
-                x: Features,
-                data_samples: Optional[list] = None
-                ) -> Tuple[Features, Dict[str, Tensor]]:
+    def forward(
+        self, x: Features, data_samples: Optional[list] = None
+    ) -> tuple[Features, dict[str, Tensor]]:
         """Run the blocks.
 
         Args:
@@ -142,8 +145,8 @@ class MoAENeck(BaseModule):
 
             def restore(tokens):
                 return {
-                    name: part[1](out) for name, part, out in zip(
-                        names, parts, unpack(tokens, sizes))
+                    name: part[1](out)
+                    for name, part, out in zip(names, parts, unpack(tokens, sizes))
                 }
         else:
             x, restore = to_tokens(x)
@@ -152,8 +155,9 @@ class MoAENeck(BaseModule):
                 f'MoAENeck has embed_dims={self.arch["embed_dims"]}, but the '
                 f"backbone's features have {x.shape[-1]} channels. Set "
                 "neck.arch to the backbone's `arch`, or to a dict with its "
-                'width as embed_dims.')
-        balance = 0.
+                'width as embed_dims.'
+            )
+        balance = 0.0
         for block in self.blocks:
             if self.with_cp and x.requires_grad:
                 x, loss = checkpoint(block, x, sizes, use_reentrant=False)
@@ -168,14 +172,15 @@ class MoAENeck(BaseModule):
 
 def _attached(model: nn.Module, name: str, module: nn.Module) -> None:
     """When a module becomes part of a model (torch calls it for every module
-    of the process): prepare the model for a MoAENeck."""
+    of the process): prepare the model for a MoAENeck.
+    """
     if not isinstance(module, MoAENeck):
         return
-    if (isinstance(model, ImageClassifier)
-            and not isinstance(model, MoAEImageClassifier)):
+    if isinstance(model, ImageClassifier) and not isinstance(model, MoAEImageClassifier):
         raise TypeError(
             f"mmpretrain's {type(model).__name__} has no place for the loss "
-            "of MoAENeck. Use type='MoAEImageClassifier' for the model.")
+            "of MoAENeck. Use type='MoAEImageClassifier' for the model."
+        )
     hand_over_blocks(model, name)
 
 

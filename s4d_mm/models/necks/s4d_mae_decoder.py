@@ -3,7 +3,8 @@
 
 Letters: B clips, N tokens, n visible tokens, D decoder channels.
 """
-from typing import Dict, Optional, Union
+
+from typing import Optional, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
-from ..layers import (TransformerBlock, pack, sincos_position_table,
-                      unpack)
+from ..layers import TransformerBlock, pack, sincos_position_table, unpack
 from ..layers.packing import Sizes
 from ..layers.transformer import LN_EPS
 
@@ -48,28 +48,31 @@ class S4DMAEDecoder(BaseModule):
             None.
     """
 
-    def __init__(self,
-                 in_channels: Optional[int] = None,
-                 arch: Union[str, dict] = 'base',
-                 img_size: int = 160,
-                 num_frames: int = 16,
-                 tubelet_size: int = 2,
-                 patch_size: int = 16,
-                 out_channels: Optional[int] = None,
-                 with_cp: bool = False,
-                 init_cfg: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        in_channels: Optional[int] = None,
+        arch: Union[str, dict] = 'base',
+        img_size: int = 160,
+        num_frames: int = 16,
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+        out_channels: Optional[int] = None,
+        with_cp: bool = False,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         if in_channels is None:
             if not isinstance(arch, str):
-                raise ValueError('S4DMAEDecoder needs `in_channels` (the '
-                                 "encoder's embed_dims) when `arch` is a "
-                                 'dict.')
+                raise ValueError(
+                    'S4DMAEDecoder needs `in_channels` (the '
+                    "encoder's embed_dims) when `arch` is a "
+                    'dict.'
+                )
             in_channels = get_arch(arch)['embed_dims']
-        arch = get_arch(DECODER_ZOO.get(arch, arch) if isinstance(arch, str)
-                        else arch)
+        arch = get_arch(DECODER_ZOO.get(arch, arch) if isinstance(arch, str) else arch)
         dims = arch['embed_dims']
         self.with_cp = with_cp
-        self.slot_tokens = (img_size // patch_size)**2
+        self.slot_tokens = (img_size // patch_size) ** 2
         if out_channels is None:
             out_channels = tubelet_size * patch_size**2 * 3
 
@@ -77,12 +80,13 @@ class S4DMAEDecoder(BaseModule):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
         self.register_buffer(
             'decoder_pos_embed',
-            sincos_position_table(
-                num_frames // tubelet_size * self.slot_tokens, dims),
-            persistent=False)
+            sincos_position_table(num_frames // tubelet_size * self.slot_tokens, dims),
+            persistent=False,
+        )
         self.decoder_blocks = nn.ModuleList(
             TransformerBlock(dims, arch['num_heads'], arch['mlp_ratio'])
-            for _ in range(arch['num_layers']))
+            for _ in range(arch['num_layers'])
+        )
         self.decoder_norm = nn.LayerNorm(dims, eps=LN_EPS)
         self.decoder_pred = nn.Linear(dims, out_channels)
         self.register_load_state_dict_pre_hook(check_shapes)
@@ -90,11 +94,12 @@ class S4DMAEDecoder(BaseModule):
     def init_weights(self) -> None:
         """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
         init_transformer(self)
-        nn.init.trunc_normal_(self.mask_token, std=.02)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
         super().init_weights()
 
-    def forward(self, x: Union[Tensor, Dict[str, Tensor]],
-                ids_restore: Union[Tensor, Dict[str, Tensor]]):
+    def forward(
+        self, x: Union[Tensor, dict[str, Tensor]], ids_restore: Union[Tensor, dict[str, Tensor]]
+    ):
         """Predict all tokens.
 
         Args:
@@ -112,22 +117,19 @@ class S4DMAEDecoder(BaseModule):
         """
         if not isinstance(x, dict):
             return self._decode(self._fill_in(x, ids_restore))
-        filled = [
-            self._fill_in(tokens, ids_restore[name])
-            for name, tokens in x.items()
-        ]
+        filled = [self._fill_in(tokens, ids_restore[name]) for name, tokens in x.items()]
         packed, sizes = pack(filled)
         return dict(zip(x, unpack(self._decode(packed, sizes), sizes)))
 
     def _fill_in(self, x: Tensor, ids_restore: Tensor) -> Tensor:
         """All tokens in their order, with mask tokens and positions."""
         b, num_tokens = ids_restore.shape
-        if (num_tokens % self.slot_tokens
-                or num_tokens > len(self.decoder_pos_embed)):
+        if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
             raise ValueError(
                 f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size '
                 f'an image has {self.slot_tokens} and a clip of num_frames '
-                f'{len(self.decoder_pos_embed)}. Crop the input to img_size.')
+                f'{len(self.decoder_pos_embed)}. Crop the input to img_size.'
+            )
         x = self.decoder_embed(x)  # B n D
         missing = num_tokens - x.shape[1]
         masked = self.mask_token.to(x.dtype).expand(b, missing, -1)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Model: mmaction2's recognizer, with images and videos in one step."""
-from typing import Dict, Optional, Tuple, Union
+
+from typing import Optional, Union
 
 from mmaction.models.recognizers import Recognizer3D
 from mmengine.registry import MODELS
@@ -21,11 +22,13 @@ class DualModalRecognizer(Recognizer3D):
     ``DualModalDataPreprocessor(mixed=True)``.
     """
 
-    def extract_feat(self,
-                     inputs: Union[Tensor, Dict[str, Tensor]],
-                     stage: str = 'neck',
-                     data_samples: Optional[list] = None,
-                     test_mode: bool = False) -> Tuple:
+    def extract_feat(
+        self,
+        inputs: Union[Tensor, dict[str, Tensor]],
+        stage: str = 'neck',
+        data_samples: Optional[list] = None,
+        test_mode: bool = False,
+    ) -> tuple:
         """Features, as ``Recognizer3D.extract_feat`` returns them.
 
         Args:

@@ -8,6 +8,7 @@ neck is attached to it: :func:`hand_over_blocks`. That serves ``load_from`` and
 ``load_checkpoint``. A neck with an ``init_cfg`` of its own gets the encoder's
 weights itself: :func:`keep_last_blocks`.
 """
+
 import re
 
 from torch import nn
@@ -37,14 +38,14 @@ def hand_over_blocks(model: nn.Module, neck_name: str) -> None:
         first = len(getattr(backbone, 'blocks', ()))
         if not first or getattr(module, neck_name, None) is None:
             return
-        pattern = re.compile(
-            rf'{re.escape(prefix)}backbone\.blocks\.(\d+)\.(.+)')
+        pattern = re.compile(rf'{re.escape(prefix)}backbone\.blocks\.(\d+)\.(.+)')
         for key in list(state_dict):
             match = pattern.fullmatch(key)
             if match and int(match[1]) >= first:
                 place = int(match[1]) - first
-                state_dict[f'{prefix}{neck_name}.blocks.{place}.'
-                           f'{name_in_block(match[2])}'] = state_dict.pop(key)
+                state_dict[f'{prefix}{neck_name}.blocks.{place}.{name_in_block(match[2])}'] = (
+                    state_dict.pop(key)
+                )
 
     if not getattr(model, '_hands_over_blocks', False):
         model._hands_over_blocks = True
@@ -64,10 +65,11 @@ def keep_last_blocks(neck: nn.Module, num_layers: int) -> None:
     """
 
     def hook(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
-        found = {
-            key: re.fullmatch(r'blocks\.(\d+)\.(.+)', key)
-            for key in state_dict
-        } if not prefix else {}
+        found = (
+            {key: re.fullmatch(r'blocks\.(\d+)\.(.+)', key) for key in state_dict}
+            if not prefix
+            else {}
+        )
         found = {key: match for key, match in found.items() if match}
         numbers = {int(match[1]) for match in found.values()}
         if len(numbers) <= len(module.blocks):
@@ -77,13 +79,13 @@ def keep_last_blocks(neck: nn.Module, num_layers: int) -> None:
                 f'The checkpoint has the blocks {sorted(numbers)}, but this '
                 f'{type(module).__name__} expects an encoder of {num_layers} '
                 'to take the last ones of. Set num_layers in its `arch` to '
-                'those of the encoder.')
+                'those of the encoder.'
+            )
         first = num_layers - len(module.blocks)
         blocks = {match: state_dict.pop(key) for key, match in found.items()}
         for match, value in blocks.items():
             if int(match[1]) >= first:
-                state_dict[f'blocks.{int(match[1]) - first}.'
-                           f'{name_in_block(match[2])}'] = value
+                state_dict[f'blocks.{int(match[1]) - first}.{name_in_block(match[2])}'] = value
 
     neck.register_load_state_dict_pre_hook(hook)
 
@@ -103,5 +105,6 @@ def name_in_block(name: str) -> str:
             f'The blocks of the checkpoint have a LayerScale ({name}), which '
             'those of MoAENeck cannot compute. Use S4DViT as backbone and '
             'convert the checkpoint with tools/model_converters/vit_to_mm.py, '
-            'which folds it into the layer before.')
+            'which folds it into the layer before.'
+        )
     return substitute(name, MMACTION_IN_BLOCK)

@@ -4,8 +4,8 @@ serves both directions.
 
 Authors' code: https://github.com/MSA-LMC/S4D.
 """
+
 import re
-from typing import Dict, List, Tuple
 
 import torch
 from torch import Tensor
@@ -37,27 +37,23 @@ ROUTER = (
     ('moe_layer.router.topkroute_linear.', 'moae.router.gate.'),
     ('moe_layer.router.noise_linear.', 'moae.router.noise.'),
 )
-EXPERT = re.compile(
-    r'(.+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)')
+EXPERT = re.compile(r'(.+)\.moe_layer\.experts\.(\d+)\.(fc[12])\.(weight|bias)')
 STACKED = re.compile(r'(.+)\.moae\.(fc[12])_(weight|bias)')
 # what tells a stage's file: keys that only it has
 SIGNATURE = {
-    ('authors', 'pretrain'): ('encoder.patch_embed.proj.weight',
-                              'encoder_to_decoder.weight'),
+    ('authors', 'pretrain'): ('encoder.patch_embed.proj.weight', 'encoder_to_decoder.weight'),
     ('authors', 'finetune'): ('patch_embed.proj.weight', 'fc_norm.weight'),
-    ('s4d_mm', 'pretrain'): ('backbone.patch_embed.proj.weight',
-                             'neck.decoder_embed.weight'),
-    ('s4d_mm', 'finetune'): ('backbone.patch_embed.proj.weight',
-                             'cls_head.fc_norm.weight'),
+    ('s4d_mm', 'pretrain'): ('backbone.patch_embed.proj.weight', 'neck.decoder_embed.weight'),
+    ('s4d_mm', 'finetune'): ('backbone.patch_embed.proj.weight', 'cls_head.fc_norm.weight'),
 }
-StateDict = Dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 def replace_prefix(key: str, table: tuple) -> str:
     """Replace the first prefix that matches; '' if none does."""
     for old, new in table:
         if key.startswith(old):
-            return new + key[len(old):]
+            return new + key[len(old) :]
     return ''
 
 
@@ -87,18 +83,16 @@ def check_stage(state_dict: StateDict, source: str, stage: str) -> None:
     missing = [k for k in SIGNATURE[source, stage] if k not in state_dict]
     if not missing:
         return
-    fits = [
-        f'{s} {t}' for (s, t), keys in SIGNATURE.items()
-        if all(k in state_dict for k in keys)
-    ]
-    guess = (f'It looks like a checkpoint of: {fits[0]}.'
-             if fits else f'It has, for example, {list(state_dict)[:3]}.')
-    raise ValueError(f'This is not a {stage} checkpoint of {source}: it lacks '
-                     f'{missing}. {guess}')
+    fits = [f'{s} {t}' for (s, t), keys in SIGNATURE.items() if all(k in state_dict for k in keys)]
+    guess = (
+        f'It looks like a checkpoint of: {fits[0]}.'
+        if fits
+        else f'It has, for example, {list(state_dict)[:3]}.'
+    )
+    raise ValueError(f'This is not a {stage} checkpoint of {source}: it lacks {missing}. {guess}')
 
 
-def from_authors(state_dict: StateDict,
-                 stage: str) -> Tuple[StateDict, List[str]]:
+def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str]]:
     """Turn the authors' weights into ours.
 
     Args:
@@ -133,8 +127,7 @@ def from_authors(state_dict: StateDict,
     return out, unplaced
 
 
-def to_authors(state_dict: StateDict,
-               stage: str) -> Tuple[StateDict, List[str]]:
+def to_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str]]:
     """Turn our weights into the authors'. The reverse of
     :func:`from_authors`.
 
@@ -149,22 +142,20 @@ def to_authors(state_dict: StateDict,
         ValueError: If the weights are not ours of that stage.
     """
     check_stage(state_dict, 's4d_mm', stage)
-    first = 1 + max(
-        int(k.split('.')[2]) for k in state_dict
-        if k.startswith('backbone.blocks.'))
+    first = 1 + max(int(k.split('.')[2]) for k in state_dict if k.startswith('backbone.blocks.'))
     out, unplaced = {}, []
     for key, value in state_dict.items():
         if stage == 'finetune' and key.startswith('neck.blocks.'):
             _, _, i, rest = key.split('.', 3)
             key = f'backbone.blocks.{int(i) + first}.{rest}'
-        new = substitute(
-            replace_prefix(key, swap(PREFIXES[stage])), swap(ROUTER))
+        new = substitute(replace_prefix(key, swap(PREFIXES[stage])), swap(ROUTER))
         match = STACKED.fullmatch(new)
         if match:
             block, layer, kind = match.groups()
             for e, part in enumerate(value):
                 out[f'{block}.moe_layer.experts.{e}.{layer}.{kind}'] = (
-                    part.t() if kind == 'weight' else part).contiguous()
+                    part.t() if kind == 'weight' else part
+                ).contiguous()
         elif new:
             out[new] = value
         else:
@@ -180,8 +171,10 @@ def _split_blocks(state_dict: StateDict) -> StateDict:
     moae = sorted({int(m[1]) for m in found if m[2].startswith('moae.')})
     first = depth - len(moae)
     if moae != list(range(first, depth)):
-        raise ValueError(f'Only the last blocks may have MoAE, but of {depth} '
-                         f'blocks those numbered {moae} have it.')
+        raise ValueError(
+            f'Only the last blocks may have MoAE, but of {depth} '
+            f'blocks those numbered {moae} have it.'
+        )
     out = {}
     for key, value in state_dict.items():
         match = block.fullmatch(key)

@@ -5,9 +5,10 @@ mmaction2's ``VisionTransformer``.
 What changes form does so exactly: the converted model computes what the
 source computes, apart from positions and class tokens.
 """
+
 import re
 from collections import Counter
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -18,8 +19,13 @@ from .vit_keys import LAYOUTS, OWN, SOURCES, StateDict, find_layout
 
 BLOCK = re.compile(r'((?:backbone\.blocks|neck\.decoder_blocks)\.\d+)\.(.+)')
 # parameters of a block: (layer, whether zeros may stand for a missing bias)
-LAYERS = (('norm1', False), ('attn.proj', True), ('norm2', False),
-          ('mlp.fc1', True), ('mlp.fc2', True))
+LAYERS = (
+    ('norm1', False),
+    ('attn.proj', True),
+    ('norm2', False),
+    ('mlp.fc1', True),
+    ('mlp.fc2', True),
+)
 # (LayerScale, the linear layer before it)
 SCALES = (('gamma_1', 'attn.proj'), ('gamma_2', 'mlp.fc2'))
 KERNEL = OWN[0]
@@ -29,15 +35,16 @@ FILLED = 'missing biases filled in with zeros'
 
 class Conversion(NamedTuple):
     """Converted weights and what there is to say about them."""
+
     weights: StateDict
     family: str
-    unplaced: List[str]  # keys of the source
-    notes: List[str]  # what was folded, dropped, filled in
+    unplaced: list[str]  # keys of the source
+    notes: list[str]  # what was folded, dropped, filled in
 
 
-def from_vit(state_dict: StateDict,
-             source: str = 'auto',
-             tubelet_size: Optional[int] = None) -> Conversion:
+def from_vit(
+    state_dict: StateDict, source: str = 'auto', tubelet_size: Optional[int] = None
+) -> Conversion:
     """Turn weights of another ViT into a start for S4DViT or S4DMAEViT.
 
     Args:
@@ -56,18 +63,18 @@ def from_vit(state_dict: StateDict,
         ValueError: If the weights are of a family that does not fit or is not
             known, are incomplete, or are not of ``source``.
     """
-    if source not in ('auto', ) + SOURCES:
-        raise ValueError(f'source={source!r} is not one of '
-                         f'{("auto", ) + SOURCES}.')
+    if source not in ('auto',) + SOURCES:
+        raise ValueError(f'source={source!r} is not one of {("auto",) + SOURCES}.')
     layout, root = find_layout(state_dict)
     if source not in ('auto', layout.family, layout.family + 'v2'):
-        raise ValueError(f'source={source!r} was asked for, but the keys are '
-                         f'those of {layout.family}.')
+        raise ValueError(
+            f'source={source!r} was asked for, but the keys are those of {layout.family}.'
+        )
     out, blocks, unplaced, did = {}, {}, [], Counter()
     for key, value in state_dict.items():
         new = ''
         if key.startswith(root) and isinstance(value, Tensor):
-            new = replace_prefix(key[len(root):], layout.prefixes)
+            new = replace_prefix(key[len(root) :], layout.prefixes)
         match = BLOCK.fullmatch(new)
         if match:
             name = substitute(match[2], layout.in_block)
@@ -75,8 +82,7 @@ def from_vit(state_dict: StateDict,
         elif new:
             out[new] = value
         elif _is_fixed_table(key, value):
-            did['fixed sin-cos position tables dropped (S4DViT computes '
-                'its own)'] += 1
+            did['fixed sin-cos position tables dropped (S4DViT computes its own)'] += 1
         else:
             unplaced.append(key)
     _check_numbers(blocks)
@@ -87,13 +93,12 @@ def from_vit(state_dict: StateDict,
     for stem, block in blocks.items():
         settled = _settle_block(stem, block, did)
         out.update({f'{stem}.{name}': v for name, v in settled.items()})
-    return Conversion(out, layout.family, unplaced,
-                      [f'{count} {what}' for what, count in did.items()])
+    return Conversion(
+        out, layout.family, unplaced, [f'{count} {what}' for what, count in did.items()]
+    )
 
 
-def to_mmaction_vit(state_dict: StateDict,
-                    img_size: int = 160,
-                    num_frames: int = 16) -> Conversion:
+def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int = 16) -> Conversion:
     """Turn weights of S4DViT or S4DMAEViT into those of mmaction2's
     ``VisionTransformer``. The reverse of :func:`from_vit`.
 
@@ -116,38 +121,38 @@ def to_mmaction_vit(state_dict: StateDict,
     """
     missing = [key for key in OWN if key not in state_dict]
     if missing:
-        raise ValueError('This is not a checkpoint of s4d_mm: it lacks '
-                         f'{missing}. It has, for example, '
-                         f'{list(state_dict)[:3]}.')
+        raise ValueError(
+            'This is not a checkpoint of s4d_mm: it lacks '
+            f'{missing}. It has, for example, '
+            f'{list(state_dict)[:3]}.'
+        )
     experts = [k for k in state_dict if re.match(r'\w+\.blocks\.\d+\.moae', k)]
     if experts:
         count = len({k.split('.')[2] for k in experts})
         raise ValueError(
             f'The last {count} blocks of this model are in a MoAENeck '
-            f'({experts[0]}), and mmaction2\'s VisionTransformer has no place '
+            f"({experts[0]}), and mmaction2's VisionTransformer has no place "
             'for adapter experts. Convert a pre-training checkpoint, or one '
-            'of a model without MoAENeck.')
+            'of a model without MoAENeck.'
+        )
     embed_dims, _, tubelet_size, patch_size, _ = state_dict[KERNEL].shape
     if img_size % patch_size or num_frames % tubelet_size:
         raise ValueError(
             f'img_size={img_size} must be a multiple of the patch size '
             f'{patch_size}, and num_frames={num_frames} one of the tubelet '
-            f'size {tubelet_size}.')
+            f'size {tubelet_size}.'
+        )
     pretrained = 'neck.decoder_embed.weight' in state_dict
     if pretrained:
-        state_dict = {
-            k: v
-            for k, v in state_dict.items()
-            if not k.startswith('backbone.norm.')
-        }
-    norms = [n for n in ('backbone.norm.', 'cls_head.fc_norm.')
-             if n + 'weight' in state_dict]
+        state_dict = {k: v for k, v in state_dict.items() if not k.startswith('backbone.norm.')}
+    norms = [n for n in ('backbone.norm.', 'cls_head.fc_norm.') if n + 'weight' in state_dict]
     if len(norms) == 2:
         raise ValueError(
             'This model has a norm both before and after the average of the '
-            f'tokens ({norms}), and mmaction2\'s VisionTransformer has one. '
+            f"tokens ({norms}), and mmaction2's VisionTransformer has one. "
             'Set final_norm=False in the backbone, or with_norm=False in the '
-            'head, and train that.')
+            'head, and train that.'
+        )
 
     layout = next(x for x in LAYOUTS if x.family == 'mmaction_vit')
     out, unplaced = {}, []
@@ -164,24 +169,29 @@ def to_mmaction_vit(state_dict: StateDict,
             unplaced.append(key)
     slots = num_frames // tubelet_size
     out['backbone.pos_embed'] = sincos_position_table(
-        slots * (img_size // patch_size)**2, embed_dims)[None]
+        slots * (img_size // patch_size) ** 2, embed_dims
+    )[None]
     depth = len({k.split('.')[2] for k in out if '.blocks.' in k})
     settings = dict(
         img_size=img_size,
         patch_size=patch_size,
         embed_dims=embed_dims,
         depth=depth,
-        mlp_ratio=len(state_dict['backbone.blocks.0.mlp.fc1.weight']) /
-        embed_dims,
+        mlp_ratio=len(state_dict['backbone.blocks.0.mlp.fc1.weight']) / embed_dims,
         num_frames=num_frames,
         tubelet_size=tubelet_size,
-        use_mean_pooling='backbone.norm.' not in norms)
-    notes = ['VisionTransformer(' + ', '.join(f'{k}={v}' for k, v in
-                                              settings.items()) +
-             ', num_heads as in training)']
+        use_mean_pooling='backbone.norm.' not in norms,
+    )
+    notes = [
+        'VisionTransformer('
+        + ', '.join(f'{k}={v}' for k, v in settings.items())
+        + ', num_heads as in training)'
+    ]
     if pretrained:
-        notes.append('the norm after the last block is left out, as VideoMAE '
-                     'does before fine-tuning: fc_norm starts anew')
+        notes.append(
+            'the norm after the last block is left out, as VideoMAE '
+            'does before fine-tuning: fc_norm starts anew'
+        )
     elif not norms:
         notes.append('there is no norm, so that its fc_norm starts anew')
     return Conversion(out, 'mmaction_vit', unplaced, notes)
@@ -189,8 +199,12 @@ def to_mmaction_vit(state_dict: StateDict,
 
 def _is_fixed_table(key: str, value: Tensor) -> bool:
     """Whether these are the positions that S4DViT computes itself."""
-    if (not key.endswith('pos_embed') or not isinstance(value, Tensor)
-            or value.ndim != 3 or len(value) != 1):
+    if (
+        not key.endswith('pos_embed')
+        or not isinstance(value, Tensor)
+        or value.ndim != 3
+        or len(value) != 1
+    ):
         return False
     table = sincos_position_table(*value.shape[1:])
     return torch.allclose(value[0].float(), table, atol=1e-3)
@@ -205,21 +219,24 @@ def _check_numbers(blocks: dict) -> None:
     for name, numbers in stems.items():
         lost = sorted(set(range(max(numbers) + 1)) - numbers)
         if lost:
-            raise ValueError(f'The weights are incomplete: of the blocks up '
-                             f'to number {max(numbers)} of {name} those '
-                             f'numbered {lost} are missing.')
+            raise ValueError(
+                f'The weights are incomplete: of the blocks up '
+                f'to number {max(numbers)} of {name} those '
+                f'numbered {lost} are missing.'
+            )
 
 
-def _inflate(kernel: Tensor, tubelet_size: Optional[int],
-             did: Counter) -> Tensor:
+def _inflate(kernel: Tensor, tubelet_size: Optional[int], did: Counter) -> Tensor:
     """An image's kernel (C, 3, p, p) for tubelets (C, 3, s, p, p): spread
-    evenly over time, so that it sums to the image's."""
+    evenly over time, so that it sums to the image's.
+    """
     if kernel.ndim == 5:
         if tubelet_size not in (None, kernel.shape[2]):
             raise ValueError(
                 f'tubelet_size={tubelet_size} was asked for, but these are '
                 f'weights for videos with tubelets of {kernel.shape[2]} '
-                'frames. Leave it out.')
+                'frames. Leave it out.'
+            )
         return kernel
     size = 2 if tubelet_size is None else tubelet_size
     if size < 1:
@@ -243,7 +260,8 @@ def _settle_block(stem: str, block: StateDict, did: Counter) -> StateDict:
     block = dict(block)
     if 'attn.qkv.bias' in block:
         block['attn.q_bias'], block['attn.k_bias'], block['attn.v_bias'] = (
-            b.clone() for b in block.pop('attn.qkv.bias').chunk(3))
+            b.clone() for b in block.pop('attn.qkv.bias').chunk(3)
+        )
     # adds the same to all scores of a query, which softmax ignores
     if block.pop('attn.k_bias', None) is not None:
         did['biases of keys dropped (they have no effect)'] += 1
@@ -254,8 +272,7 @@ def _settle_block(stem: str, block: StateDict, did: Counter) -> StateDict:
             for name in (f'{layer}.weight', f'{layer}.bias'):
                 if name in block:
                     value = block[name].float()
-                    block[name] = value * gamma.view(
-                        -1, *(1, ) * (value.ndim - 1))
+                    block[name] = value * gamma.view(-1, *(1,) * (value.ndim - 1))
             did['LayerScales folded into the layer before'] += 1
 
     weight = block.get('attn.qkv.weight')
@@ -268,26 +285,30 @@ def _settle_block(stem: str, block: StateDict, did: Counter) -> StateDict:
         if name in block:
             continue
         if layer is None or f'{layer}.weight' not in block:
-            raise ValueError(f'The weights are incomplete: {stem} has no '
-                             f'{name}.')
-        rows = len(block[f'{layer}.weight']) // (3 if layer == 'attn.qkv'
-                                                 else 1)
+            raise ValueError(f'The weights are incomplete: {stem} has no {name}.')
+        rows = len(block[f'{layer}.weight']) // (3 if layer == 'attn.qkv' else 1)
         block[name] = block[f'{layer}.weight'].new_zeros(rows)
         did[FILLED] += 1
     extra = sorted(set(block) - set(need))
     if extra:
-        raise ValueError(f'{stem} has {extra}, which the blocks of S4DViT '
-                         'have not. Without that its weights compute '
-                         'something else.')
+        raise ValueError(
+            f'{stem} has {extra}, which the blocks of S4DViT '
+            'have not. Without that its weights compute '
+            'something else.'
+        )
     dims = len(block['norm1.weight'])
     if tuple(weight.shape) != (3 * dims, dims):
-        raise ValueError(f'The attention of {stem} is not as wide as its '
-                         f'tokens: qkv is {tuple(weight.shape)}, for S4DViT '
-                         f'it must be {(3 * dims, dims)}.')
+        raise ValueError(
+            f'The attention of {stem} is not as wide as its '
+            f'tokens: qkv is {tuple(weight.shape)}, for S4DViT '
+            f'it must be {(3 * dims, dims)}.'
+        )
     hidden = len(block['mlp.fc1.weight'])
     if hidden != block['mlp.fc2.weight'].shape[1]:
-        raise ValueError(f'The MLP of {stem} is gated (fc1 gives {hidden} '
-                         'values, fc2 takes '
-                         f'{block["mlp.fc2.weight"].shape[1]}), that of '
-                         'S4DViT is not.')
+        raise ValueError(
+            f'The MLP of {stem} is gated (fc1 gives {hidden} '
+            'values, fc2 takes '
+            f'{block["mlp.fc2.weight"].shape[1]}), that of '
+            'S4DViT is not.'
+        )
     return block

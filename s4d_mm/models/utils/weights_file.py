@@ -1,11 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Conversion step: checkpoint files, read without running code and written
-whole or not at all."""
+whole or not at all.
+"""
+
 import argparse
 import os
 import os.path as osp
 import sys
-from typing import Callable, Dict, List
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from s4d_mm.version import __version__
 
 
-def load_weights(path: str) -> Dict[str, Tensor]:
+def load_weights(path: str) -> dict[str, Tensor]:
     """Read the weights of a checkpoint with ``weights_only=True``.
 
     Args:
@@ -34,26 +36,24 @@ def load_weights(path: str) -> Dict[str, Tensor]:
     # the authors' training scripts store their parsed arguments
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
-            checkpoint = torch.load(
-                path, map_location='cpu', weights_only=True)
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
         except Exception as e:  # torch raises many types
             reason = (str(e).splitlines() or [type(e).__name__])[0]
-            raise ValueError('is no checkpoint that can be read with '
-                             f'weights_only=True: {reason}') from e
+            raise ValueError(
+                f'is no checkpoint that can be read with weights_only=True: {reason}'
+            ) from e
     for key in ('state_dict', 'model', 'module'):
-        if isinstance(checkpoint, dict) and isinstance(
-                checkpoint.get(key), dict):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
     if not isinstance(checkpoint, dict) or not any(
-            isinstance(v, Tensor) for v in checkpoint.values()):
-        raise ValueError(f'{path} holds no weights: it is a '
-                         f'{type(checkpoint).__name__} without tensors.')
+        isinstance(v, Tensor) for v in checkpoint.values()
+    ):
+        raise ValueError(
+            f'{path} holds no weights: it is a {type(checkpoint).__name__} without tensors.'
+        )
     # saved from a model that was wrapped for distributed training
-    return {
-        k[len('module.'):] if k.startswith('module.') else k: v
-        for k, v in checkpoint.items()
-    }
+    return {k[len('module.') :] if k.startswith('module.') else k: v for k, v in checkpoint.items()}
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
@@ -77,7 +77,7 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         raise OSError(f'{path} cannot be written: {e}') from e
 
 
-def print_unplaced(unplaced: List[str], path: str) -> None:
+def print_unplaced(unplaced: list[str], path: str) -> None:
     """List the keys of ``path`` that found no place."""
     if unplaced:
         print(f'{len(unplaced)} keys of {path} found no place:')
@@ -99,9 +99,8 @@ def convert_file(src: str, dst: str, convert: Callable) -> int:
     try:
         result = convert(load_weights(src))
         meta = dict(
-            converted_from=osp.basename(src),
-            family=result.family,
-            s4d_mm_version=__version__)
+            converted_from=osp.basename(src), family=result.family, s4d_mm_version=__version__
+        )
         save_checkpoint(dict(state_dict=result.weights, meta=meta), dst)
     except (ValueError, OSError) as e:
         print(f'{src}: {e}', file=sys.stderr)

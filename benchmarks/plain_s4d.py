@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from s4d_mm.models.utils.s4d_keys import to_authors
+from s4d_mm.converters.s4d import to_authors
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = {  # dim, depth, heads; the same of the decoder

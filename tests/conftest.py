@@ -2,9 +2,12 @@
 """What all tests share: few threads, and the package's registrations."""
 
 import os
-import sys
+import os.path as osp
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# processes that tests start run the same tree, wherever pytest was called
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, os.environ.get('PYTHONPATH'))))
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -44,9 +47,6 @@ def message_hubs():
 @pytest.fixture(scope='session')
 def quickstart_data(tmp_path_factory):
     """A small set of drawn faces: the folder that holds ``data``."""
-    from helpers import DATA_TOOLS
-
-    sys.path.insert(0, DATA_TOOLS)
     from make_quickstart import make_set
 
     folder = tmp_path_factory.mktemp('quickstart_data')

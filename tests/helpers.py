@@ -14,7 +14,7 @@ import av
 import cv2
 import numpy as np
 
-DATA_TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools', 'data')
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 RED = (220, 30, 40)
 
 

@@ -18,7 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import finish_distributed, prepare_distributed
+from s4d_mm.engine.launch import finish_distributed, prepare_distributed
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 PRETRAIN, FINETUNE = (f's4d_quickstart_{name}.py' for name in ('pretrain', 'finetune'))

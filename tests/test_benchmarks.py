@@ -10,11 +10,9 @@ import sys
 
 import pytest
 import torch
+from helpers import ROOT
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
-from benchmarks import (  # noqa: E402
+from benchmarks import (
     data_pipeline,
     memory_workers,
     moae_layer,
@@ -26,8 +24,8 @@ from benchmarks import (  # noqa: E402
     testing,
     timing,
 )
-from benchmarks.flops import embed_flops, step_flops, tokens_of  # noqa: E402
-from s4d_mm.models.utils.s4d_keys import to_authors  # noqa: E402
+from benchmarks.flops import embed_flops, step_flops, tokens_of
+from s4d_mm.converters.s4d import to_authors
 
 TOLERANCE = 1e-5
 FRAMES = 4

@@ -14,14 +14,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import write_text
+from helpers import ROOT, write_text
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from s4d_mm.apis import init_model, predict_expression
-from s4d_mm.apis.launch import apply_fold, check_batch_size
+from s4d_mm.engine.launch import apply_fold, check_batch_size
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
 # one epoch, and data loading in the process

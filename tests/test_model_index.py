@@ -4,9 +4,8 @@
 import os.path as osp
 
 import yaml
+from helpers import ROOT
 from mmengine.config import Config
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
 def load(name):

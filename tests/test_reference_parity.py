@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
-from s4d_mm.models.utils.s4d_keys import from_authors, to_authors
+from s4d_mm.converters.s4d import from_authors, to_authors
 
 FOLDER = os.environ.get('S4D_REFERENCE_DIR', osp.join(osp.dirname(__file__), 'data'))
 TOLERANCE = 1e-5

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+from helpers import ROOT
+
 PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
 # found without importing them

@@ -11,7 +11,7 @@ import os.path as osp
 from mmengine.config import Config, DictAction
 
 import s4d_mm  # noqa: F401
-from s4d_mm.apis.launch import apply_fold, build_runner, check_batch_size, finish_distributed
+from s4d_mm.engine.launch import apply_fold, build_runner, check_batch_size, finish_distributed
 
 
 def parse_args():

@@ -16,7 +16,7 @@ import os.path as osp
 
 import torch
 
-from s4d_mm.models.utils.weights_file import save_checkpoint
+from s4d_mm.converters.io import save_checkpoint
 
 # what only the training needs
 UNNECESSARY = ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs')

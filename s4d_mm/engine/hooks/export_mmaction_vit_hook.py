@@ -11,8 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ...models import S4DViT
-from ...models.utils.vit_weights import to_mmaction_vit
-from ...models.utils.weights_file import save_checkpoint
+from ...converters.vit import to_mmaction_vit
+from ...converters.io import save_checkpoint
 from ...version import __version__
 
 

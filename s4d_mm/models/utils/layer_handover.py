@@ -13,8 +13,8 @@ import re
 
 from torch import nn
 
-from .s4d_keys import substitute
-from .vit_keys import MMACTION_IN_BLOCK
+from ...converters.s4d import substitute
+from ...converters.vit_keys import MMACTION_IN_BLOCK
 
 
 def hand_over_blocks(model: nn.Module, neck_name: str) -> None:

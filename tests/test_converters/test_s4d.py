@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import torch
+from helpers import ROOT
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 TOOL = osp.join(ROOT, 'tools', 'model_converters', 's4d_to_mm.py')
 
 

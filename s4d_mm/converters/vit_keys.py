@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 
 from torch import Tensor
 
-from .s4d_keys import PREFIXES
+from .s4d import PREFIXES
 
 StateDict = dict[str, Tensor]
 Table = tuple[tuple[str, str], ...]

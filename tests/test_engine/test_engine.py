@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
-from test_models import ARCH, FINETUNE, PRETRAIN, build
+from small_models import ARCH, FINETUNE, PRETRAIN, build
 from torch.utils.checkpoint import checkpoint
 
 from s4d_mm.engine import ClassCheckHook, InBackwardOptimWrapper

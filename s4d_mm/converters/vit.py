@@ -13,8 +13,8 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from ..layers import sincos_position_table
-from .s4d_keys import replace_prefix, substitute, swap
+from ..models.layers import sincos_position_table
+from .s4d import replace_prefix, substitute, swap
 from .vit_keys import LAYOUTS, OWN, SOURCES, StateDict, find_layout
 
 BLOCK = re.compile(r'((?:backbone\.blocks|neck\.decoder_blocks)\.\d+)\.(.+)')

@@ -4,22 +4,17 @@ the tensor that the model gets."""
 
 import os
 import os.path as osp
-import sys
 
+import browse
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import frame_number, truncate, write_frames, write_image, write_text, write_video
+from helpers import ROOT, frame_number, truncate, write_frames, write_image, write_text, write_video
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from s4d_mm.datasets import MediaReadError
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-
-import browse  # noqa: E402
 
 STEP = 5  # frames between the ones of a clip
 META = dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id'))

@@ -7,6 +7,7 @@ import os.path as osp
 
 import pytest
 import torch
+from helpers import ROOT
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
@@ -16,7 +17,6 @@ from mmengine.runner import Runner
 from s4d_mm.models import FrameWiseBackbone, MoAENeck
 from s4d_mm.models.layers import to_tokens
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 MIXES = sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py')))
 
 

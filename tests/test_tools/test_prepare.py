@@ -14,59 +14,21 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import encode, truncate, write_image, write_text
+from face_scenes import (
+    WHITE,
+    make_finder,
+    scene,
+    write_clip,
+    write_folder,
+)
+from helpers import ROOT, truncate, write_image, write_text
 
-TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools')
+TOOLS = osp.join(ROOT, 'tools')
 SCRIPT = osp.join(TOOLS, 'data', 'prepare.py')
-sys.path.insert(0, osp.dirname(SCRIPT))
 
 import face_tracks as ft  # noqa: E402
 import prepare as tool  # noqa: E402
 from face_tracks import Face  # noqa: E402
-
-WHITE, GREY = 255, 60  # the "face" of these tests is a white square
-
-
-def find_white(frame):
-    """A stand-in for the detector: every white square is a face."""
-    mask = (frame.min(-1) > 180).astype(np.uint8)
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
-    return [
-        Face((x, y, x + w, y + h), 1.0, ((x, y + h / 3), (x + w, y + h / 3)))
-        for x, y, w, h, area in stats[1:count].tolist()
-        if area > 50
-    ]
-
-
-def make_finder():
-    return find_white
-
-
-def make_slow_finder():
-
-    def find(frame):
-        time.sleep(0.05)
-        return find_white(frame)
-
-    return find
-
-
-def scene(*squares, height=96, width=128):
-    """A frame with white squares (x, y, side)."""
-    frame = np.full((height, width, 3), GREY, np.uint8)
-    for x, y, side in squares:
-        frame[y : y + side, x : x + side] = WHITE
-    return frame
-
-
-def write_clip(path, frames):
-    encode(path, frames, fps=10, crf=10, faststart=True)
-
-
-def write_folder(folder, frames, numbers=None):
-    os.makedirs(folder)
-    for i, frame in zip(numbers or range(1, len(frames) + 1), frames):
-        cv2.imwrite(osp.join(folder, f'frame{i}.png'), frame[..., ::-1])
 
 
 @pytest.fixture(scope='module')
@@ -315,10 +277,10 @@ def test_a_changed_source_is_done_again(tmp_path):
 DRIVER = """
 import sys
 sys.path[:0] = [{tools!r}, {tests!r}]
-import prepare, test_prepare
+import face_scenes, prepare
 if __name__ == '__main__':
     prepare.prepare('DFEW', sys.argv[1], sys.argv[2], size=32, workers=2,
-                    make_detector=test_prepare.make_slow_finder)
+                    make_detector=face_scenes.make_slow_finder)
 """
 
 
@@ -328,7 +290,7 @@ def test_killed_in_the_middle_then_finished(tmp_path):
         write_folder(str(src / str(i)), [scene((20, 20, 30 + i))] * 10)
     driver = write_text(
         str(tmp_path / 'driver.py'),
-        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.dirname(__file__)),
+        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.join(ROOT, 'tests')),
     )
     process = subprocess.Popen(
         [sys.executable, driver, str(src), str(dst)],

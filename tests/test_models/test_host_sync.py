@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
-from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
+from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, samples
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,

@@ -12,18 +12,17 @@ import sys
 
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import FUNCTIONS, MODELS, STRATEGIES, init_default_scope
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from s4d_mm.apis.launch import prepare_strategy
+from s4d_mm.engine.launch import prepare_strategy
 from s4d_mm.engine.strategies.common import check_auto_scale_lr
 from s4d_mm.models.layers import MoAEBlock, TransformerBlock
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
 TINY = dict(embed_dims=24, num_layers=2, num_heads=2)
 SIZE = dict(img_size=32, num_frames=4)
 OPTIM = dict(

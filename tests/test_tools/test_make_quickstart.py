@@ -11,10 +11,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from helpers import ROOT
 
-TOOLS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools')
+TOOLS = osp.join(ROOT, 'tools')
 SCRIPT = osp.join(TOOLS, 'data', 'make_quickstart.py')
-sys.path.insert(0, osp.dirname(SCRIPT))
 
 import drawn_faces as faces  # noqa: E402
 import make_quickstart as quickstart  # noqa: E402

@@ -7,9 +7,12 @@ import os.path as osp
 import sys
 
 import cv2
+import get_flops
+import publish_model
 import pytest
 import torch
 import torch.nn.functional as F
+import vis_cam
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from toolbox_run import FINETUNE, ROOT
@@ -17,13 +20,6 @@ from toolbox_run import FINETUNE, ROOT
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.inference import read_media
 from s4d_mm.models import S4DViT
-
-for folder in ('analysis_tools', 'model_converters'):
-    sys.path.insert(0, osp.join(ROOT, 'tools', folder))
-
-import get_flops  # noqa: E402
-import publish_model  # noqa: E402
-import vis_cam  # noqa: E402
 
 
 # ------------------------------------------------------------------- FLOPs

@@ -7,16 +7,11 @@ import os
 import os.path as osp
 import shutil
 import signal
-import sys
 
 import pytest
-from helpers import truncate, write_frames, write_image, write_text, write_video
+import verify
+from helpers import ROOT, truncate, write_frames, write_image, write_text, write_video
 from mmengine.config import Config
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-
-import verify  # noqa: E402
 
 CONFIG = """
 default_scope = 'mmaction'

@@ -12,17 +12,13 @@ import shutil
 import subprocess
 import sys
 
+import kfold
 import numpy as np
 import pytest
 import torch
-from helpers import write_frames, write_image, write_text
+from helpers import ROOT, write_frames, write_image, write_text
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools'))
-
-import kfold  # noqa: E402
 
 # clips of 4 x 32 x 32 and a narrow model of 4 blocks
 CONFIG = f"""

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 PRETRAIN = osp.join(ROOT, 'configs', 'videomae_pretrain_quickstart.py')
 SIZES = dict(img_size=80, num_frames=4, embed_dims=128, depth=4, num_heads=4)
 FAST = {

@@ -4,21 +4,17 @@ official layout goes through prepare, verify and a training."""
 
 import os
 import os.path as osp
-import sys
 
 import cv2
 import numpy as np
+import prepare
 import pytest
+import verify
+from face_scenes import make_finder, scene, write_clip
 from helpers import write_text
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
-from test_prepare import make_finder, scene, write_clip
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-import prepare  # noqa: E402
-import verify  # noqa: E402
 
 # name of the dataset: files of the archive, lines of its annotation file
 # ('' lists the folder), and the arguments that a config states

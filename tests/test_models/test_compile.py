@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
-from test_models import FINETUNE, PRETRAIN, build, samples
+from small_models import FINETUNE, PRETRAIN, build, samples
 
 
 def steps(cfg, compiled):

@@ -11,16 +11,16 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import ROOT
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner.checkpoint import _load_checkpoint_with_prefix, load_checkpoint
 from torch import nn
 
-from s4d_mm.models.utils.s4d_keys import from_authors
-from s4d_mm.models.utils.vit_keys import LAYOUTS, REFUSED, SOURCES
-from s4d_mm.models.utils.vit_weights import from_vit, to_mmaction_vit
+from s4d_mm.converters.s4d import from_authors
+from s4d_mm.converters.vit import from_vit, to_mmaction_vit
+from s4d_mm.converters.vit_keys import LAYOUTS, REFUSED, SOURCES
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 DIMS, HEADS, DEPTH, IMG, FRAMES = 48, 3, 2, 32, 4
 ARCH = dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=HEADS)
 PATCH = (16, 16)

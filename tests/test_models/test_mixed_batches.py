@@ -6,13 +6,12 @@ import os.path as osp
 
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import Config
 from mmengine.runner import Runner
-from test_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, samples
+from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, samples
 
 from s4d_mm.models.layers import pack, unpack
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
 def test_pack_and_unpack():

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import write_video
+from helpers import ROOT, write_video
 from mmaction.models.utils.blending_utils import MixupBlending
 from mmaction.structures import ActionDataSample
 from mmcv.transforms import Compose
@@ -19,7 +19,7 @@ import s4d_mm  # noqa: F401
 from s4d_mm.datasets import ClipRandomResizedCrop, RandomCropBoxes
 from s4d_mm.models import DualModalDataPreprocessor
 
-CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'configs')
+CONFIGS = osp.join(ROOT, 'configs')
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))

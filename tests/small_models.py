@@ -1,0 +1,48 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The two models of S4D in a size for tests, and input for them."""
+
+import copy
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.registry import MODELS, init_default_scope
+
+ARCH = dict(embed_dims=32, num_layers=4, num_heads=4)
+DECODER = dict(embed_dims=24, num_layers=2, num_heads=3)
+SIZE = dict(img_size=32, num_frames=4)
+IMAGES, VIDEOS = (2, 3, 32, 32), (2, 3, 4, 32, 32)
+
+PRETRAIN = dict(
+    type='mmpretrain.MAE',
+    data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
+    backbone=dict(type='S4DMAEViT', arch=ARCH, mask_ratio=0.5, **SIZE),
+    neck=dict(type='S4DMAEDecoder', in_channels=32, arch=DECODER, **SIZE),
+    head=dict(type='S4DMAEHead'),
+)
+FINETUNE = dict(
+    type='Recognizer3D',
+    backbone=dict(type='S4DViT', arch=ARCH, depth=2, **SIZE),
+    neck=dict(type='MoAENeck', arch=ARCH, num_layers=2, num_experts=4, top_k=2),
+    cls_head=dict(
+        type='DualModalHead',
+        in_channels=32,
+        num_classes=dict(video=7, image=8),
+        label_smooth_eps=0.1,
+    ),
+)
+
+
+def build(cfg, scope='mmaction', seed=0):
+    init_default_scope(scope)
+    torch.manual_seed(seed)
+    model = MODELS.build(copy.deepcopy(cfg))
+    model.init_weights()
+    return model
+
+
+def inputs(shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def samples(input_type, labels):
+    return [ActionDataSample(metainfo=dict(input_type=input_type)).set_gt_label(y) for y in labels]

@@ -13,8 +13,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from ..engine.hooks.class_check_hook import check_head_weights
-
-IMAGE_EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+from ..media import IMAGE_SUFFIXES
 
 
 def init_model(
@@ -67,7 +66,7 @@ def read_media(model: nn.Module, path: str) -> dict:
     """
     if not osp.exists(path):
         raise FileNotFoundError(f'There is no file or folder {path}.')
-    is_image = path.lower().endswith(IMAGE_EXTENSIONS)
+    is_image = path.lower().endswith(IMAGE_SUFFIXES)
     input_type = 'image' if is_image else 'video'
     name = 'image_test_pipeline' if is_image else 'test_pipeline'
     if name not in model.cfg:

@@ -3,7 +3,7 @@
 
 import torch
 
-from .transforms.loading import MediaReadError
+from ..media import MediaReadError
 
 
 class TooManyFaultsError(MediaReadError):

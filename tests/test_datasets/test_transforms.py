@@ -33,7 +33,7 @@ from s4d_mm.datasets import (
     VoxCeleb2,
 )
 from s4d_mm.datasets.transforms import ImageLoad
-from s4d_mm.datasets.transforms.loading import open_image, read_image, to_rgb
+from s4d_mm.media import open_image, read_image, to_rgb
 
 MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
 

@@ -28,13 +28,8 @@ from PIL import Image
 
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import BaseExpressionDataset
-from s4d_mm.datasets.transforms.loading import (
-    ClipDecode,
-    ClipInit,
-    ImageLoad,
-    MediaReadError,
-    read_image,
-)
+from s4d_mm.datasets.transforms.loading import ClipDecode, ClipInit, ImageLoad
+from s4d_mm.media import MediaReadError, read_image
 
 STAGES = ('train', 'val', 'test')
 # what does not change which samples a dataset has

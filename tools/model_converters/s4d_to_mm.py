@@ -9,8 +9,8 @@ import os.path as osp
 import sys
 
 import s4d_mm
-from s4d_mm.converters.s4d import STAGES, from_authors, to_authors
 from s4d_mm.converters.io import load_weights, print_unplaced, save_checkpoint
+from s4d_mm.converters.s4d import STAGES, from_authors, to_authors
 
 
 def parse_args():

@@ -9,8 +9,8 @@ VisionTransformer.
 import argparse
 import sys
 
-from s4d_mm.converters.vit import to_mmaction_vit
 from s4d_mm.converters.io import convert_file
+from s4d_mm.converters.vit import to_mmaction_vit
 
 
 def parse_args():

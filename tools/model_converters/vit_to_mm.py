@@ -7,9 +7,9 @@ python tools/model_converters/vit_to_mm.py SRC DST
 import argparse
 import sys
 
-from s4d_mm.converters.vit_keys import SOURCES
-from s4d_mm.converters.vit import from_vit
 from s4d_mm.converters.io import convert_file
+from s4d_mm.converters.vit import from_vit
+from s4d_mm.converters.vit_keys import SOURCES
 
 
 def parse_args():

@@ -7,11 +7,10 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 from typing import Optional
 
+from ...media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from ..base_expression_dataset import HEADER_WORDS, NAME_HEADER_WORDS, BaseExpressionDataset
 from ..expression_dataset import ExpressionImageDataset, ExpressionVideoDataset
-from ..transforms.loading import IMAGE_SUFFIXES
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
 # what tools/data/prepare.py leaves beside the faces
 NOT_LISTED = ('contact_sheet.jpg',)
 # what datasets call the classes that all of them have here

@@ -13,7 +13,8 @@ from mmaction.datasets.transforms import RandomResizedCrop
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from .loading import is_turned, open_image, require_file, to_rgb
+from ...media import is_turned, open_image, to_rgb
+from .loading import require_file
 
 INTERPOLATION = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
 

@@ -10,9 +10,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ...models import S4DViT
-from ...converters.vit import to_mmaction_vit
 from ...converters.io import save_checkpoint
+from ...converters.vit import to_mmaction_vit
+from ...models import S4DViT
 from ...version import __version__
 
 

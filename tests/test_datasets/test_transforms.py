@@ -32,7 +32,6 @@ from s4d_mm.datasets import (
     MediaReadError,
     VoxCeleb2,
 )
-from s4d_mm.datasets.transforms import ImageLoad
 from s4d_mm.media import open_image, read_image, to_rgb
 
 MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
@@ -306,7 +305,7 @@ def test_errors_of_the_program_are_no_media_errors(error, tmp_path):
     module = ImageLoadRandomResizedCrop.__module__
     for place, step in (
         (f'{module}.is_turned', 'ImageLoadRandomResizedCrop'),
-        (f'{ImageLoad.__module__}.is_turned', 'ImageLoad'),
+        ('s4d_mm.media.is_turned', 'ImageLoad'),
     ):
         cfg = dict(type=step, **(dict(size=16) if 'Crop' in step else {}))
         with mock.patch(place, bug), pytest.raises(error, match='a bug'):

@@ -20,7 +20,7 @@ PRETRAIN = dict(
     head=dict(type='S4DMAEHead'),
 )
 FINETUNE = dict(
-    type='Recognizer3D',
+    type='DualModalRecognizer',
     backbone=dict(type='S4DViT', arch=ARCH, depth=2, **SIZE),
     neck=dict(type='MoAENeck', arch=ARCH, num_layers=2, num_experts=4, top_k=2),
     cls_head=dict(
@@ -46,3 +46,12 @@ def inputs(shape, seed=0):
 
 def samples(input_type, labels):
     return [ActionDataSample(metainfo=dict(input_type=input_type)).set_gt_label(y) for y in labels]
+
+
+def run(model, shape):
+    """Losses of one batch, of either model."""
+    x = inputs(shape)
+    if hasattr(model, 'cls_head'):
+        kind = 'image' if len(shape) == 4 else 'video'
+        return model(x[:, None], samples(kind, [1, 6]), mode='loss')
+    return model(x, mode='loss')

@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 
 from torch import Tensor
 
+from ..models.layers import MMACTION_IN_BLOCK
 from .s4d import PREFIXES
 
 StateDict = dict[str, Tensor]
@@ -45,10 +46,6 @@ _OMNIMAE = (
 _OMNIMAE_SCALES = (
     ('layer_scale_gamma1', 'gamma_1'),
     ('layer_scale_gamma2', 'gamma_2'),
-)
-MMACTION_IN_BLOCK = (
-    ('mlp.layers.0.0.', 'mlp.fc1.'),
-    ('mlp.layers.1.', 'mlp.fc2.'),
 )
 # the first that fits is taken
 LAYOUTS = (

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""torch.compile, which mmengine's Runner applies to ``train_step`` with
-``compile=True``: both modalities, without compiling again at each switch."""
+"""torch.compile, as mmengine's Runner applies it with ``compile=True``.
+
+Both modalities, without compiling again at each switch.
+"""
 
 import copy
 
@@ -60,8 +62,8 @@ def test_switching_modality_does_not_compile_again(name):
             kind: dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='BatchMixup', alpha=0.8, num_classes=count),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=count),
+                    dict(type='MixupBlending', alpha=0.8, num_classes=count),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=count),
                 ],
             )
             for kind, count in cfg['cls_head']['num_classes'].items()

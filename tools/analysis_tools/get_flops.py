@@ -1,15 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Count operations and parameters of each part of a model, without running
-it.
+"""Count operations and parameters of each part of a model.
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 1 3 16 160 160]
 
-Counted are the matrix products, attention's too, of one forward pass in
-evaluation; a multiplication with its addition is 2 FLOPs and 1 MAC. Many
-papers write "FLOPs" for MACs.
-
-Of a mixture of experts, the router and k experts per token are counted, however
-they are executed.
+Counted are the matrix products, attention's too, of one forward pass in evaluation on a CPU; a
+multiplication with its addition is 2 FLOPs and 1 MAC. Many papers write "FLOPs" for MACs. Of a
+mixture of experts these are the router and the experts that the tokens use.
 """
 
 import argparse
@@ -22,7 +18,6 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models import MAE, ImageClassifier
 from torch import nn
-from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -114,15 +109,9 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
         dict[str, Cost]: In the order of the data flow.
     """
     model.eval()
-    # tensors without values: the shapes flow, nothing is computed; attention
-    # as plain matrix products, because its CPU kernel is not counted
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        PartCounter(model) as counter,
-    ):
-        run(model, torch.empty(shape))
+    # attention as plain matrix products, because its CPU kernel is not counted
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), PartCounter(model) as counter:
+        run(model, torch.zeros(shape))
     return {
         name: Cost(counter.flops[name], sum(p.numel() for p in counter.parts[name].parameters()))
         for name in ('backbone', 'neck', 'cls_head', 'head')

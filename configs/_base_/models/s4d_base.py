@@ -2,7 +2,7 @@
 # 6 with a mixture of adapter experts, then a classifier per modality. Final
 # configs set num_classes (also in the blending).
 model = dict(
-    type='Recognizer3D',
+    type='DualModalRecognizer',
     data_preprocessor=dict(
         type='DualModalDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbone: any image backbone on the frames of clips.
 
-Letters: B clips, T frames, N tokens of a frame, C channels.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 from mmengine.model import BaseModule

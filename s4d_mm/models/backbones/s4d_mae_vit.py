@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pre-training backbone: S4DViT on the visible tokens of a random mask.
 
-Letters: B clips, N tokens, n visible tokens, C channels.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 from typing import Union
@@ -10,7 +10,6 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor
 
-from ..layers import pack, unpack
 from .s4d_vit import S4DViT
 
 MASK_TYPES = ('random', 'tube')
@@ -30,8 +29,7 @@ def random_mask(batch: int, num_tokens: int, num_masked: int, device: torch.devi
 def tube_mask(
     batch: int, grid: tuple[int, int, int], num_masked: int, device: torch.device
 ) -> Tensor:
-    """Mask the same ``num_masked`` places in all temporal slots (VideoMAE,
-    arXiv 2203.12602, section 3.2).
+    """Mask the same places in all temporal slots (VideoMAE, arXiv 2203.12602, section 3.2).
 
     Args:
         batch (int): B.
@@ -55,9 +53,9 @@ class S4DMAEViT(S4DViT):
 
     Args:
         *args: As :class:`S4DViT`.
-        mask_ratio (float | dict): Share of tokens that is masked, in 0..1, or
-            one share per modality. Number masked = int(ratio * tokens).
-            Defaults to ``dict(image=0.9, video=0.95)``.
+        mask_ratio (float | dict, optional): Share of tokens that is masked, in (0, 1), or one
+            share per modality. Number masked = int(ratio * tokens). Defaults to None, which
+            means ``dict(image=0.9, video=0.95)``.
         mask_type (str): 'random', over all tokens of a sample (S4D), or
             'tube', the same places in all temporal slots (VideoMAE). For an
             image they are the same. Defaults to 'random'.
@@ -68,7 +66,7 @@ class S4DMAEViT(S4DViT):
     def __init__(
         self,
         *args,
-        mask_ratio: Union[float, dict] = dict(image=0.9, video=0.95),
+        mask_ratio: Union[float, dict, None] = None,
         mask_type: str = 'random',
         final_norm: bool = True,
         **kwargs,
@@ -77,7 +75,9 @@ class S4DMAEViT(S4DViT):
         if mask_type not in MASK_TYPES:
             raise ValueError(f'mask_type={mask_type!r} is not one of {MASK_TYPES}.')
         self.mask_type = mask_type
-        if not isinstance(mask_ratio, dict):
+        if mask_ratio is None:
+            mask_ratio = dict(image=0.9, video=0.95)
+        elif not isinstance(mask_ratio, dict):
             mask_ratio = dict(image=mask_ratio, video=mask_ratio)
         if set(mask_ratio) != {'image', 'video'} or not all(0 < r < 1 for r in mask_ratio.values()):
             raise ValueError(
@@ -86,46 +86,27 @@ class S4DMAEViT(S4DViT):
             )
         self.mask_ratio = dict(mask_ratio)
 
-    def forward(
-        self,
-        x: Union[Tensor, dict[str, Tensor]],
-        mask: Union[bool, Tensor, dict[str, Tensor], None] = True,
-    ):
+    def forward(self, x: Tensor, mask: Union[bool, Tensor, None] = True):
         """Encode the visible tokens.
 
         Args:
-            x (Tensor | dict[str, Tensor]): Normalised images (B, 3, H, W) or
-                videos (B, 3, T, H, W); or several of those under names of
-                their own, which are encoded as one sequence.
-            mask (bool | Tensor | dict[str, Tensor], optional): True draws a
-                random mask; a tensor (B, N), nonzero where masked, with the
-                same number in each row, is used as it is; None or False
+            x (Tensor): Normalised images (B, 3, H, W) or videos (B, 3, T, H, W).
+            mask (bool | Tensor, optional): True draws a random mask; a tensor (B, N), nonzero
+                where masked, with the same number in each row, is used as it is; None or False
                 encodes all tokens, as :class:`S4DViT`. Defaults to True.
 
         Returns:
-            tuple[Tensor]: Visible tokens in their order (B, n, C); mask
-            (B, N), 1 where masked; ids_restore (B, N), the place of each
-            token among the visible ones followed by the masked ones. For a
-            dict of inputs, three dicts of those. Without a mask: the output
-            of :class:`S4DViT`.
+            tuple[Tensor]: Visible tokens in their order (B, n, C); mask (B, N), 1 where masked;
+            ids_restore (B, N), the place of each token among the visible ones followed by the
+            masked ones. Without a mask: the output of :class:`S4DViT`.
 
         Raises:
-            ValueError: If a given mask does not fit, or the ratio masks no
-                token.
+            ValueError: If a given mask does not fit, or the ratio masks no token.
         """
         if mask is None or mask is False:
             return super().forward(x)
-        if not isinstance(x, dict):
-            tokens, mask, ids_restore = self._embed_visible(x, mask)
-            return self.run_blocks(tokens)[-1], mask, ids_restore
-        tokens, masks, ids = {}, {}, {}
-        for name, part in x.items():
-            tokens[name], masks[name], ids[name] = self._embed_visible(
-                part, mask[name] if isinstance(mask, dict) else mask
-            )
-        packed, sizes = pack(list(tokens.values()))
-        out = unpack(self.run_blocks(packed, sizes)[-1], sizes)
-        return dict(zip(x, out)), masks, ids
+        tokens, mask, ids_restore = self._embed_visible(x, mask)
+        return self.run_blocks(tokens)[-1], mask, ids_restore
 
     def _embed_visible(self, x: Tensor, mask: Union[bool, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Visible tokens with their positions, mask, ids_restore."""

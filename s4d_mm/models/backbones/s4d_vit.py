@@ -1,80 +1,29 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Backbone: one ViT for face images and videos.
 
-Letters: B clips, T frames, t = T / tubelet_size, (h, w) the grid of patches,
-N = t*h*w tokens, C channels.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
+    LN_EPS,
     TransformerBlock,
     TubeletEmbed,
-    pack,
+    check_shapes,
+    drop_path_rates,
+    get_arch,
+    init_transformer,
     resize_grid,
+    run_block,
     sincos_position_table,
-    unpack,
 )
-from ..layers.packing import Sizes
-from ..layers.transformer import LN_EPS
-
-ARCH_ZOO = {
-    'small': dict(embed_dims=384, num_layers=12, num_heads=6),
-    'base': dict(embed_dims=768, num_layers=12, num_heads=12),
-    'large': dict(embed_dims=1024, num_layers=24, num_heads=16),
-}
-
-
-def get_arch(arch: Union[str, dict]) -> dict:
-    """Settings of an architecture.
-
-    Args:
-        arch (str | dict): 'small', 'base' or 'large', or a dict with
-            ``embed_dims``, ``num_layers``, ``num_heads`` and optionally
-            ``mlp_ratio`` (4).
-
-    Returns:
-        dict: With all four keys.
-
-    Raises:
-        ValueError: If the name or a key is unknown, or a key is missing.
-    """
-    if isinstance(arch, str):
-        if arch not in ARCH_ZOO:
-            raise ValueError(f'arch={arch!r} is not one of {sorted(ARCH_ZOO)}, nor a dict.')
-        arch = ARCH_ZOO[arch]
-    need, allowed = {'embed_dims', 'num_layers', 'num_heads'}, {'mlp_ratio'}
-    if not need <= set(arch) <= need | allowed:
-        raise ValueError(
-            f'arch must have the keys {sorted(need)} and may '
-            f'have {sorted(allowed)}, but got {sorted(arch)}.'
-        )
-    return dict(mlp_ratio=4.0, **arch) if 'mlp_ratio' not in arch else dict(arch)
-
-
-def drop_path_rates(rate: float, num_layers: int) -> list:
-    """Stochastic depth rate of each layer, growing linearly from 0."""
-    return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
-
-
-def init_transformer(module: nn.Module) -> None:
-    """VideoMAE's initialisation of a transformer: Xavier-uniform linear
-    layers, zero biases, unit LayerNorms.
-    """
-    for m in module.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.xavier_uniform_(m.weight)
-            if m.bias is not None:
-                nn.init.zeros_(m.bias)
-        elif isinstance(m, nn.LayerNorm):
-            nn.init.ones_(m.weight)
-            nn.init.zeros_(m.bias)
 
 
 @MODELS.register_module()
@@ -126,7 +75,6 @@ class S4DViT(BaseModule):
     """
 
     OUT_TYPES = ('tokens', 'avg', 'featmap')
-    takes_dict = True  # several batches as one sequence
 
     def __init__(
         self,
@@ -187,6 +135,7 @@ class S4DViT(BaseModule):
         )
         self.norm = nn.LayerNorm(self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
         self.register_load_state_dict_pre_hook(check_shapes)
+        self.register_load_state_dict_pre_hook(refuse_further_blocks)
         self._freeze_stages()
 
     def init_weights(self) -> None:
@@ -198,6 +147,7 @@ class S4DViT(BaseModule):
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'S4DViT':
+        """Set the mode; frozen stages stay in evaluation."""
         super().train(mode)
         self._freeze_stages()
         return self
@@ -244,50 +194,34 @@ class S4DViT(BaseModule):
             )
         return indices
 
-    def run_blocks(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, ...]:
+    def run_blocks(self, x: Tensor) -> tuple[Tensor, ...]:
         """Blocks, and the final norm after the last.
 
         Args:
-            x (Tensor): (B, N, C), or packed (S, C) with ``sizes``.
-            sizes (Sequence[tuple[int]], optional): See
-                :func:`~s4d_mm.models.layers.pack`. Defaults to None.
+            x (Tensor): Tokens (B, N, C).
 
         Returns:
-            tuple[Tensor]: Output, shaped as ``x``, of the blocks in
-            ``out_indices``, or of the last one.
+            tuple[Tensor]: Output (B, N, C) of the blocks in ``out_indices``, or of the last one.
         """
         outs, last = [], len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
-            if self.with_cp and x.requires_grad:
-                x = checkpoint(block, x, sizes, use_reentrant=False)
-            else:
-                x = block(x, sizes)
+            x = run_block(block, x, self.with_cp)
             if i == last:
                 x = self.norm(x)
             if i in (self.out_indices or (last,)):
                 outs.append(x)
         return tuple(outs)
 
-    def forward(self, x: Union[Tensor, dict[str, Tensor]]):
-        """Encode images or videos, or both as one sequence.
+    def forward(self, x: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
+        """Encode images or videos.
 
         Args:
-            x (Tensor | dict[str, Tensor]): Normalised images (B, 3, H, W) or
-                videos (B, 3, T, H, W); or several of those under names of
-                their own. A video of one frame is an image.
+            x (Tensor): Normalised images (B, 3, H, W) or videos (B, 3, T, H, W). A video of one
+                frame is an image.
 
         Returns:
-            Tensor | tuple[Tensor] | dict: By ``out_type`` and
-            ``out_indices``; for a dict, a dict of those.
+            Tensor | tuple[Tensor]: By ``out_type`` and ``out_indices``.
         """
-        if isinstance(x, dict):
-            embedded = {name: self.embed(part) for name, part in x.items()}
-            packed, sizes = pack([tokens for tokens, _ in embedded.values()])
-            outs = [unpack(out, sizes) for out in self.run_blocks(packed, sizes)]
-            return {
-                name: self._layout(tuple(out[i] for out in outs), size)
-                for i, (name, (_, size)) in enumerate(embedded.items())
-            }
         tokens, size = self.embed(x)
         return self._layout(self.run_blocks(tokens), size)
 
@@ -305,14 +239,12 @@ class S4DViT(BaseModule):
             x = x.squeeze(2)
         grid = self.patch_embed.grid(x)
         tokens = self.patch_embed(x)
-        return (tokens + self.positions(grid).to(tokens), grid if is_clip else grid[1:])
+        return tokens + self.positions(grid).to(tokens), grid if is_clip else grid[1:]
 
     def _layout(
         self, outs: tuple[Tensor, ...], size: tuple[int, ...]
     ) -> Union[Tensor, tuple[Tensor, ...]]:
-        """Tokens (B, N, C) of each stage, by ``out_type`` and
-        ``out_indices``.
-        """
+        """Tokens (B, N, C) of each stage, by ``out_type`` and ``out_indices``."""
         if self.out_type == 'avg':
             outs = tuple(out.mean(dim=1) for out in outs)
         elif self.out_type == 'featmap':
@@ -320,8 +252,7 @@ class S4DViT(BaseModule):
         return outs[-1] if self.out_indices is None else outs
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay, in the
-        manner of mmpretrain.
+        """Depth of a parameter for mmpretrain's layer-wise learning-rate decay.
 
         Args:
             param_name (str): Name of the parameter, e.g.
@@ -344,22 +275,26 @@ class S4DViT(BaseModule):
         return num_depths - 1, num_depths
 
 
-def check_shapes(module: nn.Module, state_dict: dict, prefix: str, *args):
-    """Refuse a checkpoint of another size (a ``load_state_dict`` pre-hook).
+def refuse_further_blocks(module: S4DViT, state_dict: dict, prefix: str, *args) -> None:
+    """Refuse blocks of a checkpoint that nothing in the model runs (a load pre-hook).
 
-    mmengine reports parameters of another shape in a warning and leaves them
-    as they were; for an encoder that means to train from scratch unawares.
+    With ``depth`` below the arch's number of layers, the last blocks belong to a
+    :class:`MoAENeck`. Models that hand them over have done so before this hook.
 
     Raises:
-        ValueError: Naming the first such key and both shapes.
+        ValueError: Naming the first such block and what to do.
     """
-    own = dict(module.named_parameters())
-    for name, param in own.items():
-        other = state_dict.get(prefix + name)
-        if other is not None and other.shape != param.shape:
-            raise ValueError(
-                f'The checkpoint is of another size: {prefix}{name} is '
-                f'{tuple(other.shape)} there, but {tuple(param.shape)} in '
-                f'this {type(module).__name__}. Set `arch`, `patch_size` and '
-                '`tubelet_size` as they were in training.'
-            )
+    depth, whole = len(module.blocks), module.arch['num_layers']
+    if not prefix or depth == whole:
+        return  # the backbone alone may take a part of an encoder, as by its init_cfg
+    pattern = re.compile(rf'{re.escape(prefix)}blocks\.(\d+)\.')
+    numbers = {int(m[1]) for m in map(pattern.match, state_dict) if m}
+    further = sorted(n for n in numbers if n >= depth)
+    if further:
+        raise ValueError(
+            f'The checkpoint has {prefix}blocks.{further[0]} to {further[-1]}, but this S4DViT '
+            f'has depth={depth}, and no neck takes them over. For S4DViT with MoAENeck set '
+            "model.type='DualModalRecognizer'. To leave them out, load the backbone by "
+            "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.') in place of "
+            'load_from.'
+        )

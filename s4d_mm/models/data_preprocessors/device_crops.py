@@ -8,7 +8,6 @@ the clip, S pixels a side of the result.
 import torch
 from torch import Tensor
 
-from ..layers.precision import no_autocast
 
 # taps around a position, relative to the pixel below it
 TAPS = dict(bilinear=(0, 1), bicubic=(-1, 0, 1, 2))
@@ -86,7 +85,7 @@ def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'b
     frames = x.flatten(1, -3)  # B C*T H W
     out = torch.empty((*boxes.shape[:2], frames.shape[1], size, size), device=x.device)
     # float32, since half precision would lose grey levels
-    with no_autocast(x.device.type):
+    with torch.autocast(x.device.type, enabled=False):
         for clip, r, c, o in zip(frames, rows, columns, out):
             clip = clip.float()
             for v in range(len(r)):

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from mmengine.utils import is_list_of
 from torch import Tensor, nn
 
-from ..layers.precision import no_autocast
+
 from .device_augment import ProcessRandom
 from .device_blending import blend
 from .device_crops import TAPS, crop_and_resize
@@ -194,7 +194,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             x = torch.stack(self.cast_data(inputs))  # B V C [T] H W
         if training and input_type in self.augments:
             # half precision would lose grey levels
-            with self.random, no_autocast(x.device.type):
+            with self.random, torch.autocast(x.device.type, enabled=False):
                 size, x = x.shape[-2:], self.augments[input_type](x)
             if boxes is not None and x.shape[-2:] != size:
                 raise ValueError(

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning head: TSN's consensus over the frames of a clip.
 
-Letters: B clips, T frames, C channels.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 from mmaction.models.heads import TSNHead

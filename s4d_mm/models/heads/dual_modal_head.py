@@ -1,11 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning head: one classifier for images, one for videos.
 
-Letters: B samples, V views of a sample, N tokens, C channels, S segments
-(frames) of a sample in mmaction2's ``Recognizer2D``.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from collections.abc import Sequence
 from typing import Optional, Union
 
 import torch
@@ -14,29 +12,27 @@ from mmaction.models.heads import BaseHead
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..layers.token_layout import pool
+from ..layers import pool
 
 SampleList = list['ActionDataSample']  # noqa: F821
 
 
 @MODELS.register_module()
 class DualModalHead(BaseHead):
-    """Classification head with a linear classifier per modality (S4D, arXiv
-    2409.06154).
+    """Classification head with a linear classifier per modality (S4D, arXiv 2409.06154).
 
-    Averages all tokens, then LayerNorm, then the classifier of the sample's
-    modality, which is the ``input_type`` in the meta information of its data
-    sample.
+    Averages all tokens, then LayerNorm, then the classifier of the batch's modality, which is
+    the ``input_type`` in the meta information of its data samples.
 
-    Takes what the backbones of mmaction2 and mmpretrain return. In
-    ``Recognizer2D`` the features of a sample's segments are averaged.
+    Takes what the backbones of mmaction2 and mmpretrain return. In ``Recognizer2D`` the features
+    of a sample's segments (frames) are averaged.
 
     Args:
         num_classes (dict[str, int]): Number of classes of 'video' and/or
             'image'.
         in_channels (int): C.
-        loss_cls (dict): Loss that takes soft labels. Defaults to mmaction2's
-            ``CrossEntropyLoss``.
+        loss_cls (dict, optional): Loss that takes soft labels. Defaults to None, which means
+            mmaction2's ``CrossEntropyLoss``.
         label_smooth_eps (float): Label smoothing, 0..1. Defaults to 0.
         dropout_ratio (float): Dropout before the classifier. Defaults to 0.
         with_norm (bool): LayerNorm after averaging (`fc_norm`). Defaults to
@@ -54,7 +50,7 @@ class DualModalHead(BaseHead):
         self,
         num_classes: dict[str, int],
         in_channels: int,
-        loss_cls: dict = dict(type='mmaction.CrossEntropyLoss'),
+        loss_cls: Optional[dict] = None,
         label_smooth_eps: float = 0.0,
         dropout_ratio: float = 0.0,
         with_norm: bool = True,
@@ -75,7 +71,7 @@ class DualModalHead(BaseHead):
         super().__init__(
             num_classes=dict(num_classes),
             in_channels=in_channels,
-            loss_cls=loss_cls,
+            loss_cls=loss_cls or dict(type='mmaction.CrossEntropyLoss'),
             label_smooth_eps=label_smooth_eps,
             average_clips=average_clips,
             init_cfg=init_cfg,
@@ -102,11 +98,11 @@ class DualModalHead(BaseHead):
                 (B, C, [T, ]H, W), or pooled features (B, C); of a tuple the
                 last, so of a pair of feature map and class token the class
                 token.
-            num_segs (int): S, rows of ``x`` that belong to one sample and are
-                averaged. Defaults to 1.
+            num_segs (int): Rows of ``x`` that belong to one sample and are averaged. Defaults
+                to 1.
 
         Returns:
-            Tensor: (B / S, C).
+            Tensor: (B / num_segs, C).
 
         Raises:
             ValueError: If the channels are not ``in_channels``, or the
@@ -124,7 +120,7 @@ class DualModalHead(BaseHead):
     def forward(
         self,
         x: Union[Tensor, tuple[Tensor]],
-        input_types: Union[str, Sequence[str], None] = None,
+        input_types: Optional[str] = None,
         num_segs: int = 1,
         **kwargs,
     ) -> Union[Tensor, dict[str, Tensor]]:
@@ -132,20 +128,18 @@ class DualModalHead(BaseHead):
 
         Args:
             x (Tensor | tuple[Tensor]): See :meth:`features`.
-            input_types (str | Sequence[str], optional): Modality of all
-                samples. Defaults to None, which means scores of every
-                classifier.
+            input_types (str, optional): Modality of all samples. Defaults to None, which means
+                scores of every classifier.
             num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
-            Tensor | dict[str, Tensor]: Scores (B, classes), or a dict of
-            those, per modality.
+            Tensor | dict[str, Tensor]: Scores (B, classes), or a dict of those, per modality.
         """
         x = self.dropout(self.features(x, num_segs))
         if input_types is None:
-            return {name: fc(x) for name, fc in self.classifiers.items()}
-        return self._classifier(input_types)(x)
+            return {name: classifier(x) for name, classifier in self.classifiers.items()}
+        return self.classifiers[input_types](x)
 
     def loss(
         self,
@@ -157,54 +151,27 @@ class DualModalHead(BaseHead):
         """Classification loss.
 
         Args:
-            feats (Tensor | tuple[Tensor] | dict): See :meth:`features`; or a
-                dict of them, by modality, whose losses are averaged.
-            data_samples (list[ActionDataSample]): With ``gt_label``, an id
-                (1, ) or a soft label (classes, ).
+            feats (Tensor | tuple[Tensor]): See :meth:`features`.
+            data_samples (list[ActionDataSample]): Of one modality, with ``gt_label``, an id (1, )
+                or a soft label (classes, ).
             num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
-            dict[str, Tensor]: ``loss_cls``, and ``{modality}_top1_acc`` of
-            the modalities in the batch.
+            dict[str, Tensor]: ``loss_cls`` and ``{modality}_top1_acc``.
         """
-        if isinstance(feats, dict):
-            return self._loss_of_both(feats, data_samples)
-        x = self.dropout(self.features(feats, num_segs))  # B*V C
-        losses, total = dict(), 0.0
-        for name, rows in self._rows(data_samples, len(x)).items():
-            scores = self.classifiers[name](_take(x, rows))
-            labels = self._soft_labels(
-                name, data_samples, rows, len(x) // len(data_samples), scores
-            )
-            # not an average over modalities, but over samples
-            share = len(rows) / len(x)
-            total = total + share * self.loss_cls(scores, labels)
-            hits = scores.detach().argmax(1) == labels.argmax(1)
-            losses[f'{name}_top1_acc'] = hits.float().mean()
-        # classifiers without a sample take part with weight 0, so that
-        # distributed training finds a gradient for every parameter
-        for name, fc in self.classifiers.items():
-            if f'{name}_top1_acc' not in losses:
-                total = total + 0.0 * (fc.weight.sum() + fc.bias.sum())
-        losses['loss_cls'] = total
-        return losses
-
-    def _loss_of_both(
-        self, feats: dict[str, Tensor], data_samples: SampleList
-    ) -> dict[str, Tensor]:
-        """Mean over the modalities of the losses of their batches."""
-        losses = dict()
-        for name, part in feats.items():
-            samples = [s for s in data_samples if s.metainfo.get('input_type') == name]
-            losses.update(
-                {
-                    f'{name}_{key}' if key == 'loss_cls' else key: value
-                    for key, value in self.loss(part, samples).items()
-                }
-            )
-        parts = [losses.pop(f'{name}_loss_cls') for name in feats]
-        return dict(losses, loss_cls=sum(parts) / len(parts))
+        name = self._modality(data_samples)
+        scores = self(feats, name, num_segs)  # B*V classes
+        labels = self._soft_labels(name, data_samples).to(scores.device)
+        labels = labels.repeat_interleave(len(scores) // len(labels), dim=0)
+        loss = self.loss_cls(scores, labels)
+        # the other classifier takes part with weight 0, so that distributed training finds a
+        # gradient for every parameter
+        for other, classifier in self.classifiers.items():
+            if other != name:
+                loss = loss + 0.0 * sum(p.sum() for p in classifier.parameters())
+        hits = scores.detach().argmax(1) == labels.argmax(1)
+        return {'loss_cls': loss, f'{name}_top1_acc': hits.float().mean()}
 
     def predict(
         self,
@@ -216,63 +183,49 @@ class DualModalHead(BaseHead):
         """Predictions, averaged over the views of a sample.
 
         Args:
-            feats (Tensor | tuple[Tensor]): See :meth:`features`, with the V
-                views of a sample one after the other.
-            data_samples (list[ActionDataSample]): Get ``pred_score`` and
-                ``pred_label``. With ``num_views`` in their meta information,
-                that is V of each sample; otherwise all have the same.
+            feats (Tensor | tuple[Tensor]): See :meth:`features`, with the V views of a sample one
+                after the other.
+            data_samples (list[ActionDataSample]): Of one modality. They get ``pred_score`` and
+                ``pred_label``. With ``num_views`` in their meta information, that is V of each
+                sample; otherwise all have the same.
             num_segs (int): See :meth:`features`. Defaults to 1.
             **kwargs: What mmaction2 hands from backbone to head; not needed.
 
         Returns:
             list[ActionDataSample]: The data samples.
         """
-        x = self.dropout(self.features(feats, num_segs))
-        views = len(x) // len(data_samples)
-        start, groups = 0, dict()
-        for sample in data_samples:
-            count = sample.metainfo.get('num_views', views)
-            key = self._modality(sample), count
-            rows, samples = groups.setdefault(key, ([], []))
-            rows.extend(range(start, start + count))
-            samples.append(sample)
-            start += count
-        for (name, _), (rows, samples) in groups.items():
-            self.predict_by_feat(self.classifiers[name](_take(x, rows)), samples)
+        scores = self(feats, self._modality(data_samples), num_segs)
+        views = len(scores) // len(data_samples)
+        views = [sample.metainfo.get('num_views', views) for sample in data_samples]
+        for sample, part in zip(data_samples, scores.split(views)):
+            self.predict_by_feat(part, [sample])
         return data_samples
 
-    def _classifier(self, name: str) -> nn.Linear:
-        if name not in self.classifiers:
-            raise ValueError(
-                f'DualModalHead got a sample of modality {name!r}, but '
-                f'num_classes is {self.num_classes}. Add it there.'
-            )
-        return self.classifiers[name]
-
-    def _modality(self, sample) -> str:
-        name = sample.metainfo.get('input_type')
-        if name is None:
+    def _modality(self, data_samples: SampleList) -> str:
+        """The modality of a batch."""
+        names = {sample.metainfo.get('input_type') for sample in data_samples}
+        if None in names:
             raise ValueError(
                 'DualModalHead needs `input_type` (video or image) in the '
                 'data samples: use DualModalDataPreprocessor, or put it into '
                 'meta_keys of PackActionInputs.'
             )
-        self._classifier(name)
+        if len(names) > 1:
+            raise ValueError(
+                f'DualModalHead got a batch of the modalities {sorted(names)}, but takes one at a '
+                "time. Use batch_sampler=dict(type='DualModalBatchSampler')."
+            )
+        (name,) = names
+        if name not in self.classifiers:
+            raise ValueError(
+                f'DualModalHead got a sample of modality {name!r}, but '
+                f'num_classes is {self.num_classes}. Add it there.'
+            )
         return name
 
-    def _rows(self, data_samples: SampleList, total: int) -> dict[str, list]:
-        """Rows of the features that belong to each modality."""
-        views = total // len(data_samples)
-        rows = dict()
-        for i, sample in enumerate(data_samples):
-            rows.setdefault(self._modality(sample), []).extend(range(i * views, (i + 1) * views))
-        return rows
-
-    def _soft_labels(
-        self, name: str, data_samples: SampleList, rows: list, views: int, scores: Tensor
-    ) -> Tensor:
-        """Smoothed soft labels (len(rows), classes)."""
-        labels = torch.stack([data_samples[r // views].gt_label for r in rows])
+    def _soft_labels(self, name: str, data_samples: SampleList) -> Tensor:
+        """Smoothed soft labels (B, classes), float32."""
+        labels = torch.stack([sample.gt_label for sample in data_samples])
         count = self.num_classes[name]
         if labels.shape[1] == 1:
             labels = F.one_hot(labels.squeeze(1), count)
@@ -282,13 +235,4 @@ class DualModalHead(BaseHead):
                 f'classes, but DualModalHead has num_classes[{name!r}]='
                 f'{count}. Make num_classes of the blending agree.'
             )
-        labels = labels.to(scores.device, torch.float32)
-        eps = self.label_smooth_eps
-        return labels * (1 - eps) + eps / count
-
-
-def _take(x: Tensor, rows: list[int]) -> Tensor:
-    """Some rows of ``x``, in their order. All of them, as in batches of one
-    modality, are ``x`` itself: a GPU would wait for their numbers.
-    """
-    return x if len(rows) == len(x) else x[rows]
+        return labels.float() * (1 - self.label_smooth_eps) + self.label_smooth_eps / count

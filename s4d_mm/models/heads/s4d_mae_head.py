@@ -1,12 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pre-training head: the pixel target and its loss.
 
-Letters: B clips, T frames, t tubelets in time, (h, w) the grid, N = t*h*w
-tokens, P = tubelet_size * patch_size**2 * 3 values of a token.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 from collections.abc import Sequence
-from typing import Union
 
 import torch
 from mmengine.model import BaseModule
@@ -18,8 +16,9 @@ from ..layers import normalize_per_channel, tubelets_to_video, video_to_tubelets
 
 @MODELS.register_module()
 class S4DMAEHead(BaseModule):
-    """Mean squared error on the masked tokens, against pixels that are
-    normalised per token and channel (S4D, arXiv 2409.06154; VideoMAE).
+    """Mean squared error on the masked tokens (S4D, arXiv 2409.06154; VideoMAE).
+
+    The target are pixels that are normalised per token and colour channel.
 
     Args:
         mean (Sequence[float]): Mean that the data preprocessor subtracted,
@@ -66,36 +65,23 @@ class S4DMAEHead(BaseModule):
             pixels = pixels.expand(-1, -1, self.tubelet_size, -1, -1)
         return video_to_tubelets(pixels, self.tubelet_size, self.patch_size)
 
-    def loss(
-        self,
-        pred: Union[Tensor, dict[str, Tensor]],
-        target: Union[Tensor, dict[str, Tensor]],
-        mask: Union[Tensor, dict[str, Tensor]],
-    ) -> Tensor:
+    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Reconstruction loss.
 
         Args:
-            pred (Tensor | dict[str, Tensor]): Prediction for all tokens
-                (B, N, P); or of several batches.
-            target (Tensor | dict[str, Tensor]): The model's normalised input.
-            mask (Tensor | dict[str, Tensor]): (B, N), 1 where masked.
+            pred (Tensor): Prediction for all tokens (B, N, P).
+            target (Tensor): The model's normalised input.
+            mask (Tensor): (B, N), 1 where masked.
 
         Returns:
-            Tensor: Scalar, averaged over P, then over the masked tokens, then
-            over the batches.
+            Tensor: Scalar, averaged over P, then over the masked tokens.
         """
-        if isinstance(pred, dict):
-            return torch.stack(
-                [self.loss(part, target[name], mask[name]) for name, part in pred.items()]
-            ).mean()
-        target = self.target(target)
-        loss = (pred.float() - target).square().mean(dim=-1)  # B N
+        loss = (pred.float() - self.target(target)).square().mean(dim=-1)  # B N
         return (loss * mask).sum() / mask.sum()
 
     @torch.no_grad()
     def target(self, inputs: Tensor) -> Tensor:
-        """What is to be predicted: :func:`normalize_per_channel` of the
-        pixels in 0..1.
+        """What is to be predicted: normalised pixels, see :func:`normalize_per_channel`.
 
         Computed from the model's input as it is: mean and deviation of the
         data cancel out, but for the constant that keeps the divisor from 0.

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Neck step: the output of any backbone as tokens, and back.
 
-Letters: B clips, N tokens, C channels, T x H x W a grid.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 from typing import Callable, Union
@@ -13,8 +13,9 @@ Features = Union[Tensor, tuple, list]
 
 
 def has_class_token(x: Features) -> bool:
-    """Whether features are a pair [feature map (B, C, ...), class token
-    (B, C)], as mmaction2's ``MViT`` returns them.
+    """Whether features are a pair of feature map (B, C, ...) and class token (B, C).
+
+    mmaction2's ``MViT`` returns such a pair.
     """
     return (
         isinstance(x, (tuple, list))

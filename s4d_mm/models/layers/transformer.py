@@ -1,31 +1,81 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Backbone and neck step: the pre-norm transformer block, without and with a
-mixture of adapter experts.
+"""The pre-norm transformer of encoder, decoder and neck: sizes, blocks, initial values.
 
-Letters: B clips, N tokens, C channels, H heads.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from .gelu_linear import gelu_linear
 from .moae import MoAE
-from .packing import Sizes, pack, unpack
 
 LN_EPS = 1e-6
+# parameters of a block in mmaction2's VisionTransformer, and here
+MMACTION_IN_BLOCK = (('mlp.layers.0.0.', 'mlp.fc1.'), ('mlp.layers.1.', 'mlp.fc2.'))
+ARCH_ZOO = {
+    'small': dict(embed_dims=384, num_layers=12, num_heads=6),
+    'base': dict(embed_dims=768, num_layers=12, num_heads=12),
+    'large': dict(embed_dims=1024, num_layers=24, num_heads=16),
+}
+
+
+def get_arch(arch: Union[str, dict]) -> dict:
+    """Settings of an architecture.
+
+    Args:
+        arch (str | dict): 'small', 'base' or 'large', or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and optionally ``mlp_ratio`` (4).
+
+    Returns:
+        dict: With all four keys.
+
+    Raises:
+        ValueError: If the name or a key is unknown, or a key is missing.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCH_ZOO:
+            raise ValueError(f'arch={arch!r} is not one of {sorted(ARCH_ZOO)}, nor a dict.')
+        arch = ARCH_ZOO[arch]
+    need, allowed = {'embed_dims', 'num_layers', 'num_heads'}, {'mlp_ratio'}
+    if not need <= set(arch) <= need | allowed:
+        raise ValueError(
+            f'arch must have the keys {sorted(need)} and may '
+            f'have {sorted(allowed)}, but got {sorted(arch)}.'
+        )
+    return {'mlp_ratio': 4.0, **arch}
+
+
+def drop_path_rates(rate: float, num_layers: int) -> list[float]:
+    """Stochastic depth rate of each layer, growing linearly from 0 to ``rate``."""
+    return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
+
+
+def init_transformer(module: nn.Module) -> None:
+    """Initialise a transformer as VideoMAE does.
+
+    Linear layers Xavier-uniform, biases zero, LayerNorms one and zero.
+    """
+    for m in module.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.LayerNorm):
+            nn.init.ones_(m.weight)
+            nn.init.zeros_(m.bias)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with a bias on q and v only, as in BEiT and
-    VideoMAE.
+    """Multi-head self-attention with a bias on q and v only, as in BEiT and VideoMAE.
 
     Args:
         embed_dims (int): C.
-        num_heads (int): H. Must divide ``embed_dims``.
+        num_heads (int): Heads. Must divide ``embed_dims``.
     """
 
     def __init__(self, embed_dims: int, num_heads: int) -> None:
@@ -38,37 +88,17 @@ class Attention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(embed_dims))
         self.proj = nn.Linear(embed_dims, embed_dims)
 
-    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
-        """Tokens attend to those of their own sample.
-
-        Args:
-            x (Tensor): (B, N, C), or packed (S, C) with ``sizes``.
-            sizes (Sequence[tuple[int]], optional): See
-                :func:`~s4d_mm.models.layers.packing.pack`. Defaults to None.
-
-        Returns:
-            Tensor: Of the shape of ``x``.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias)
-        if sizes is None:
-            return self.proj(self._attend(qkv))
-        return self.proj(pack([self._attend(part) for part in unpack(qkv, sizes)])[0])
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """(B, N, 3C) -> (B, N, C)."""
-        b, n, c = qkv.shape
-        # B N 3C -> 3 x (B H N C/H)
-        q, k, v = qkv.view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v)
-        return x.transpose(1, 2).reshape(b, n, c // 3)
+        qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
+        # B N 3 heads C/heads -> 3 x (B heads N C/heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them.
-
-    ``fc2`` is applied by :func:`gelu_linear` and not called, so that hooks on
-    it do not run; put them on the module itself.
 
     Args:
         embed_dims (int): C.
@@ -82,15 +112,15 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        return gelu_linear(self.fc1(x), self.fc2.weight, self.fc2.bias)
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class TransformerBlock(nn.Module):
-    """``x = x + Attn(LN1(x)); x = x + MLP(LN2(x))``.
+    """Pre-norm block: ``x = x + Attn(LN1(x)); x = x + MLP(LN2(x))``.
 
     Args:
         embed_dims (int): C.
-        num_heads (int): H.
+        num_heads (int): Heads of the attention.
         mlp_ratio (float): Hidden width of the MLP over C. Defaults to 4.
         drop_path (float): Stochastic depth rate, 0..1. Defaults to 0.
     """
@@ -105,29 +135,24 @@ class TransformerBlock(nn.Module):
         self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
-        """(B, N, C) -> (B, N, C), or packed (S, C) with ``sizes``."""
-        x = x + self._drop(self.attn(self.norm1(x), sizes), sizes)
-        return x + self._drop(self.mlp(self.norm2(x)), sizes)
-
-    def _drop(self, x: Tensor, sizes: Optional[Sizes]) -> Tensor:
-        """Stochastic depth, which drops whole samples."""
-        if sizes is None or isinstance(self.drop_path, nn.Identity):
-            return self.drop_path(x)
-        return pack([self.drop_path(part) for part in unpack(x, sizes)])[0]
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class MoAEBlock(TransformerBlock):
-    """Block with a mixture of adapter experts beside its MLP:
+    """Block with a mixture of adapter experts beside its MLP.
+
     ``x = x + Attn(LN1(x)); y = LN2(x); x = x + MLP(y) + MoAE(y)``.
 
     Args:
         embed_dims (int): C.
-        num_heads (int): H.
+        num_heads (int): Heads of the attention.
         mlp_ratio (float): Hidden width of the MLP over C. Defaults to 4.
         drop_path (float): Stochastic depth rate, 0..1. Defaults to 0.
-        moae (dict, optional): Further arguments of
-            :class:`~s4d_mm.models.layers.MoAE`. Defaults to None.
+        moae (dict, optional): Further arguments of :class:`~s4d_mm.models.layers.MoAE`.
+            Defaults to None.
     """
 
     def __init__(
@@ -141,11 +166,37 @@ class MoAEBlock(TransformerBlock):
         super().__init__(embed_dims, num_heads, mlp_ratio, drop_path)
         self.moae = MoAE(embed_dims, **(moae or {}))
 
-    def forward(self, x: Tensor, sizes: Optional[Sizes] = None) -> tuple[Tensor, Tensor]:
-        """(B, N, C) -> (B, N, C), or packed (S, C) with ``sizes``; and the
-        load-balance loss, a scalar, see :meth:`MoAE.forward`.
-        """
-        x = x + self._drop(self.attn(self.norm1(x), sizes), sizes)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, C) -> (B, N, C) and the load-balance loss of :class:`MoAE`, a scalar."""
+        x = x + self.drop_path(self.attn(self.norm1(x)))
         y = self.norm2(x)
-        adapted, balance = self.moae(y, sizes)
-        return x + self._drop(self.mlp(y) + adapted, sizes), balance
+        adapted, balance = self.moae(y)
+        return x + self.drop_path(self.mlp(y) + adapted), balance
+
+
+def run_block(block: nn.Module, x: Tensor, with_cp: bool):
+    """Output of a block, which ``with_cp`` computes again in the backward pass to save memory."""
+    if with_cp and x.requires_grad:
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)
+
+
+def check_shapes(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    """Refuse a checkpoint of another size (a ``load_state_dict`` pre-hook).
+
+    mmengine reports parameters of another shape in a warning and leaves them
+    as they were; for an encoder that means to train from scratch unawares.
+
+    Raises:
+        ValueError: Naming the first such key and both shapes.
+    """
+    own = dict(module.named_parameters())
+    for name, param in own.items():
+        other = state_dict.get(prefix + name)
+        if other is not None and other.shape != param.shape:
+            raise ValueError(
+                f'The checkpoint is of another size: {prefix}{name} is '
+                f'{tuple(other.shape)} there, but {tuple(param.shape)} in '
+                f'this {type(module).__name__}. Set `arch`, `patch_size` and '
+                '`tubelet_size` as they were in training.'
+            )

@@ -1,39 +1,42 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning neck: the last blocks of the encoder, with MoAE.
 
-Letters: B clips, N tokens, C channels.
+Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
+import re
 from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ..backbones.s4d_vit import check_shapes, drop_path_rates, get_arch, init_transformer
-from ..classifiers import MoAEImageClassifier
-from ..layers import MoAEBlock, pack, to_tokens, unpack
+from ..layers import (
+    LN_EPS,
+    MMACTION_IN_BLOCK,
+    MoAEBlock,
+    check_shapes,
+    drop_path_rates,
+    get_arch,
+    init_transformer,
+    run_block,
+    to_tokens,
+)
 from ..layers.token_layout import Features
-from ..layers.transformer import LN_EPS
-from ..utils.layer_handover import hand_over_blocks, keep_last_blocks
 
 
 @MODELS.register_module()
 class MoAENeck(BaseModule):
-    """Transformer blocks with a Mixture of Adapter Experts (S4D, arXiv
-    2409.06154).
+    """Transformer blocks with a Mixture of Adapter Experts (S4D, arXiv 2409.06154).
 
-    ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model
-    of S4D. Other backbones work as well: give their width and the number of
-    blocks to add in ``arch``. The output has the layout of the input. Follows
-    the neck contract of mmaction2: returns the features and a dict of
-    auxiliary losses (in mmpretrain's classifier: see
-    :class:`MoAEImageClassifier`). When a checkpoint that has all blocks in its
-    backbone is loaded into a model with this neck (by ``load_from`` or
-    ``init_cfg``), the blocks that the backbone does not have find their place
-    here.
+    ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model of S4D. Other
+    backbones work as well: give their width and the number of blocks to add in ``arch``. The
+    output has the layout of the input. Follows the neck contract of mmaction2: returns the
+    features and a dict of auxiliary losses.
+
+    The checkpoint of a whole encoder has all blocks in its backbone. By ``load_from``,
+    :class:`DualModalRecognizer` and :class:`MoAEImageClassifier` give this neck the blocks that
+    their backbone does not have; by an ``init_cfg`` of its own the neck takes them itself.
 
     Args:
         arch (str | dict): Architecture of the encoder whose last blocks these
@@ -63,7 +66,7 @@ class MoAENeck(BaseModule):
         >>> # two blocks on the feature map of a network of 512 channels
         >>> neck = MoAENeck(
         ...     dict(embed_dims=512, num_layers=2, num_heads=8), num_layers=2)
-        >>> features, losses = neck(torch.zeros(1, 512, 4, 7, 7))
+        >>> features, losses = neck(torch.zeros(1, 512, 4, 7, 7), data_samples=[])
         >>> features.shape, list(losses)
         (torch.Size([1, 512, 4, 7, 7]), ['loss_balance'])
     """
@@ -106,7 +109,7 @@ class MoAENeck(BaseModule):
             for rate in rates[total - num_layers :]
         )
         self.norm = nn.LayerNorm(dims, eps=LN_EPS) if final_norm else nn.Identity()
-        keep_last_blocks(self, total)
+        self.register_load_state_dict_pre_hook(keep_last_blocks)
         self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:
@@ -120,36 +123,29 @@ class MoAENeck(BaseModule):
         """Run the blocks.
 
         Args:
-            x (Tensor | tuple | list | dict): Tokens (B, N, C), with or
-                without class tokens; a feature map (B, C, [T, ]H, W); pooled
-                features (B, C), one token each; a pair of feature map and
-                class token (B, C); or several of those, one per stage, of
-                which the last is processed and the others are returned as
-                they are. A dict has several batches of those, which are
-                processed as one sequence.
-            data_samples (list, optional): Not needed; part of mmaction2's
-                contract. Defaults to None.
+            x (Tensor | tuple | list): Tokens (B, N, C), with or without class tokens; a feature
+                map (B, C, [T, ]H, W); pooled features (B, C), one token each; a pair of feature
+                map and class token (B, C); or several of those, one per stage, of which the last
+                is processed and the others are returned as they are.
+            data_samples (list, optional): What mmaction2's recognizers hand to necks. Not used,
+                but needed in training: who does not hand them over has no place for the loss.
+                Defaults to None.
 
         Returns:
-            tuple: Features in the layout of ``x``, and in training a dict
-            with ``loss_balance``, else an empty dict.
+            tuple: Features in the layout of ``x``, and in training a dict with ``loss_balance``,
+            else an empty dict.
 
         Raises:
-            ValueError: If the features that are processed do not have the
-                width C.
+            TypeError: In training without ``data_samples``.
+            ValueError: If the features that are processed do not have the width C.
         """
-        sizes = None
-        if isinstance(x, dict):
-            names, parts = list(x), [to_tokens(part) for part in x.values()]
-            x, sizes = pack([tokens for tokens, _ in parts])
-
-            def restore(tokens):
-                return {
-                    name: part[1](out)
-                    for name, part, out in zip(names, parts, unpack(tokens, sizes))
-                }
-        else:
-            x, restore = to_tokens(x)
+        if self.training and data_samples is None:
+            raise TypeError(
+                'MoAENeck was called in training without data_samples, as by the '
+                "ImageClassifier of mmpretrain, which has no place for the neck's loss. Use "
+                "model.type='MoAEImageClassifier', or a recognizer of mmaction2."
+            )
+        x, restore = to_tokens(x)
         if x.shape[-1] != self.arch['embed_dims']:
             raise ValueError(
                 f'MoAENeck has embed_dims={self.arch["embed_dims"]}, but the '
@@ -159,10 +155,7 @@ class MoAENeck(BaseModule):
             )
         balance = 0.0
         for block in self.blocks:
-            if self.with_cp and x.requires_grad:
-                x, loss = checkpoint(block, x, sizes, use_reentrant=False)
-            else:
-                x, loss = block(x, sizes)
+            x, loss = run_block(block, x, self.with_cp)
             balance = balance + loss
         x = restore(self.norm(x))
         if not self.training:
@@ -170,18 +163,85 @@ class MoAENeck(BaseModule):
         return x, dict(loss_balance=self.loss_weight * balance)
 
 
-def _attached(model: nn.Module, name: str, module: nn.Module) -> None:
-    """When a module becomes part of a model (torch calls it for every module
-    of the process): prepare the model for a MoAENeck.
+def hand_over_blocks(model: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    """Give the neck the blocks that the backbone leaves to it (a load pre-hook of a model).
+
+    ``backbone.blocks.{i}`` of the checkpoint becomes ``neck.blocks.{i - depth}`` where the
+    model's backbone has only ``depth`` blocks. The backbone may be mmaction2's
+    ``VisionTransformer``, whose parameter names the neck's blocks take over. A checkpoint without
+    further blocks stays as it is.
+
+    Args:
+        model (nn.Module): Model with a ``backbone`` and a ``neck``.
+        state_dict (dict): Weights, changed in place.
+        prefix (str): What precedes the names of the model.
+        *args: What torch hands to such hooks; not used.
     """
-    if not isinstance(module, MoAENeck):
+    depth = len(getattr(model.backbone, 'blocks', ()))
+    if not depth or not isinstance(getattr(model, 'neck', None), MoAENeck):
         return
-    if isinstance(model, ImageClassifier) and not isinstance(model, MoAEImageClassifier):
-        raise TypeError(
-            f"mmpretrain's {type(model).__name__} has no place for the loss "
-            "of MoAENeck. Use type='MoAEImageClassifier' for the model."
+    pattern = re.compile(rf'{re.escape(prefix)}backbone\.blocks\.(\d+)\.(.+)')
+    for match in filter(None, map(pattern.fullmatch, list(state_dict))):
+        place = int(match[1]) - depth
+        if place >= 0:
+            key = f'{prefix}neck.blocks.{place}.{name_in_block(match[2])}'
+            state_dict[key] = state_dict.pop(match[0])
+
+
+def keep_last_blocks(neck: MoAENeck, state_dict: dict, prefix: str, *args) -> None:
+    """Take the neck's blocks from the weights of a whole encoder (a load pre-hook of the neck).
+
+    Of an encoder of ``neck.arch['num_layers']`` blocks, the last ones become ``blocks.0 ..``; the
+    others are dropped. Weights of the neck itself have fewer blocks and stay as they are.
+
+    Args:
+        neck (MoAENeck): The neck, loaded by itself, as by its ``init_cfg``.
+        state_dict (dict): Weights, changed in place.
+        prefix (str): What precedes the names of the neck.
+        *args: What torch hands to such hooks; not used.
+
+    Raises:
+        ValueError: If the encoder has another number of blocks.
+    """
+    if prefix:
+        return  # loaded as a part of a model
+    found = list(filter(None, (re.fullmatch(r'blocks\.(\d+)\.(.+)', key) for key in state_dict)))
+    numbers = {int(match[1]) for match in found}
+    if len(numbers) <= len(neck.blocks):
+        return
+    num_layers = neck.arch['num_layers']
+    if numbers != set(range(num_layers)):
+        raise ValueError(
+            f'The checkpoint has the blocks {sorted(numbers)}, but this MoAENeck expects an '
+            f'encoder of {num_layers} to take the last ones of. Set num_layers in its `arch` to '
+            'those of the encoder.'
         )
-    hand_over_blocks(model, name)
+    first = num_layers - len(neck.blocks)
+    blocks = {match: state_dict.pop(match[0]) for match in found}
+    for match, value in blocks.items():
+        if int(match[1]) >= first:
+            state_dict[f'blocks.{int(match[1]) - first}.{name_in_block(match[2])}'] = value
 
 
-nn.modules.module.register_module_module_registration_hook(_attached)
+def name_in_block(name: str) -> str:
+    """A parameter's name inside our blocks.
+
+    Args:
+        name (str): Its name there, or in those of mmaction2's ``VisionTransformer``.
+
+    Returns:
+        str: The name.
+
+    Raises:
+        ValueError: If it is a LayerScale, which our blocks do not have.
+    """
+    if name in ('gamma_1', 'gamma_2'):
+        raise ValueError(
+            f'The blocks of the checkpoint have a LayerScale ({name}), which '
+            'those of MoAENeck cannot compute. Use S4DViT as backbone and '
+            'convert the checkpoint with tools/model_converters/vit_to_mm.py, '
+            'which folds it into the layer before.'
+        )
+    for theirs, ours in MMACTION_IN_BLOCK:
+        name = name.replace(theirs, ours)
+    return name

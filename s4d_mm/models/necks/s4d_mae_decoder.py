@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pre-training neck: predicts the pixels of all tokens from the visible ones.
 
-Letters: B clips, N tokens, n visible tokens, D decoder channels.
+Shapes use the letters of :mod:`s4d_mm.models`; C is here the decoder's width.
 """
 
 from typing import Optional, Union
@@ -10,12 +10,16 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from ..backbones.s4d_vit import check_shapes, get_arch, init_transformer
-from ..layers import TransformerBlock, pack, sincos_position_table, unpack
-from ..layers.packing import Sizes
-from ..layers.transformer import LN_EPS
+from ..layers import (
+    LN_EPS,
+    TransformerBlock,
+    check_shapes,
+    get_arch,
+    init_transformer,
+    run_block,
+    sincos_position_table,
+)
 
 DECODER_ZOO = {
     'small': dict(embed_dims=192, num_layers=4, num_heads=3),
@@ -97,51 +101,33 @@ class S4DMAEDecoder(BaseModule):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         super().init_weights()
 
-    def forward(
-        self, x: Union[Tensor, dict[str, Tensor]], ids_restore: Union[Tensor, dict[str, Tensor]]
-    ):
+    def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:
         """Predict all tokens.
 
         Args:
-            x (Tensor | dict[str, Tensor]): Encoded visible tokens (B, n, C);
-                or several batches, which are decoded as one sequence.
-            ids_restore (Tensor | dict[str, Tensor]): (B, N), the place of
-                each token among the visible ones followed by the masked ones.
+            x (Tensor): Encoded visible tokens (B, n, ``in_channels``).
+            ids_restore (Tensor): (B, N), the place of each token among the visible ones followed
+                by the masked ones.
 
         Returns:
-            Tensor | dict[str, Tensor]: (B, N, out_channels).
+            Tensor: (B, N, ``out_channels``).
 
         Raises:
-            ValueError: If N is not the number of tokens of an image, or of a
-                clip of up to ``num_frames``, at ``img_size``.
+            ValueError: If N is not the number of tokens of an image, or of a clip of up to
+                ``num_frames``, at ``img_size``.
         """
-        if not isinstance(x, dict):
-            return self._decode(self._fill_in(x, ids_restore))
-        filled = [self._fill_in(tokens, ids_restore[name]) for name, tokens in x.items()]
-        packed, sizes = pack(filled)
-        return dict(zip(x, unpack(self._decode(packed, sizes), sizes)))
-
-    def _fill_in(self, x: Tensor, ids_restore: Tensor) -> Tensor:
-        """All tokens in their order, with mask tokens and positions."""
-        b, num_tokens = ids_restore.shape
+        num_samples, num_tokens = ids_restore.shape
         if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
             raise ValueError(
                 f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size '
                 f'an image has {self.slot_tokens} and a clip of num_frames '
                 f'{len(self.decoder_pos_embed)}. Crop the input to img_size.'
             )
-        x = self.decoder_embed(x)  # B n D
-        missing = num_tokens - x.shape[1]
-        masked = self.mask_token.to(x.dtype).expand(b, missing, -1)
+        x = self.decoder_embed(x)  # B n C
+        masked = self.mask_token.to(x.dtype).expand(num_samples, num_tokens - x.shape[1], -1)
         x = torch.cat((x, masked), dim=1)
         x = x.gather(1, ids_restore[..., None].expand(-1, -1, x.shape[-1]))
-        return x + self.decoder_pos_embed[:num_tokens].to(x)  # B N D
-
-    def _decode(self, x: Tensor, sizes: Optional[Sizes] = None) -> Tensor:
-        """Decoder blocks and prediction."""
+        x = x + self.decoder_pos_embed[:num_tokens].to(x)  # B N C
         for block in self.decoder_blocks:
-            if self.with_cp and x.requires_grad:
-                x = checkpoint(block, x, sizes, use_reentrant=False)
-            else:
-                x = block(x, sizes)
+            x = run_block(block, x, self.with_cp)
         return self.decoder_pred(self.decoder_norm(x))

@@ -489,4 +489,4 @@ class TestMoAEImageClassifier:
         moae = dict(type='MoAENeck', arch=arch, num_layers=1)
         model = MODELS.build(self.cfg(type='ImageClassifier', neck=moae)).train()
         with pytest.raises(TypeError, match="type='MoAEImageClassifier'"):
-            model(torch.zeros(1, 3, 32, 32), [DataSample().set_gt_label(1)], mode='loss')
+            model(torch.zeros(2, 3, 32, 32), [DataSample().set_gt_label(1)] * 2, mode='loss')

@@ -14,7 +14,7 @@ import re
 from torch import nn
 
 from ...converters.s4d import substitute
-from ...converters.vit_keys import MMACTION_IN_BLOCK
+from ...converters.vit import MMACTION_IN_BLOCK
 
 
 def hand_over_blocks(model: nn.Module, neck_name: str) -> None:

@@ -231,8 +231,12 @@ def group_keys(keys: Iterable[str]) -> str:
     Returns:
         str: Lines such as ``'  blocks.*.attn.scale (12)'``.
     """
-    groups = Counter(re.sub(r'(?<=\.)\d+(?=\.|$)', '*', key) for key in keys)
-    return _first_lines(f'{name} ({n})' if n > 1 else name for name, n in groups.items())
+    groups = {}
+    for key in keys:
+        groups.setdefault(re.sub(r'(?<=\.)\d+(?=\.|$)', '*', key), []).append(key)
+    return _first_lines(
+        group[0] if len(group) == 1 else f'{name} ({len(group)})' for name, group in groups.items()
+    )
 
 
 def _first_lines(lines: Iterable[str], most: int = 20) -> str:
@@ -286,7 +290,7 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
         block = BLOCK.fullmatch(key)
         name = f'{block[1]}.{substitute(block[2], swap(MMACTION_IN_BLOCK))}' if block else key
         new = replace_prefix(name, swap(MMACTION_VIT.prefixes))
-        if new:
+        if new and PLACES.fullmatch(key):
             weights[f'backbone.{new}'] = value
         else:
             left_out.append(key)

@@ -28,7 +28,7 @@ def requirements(name: str) -> list:
 # What ``mim`` looks for in the folder ``.mim`` of a package, and the files
 # of it that are packed.
 MIM_PARTS = ('configs', 'tools', 'model-index.yml')
-MIM_SUFFIXES = ('.py', '.sh', '.yml')
+MIM_SUFFIXES = ('.md', '.py', '.sh', '.yml')
 
 
 def link_mim(package: str) -> None:

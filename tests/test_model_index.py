@@ -28,7 +28,9 @@ def test_models_have_their_configs():
     for name in load('model-index.yml')['Import']:
         part = load(name)
         models += part['Models']
-        collections |= {c['Name'] for c in part['Collections']}
+        for collection in part['Collections']:
+            collections.add(collection['Name'])
+            assert osp.isfile(osp.join(ROOT, collection['README']))
     assert len(models) == 6
     for model in models:
         assert model['In Collection'] in collections

@@ -1,7 +1,7 @@
-# MoAE on mmpretrain's ResNet in mmpretrain's classifier; images alone.
-# MoAEImageClassifier adds the neck's load-balance loss, for which
-# mmpretrain's ImageClassifier has no place. Full size: leave out the channels
-# of the ResNet; 512 in neck and head.
+# MoAE in an image classifier of mmpretrain, on its ResNet; images alone.
+# MoAEImageClassifier adds the neck's load-balance loss, for which mmpretrain's
+# ImageClassifier has no place.
+# Full size: leave out the channels of the ResNet; 512 in neck and head.
 _base_ = [
     '../_base_/datasets/quickstart_image.py',
     '../_base_/schedules/quickstart_10e.py',

@@ -1,14 +1,18 @@
-# MoAE on mmaction2's SlowOnly ResNet; clips and images, which are clips of
-# one frame. Full size: leave out the channels of the ResNet; 512 in neck and
-# head.
+# MoAE on a video backbone of mmaction2, SlowOnly; clips and images together.
+# Full size: leave out base_channels; 512 in neck and head.
 _base_ = [
-    '../_base_/models/mix_moae_joint.py',
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/schedules/quickstart_10e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(
-    data_preprocessor=dict(image_frames=1),
+    type='Recognizer3D',
+    data_preprocessor=dict(
+        type='DualModalDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        image_frames=1,  # an image is a clip of one frame
+    ),
     backbone=dict(
         type='ResNet3dSlowOnly',
         depth=18,
@@ -21,4 +25,11 @@ model = dict(
         inflate=(0, 0, 1, 1),
         norm_eval=False,
     ),
+    neck=dict(
+        type='MoAENeck',
+        arch=dict(embed_dims=128, num_layers=1, num_heads=4),
+        num_layers=1,
+        num_experts=4,
+    ),
+    cls_head=dict(type='DualModalHead', in_channels=128, num_classes=dict(video=7, image=7)),
 )

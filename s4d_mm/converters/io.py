@@ -1,35 +1,45 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Conversion step: checkpoint files, read without running code and written
-whole or not at all.
-"""
+"""Conversion step: checkpoint files, read without running code, written whole or not at all."""
 
 import argparse
+import datetime
+import hashlib
 import os
 import os.path as osp
 import sys
-from typing import Callable
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
 
 from s4d_mm.version import __version__
 
+StateDict = dict[str, Tensor]
 
-def load_weights(path: str) -> dict[str, Tensor]:
+
+class Conversion(NamedTuple):
+    """Converted weights and what there is to say about them."""
+
+    weights: StateDict
+    left_out: list[str]  # keys of the source that have no place in the result
+    family: str  # whose weights these are
+    notes: Sequence[str] = ()  # what was changed
+
+
+def load_weights(path: str) -> StateDict:
     """Read the weights of a checkpoint with ``weights_only=True``.
 
     Args:
-        path (str): A state dict, or a dict with one in ``state_dict``,
-            ``model`` or ``module``.
+        path (str): A state dict, or a dict with one in ``state_dict``, ``model`` or ``module``.
 
     Returns:
-        dict[str, Tensor]: The weights, on the CPU, without the prefix
-        ``module.`` of distributed training.
+        dict[str, Tensor]: The weights, on the CPU, without the prefix ``module.`` of distributed
+        training.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read with ``weights_only=True`` or
-            holds no weights.
+        ValueError: If the file cannot be read with ``weights_only=True`` or holds no weights.
     """
     if not osp.isfile(path):
         raise FileNotFoundError(f'There is no checkpoint {path}.')
@@ -40,7 +50,7 @@ def load_weights(path: str) -> dict[str, Tensor]:
         except Exception as e:  # torch raises many types
             reason = (str(e).splitlines() or [type(e).__name__])[0]
             raise ValueError(
-                f'is no checkpoint that can be read with weights_only=True: {reason}'
+                f'{path} is no checkpoint that can be read with weights_only=True: {reason}'
             ) from e
     for key in ('state_dict', 'model', 'module'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
@@ -52,13 +62,11 @@ def load_weights(path: str) -> dict[str, Tensor]:
         raise ValueError(
             f'{path} holds no weights: it is a {type(checkpoint).__name__} without tensors.'
         )
-    # saved from a model that was wrapped for distributed training
-    return {k[len('module.') :] if k.startswith('module.') else k: v for k, v in checkpoint.items()}
+    return {k.removeprefix('module.'): v for k, v in checkpoint.items()}
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
-    """Write a checkpoint. A failed attempt leaves nothing at ``path``, or
-    what was there.
+    """Write a checkpoint. A failed attempt leaves nothing at ``path``, or what was there.
 
     Args:
         checkpoint (dict): What to write.
@@ -77,36 +85,59 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
         raise OSError(f'{path} cannot be written: {e}') from e
 
 
-def print_unplaced(unplaced: list[str], path: str) -> None:
-    """List the keys of ``path`` that found no place."""
-    if unplaced:
-        print(f'{len(unplaced)} keys of {path} found no place:')
-        print('\n'.join(f'  {key}' for key in unplaced))
-
-
-def convert_file(src: str, dst: str, convert: Callable) -> int:
-    """Convert a checkpoint file and print what was done: the body of the
-    commands.
+def convert_file(
+    src: str, dst: str, convert: Callable[[StateDict], Conversion], key: str = 'state_dict'
+) -> int:
+    """Convert a checkpoint file and print what was done: the body of the commands.
 
     Args:
         src (str): File to read.
         dst (str): File to write.
-        convert (Callable): Turns weights into a ``Conversion``.
+        convert (Callable): Turns weights into a :class:`Conversion`.
+        key (str): Under which name ``dst`` holds the weights. Defaults to 'state_dict'.
 
     Returns:
-        int: Exit code, 1 after an error, with its message on stderr.
+        int: Exit code: 1 after an error, with its message on stderr.
     """
     try:
-        result = convert(load_weights(src))
+        weights = load_weights(src)
+        try:
+            result = convert(weights)
+        except ValueError as e:
+            raise ValueError(f'{src}: {e}') from e
         meta = dict(
             converted_from=osp.basename(src), family=result.family, s4d_mm_version=__version__
         )
-        save_checkpoint(dict(state_dict=result.weights, meta=meta), dst)
+        save_checkpoint({key: result.weights, 'meta': meta}, dst)
     except (ValueError, OSError) as e:
-        print(f'{src}: {e}', file=sys.stderr)
+        print(e, file=sys.stderr)
         return 1
     print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
     for note in result.notes:
         print(f'  {note}')
-    print_unplaced(result.unplaced, src)
+    if result.left_out:
+        print(f'{len(result.left_out)} keys of {src} have no place in it:')
+        print('\n'.join(f'  {name}' for name in result.left_out))
     return 0
+
+
+def publish(src: str, dst: str) -> str:
+    """Write a checkpoint without what only the training needs, named by date and hash.
+
+    Args:
+        src (str): Checkpoint of mmengine.
+        dst (str): Where to; ``_{date}-{hash}`` is put before the suffix ``.pth``.
+
+    Returns:
+        str: Name of the file that was written.
+    """
+    checkpoint = torch.load(src, map_location='cpu', weights_only=True)
+    for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
+        checkpoint.pop(key, None)
+    unnamed = f'{dst}.tmp'
+    save_checkpoint(checkpoint, unnamed)
+    with open(unnamed, 'rb') as f:
+        sha = hashlib.sha256(f.read()).hexdigest()[:8]
+    final = f'{dst.removesuffix(".pth")}_{datetime.date.today():%Y%m%d}-{sha}.pth'
+    os.replace(unnamed, final)
+    return final

@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Conversion step: the authors' parameter names and ours, in one table that
-serves both directions.
+"""Conversion step: the authors' parameter names and ours, in one table that serves both directions.
 
 Authors' code: https://github.com/MSA-LMC/S4D.
 """
@@ -8,8 +7,10 @@ Authors' code: https://github.com/MSA-LMC/S4D.
 import re
 
 import torch
-from torch import Tensor
 
+from .io import Conversion, StateDict, convert_file
+
+NameTable = tuple[tuple[str, str], ...]
 STAGES = ('pretrain', 'finetune')
 
 # (authors' prefix, our prefix); the first that matches is taken
@@ -46,27 +47,47 @@ SIGNATURE = {
     ('s4d_mm', 'pretrain'): ('backbone.patch_embed.proj.weight', 'neck.decoder_embed.weight'),
     ('s4d_mm', 'finetune'): ('backbone.patch_embed.proj.weight', 'cls_head.fc_norm.weight'),
 }
-StateDict = dict[str, Tensor]
 
 
-def replace_prefix(key: str, table: tuple) -> str:
-    """Replace the first prefix that matches; '' if none does."""
+def replace_prefix(key: str, table: NameTable) -> str:
+    """Replace the first prefix of the table that matches; '' if none does."""
     for old, new in table:
         if key.startswith(old):
             return new + key[len(old) :]
     return ''
 
 
-def substitute(key: str, table: tuple) -> str:
+def substitute(key: str, table: NameTable) -> str:
     """Replace every name of the table, wherever it is in the key."""
     for old, new in table:
         key = key.replace(old, new)
     return key
 
 
-def swap(table: tuple) -> tuple:
+def swap(table: NameTable) -> NameTable:
     """The table of the other direction."""
     return tuple((new, old) for old, new in table)
+
+
+def convert_authors_file(src: str, dst: str, stage: str, reverse: bool = False) -> int:
+    """Turn a checkpoint file of the authors into one of ours, or back.
+
+    Args:
+        src (str): File to read.
+        dst (str): File to write.
+        stage (str): 'pretrain' or 'finetune': what ``src`` was for.
+        reverse (bool): Whether ``src`` is ours. Defaults to False.
+
+    Returns:
+        int: Exit code: 1 after an error, with its message on stderr.
+    """
+    convert = to_authors if reverse else from_authors
+    return convert_file(
+        src,
+        dst,
+        lambda weights: Conversion(*convert(weights, stage), family=f'S4D, {stage}'),
+        key='model' if reverse else 'state_dict',
+    )
 
 
 def check_stage(state_dict: StateDict, source: str, stage: str) -> None:
@@ -103,8 +124,8 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
         tuple: Our weights, and the keys that found no place.
 
     Raises:
-        ValueError: If the weights are not the authors' of that stage, or
-            their MoAE blocks are not the last ones.
+        ValueError: If the weights are not the authors' of that stage, an expert is missing, or
+            the MoAE blocks are not the last ones.
     """
     check_stage(state_dict, 'authors', stage)
     out, unplaced, experts = {}, [], {}
@@ -121,6 +142,11 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
         else:
             unplaced.append(key)
     for key, stack in experts.items():
+        if set(stack) != set(range(len(stack))):
+            raise ValueError(
+                f'The weights are incomplete: of the experts of {key} there are only those '
+                f'numbered {sorted(stack)}.'
+            )
         out[key] = torch.stack([stack[e] for e in range(len(stack))])
     if stage == 'finetune':
         out = _split_blocks(out)
@@ -128,8 +154,7 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
 
 
 def to_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str]]:
-    """Turn our weights into the authors'. The reverse of
-    :func:`from_authors`.
+    """Turn our weights into the authors': the reverse of :func:`from_authors`.
 
     Args:
         state_dict (dict): Our weights.

@@ -1,16 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""The command that converts the authors' checkpoints."""
+"""The authors' checkpoints, there and back, by the command."""
 
-import argparse
 import os.path as osp
-import subprocess
-import sys
 
 import pytest
+import s4d_to_mm
 import torch
 from helpers import ROOT
 
-TOOL = osp.join(ROOT, 'tools', 'model_converters', 's4d_to_mm.py')
+from s4d_mm.converters.s4d import from_authors, to_authors
 
 
 def reference(stage):
@@ -19,49 +17,62 @@ def reference(stage):
 
 
 def convert(*args):
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', TOOL, *map(str, args)], capture_output=True, text=True
-    )
+    return s4d_to_mm.main([str(arg) for arg in args])
 
 
-def test_there_and_back(tmp_path):
-    theirs = reference('finetune')
-    extra = dict(theirs, step_counter=torch.zeros(1))
+@pytest.mark.parametrize('stage', ['pretrain', 'finetune'])
+def test_there_and_back(stage, tmp_path, capsys):
+    theirs = reference(stage)
     src, mid, back = (tmp_path / n for n in ('a.pth', 'b.pth', 'c.pth'))
-    # as the authors' training scripts store it
-    torch.save(dict(model=extra, epoch=3, args=argparse.Namespace(x=1)), src)
-    run = convert(src, mid, '--stage', 'finetune')
-    assert run.returncode == 0, run.stderr
-    assert '1 keys' in run.stdout and 'step_counter' in run.stdout
-    run = convert(mid, back, '--stage', 'finetune', '--reverse')
-    assert run.returncode == 0, run.stderr
+    torch.save(dict(model=dict(theirs, step_counter=torch.zeros(1)), epoch=3), src)
+    assert convert(src, mid, '--stage', stage) == 0
+    out = capsys.readouterr().out
+    assert '1 keys' in out and '  step_counter' in out
+    ours = torch.load(mid, weights_only=True)
+    assert ours['meta']['converted_from'] == 'a.pth'
+    assert convert(mid, back, '--stage', stage, '--reverse') == 0
     result = torch.load(back, weights_only=True)['model']
     assert set(result) == set(theirs)
     assert all(torch.equal(result[k], theirs[k]) for k in theirs)
 
 
+def test_what_the_authors_have_no_place_for_is_listed(tmp_path, capsys):
+    ours, _ = from_authors(reference('pretrain'), 'pretrain')
+    _, unplaced = to_authors({**ours, 'head.scale': torch.zeros(1)}, 'pretrain')
+    assert unplaced == ['head.scale']
+
+
 @pytest.mark.parametrize(
-    'content,match',
+    'make,match',
     [
-        (dict(model=reference('pretrain')), 'looks like a checkpoint of: authors pretrain'),
-        (dict(weight=torch.zeros(2)), 'not a finetune checkpoint of authors'),
-        (dict(epoch=3), 'holds no weights'),
+        (lambda: dict(model=reference('pretrain')), 'looks like a checkpoint of: authors pretrain'),
+        (lambda: dict(weight=torch.zeros(2)), 'not a finetune checkpoint of authors'),
     ],
 )
-def test_refuses_other_files(tmp_path, content, match):
-    torch.save(content, tmp_path / 'x.pth')
-    run = convert(tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune')
-    assert run.returncode == 1 and match in run.stderr, run.stderr
+def test_refuses_other_files(tmp_path, make, match, capsys):
+    torch.save(make(), tmp_path / 'x.pth')
+    assert convert(tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune') == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f'{tmp_path}/x.pth: ') and match in err
     assert not (tmp_path / 'y.pth').exists()
 
 
-def test_refuses_what_is_no_checkpoint(tmp_path):
-    (tmp_path / 'x.pth').write_text('no checkpoint')
-    run = convert(tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune')
-    assert run.returncode == 1 and 'Traceback' not in run.stderr
-    assert 'no checkpoint that can be read' in run.stderr
+def test_refuses_the_wrong_direction(tmp_path, capsys):
+    torch.save(reference('finetune'), tmp_path / 'x.pth')
+    args = (tmp_path / 'x.pth', tmp_path / 'y.pth', '--stage', 'finetune', '--reverse')
+    assert convert(*args) == 1
+    assert 'looks like a checkpoint of: authors finetune' in capsys.readouterr().err
 
 
-def test_missing_file(tmp_path):
-    run = convert(tmp_path / 'no.pth', tmp_path / 'y.pth', '--stage', 'pretrain')
-    assert run.returncode == 1 and 'There is no checkpoint' in run.stderr
+def test_a_missing_expert_is_refused():
+    state = {k: v for k, v in reference('finetune').items() if '.experts.0.fc1.weight' not in k}
+    with pytest.raises(ValueError, match=r'incomplete.*fc1_weight.*\[1, 2'):
+        from_authors(state, 'finetune')
+
+
+def test_experts_before_plain_blocks_are_refused():
+    state = reference('finetune')
+    last = max(int(k.split('.')[1]) for k in state if k.startswith('blocks.'))
+    plain = {k: v for k, v in state.items() if not k.startswith(f'blocks.{last}.moe_layer.')}
+    with pytest.raises(ValueError, match='Only the last blocks may have MoAE'):
+        from_authors(plain, 'finetune')

@@ -163,7 +163,11 @@ def test_every_block_is_a_unit():
     )
 
 
-LARGE = ['s4d_pretrain_large_fsdp', 's4d_pretrain_large_deepspeed', 's4d_finetune_large_dfew_fsdp']
+LARGE = [
+    'large/s4d_pretrain_large_fsdp',
+    's4d_pretrain_large_deepspeed',
+    'large/s4d_finetune_large_dfew_fsdp',
+]
 
 
 @pytest.mark.parametrize('name', LARGE)
@@ -194,7 +198,7 @@ def test_large_configs_build(name):
 
 
 def test_strategies_are_refused_where_they_cannot_work():
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_pretrain_large_fsdp.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'large', 's4d_pretrain_large_fsdp.py'))
     cfg.launcher = 'none'
     with pytest.raises(ValueError, match='needs a launcher'):
         prepare_strategy(cfg)

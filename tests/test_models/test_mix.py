@@ -4,6 +4,7 @@ evaluates with the real Runner; then the parts one by one."""
 
 import glob
 import os.path as osp
+import re
 
 import pytest
 import torch
@@ -49,9 +50,7 @@ def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()
     still = [k for k, v in runner.model.named_parameters() if torch.equal(v, before[k])]
-    # mmaction2's ViT applies this norm to pooled features only
-    unused = [f'backbone.fc_norm.{k}' for k in ('weight', 'bias')]
-    assert still == (unused if 'videomae' in path else [])
+    assert still == []
     logged = runner.message_hub.log_scalars
     assert all(
         torch.tensor(v.data[0]).isfinite().all()
@@ -73,11 +72,10 @@ def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     assert osp.isfile(tmp_path / 'iter_4.pth')
 
 
-def test_there_are_mixes():
-    assert len(MIXES) >= 6
-    for path in MIXES:
-        with open(path, encoding='utf-8') as f:
-            assert f.readline().startswith('# '), path
+def test_the_readme_lists_the_configs():
+    with open(osp.join(ROOT, 'configs', 'mix', 'README.md'), encoding='utf-8') as f:
+        listed = re.findall(r'^\| `(.+\.py)` \|', f.read(), re.MULTILINE)
+    assert MIXES and sorted(listed) == [osp.basename(path) for path in MIXES]
 
 
 # partner backbones, small: config, channels, frames that an image needs, and
@@ -270,6 +268,73 @@ def test_partner_trains_a_step_and_predicts(name, part):
             one = model.eval().test_step(batch)[0].pred_score
         assert one.shape == (8 if kind == 'image' else 7,)
         assert one.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+IMAGES, CLIPS = (3, 32, 32), (1, 3, 4, 32, 32)
+FRAMES_AS_SEGMENTS = (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    'scope,model,out_type,head,shape',
+    [
+        ('mmaction', 'Recognizer3D', dict(out_type='avg'), dict(type='TimeSformerHead'), CLIPS),
+        ('mmaction', 'Recognizer3D', dict(out_type='featmap'), dict(type='I3DHead'), CLIPS),
+        ('mmaction', 'Recognizer3D', dict(out_type='featmap'), dict(type='ClipTSNHead'), CLIPS),
+        (
+            'mmpretrain',
+            'ImageClassifier',
+            dict(out_type='avg', out_indices=(-1,)),
+            dict(type='LinearClsHead'),
+            IMAGES,
+        ),
+    ],
+    ids=['TimeSformerHead', 'I3DHead', 'ClipTSNHead', 'LinearClsHead'],
+)
+def test_s4d_vit_with_a_head_of_the_toolbox(scope, model, out_type, head, shape):
+    backbone = dict(type='S4DViT', arch=ARCH, img_size=32, num_frames=4, **out_type)
+    cfg = dict(type=model, backbone=backbone)
+    if scope == 'mmaction':
+        preprocessor = dict(type='ActionDataPreprocessor', mean=[128.0] * 3, std=[64.0] * 3)
+        cfg['data_preprocessor'] = dict(preprocessor, format_shape='NCTHW')
+        cfg['cls_head'] = dict(head, num_classes=7, in_channels=16, average_clips='prob')
+    else:
+        cfg['data_preprocessor'] = dict(num_classes=7, mean=[128.0] * 3, std=[64.0] * 3)
+        cfg['head'] = dict(head, num_classes=7, in_channels=16)
+    trains_a_step_and_predicts(cfg, scope, shape)
+
+
+def test_dual_modal_head_on_the_segments_of_tsn():
+    """mmaction2's Recognizer2D, in which the frames of a clip are segments and an image has one."""
+    cfg = dict(
+        type='Recognizer2D',
+        data_preprocessor=dict(type='DualModalDataPreprocessor', mean=[128.0] * 3, std=[64.0] * 3),
+        backbone=RESNET,
+        cls_head=dict(type='DualModalHead', in_channels=32, num_classes=dict(video=7, image=7)),
+    )
+    trains_a_step_and_predicts(cfg, 'mmaction', FRAMES_AS_SEGMENTS, input_type='video')
+    trains_a_step_and_predicts(cfg, 'mmaction', (1, *IMAGES), input_type='image')
+
+
+def trains_a_step_and_predicts(cfg, scope, shape, **metainfo):
+    """A training step on two samples changes all parts; the prediction is of 7 classes."""
+    init_default_scope(scope)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    sample = ActionDataSample if scope == 'mmaction' else DataSample
+    batch = dict(
+        inputs=[torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2)],
+        data_samples=[sample(metainfo=metainfo).set_gt_label(y) for y in (1, 5)],
+    )
+    optim = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    losses = model.train().train_step(batch, optim)
+    assert torch.isfinite(losses['loss'])
+    changed = [k for k, v in model.named_parameters() if not torch.equal(v, before[k])]
+    assert {k.split('.')[0] for k in changed} == {k.split('.')[0] for k in before}
+    with torch.no_grad():
+        score = model.eval().test_step(batch)[0].pred_score
+    assert score.shape == (7,) and score.sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def neck(dims, **kwargs):

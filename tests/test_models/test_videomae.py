@@ -3,16 +3,16 @@
 config with its weights."""
 
 import os.path as osp
-from types import SimpleNamespace
 
 import pytest
+import s4d_to_mmaction
 import torch
 from helpers import ROOT
 from mmengine.config import Config
-from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
-PRETRAIN = osp.join(ROOT, 'configs', 'videomae_pretrain_quickstart.py')
+PRETRAIN = osp.join(ROOT, 'configs', 'videomae', 'videomae_pretrain_quickstart.py')
 SIZES = dict(img_size=80, num_frames=4, embed_dims=128, depth=4, num_heads=4)
 FAST = {
     'train_dataloader.num_workers': 0,
@@ -31,6 +31,16 @@ def pretrained(quickstart):
     return runner
 
 
+@pytest.fixture(scope='module')
+def converted(pretrained, tmp_path_factory):
+    """Its encoder for mmaction2, by the command."""
+    path = str(tmp_path_factory.mktemp('converted') / 'mmaction_vit.pth')
+    checkpoint = osp.join(pretrained.work_dir, 'epoch_1.pth')
+    sizes = ['--img-size', str(SIZES['img_size']), '--num-frames', str(SIZES['num_frames'])]
+    assert s4d_to_mmaction.main([checkpoint, path, *sizes]) == 0
+    return path
+
+
 def test_pretraining_is_of_videos_in_tubes(pretrained):
     batch = next(iter(pretrained.train_dataloader))
     assert {s.input_type for s in batch['data_samples']} == {'video'}
@@ -44,15 +54,14 @@ def test_pretraining_is_of_videos_in_tubes(pretrained):
     assert len(losses) >= 2 and all(0 < x < 5 for x in losses)
 
 
-def test_encoder_is_that_of_mmaction2(pretrained):
-    """The exported file gives mmaction2's ViT the features of ours."""
+def test_encoder_is_that_of_mmaction2(pretrained, converted):
+    """The converted file gives mmaction2's ViT the features of ours."""
     init_default_scope('mmaction')
-    path = osp.join(pretrained.work_dir, 'mmaction_vit_epoch_1.pth')
     theirs = MODELS.build(
         dict(
             type='VisionTransformer',
             return_feat_map=True,
-            init_cfg=dict(type='Pretrained', checkpoint=path, prefix='backbone.'),
+            init_cfg=dict(type='Pretrained', checkpoint=converted, prefix='backbone.'),
             **SIZES,
         )
     )
@@ -71,7 +80,7 @@ def test_encoder_is_that_of_mmaction2(pretrained):
     torch.testing.assert_close(theirs.eval()(x), ours.eval()(x), atol=1e-5, rtol=1e-4)
 
 
-def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path, capsys):
+def test_videomae_config_of_mmaction2_trains_from_it(pretrained, converted, tmp_path, capsys):
     """Its config file, at the size of the quickstart, with ``load_from``."""
     cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix', 's4d-vit_timesformer-head_video.py'))
     theirs = Config.fromfile(
@@ -88,7 +97,7 @@ def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path, capsy
     cfg.model.cls_head.update(num_classes=7, in_channels=128)
     cfg.merge_from_dict({**FAST, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 9})
     cfg.work_dir = str(tmp_path)
-    cfg.load_from = osp.join(pretrained.work_dir, 'mmaction_vit_epoch_1.pth')
+    cfg.load_from = converted
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
     source = pretrained.model.backbone.blocks[3].mlp.fc2.weight
@@ -128,7 +137,7 @@ def test_last_blocks_of_mmaction2s_vit_go_to_the_neck(tmp_path):
     torch.save(dict(state_dict={f'backbone.{k}': v for k, v in whole.state_dict().items()}), path)
     model = MODELS.build(
         dict(
-            type='Recognizer3D',
+            type='DualModalRecognizer',
             backbone=dict(type='VisionTransformer', return_feat_map=True, **dict(SIZES, depth=2)),
             neck=dict(
                 type='MoAENeck', arch=dict(embed_dims=128, num_layers=4, num_heads=4), num_layers=2
@@ -179,17 +188,3 @@ def test_a_neck_for_another_encoder_is_refused(tmp_path):
         )
         with pytest.raises(ValueError, match=match):
             load_checkpoint(neck, path)
-
-
-def test_hook_wants_a_whole_vit():
-    init_default_scope('mmaction')
-    hook = HOOKS.build(dict(type='ExportMMActionViTHook'))
-    arch = dict(embed_dims=16, num_layers=2, num_heads=2)
-    for depth, fits in ((2, True), (1, False)):
-        backbone = MODELS.build(dict(type='S4DViT', arch=arch, depth=depth))
-        runner = SimpleNamespace(model=SimpleNamespace(backbone=backbone))
-        if fits:
-            hook.before_train(runner)
-        else:
-            with pytest.raises(ValueError, match='whole S4DViT'):
-                hook.before_train(runner)

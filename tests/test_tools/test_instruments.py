@@ -191,7 +191,7 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, mon
 
 # ------------------------------------------------------------------ publish
 def test_published_checkpoint_predicts_the_same(toolbox_run, model, tmp_path):
-    out = publish_model.process_checkpoint(toolbox_run.finetuned, str(tmp_path / 's4d.pth'))
+    out = publish_model.publish(toolbox_run.finetuned, str(tmp_path / 's4d.pth'))
     assert [str(p) for p in tmp_path.iterdir()] == [out]
     with open(out, 'rb') as f:
         sha = hashlib.sha256(f.read()).hexdigest()

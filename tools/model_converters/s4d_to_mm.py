@@ -5,15 +5,15 @@ python tools/model_converters/s4d_to_mm.py SRC DST --stage finetune
 """
 
 import argparse
-import os.path as osp
 import sys
+from collections.abc import Sequence
+from typing import Optional
 
-import s4d_mm
-from s4d_mm.converters.io import load_weights, print_unplaced, save_checkpoint
-from s4d_mm.converters.s4d import STAGES, from_authors, to_authors
+from s4d_mm.converters.s4d import STAGES, convert_authors_file
 
 
-def parse_args():
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
@@ -21,28 +21,8 @@ def parse_args():
     parser.add_argument(
         '--reverse', action='store_true', help="turn s4d_mm's checkpoint into the authors'"
     )
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
-    convert = to_authors if args.reverse else from_authors
-    try:
-        weights, unplaced = convert(load_weights(args.src), args.stage)
-        if args.reverse:
-            checkpoint = dict(model=weights)
-        else:
-            checkpoint = dict(
-                state_dict=weights,
-                meta=dict(converted_from=osp.basename(args.src), s4d_mm_version=s4d_mm.__version__),
-            )
-        save_checkpoint(checkpoint, args.dst)
-    except (ValueError, OSError) as e:
-        print(f'{args.src}: {e}', file=sys.stderr)
-        return 1
-    print(f'{args.dst}: wrote {len(weights)} parameters.')
-    print_unplaced(unplaced, args.src)
-    return 0
+    args = parser.parse_args(argv)
+    return convert_authors_file(args.src, args.dst, args.stage, args.reverse)
 
 
 if __name__ == '__main__':

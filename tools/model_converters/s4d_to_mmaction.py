@@ -1,20 +1,21 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Turn a checkpoint of S4DViT or S4DMAEViT into one of mmaction2's
-VisionTransformer.
+"""Turn a checkpoint of S4DViT or S4DMAEViT into one of mmaction2's VisionTransformer.
 
-    python tools/model_converters/s4d_to_mmaction.py SRC DST \\
-        --img-size 160 --num-frames 16
+python tools/model_converters/s4d_to_mmaction.py SRC DST --img-size 160 --num-frames 16
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Optional
 
 from s4d_mm.converters.io import convert_file
 from s4d_mm.converters.vit import to_mmaction_vit
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(description=' '.join(__doc__.splitlines()[:2]))
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
@@ -23,11 +24,7 @@ def parse_args():
     parser.add_argument(
         '--num-frames', type=int, required=True, help="the VisionTransformer's num_frames"
     )
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
+    args = parser.parse_args(argv)
     return convert_file(
         args.src, args.dst, lambda weights: to_mmaction_vit(weights, args.img_size, args.num_frames)
     )

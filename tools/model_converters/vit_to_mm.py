@@ -6,19 +6,21 @@ python tools/model_converters/vit_to_mm.py SRC DST
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import Optional
 
 from s4d_mm.converters.io import convert_file
-from s4d_mm.converters.vit import from_vit
-from s4d_mm.converters.vit_keys import SOURCES
+from s4d_mm.converters.vit import SOURCES, from_vit
 
 
-def parse_args():
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument(
         '--source',
-        choices=('auto',) + SOURCES,
+        choices=('auto', *SOURCES),
         default='auto',
         help='family of SRC; auto tells it from the keys',
     )
@@ -27,11 +29,7 @@ def parse_args():
         type=int,
         help='frames of a tubelet, for weights of an image model (default 2)',
     )
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
+    args = parser.parse_args(argv)
     return convert_file(
         args.src, args.dst, lambda weights: from_vit(weights, args.source, args.tubelet_size)
     )

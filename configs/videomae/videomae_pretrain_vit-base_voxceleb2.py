@@ -1,12 +1,12 @@
 # VideoMAE pre-training of mmaction2's ViT-B on the faces of VoxCeleb2: S4D's
 # recipe (100 epochs, 4 crops of each decoded clip) without images, masked in
 # tubes (arXiv 2203.12602):
-#   tools/dist_train.sh configs/videomae_pretrain_vit-base_voxceleb2.py 8
+#   tools/dist_train.sh configs/videomae/videomae_pretrain_vit-base_voxceleb2.py 8
 _base_ = [
-    '_base_/models/videomae_base.py',
-    '_base_/datasets/voxceleb2_affectnet_pretrain.py',
-    '_base_/schedules/s4d_pretrain_100e.py',
-    '_base_/default_runtime.py',
+    '../_base_/models/videomae_base.py',
+    '../_base_/datasets/voxceleb2_affectnet_pretrain.py',
+    '../_base_/schedules/s4d_pretrain_100e.py',
+    '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(img_size=160, mask_ratio=0.95), neck=dict(img_size=160))
 train_dataloader = dict(
@@ -17,10 +17,5 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=_base_.train_dataloader.dataset.video,
 )
-custom_hooks = [
-    dict(type='MediaFaultHook'),
-    dict(type='RunSummaryHook'),
-    dict(type='ExportMMActionViTHook'),
-]
 # samples are crops: 48 clips x 4
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 48)

@@ -1,15 +1,15 @@
 # S4D pre-training, large size, sharded by FSDP over 64 GPUs: on each of 8
 # machines of 8
 #   NNODES=8 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh \
-#       configs/s4d_pretrain_large_fsdp.py 8
+#       configs/large/s4d_pretrain_large_fsdp.py 8
 # The total batch is the recipe's (1536 samples): 24 images, or 6 clips x 4
 # crops, on each GPU. docs/scaling.md has the plan.
 _base_ = [
-    '_base_/models/s4d_mae_large.py',
-    '_base_/datasets/voxceleb2_affectnet_pretrain.py',
-    '_base_/schedules/s4d_pretrain_100e.py',
-    '_base_/default_runtime.py',
-    '_base_/strategies/fsdp.py',
+    '../_base_/models/s4d_mae_large.py',
+    '../_base_/datasets/voxceleb2_affectnet_pretrain.py',
+    '../_base_/schedules/s4d_pretrain_100e.py',
+    '../_base_/default_runtime.py',
+    '../_base_/strategies/fsdp.py',
 ]
 train_dataloader = dict(batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
 # bfloat16 needs no loss scaling

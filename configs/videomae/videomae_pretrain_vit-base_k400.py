@@ -2,12 +2,11 @@
 # epochs (arXiv 2203.12602; augmentation and no-decay list as in the authors'
 # code, which crops at several scales and does not flip), with mmaction2's
 # dataset and transforms:
-#   tools/dist_train.sh configs/videomae_pretrain_vit-base_k400.py 8
-# The encoder for mmaction2's VideoMAE configs is in
-# work_dirs/videomae_pretrain_vit-base_k400/mmaction_vit_epoch_800.pth
+#   tools/dist_train.sh configs/videomae/videomae_pretrain_vit-base_k400.py 8
+# For mmaction2's VideoMAE configs, convert the last checkpoint: see README.md
 _base_ = [
-    '_base_/models/videomae_base.py',
-    '_base_/default_runtime.py',
+    '../_base_/models/videomae_base.py',
+    '../_base_/default_runtime.py',
 ]
 train_pipeline = [
     dict(type='DecordInit'),
@@ -58,7 +57,4 @@ param_scheduler = [
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 32)
 default_hooks = dict(checkpoint=dict(interval=20))
-custom_hooks = [
-    dict(type='RunSummaryHook'),
-    dict(type='ExportMMActionViTHook'),
-]
+custom_hooks = [dict(type='RunSummaryHook')]

@@ -2,8 +2,6 @@
 from .backbones import FrameWiseBackbone, S4DMAEViT, S4DViT
 from .classifiers import MoAEImageClassifier
 from .data_preprocessors import (
-    BatchCutMix,
-    BatchMixup,
     BatchRandAugment,
     BatchRandomErasing,
     BatchRandomResizedCrop,
@@ -14,8 +12,6 @@ from .necks import MoAENeck, S4DMAEDecoder
 from .recognizers import DualModalRecognizer
 
 __all__ = [
-    'BatchCutMix',
-    'BatchMixup',
     'BatchRandAugment',
     'BatchRandomErasing',
     'BatchRandomResizedCrop',

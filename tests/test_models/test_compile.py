@@ -60,8 +60,8 @@ def test_switching_modality_does_not_compile_again(name):
             kind: dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='BatchMixup', alpha=0.8, num_classes=count),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=count),
+                    dict(type='MixupBlending', alpha=0.8, num_classes=count),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=count),
                 ],
             )
             for kind, count in cfg['cls_head']['num_classes'].items()

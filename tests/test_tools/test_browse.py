@@ -81,14 +81,12 @@ def config(tmp_path_factory):
                         sample,
                         dict(type='ClipDecode'),
                         dict(
-                            type='RepeatAugment',
+                            type='ClipRandomResizedCrop',
+                            size=SIZE,
                             times=3,
-                            transforms=[
-                                dict(type='RandomResizedCrop', area_range=(0.2, 0.6)),
-                                size,
-                                shape,
-                            ],
+                            area_range=(0.2, 0.6),
                         ),
+                        shape,
                         META,
                     ],
                     **video,

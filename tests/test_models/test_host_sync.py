@@ -21,9 +21,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-
-from s4d_mm.models import BatchCutMix, BatchMixup
+from torch.utils._python_dispatch import TorchDispatchMode
 
 needs_fake_gpu = pytest.mark.skipif(
     not hasattr(torch._C, '_ensureCUDADeviceGuardSet') and not torch.cuda.is_available(),
@@ -31,7 +29,7 @@ needs_fake_gpu = pytest.mark.skipif(
 )
 pytestmark = needs_fake_gpu
 SHAPES = dict(image=IMAGES, video=VIDEOS)
-KINDS = [('image',), ('video',), ('video', 'image')]
+KINDS = [('image',), ('video',)]
 # compute capability of the GPU: without and with grouped matrix products
 CAPABILITY = {torch.float32: (8, 0), torch.bfloat16: (9, 0)}
 
@@ -121,23 +119,18 @@ def backward(loss):
                 ready.append(child)
 
 
-def config(stage, blending='Mixup'):
+def config(stage):
     init_default_scope('mmaction')
     cfg = copy.deepcopy(dict(pretrain=PRETRAIN, finetune=FINETUNE)[stage])
     cfg['data_preprocessor'] = dict(
         type='DualModalDataPreprocessor',
         mean=[0.0] * 3,
         std=[1.0] * 3,
-        mixed=True,
         merge_views=stage == 'pretrain',
     )
     if stage == 'finetune':
         cfg['type'] = 'DualModalRecognizer'
         cfg['neck'].update(drop_path_rate=0.1, capacity_factor=1.25)
-        cfg['data_preprocessor']['blending'] = {
-            kind: dict(type=f'Batch{blending}', alpha=1.0, num_classes=count)
-            for kind, count in cfg['cls_head']['num_classes'].items()
-        }
     return cfg
 
 
@@ -165,19 +158,6 @@ def train_step(model, kinds, dtype=torch.float32):
     return watch.ops
 
 
-@pytest.fixture(autouse=True)
-def real_draws(monkeypatch):
-    """Numbers that the host draws have values."""
-    for blending in (BatchMixup, BatchCutMix):
-
-        def draw(self, shape, draw=blending._draw):
-            with _disable_current_modes():
-                numbers, _ = draw(self, shape)
-            return numbers, torch.randperm(shape[0])
-
-        monkeypatch.setattr(blending, '_draw', draw)
-
-
 @pytest.fixture
 def gpu(monkeypatch):
     """A function that makes torch believe in a GPU of this capability."""
@@ -191,12 +171,6 @@ def gpu(monkeypatch):
             monkeypatch.setattr(place, name, lambda *args, v=value: v)
 
     return pretend
-
-
-@pytest.mark.parametrize('blending', ['Mixup', 'CutMix'])
-def test_blending_does_not_wait(blending, gpu):
-    gpu((8, 0))
-    train_step(MODELS.build(config('finetune', blending)), KINDS[-1])
 
 
 @pytest.mark.parametrize('stage', ['pretrain', 'finetune'])

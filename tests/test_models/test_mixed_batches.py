@@ -2,13 +2,9 @@
 """Images and videos in one step: the same as the two passes it replaces."""
 
 import copy
-import os.path as osp
 
 import pytest
 import torch
-from helpers import ROOT
-from mmengine.config import Config
-from mmengine.runner import Runner
 from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, samples
 
 from s4d_mm.models.layers import pack, unpack
@@ -109,55 +105,3 @@ def test_stochastic_depth_drops_whole_samples():
         assert torch.equal(same.any(1), same.all(1))
         dropped, kept = dropped + same.all(1).sum(), kept + (~same).all(1).sum()
     assert dropped > 0 and kept > 0 and dropped + kept == 16
-
-
-@pytest.mark.parametrize('name', ['pretrain', 'finetune'])
-def test_runs_in_mixed_batches(name, quickstart, tmp_path):
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_quickstart_{name}.py'))
-    cfg.merge_from_dict(
-        {
-            'train_cfg.max_epochs': 1,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
-            'train_dataloader.batch_size': 4,
-            'train_dataloader.batch_sampler.batch_size': dict(video=4, image=4),
-            'train_dataloader.batch_sampler.batching': 'mixed',
-            'model.data_preprocessor.mixed': True,
-            'default_hooks.logger.interval': 1,
-        }
-    )
-    if name == 'finetune':
-        cfg.model.type = 'DualModalRecognizer'
-        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
-    cfg.work_dir = str(tmp_path)
-    runner = Runner.from_cfg(cfg)
-    kinds = []
-    loader = runner.build_dataloader(cfg.train_dataloader, seed=0)
-    for batch in loader:
-        kinds.append({s.input_type for s in batch['data_samples']})
-    counts = loader.batch_sampler.sampler.num_samples_of
-    assert len(kinds) == len(loader) == max(n // 4 for n in counts.values())
-    assert kinds.count({'video', 'image'}) == min(n // 4 for n in counts.values())
-    runner.train()
-    losses = runner.message_hub.get_scalar('train/loss').data[0]
-    assert len(losses) == len(kinds) and torch.tensor(losses).isfinite().all()
-
-
-def test_testing_keeps_the_modalities_apart():
-    """Where the message that names the batch sampler is of more use."""
-    model = build(
-        dict(
-            FINETUNE,
-            type='DualModalRecognizer',
-            data_preprocessor=dict(
-                type='DualModalDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3, mixed=True
-            ),
-        )
-    )
-    batch = dict(
-        inputs=[inputs((1, *VIDEOS[1:])), inputs((1, *IMAGES[1:]))],
-        data_samples=samples('video', [0]) + samples('image', [0]),
-    )
-    assert set(model.data_preprocessor(batch, training=True)['inputs']) == {'video', 'image'}
-    with pytest.raises(ValueError, match='different modalities'):
-        model.data_preprocessor(batch)

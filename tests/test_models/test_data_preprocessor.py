@@ -80,10 +80,9 @@ def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     data = pixel_batch(input_type)
     for i, x in enumerate(data['inputs']):
         x[:] = i
-    with torch.enable_grad():
-        out = part(data, training=True)
+    out = part(data, training=True)
     x = out['inputs']
-    assert not x.requires_grad and x.device.type == device
+    assert x.device.type == device
     assert x.shape == (4, *SHAPES[input_type])
     # the mean pixel is the mean of the labels
     channel = x.transpose(0, 2)[0] * NORM['std'][0] + NORM['mean'][0]
@@ -156,6 +155,18 @@ def test_merge_views(input_type, shape):
     assert torch.equal(merged[shape[0] + 1], views[1, 1])
 
 
+@pytest.mark.parametrize('merge_views', [False, True])
+def test_images_as_clips_of_equal_frames(merge_views):
+    part = build(image_frames=3, merge_views=merge_views)
+    plain = build(merge_views=merge_views)
+    image = pixel_batch('image', shape=(2, 3, 8, 8))
+    out, wanted = (p(dict(image))['inputs'] for p in (part, plain))
+    assert out.shape == (*wanted.shape[:-2], 3, 8, 8)
+    assert all(torch.equal(out[..., t, :, :], wanted) for t in range(3))
+    # clips stay as they are
+    assert torch.equal(part(pixel_batch('video'))['inputs'], plain(pixel_batch('video'))['inputs'])
+
+
 @pytest.mark.parametrize('input_type', ['video', 'image'])
 def test_input_type_is_set(input_type):
     out = build()(pixel_batch(input_type, meta=False))
@@ -217,6 +228,7 @@ def test_wrong_batches(data, error):
             dict(blending=dict(image=BLENDING), merge_views=True, **NORM),
             'cannot blend with merge_views',
         ),
+        (dict(image_frames=0, **NORM), 'image_frames .* 1 or more, or None, but is 0'),
     ],
 )
 def test_wrong_arguments(kwargs, error):

@@ -91,7 +91,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self.image_frames = image_frames
 
     @torch.compiler.disable  # numbers drawn on the host would compile again
-    @torch.no_grad()
     def forward(self, data: dict, training: bool = False) -> dict:
         """Preprocess a batch.
 

@@ -376,8 +376,9 @@ def test_fixed_crop():
     assert results['img_shape'] == (160, 160)
     for out in results['imgs']:
         np.testing.assert_array_equal(out, img[:160, 32:192])
-    with pytest.raises(ValueError, match='a.mp4 has frames of 100 x 224'):
-        crop(dict(imgs=[img[:100]], filename='a.mp4'))
+    for small, size in ((img[:100], '100 x 224'), (img[:, :100], '224 x 100')):
+        with pytest.raises(ValueError, match=f'a.mp4 has frames of {size}'):
+            crop(dict(imgs=[img, small], filename='a.mp4'))
     for span in ((5, 5), (-1, 3), (1, 2, 3)):
         with pytest.raises(ValueError, match='rows'):
             build(dict(type='FixedCrop', rows=span, columns=(0, 1)))

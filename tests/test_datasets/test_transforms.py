@@ -370,6 +370,12 @@ def test_sample_clip_views(total, interval, views, first, last):
     )
 
 
+def test_sample_clip_views_count_from_start_index():
+    choose = build(dict(type='SampleClipViews', clip_len=4, frame_interval=2))
+    inds = choose(dict(total_frames=10, start_index=1))['frame_inds']
+    assert inds.tolist() == [1, 3, 5, 7, 3, 5, 7, 9]
+
+
 @pytest.mark.parametrize('name', ['clip_len', 'frame_interval', 'num_views'])
 def test_sample_clip_views_wrong_argument(name):
     with pytest.raises(ValueError, match=name):

@@ -15,15 +15,15 @@ model = dict(
             video=dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='BatchMixup', alpha=0.8, num_classes=7),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
+                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=7),
                 ],
             ),
             image=dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='BatchMixup', alpha=0.8, num_classes=7),
-                    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
+                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='CutmixBlending', alpha=1.0, num_classes=7),
                 ],
             ),
         )

@@ -4,9 +4,10 @@
 # _base_.
 _base_ = './s4d_finetune_dfew.py'
 mean, std = _base_.mean, _base_.std
-hparams = dict(pad_val=mean, interpolation='bicubic')
+hparams = dict(pad_val=mean, interpolation='bilinear')
 area = dict(min_area_ratio=0.02, max_area_ratio=1 / 3)
-# the options are those of the steps that the pipelines lose here
+# the options are those of the steps that the pipelines lose here, but torchvision
+# moves pixels bilinearly, not bicubically
 model = dict(
     data_preprocessor=dict(
         augments=dict(

@@ -8,7 +8,15 @@ _base_ = [
 ]
 # each clip is decoded once for two crops
 train_pipeline = _base_.train_pipeline
-train_pipeline[3:-1] = [dict(type='RepeatAugment', times=2, transforms=train_pipeline[3:-1])]
+train_pipeline[3:6] = [
+    dict(
+        type='ClipRandomResizedCrop',
+        size=_base_.img_size,
+        times=2,
+        area_range=(0.7, 1.0),
+        flip_ratio=0.5,
+    )
+]
 train_dataloader = dict(
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)),

@@ -55,3 +55,17 @@ def run(model, shape):
         kind = 'image' if len(shape) == 4 else 'video'
         return model(x[:, None], samples(kind, [1, 6]), mode='loss')
     return model(x, mode='loss')
+
+
+def pixel_batch(input_type, size=4, shape=None, meta=True, seed=0):
+    """A batch of the data loader: random uint8 pixels, labels 0, 1, 2 ..."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = shape or dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))[input_type]
+    data_samples = []
+    for i in range(size):
+        sample = ActionDataSample().set_gt_label(i % 7)
+        if meta:
+            sample.set_metainfo(dict(input_type=input_type, sample_id=f'{input_type}{i}'))
+        data_samples.append(sample)
+    pixels = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator)
+    return dict(inputs=list(pixels), data_samples=data_samples)

@@ -31,8 +31,6 @@ A     assignments of a token to an expert, S * K
 from .backbones import FrameWiseBackbone, S4DMAEViT, S4DViT
 from .classifiers import MoAEImageClassifier
 from .data_preprocessors import (
-    BatchCutMix,
-    BatchMixup,
     BatchRandAugment,
     BatchRandomErasing,
     BatchRandomResizedCrop,
@@ -43,8 +41,6 @@ from .necks import MoAENeck, S4DMAEDecoder
 from .recognizers import DualModalRecognizer
 
 __all__ = [
-    'BatchCutMix',
-    'BatchMixup',
     'BatchRandAugment',
     'BatchRandomErasing',
     'BatchRandomResizedCrop',

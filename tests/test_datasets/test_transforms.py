@@ -28,11 +28,10 @@ import s4d_mm  # noqa: F401
 from s4d_mm.datasets import (
     ExpressionImageDataset,
     ExpressionVideoDataset,
-    ImageLoadRandomResizedCrop,
     MediaReadError,
     VoxCeleb2,
 )
-from s4d_mm.media import open_image, read_image, to_rgb
+from s4d_mm.media import open_image, read_image
 
 MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
 
@@ -119,8 +118,9 @@ VIDEO_PRETRAIN = [
     pack,
 ]
 IMAGE_PRETRAIN = [
+    dict(type='ImageLoad'),
     dict(
-        type='ImageLoadRandomResizedCrop',
+        type='ClipRandomResizedCrop',
         size=160,
         area_range=(0.2, 1.0),
         flip_ratio=0.5,
@@ -245,6 +245,23 @@ def test_unreadable_clip(tmp_path, broken):
     assert str(path) in str(error.value)
 
 
+def test_video_without_frames(tmp_path, monkeypatch):
+    class Empty:
+        def __init__(self, path, num_threads):
+            pass
+
+        def __len__(self):
+            return 0
+
+        def get_avg_fps(self):
+            return 25.0
+
+    monkeypatch.setattr('decord.VideoReader', Empty)
+    path = write_video(tmp_path / 'a.mp4', 2)
+    with pytest.raises(MediaReadError, match='a.mp4 has no frames'):
+        build(dict(type='ClipInit'))(dict(filename=path))
+
+
 @pytest.mark.parametrize('keep', [0.0, 0.1, 0.7, 0.9])
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp'])
 def test_unreadable_image(tmp_path, keep, suffix):
@@ -302,14 +319,8 @@ def test_errors_of_the_program_are_no_media_errors(error, tmp_path):
     with pytest.raises(error, match='a bug'), open_image(path) as image:
         image.load()
         bug()
-    module = ImageLoadRandomResizedCrop.__module__
-    for place, step in (
-        (f'{module}.is_turned', 'ImageLoadRandomResizedCrop'),
-        ('s4d_mm.media.is_turned', 'ImageLoad'),
-    ):
-        cfg = dict(type=step, **(dict(size=16) if 'Crop' in step else {}))
-        with mock.patch(place, bug), pytest.raises(error, match='a bug'):
-            build(cfg)(dict(filename=path))
+    with mock.patch('s4d_mm.media.is_turned', bug), pytest.raises(error, match='a bug'):
+        build(dict(type='ImageLoad'))(dict(filename=path))
 
 
 def test_errors_name_the_path_through_a_data_loader(tmp_path):
@@ -359,6 +370,12 @@ def test_sample_clip_views(total, interval, views, first, last):
     )
 
 
+def test_sample_clip_views_count_from_start_index():
+    choose = build(dict(type='SampleClipViews', clip_len=4, frame_interval=2))
+    inds = choose(dict(total_frames=10, start_index=1))['frame_inds']
+    assert inds.tolist() == [1, 3, 5, 7, 3, 5, 7, 9]
+
+
 @pytest.mark.parametrize('name', ['clip_len', 'frame_interval', 'num_views'])
 def test_sample_clip_views_wrong_argument(name):
     with pytest.raises(ValueError, match=name):
@@ -372,7 +389,7 @@ def test_short_clip_in_training(tmp_path):
     assert numbers(results['imgs']) == [0, 4] + [8] * 14
 
 
-# -- crops and repetition
+# -- fixed crop
 
 
 def test_fixed_crop():
@@ -382,39 +399,12 @@ def test_fixed_crop():
     assert results['img_shape'] == (160, 160)
     for out in results['imgs']:
         np.testing.assert_array_equal(out, img[:160, 32:192])
-    with pytest.raises(ValueError, match='a.mp4 has frames of 100 x 224'):
-        crop(dict(imgs=[img[:100]], filename='a.mp4'))
+    for small, size in ((img[:100], '100 x 224'), (img[:, :100], '224 x 100')):
+        with pytest.raises(ValueError, match=f'a.mp4 has frames of {size}'):
+            crop(dict(imgs=[img, small], filename='a.mp4'))
     for span in ((5, 5), (-1, 3), (1, 2, 3)):
         with pytest.raises(ValueError, match='rows'):
             build(dict(type='FixedCrop', rows=span, columns=(0, 1)))
-
-
-@pytest.mark.parametrize('format_inside', [True, False])
-def test_repeat_augment(tmp_path, format_inside):
-    """Four different crops of one clip; the clip itself stays as it was."""
-    results = decode(write_video(tmp_path / 'a.mp4', 8), range(8))
-    results.update(modality='RGB', num_clips=1, clip_len=8)
-    original = [img.copy() for img in results['imgs']]
-    steps = [
-        dict(type='mmaction.Flip', flip_ratio=0.5),  # works in place
-        dict(type='mmaction.RandomCrop', size=40),
-    ]
-    shape = [dict(type='mmaction.FormatShape', input_format='NCTHW')]
-    repeat = dict(
-        type='RepeatAugment', times=4, transforms=steps + (shape if format_inside else [])
-    )
-    out = Compose([repeat] + ([] if format_inside else shape))(dict(results))
-    imgs = out['imgs']  # views, C, T, H, W
-    assert imgs.shape == (4, 3, 8, 40, 40) and imgs.dtype == np.uint8
-    assert out['img_shape'] == (40, 40)
-    assert all((a == b).all() for a, b in zip(results['imgs'], original))
-    assert len({view.tobytes() for view in imgs}) == 4
-    for view in imgs:  # one crop for all frames, in order
-        frames = view.transpose(1, 2, 3, 0)
-        red = (frames[..., 0] > 150) & (frames[..., 2] < 90)
-        assert (red == red[0]).mean() > 0.98
-    with pytest.raises(ValueError, match='times'):
-        build(dict(type='RepeatAugment', times=0, transforms=[]))
 
 
 # -- augmentation shared by frames
@@ -606,19 +596,6 @@ def test_windows_are_those_of_mmaction():
     assert not boxes[:, 4].any()
 
 
-def test_repeat_augment_with_clip_random_resized_crop():
-    crop = dict(type='ClipRandomResizedCrop', size=16)
-    shape = dict(type='mmaction.FormatShape', input_format='NCTHW')
-    clip = dict(imgs=noise_clip(4), num_clips=1, clip_len=4)
-    out = []
-    for steps in ([dict(type='RepeatAugment', times=3, transforms=[crop])], [dict(crop, times=3)]):
-        random.seed(1)
-        np.random.seed(1)
-        out.append(Compose(steps + [shape])(dict(clip))['imgs'])
-    assert out[0].shape == (3, 3, 4, 16, 16)
-    np.testing.assert_array_equal(*out)
-
-
 @pytest.mark.parametrize(
     'kwargs, error',
     [
@@ -633,68 +610,6 @@ def test_repeat_augment_with_clip_random_resized_crop():
 def test_wrong_arguments_of_clip_random_resized_crop(kwargs, error):
     with pytest.raises(ValueError, match=error):
         build(dict(type='ClipRandomResizedCrop', **kwargs))
-
-
-def load_and_crop(path, **kwargs):
-    kwargs = dict(size=32, area_range=(0.2, 1.0), times=4, **kwargs)
-    out = []
-    for steps in (
-        [dict(type='ImageLoadRandomResizedCrop', **kwargs)],
-        [dict(type='ImageLoad'), dict(type='ClipRandomResizedCrop', **kwargs)],
-    ):
-        random.seed(2)
-        np.random.seed(2)
-        out.append(Compose(steps)(dict(filename=str(path))))
-    return out
-
-
-@pytest.mark.parametrize('suffix, side', [('png', 400), ('bmp', 400), ('jpg', 60)])
-def test_image_load_random_resized_crop(tmp_path, suffix, side):
-    """In two steps or in one, where there is no smaller scale."""
-    path = write_image(tmp_path / f'a.{suffix}', side, side + 10)
-    one, two = load_and_crop(path, interpolation='bicubic', flip_ratio=0.5)
-    assert one.keys() >= two.keys()
-    for key in ('imgs', 'crop_boxes'):
-        np.testing.assert_array_equal(one[key], two[key])
-    for key in ('original_shape', 'img_shape', 'num_clips', 'clip_len'):
-        assert one[key] == two[key]
-
-
-@pytest.mark.parametrize('exif', [None, 6])
-def test_large_jpg_is_decoded_at_a_smaller_scale(tmp_path, exif):
-    rows, columns = np.mgrid[:400, :600]
-    img = np.stack([rows / 2, columns / 3, rows * 0 + 90], -1)
-    image = Image.fromarray(img.astype(np.uint8))
-    extra = {}
-    if exif is not None:  # to be turned by 90 degrees
-        extra['exif'] = Image.Exif()
-        extra['exif'][0x0112] = exif
-    image.save(tmp_path / 'a.jpg', quality=95, **extra)
-    sizes = []
-
-    def spy(image):
-        sizes.append(image.size)
-        return to_rgb(image)
-
-    with mock.patch(f'{ImageLoadRandomResizedCrop.__module__}.to_rgb', spy):
-        one, two = load_and_crop(tmp_path / 'a.jpg')
-    assert sizes in ([(150, 100)], [(75, 50)])  # 1/4 or 1/8
-    assert one['original_shape'] == ((600, 400) if exif else (400, 600))
-    sides = one['crop_boxes'][:, 2:4] - one['crop_boxes'][:, :2]
-    assert sides.min() >= 31
-    difference = np.abs(one['imgs'].astype(int) - two['imgs'])
-    assert difference.mean() < 2  # grey levels
-
-
-@pytest.mark.parametrize('keep', [0.0, 0.1, 0.7, 0.9])
-def test_truncated_image_while_cropping(tmp_path, keep):
-    path = truncate(write_image(tmp_path / 'a.jpg', 800, 800), keep)
-    with pytest.raises(MediaReadError, match='a.jpg'):
-        build(dict(type='ImageLoadRandomResizedCrop', size=16))(dict(filename=path))
-    with pytest.raises(FileNotFoundError, match='b.jpg'):
-        build(dict(type='ImageLoadRandomResizedCrop', size=16))(
-            dict(filename=str(tmp_path / 'b.jpg'))
-        )
 
 
 def test_transparent_grey_image(tmp_path):

@@ -4,16 +4,16 @@
 import os.path as osp
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from helpers import ROOT, write_video
-from mmaction.models.utils.blending_utils import MixupBlending
-from mmaction.structures import ActionDataSample
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
+from small_models import pixel_batch
 
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import ClipRandomResizedCrop, RandomCropBoxes
@@ -22,7 +22,7 @@ from s4d_mm.models import DualModalDataPreprocessor
 CONFIGS = osp.join(ROOT, 'configs')
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))
+SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))  # of pixel_batch
 BLENDING = dict(
     type='RandomBatchAugment',
     augments=[
@@ -30,34 +30,13 @@ BLENDING = dict(
         dict(type='CutmixBlending', alpha=1.0, num_classes=7),
     ],
 )
+CV2 = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
-OURS = [
-    dict(type='BatchMixup', alpha=0.8, num_classes=7),
-    dict(type='BatchCutMix', alpha=1.0, num_classes=7),
-]
 
 
 @pytest.fixture(autouse=True)
 def scope():
     init_default_scope('mmaction')
-
-
-def batch(input_type, size=4, shape=None, meta=True, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    shape = shape or SHAPES[input_type]
-    samples = []
-    for i in range(size):
-        sample = ActionDataSample().set_gt_label(i % 7)
-        if meta:
-            sample.set_metainfo(dict(input_type=input_type, sample_id=f'{input_type}{i}'))
-        samples.append(sample)
-    return dict(
-        inputs=[
-            torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-            for _ in range(size)
-        ],
-        data_samples=samples,
-    )
 
 
 def build(**kwargs):
@@ -67,7 +46,7 @@ def build(**kwargs):
 @pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'), ('image', 'NCHW')])
 def test_same_as_action_data_preprocessor(input_type, layout):
     theirs = MODELS.build(dict(type='ActionDataPreprocessor', format_shape=layout, **NORM))
-    a, b = build()(batch(input_type)), theirs(batch(input_type))
+    a, b = build()(pixel_batch(input_type)), theirs(pixel_batch(input_type))
     assert a['inputs'].dtype == torch.float32
     assert torch.equal(a['inputs'], b['inputs'])
     assert a['inputs'].shape == (4, *SHAPES[input_type])
@@ -85,61 +64,25 @@ def test_same_blending_as_action_data_preprocessor(input_type, layout):
         for part in (ours, theirs):
             torch.manual_seed(seed)
             np.random.seed(seed)
-            out.append(part(batch(input_type), training=True))
+            out.append(part(pixel_batch(input_type), training=True))
         assert torch.equal(out[0]['inputs'], out[1]['inputs'])
         for a, b in zip(out[0]['data_samples'], out[1]['data_samples']):
             assert torch.equal(a.gt_label, b.gt_label)
 
 
-@pytest.mark.parametrize('theirs, ours', list(zip(BLENDING['augments'], OURS)))
-@pytest.mark.parametrize('input_type', ['video', 'image'])
-def test_our_blending_is_mmaction2s(theirs, ours, input_type):
-    parts = [
-        build(blending={input_type: dict(BLENDING, augments=[augment])})
-        for augment in (theirs, ours)
-    ]
-    seen = set()
-    for seed in range(8):
-        out = []
-        for part in parts:
-            torch.manual_seed(seed)
-            out.append(part(batch(input_type), training=True))
-        torch.testing.assert_close(out[0]['inputs'], out[1]['inputs'])
-        for a, b in zip(out[0]['data_samples'], out[1]['data_samples']):
-            torch.testing.assert_close(a.gt_label, b.gt_label)
-            seen.add(tuple(b.gt_label.tolist()))
-    assert len(seen) > 8  # of 8 blends of 4 samples
-
-
-def test_blending_of_one_s_own_is_called():
-    """With whatever its ``__call__`` does."""
-
-    class Own(MixupBlending):
-        def __call__(self, imgs, batch_data_samples):
-            return imgs + 1, batch_data_samples[::-1]
-
-    part = build(blending=dict(video=BLENDING))
-    part.blending['video'] = Own(num_classes=7)
-    out = part(batch('video'), training=True)
-    plain = build()(batch('video'))
-    assert torch.equal(out['inputs'], plain['inputs'] + 1)
-    assert [int(s.gt_label) for s in out['data_samples']] == [3, 2, 1, 0]
-
-
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('input_type', ['video', 'image'])
-@pytest.mark.parametrize('augment', BLENDING['augments'] + OURS)
+@pytest.mark.parametrize('augment', BLENDING['augments'])
 def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     cfg = dict(BLENDING, augments=[augment])
     part = build(blending=dict(video=cfg, image=cfg)).to(device)
     # sample i has the value i everywhere and the label i
-    data = batch(input_type)
+    data = pixel_batch(input_type)
     for i, x in enumerate(data['inputs']):
         x[:] = i
-    with torch.enable_grad():
-        out = part(data, training=True)
+    out = part(data, training=True)
     x = out['inputs']
-    assert not x.requires_grad and x.device.type == device
+    assert x.device.type == device
     assert x.shape == (4, *SHAPES[input_type])
     # the mean pixel is the mean of the labels
     channel = x.transpose(0, 2)[0] * NORM['std'][0] + NORM['mean'][0]
@@ -153,10 +96,10 @@ def test_blending_mixes_pixels_and_labels(device, input_type, augment):
 def test_blending_is_for_its_modality_and_for_training():
     part = build(blending=dict(video=BLENDING))
     for input_type, training in [('video', False), ('image', True)]:
-        out = part(batch(input_type), training=training)
+        out = part(pixel_batch(input_type), training=training)
         assert out['data_samples'][0].gt_label.shape == (1,)
-        assert torch.equal(out['inputs'], build()(batch(input_type))['inputs'])
-    out = part(batch('video'), training=True)
+        assert torch.equal(out['inputs'], build()(pixel_batch(input_type))['inputs'])
+    out = part(pixel_batch('video'), training=True)
     assert out['data_samples'][0].gt_label.shape == (7,)
 
 
@@ -171,7 +114,7 @@ def test_uint8_until_on_the_device(monkeypatch, device):
         return cast(self, data)
 
     monkeypatch.setattr(DualModalDataPreprocessor, 'cast_data', spy)
-    data = batch('video')
+    data = pixel_batch('video')
     before = [x.clone() for x in data['inputs']]
     out = build().to(device)(data)
     assert moved == [torch.uint8] * 4
@@ -183,44 +126,56 @@ def test_uint8_until_on_the_device(monkeypatch, device):
 
 def test_float32_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
-        out = build()(batch('image'))['inputs']
+        out = build()(pixel_batch('image'))['inputs']
     assert out.dtype == torch.float32
-    assert torch.equal(out, build()(batch('image'))['inputs'])
+    assert torch.equal(out, build()(pixel_batch('image'))['inputs'])
 
 
 def test_float_input_is_not_changed_in_place():
-    data = batch('image')
+    data = pixel_batch('image')
     data['inputs'] = [x.float() for x in data['inputs']]
     before = data['inputs'][0].clone()
     out = build()(data)['inputs']
     assert torch.equal(before, data['inputs'][0])
-    assert torch.equal(out, build()(batch('image'))['inputs'])
+    assert torch.equal(out, build()(pixel_batch('image'))['inputs'])
 
 
 def test_stacked_input():
-    data = batch('image')
+    data = pixel_batch('image')
     data['inputs'] = torch.stack(data['inputs'])
-    assert torch.equal(build()(data)['inputs'], build()(batch('image'))['inputs'])
+    assert torch.equal(build()(data)['inputs'], build()(pixel_batch('image'))['inputs'])
 
 
 @pytest.mark.parametrize('input_type, shape', [('video', (4, 3, 2, 8, 8)), ('image', (2, 3, 8, 8))])
 def test_merge_views(input_type, shape):
-    views = build()(batch(input_type, 3, shape))['inputs']
+    views = build()(pixel_batch(input_type, 3, shape))['inputs']
     assert views.shape == (3, *shape)
-    merged = build(merge_views=True)(batch(input_type, 3, shape))['inputs']
+    merged = build(merge_views=True)(pixel_batch(input_type, 3, shape))['inputs']
     assert merged.shape == (3 * shape[0], *shape[1:])
     assert torch.equal(merged[shape[0] + 1], views[1, 1])
 
 
+@pytest.mark.parametrize('merge_views', [False, True])
+def test_images_as_clips_of_equal_frames(merge_views):
+    part = build(image_frames=3, merge_views=merge_views)
+    plain = build(merge_views=merge_views)
+    image = pixel_batch('image', shape=(2, 3, 8, 8))
+    out, wanted = (p(dict(image))['inputs'] for p in (part, plain))
+    assert out.shape == (*wanted.shape[:-2], 3, 8, 8)
+    assert all(torch.equal(out[..., t, :, :], wanted) for t in range(3))
+    # clips stay as they are
+    assert torch.equal(part(pixel_batch('video'))['inputs'], plain(pixel_batch('video'))['inputs'])
+
+
 @pytest.mark.parametrize('input_type', ['video', 'image'])
 def test_input_type_is_set(input_type):
-    out = build()(batch(input_type, meta=False))
+    out = build()(pixel_batch(input_type, meta=False))
     assert {s.input_type for s in out['data_samples']} == {input_type}
 
 
 def test_input_type_is_kept():
     # an image as a clip of one frame
-    out = build()(batch('image', shape=(1, 3, 1, 8, 8)))
+    out = build()(pixel_batch('image', shape=(1, 3, 1, 8, 8)))
     assert out['data_samples'][0].input_type == 'image'
     assert out['inputs'].shape == (4, 1, 3, 1, 8, 8)
 
@@ -233,27 +188,29 @@ def joined(a, b):
     'data, error',
     [
         (
-            lambda: joined(batch('video', 2), batch('image', 2)),
+            lambda: joined(pixel_batch('video', 2), pixel_batch('image', 2)),
             r"different modalities: 'video0' video, 'image0' image.*BatchSampler",
         ),
         (
-            lambda: joined(batch('image', 2), batch('video', 1, shape=(1, 3, 8, 9))),
+            lambda: joined(pixel_batch('image', 2), pixel_batch('video', 1, shape=(1, 3, 8, 9))),
             r"different modalities: 'image0' image, 'video0' video",
         ),
         (
-            lambda: joined(batch('video', 2), batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)),
+            lambda: joined(
+                pixel_batch('video', 2), pixel_batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)
+            ),
             r"different shapes: 'video0' \(1, 3, 4, 8, 8\), "
             r"'\(sample 2 of the batch\)' \(1, 3, 4, 8, 9\)",
         ),
         (
-            lambda: batch('image', shape=(3, 8, 8)),
+            lambda: pixel_batch('image', shape=(3, 8, 8)),
             r"'image0' has the shape \(3, 8, 8\).*FormatShape",
         ),
         (
-            lambda: batch('image', shape=(1, 1, 8, 8)),
+            lambda: pixel_batch('image', shape=(1, 1, 8, 8)),
             r"'image0' has the shape \(1, 1, 8, 8\), but must be \(views, 3, H",
         ),
-        (lambda: batch('audio', shape=(1, 3, 8, 8)), "'audio0' has the input_type 'audio'"),
+        (lambda: pixel_batch('audio', shape=(1, 3, 8, 8)), "'audio0' has the input_type 'audio'"),
     ],
 )
 def test_wrong_batches(data, error):
@@ -271,6 +228,7 @@ def test_wrong_batches(data, error):
             dict(blending=dict(image=BLENDING), merge_views=True, **NORM),
             'cannot blend with merge_views',
         ),
+        (dict(image_frames=0, **NORM), 'image_frames .* 1 or more, or None, but is 0'),
     ],
 )
 def test_wrong_arguments(kwargs, error):
@@ -282,19 +240,19 @@ def test_nothing_in_the_state_dict():
     assert build(blending=dict(video=BLENDING)).state_dict() == {}
 
 
-def crop_batch(interpolation, flip_ratio=0.5, frames=3, size=24):
+def crop_batch(size=24, frames=3):
     """A batch with the crops of the workers, and one for the device."""
     rng = np.random.default_rng(0)
     clips = rng.integers(0, 256, (2, frames, 40, 50, 3), np.uint8)
-    kwargs = dict(times=4, flip_ratio=flip_ratio)
+    kwargs = dict(times=4, flip_ratio=0.5)
     out = []
     for part in (
-        ClipRandomResizedCrop(size, interpolation=interpolation, **kwargs),
+        ClipRandomResizedCrop(size, interpolation='bilinear', **kwargs),
         RandomCropBoxes(**kwargs),
     ):
         random.seed(0)
         np.random.seed(0)
-        data = batch('video', 2)
+        data = pixel_batch('video', 2)
         for i, clip in enumerate(clips):
             results = part(dict(imgs=list(clip)))
             imgs = results['imgs'].reshape(-1, frames, *results['imgs'].shape[1:])
@@ -308,37 +266,57 @@ def crop_batch(interpolation, flip_ratio=0.5, frames=3, size=24):
 
 
 @pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
-@pytest.mark.parametrize('size', [24, 64])
-def test_crops_on_the_device(device, interpolation, size):
-    """With one seed, the crops of the workers, which round them."""
-    made, drawn = crop_batch(interpolation, size=size)
-    crops = dict(video=dict(size=size, interpolation=interpolation))
+def test_crops_of_the_workers_on_the_device(device):
+    """With one seed the same, but that the workers round them."""
+    made, drawn = crop_batch()
     theirs = build(merge_views=True).to(device)(made)['inputs']
-    part = build(merge_views=True, crops=crops).to(device)
+    part = build(merge_views=True, crops=dict(video=dict(size=24))).to(device)
     with torch.autocast(device, torch.bfloat16):
         ours = part(drawn)['inputs']
-    assert ours.shape == theirs.shape == (8, 3, 3, size, size)
+    assert ours.shape == theirs.shape == (8, 3, 3, 24, 24)
     assert ours.dtype == torch.float32 and ours.is_contiguous()
     assert ours.device.type == device
     levels = (ours - theirs).abs() * torch.tensor(NORM['std'], device=device).view(3, 1, 1, 1)
     assert levels.max() < 1 and levels.mean() < 0.3  # grey levels
     # images have their crops from the workers
     assert torch.equal(
-        part(batch('image'))['inputs'].cpu(), build(merge_views=True)(batch('image'))['inputs']
+        part(pixel_batch('image'))['inputs'].cpu(),
+        build(merge_views=True)(pixel_batch('image'))['inputs'],
     )
 
 
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('size', [12, 64])
+def test_crops_are_opencv_s_of_float_pixels(device, interpolation, size):
+    _, data = crop_batch()
+    wanted = []
+    for x, sample in zip(data['inputs'], data['data_samples']):
+        for left, top, right, bottom, mirror in sample.crop_boxes:
+            for frame in x[0].permute(1, 2, 3, 0).float().numpy():  # H W C
+                window = frame[top:bottom, left:right]
+                window = cv2.resize(window, (size, size), interpolation=CV2[interpolation])
+                wanted.append(window[:, ::-1] if mirror else window)
+    wanted = torch.from_numpy(np.stack(wanted)).clamp(0, 255)  # B*V*T S S C
+    part = DualModalDataPreprocessor(
+        mean=[0.0] * 3,
+        std=[1.0] * 3,
+        crops=dict(video=dict(size=size, interpolation=interpolation)),
+    ).to(device)
+    ours = part(data)['inputs'].cpu().permute(0, 1, 3, 4, 5, 2)
+    assert (ours.reshape(wanted.shape) - wanted).abs().max() < 0.002  # grey levels
+
+
 def test_crops_of_images_on_the_device():
-    data = batch('image')
+    data = pixel_batch('image')
     for sample in data['data_samples']:
         sample.set_metainfo(dict(crop_boxes=np.array([[0, 0, 8, 8, 1]])))
     out = build(crops=dict(image=dict(size=8)))(data)['inputs']
-    torch.testing.assert_close(out, build()(batch('image'))['inputs'].flip(-1))
+    torch.testing.assert_close(out, build()(pixel_batch('image'))['inputs'].flip(-1))
 
 
 def test_crops_that_do_not_fit():
-    made, drawn = crop_batch('bilinear')
+    made, drawn = crop_batch()
     crops = dict(video=dict(size=24))
     with pytest.raises(ValueError, match="has no 'video'. Add crops="):
         build()(drawn)
@@ -365,7 +343,7 @@ def test_wrong_crops(crops):
 
 def test_packed_views():
     """Clips with one and with two views."""
-    one, two = batch('video', 1), batch('video', 2, (2, 3, 4, 8, 8), seed=1)
+    one, two = pixel_batch('video', 1), pixel_batch('video', 2, (2, 3, 4, 8, 8), seed=1)
     data = joined(two, one)
     with pytest.raises(ValueError, match='pack_views'):
         build()(data)
@@ -377,7 +355,7 @@ def test_packed_views():
     assert torch.equal(out['inputs'][4], build()(one)['inputs'][0])
     assert torch.equal(out['inputs'][:4, 0], build()(two)['inputs'].flatten(0, 1))
     # where they do not differ, nothing changes
-    out = build(pack_views=True)(batch('video', 2, (2, 3, 4, 8, 8), seed=1))
+    out = build(pack_views=True)(pixel_batch('video', 2, (2, 3, 4, 8, 8), seed=1))
     assert out['inputs'].shape == (2, 2, 3, 4, 8, 8)
     assert 'num_views' not in out['data_samples'][0]
 
@@ -394,11 +372,11 @@ def test_a_merged_view_predicts_like_two_equal_ones():
         )
     ).eval()
     torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
-    clips = batch('video', 2, (2, 3, 4, 32, 32))['inputs']
+    clips = pixel_batch('video', 2, (2, 3, 4, 32, 32))['inputs']
     clips[1][1] = clips[1][0]
     scores = []
     for inputs in (clips, [clips[0], clips[1][:1]], [clips[1][:1], clips[0]]):
-        data = dict(batch('video', 2), inputs=inputs)
+        data = dict(pixel_batch('video', 2), inputs=inputs)
         scores.append(torch.stack([s.pred_score for s in model.test_step(data)]))
     torch.testing.assert_close(scores[0], scores[1])
     torch.testing.assert_close(scores[0].flip(0), scores[2])

@@ -19,9 +19,9 @@ video_pipeline = [
     dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]
 image_pipeline = [
-    # decodes a large jpg at a smaller scale if the window allows it
+    dict(type='ImageLoad'),
     dict(
-        type='ImageLoadRandomResizedCrop',
+        type='ClipRandomResizedCrop',
         size=160,
         area_range=(0.2, 1.0),
         flip_ratio=0.5,

@@ -2,10 +2,8 @@
 """Pipeline steps that mmaction2 and mmpretrain do not have."""
 
 from ...media import MediaReadError
-from .fixed_crop import FixedCrop
+from .crops import ClipRandomResizedCrop, FixedCrop, RandomCropBoxes
 from .loading import ClipDecode, ClipInit, ImageLoad
-from .random_resized_crop import ClipRandomResizedCrop, ImageLoadRandomResizedCrop, RandomCropBoxes
-from .repeat_augment import RepeatAugment
 from .sampling import SampleClipViews
 
 __all__ = [
@@ -14,9 +12,7 @@ __all__ = [
     'ClipRandomResizedCrop',
     'FixedCrop',
     'ImageLoad',
-    'ImageLoadRandomResizedCrop',
     'MediaReadError',
     'RandomCropBoxes',
-    'RepeatAugment',
     'SampleClipViews',
 ]

@@ -17,6 +17,7 @@ from ...media import MediaReadError, list_frames, read_image
 
 
 def require_file(path: str, results: dict) -> None:
+    """Raise a ``FileNotFoundError`` that names the sample, if there is no such file."""
     if not osp.exists(path):
         sample = results.get('sample_id')
         named = '' if sample is None else f' (sample {sample!r})'
@@ -54,6 +55,7 @@ class ClipInit(BaseTransform):
         self.num_threads = num_threads
 
     def transform(self, results: dict) -> dict:
+        """Open the clip and count its frames."""
         path = results['filename']
         require_file(path, results)
         results['start_index'] = 0
@@ -101,6 +103,7 @@ class ClipDecode(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        """Decode the frames and close the clip."""
         inds, where = np.unique(results['frame_inds'], return_inverse=True)
         reader = results.pop('video_reader', None)
         if reader is not None:
@@ -148,6 +151,7 @@ class ImageLoad(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        """Read the image."""
         require_file(results['filename'], results)
         img = read_image(results['filename'])
         results['imgs'] = [img]

@@ -62,6 +62,7 @@ class SampleClipViews(BaseTransform):
         self.merge_equal = merge_equal
 
     def transform(self, results: dict) -> dict:
+        """Choose the frames."""
         frames = np.arange(0, results['total_frames'], self.frame_interval)
         missing = max(self.clip_len - len(frames), 0)
         frames = np.pad(frames, (0, missing), mode='edge')

@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Pipeline steps 4 and 5, when pre-training: random windows of a clip or image,
-resized, in one go.
+"""Pipeline steps 4 and 5: fixed and random windows of a clip or image.
 
 Letters: V views (windows) of a clip, T frames, H and W pixels.
 """
@@ -13,10 +12,62 @@ from mmaction.datasets.transforms import RandomResizedCrop
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from ...media import is_turned, open_image, to_rgb
-from .loading import require_file
-
 INTERPOLATION = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
+
+
+@TRANSFORMS.register_module()
+class FixedCrop(BaseTransform):
+    """Cut a fixed window, given in pixels of the frame.
+
+    S4D keeps rows 0 to 160 and columns 32 to 192 of the 224 x 224 frames of
+    VoxCeleb2: ``dict(type='FixedCrop', rows=(0, 160), columns=(32, 192))``.
+
+    Required Keys:
+
+    - imgs
+    - filename
+
+    Modified Keys:
+
+    - imgs
+    - img_shape
+
+    Args:
+        rows (tuple[int]): First row and the row after the last.
+        columns (tuple[int]): First column and the column after the last.
+
+    Raises:
+        ValueError: If a frame is too small for the window.
+    """
+
+    def __init__(self, rows: tuple, columns: tuple) -> None:
+        for name, span in (('rows', rows), ('columns', columns)):
+            if not (len(span) == 2 and 0 <= span[0] < span[1]):
+                raise ValueError(
+                    f'{name} of FixedCrop must be (start, end) with 0 <= '
+                    f'start < end, but got {span!r}.'
+                )
+        self.rows = tuple(rows)
+        self.columns = tuple(columns)
+
+    def transform(self, results: dict) -> dict:
+        """Cut every frame."""
+        (top, bottom), (left, right) = self.rows, self.columns
+        for img in results['imgs']:
+            if img.shape[0] < bottom or img.shape[1] < right:
+                raise ValueError(
+                    f'{results["filename"]} has frames of '
+                    f'{img.shape[0]} x {img.shape[1]} pixels (height x '
+                    f'width), too small for FixedCrop rows {self.rows} and '
+                    f'columns {self.columns}. Resize before it, or leave it '
+                    'out of the pipeline if the faces are already cut.'
+                )
+        results['imgs'] = [img[top:bottom, left:right] for img in results['imgs']]
+        results['img_shape'] = (bottom - top, right - left)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(rows={self.rows}, columns={self.columns})'
 
 
 @TRANSFORMS.register_module()
@@ -92,6 +143,7 @@ class RandomCropBoxes(BaseTransform):
         return np.array(boxes, np.int64)
 
     def transform(self, results: dict) -> dict:
+        """Draw the windows and put the frames into one array."""
         imgs = results['imgs']
         results['crop_boxes'] = self.draw(*imgs[0].shape[:2])
         results['imgs'] = np.stack(imgs)  # T H W 3
@@ -159,12 +211,9 @@ class ClipRandomResizedCrop(RandomCropBoxes):
         self.interpolation = interpolation
 
     def transform(self, results: dict) -> dict:
-        imgs = results['imgs']
-        return self._cut(results, imgs, self.draw(*imgs[0].shape[:2]))
-
-    def _cut(self, results: dict, imgs: list, boxes: np.ndarray) -> dict:
-        """Cut ``boxes`` out of ``imgs`` and resize them."""
-        size = (self.size, self.size)
+        """Cut the windows out and resize them."""
+        imgs, size = results['imgs'], (self.size, self.size)
+        boxes = self.draw(*imgs[0].shape[:2])
         out = np.empty((len(boxes), len(imgs), *size, 3), np.uint8)
         how = INTERPOLATION[self.interpolation]
         for view, (x1, y1, x2, y2, flip) in zip(out, boxes.tolist()):
@@ -180,58 +229,3 @@ class ClipRandomResizedCrop(RandomCropBoxes):
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, size={self.size}, interpolation={self.interpolation!r})'
-
-
-@TRANSFORMS.register_module()
-class ImageLoadRandomResizedCrop(ClipRandomResizedCrop):
-    """Read random windows of an image and resize them.
-
-    Draws the windows before it decodes, so that a jpg can be decoded at the
-    smallest of its scales (1, 1/2, 1/4, 1/8) in which every window still has
-    ``size`` pixels a side. Where that is the whole scale, or the file no jpg,
-    it is ``ImageLoad`` and :class:`ClipRandomResizedCrop`, number by number.
-
-    Required Keys:
-
-    - filename
-
-    Added Keys:
-
-    - imgs (an array (V, size, size, 3))
-    - original_shape
-    - img_shape
-    - crop_boxes (in pixels of the decoded image)
-    - total_frames, num_clips, clip_len (all 1)
-
-    Args:
-        size (int): Height and width of the views.
-        interpolation (str): 'bilinear' or 'bicubic'. Defaults to 'bilinear'.
-        **kwargs: ``times``, ``area_range``, ``aspect_ratio_range`` and
-            ``flip_ratio`` of :class:`RandomCropBoxes`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        MediaReadError: If it is truncated or no image.
-        ValueError: If an argument is out of range.
-    """
-
-    def transform(self, results: dict) -> dict:
-        path = results['filename']
-        require_file(path, results)
-        with open_image(path) as image:
-            width, height = image.size
-            turned = is_turned(image)
-            shape = (width, height) if turned else (height, width)
-            boxes = self.draw(*shape)
-            sides = (boxes[:, 2:4] - boxes[:, :2]).min(axis=0)  # x, y
-            least = np.ceil(self.size / sides * shape[::-1]).astype(int)
-            least = least[::-1] if turned else least
-            if (least < image.size).all():
-                # Pillow takes the smallest scale that is not below this
-                image.draft(image.mode, tuple(least.tolist()))
-            img = to_rgb(image)
-        scale = np.array(img.shape[1::-1]) / shape[::-1]  # x, y
-        if (scale < 1).any():
-            boxes[:, :4] = np.round(boxes[:, :4] * np.tile(scale, 2))
-        results.update(original_shape=shape, total_frames=1, num_clips=1, clip_len=1)
-        return self._cut(results, [img], boxes)

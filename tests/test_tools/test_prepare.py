@@ -183,7 +183,7 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     assert '1 frames interpolated' in rows['blink']['message']
     assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, 0.1)
     assert 'jump at frame 7' in rows['b/cut.avi']['message']
-    assert 'cannot open' in rows['bad.mp4']['message']
+    assert 'Cannot open video' in rows['bad.mp4']['message']
     assert sorted(os.listdir(dst)) == [
         'a',
         'b',

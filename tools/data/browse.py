@@ -20,7 +20,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
-import s4d_mm  # noqa: F401
+from s4d_mm.engine.launch import load_config
 from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
@@ -197,9 +197,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     paths = browse(cfg, args.split, args.num, args.out, args.seed)
     print(f'{len(paths)} pictures in {args.out}')
 

@@ -111,7 +111,7 @@ def test_fold_that_differs_from_the_files_is_found():
     cfg.test_dataloader.dataset.ann_file = 'annotations/set_1_test.csv'
     with pytest.raises(ValueError, match='fold=3, but test_dataloader.dataset.ann_file is'):
         check_fold(cfg)
-    del cfg.fold
+    cfg.pop('fold')
     check_fold(cfg)
 
 

@@ -186,21 +186,23 @@ def test_finished_folds_are_not_run_again(finished, launch):
     assert launch.calls == []
 
 
-def test_deleted_result_is_tested_again(finished, launch):
+def test_deleted_result_is_tested_again(finished, monkeypatch):
+    """By tools/test.py in a process of its own; it gives the same figures."""
     work, _, summary = finished
+    calls, launch = [], kfold.launch
+    monkeypatch.setattr(kfold, 'launch', lambda *args: calls.append(args[0]) or launch(*args))
     os.remove(work / 'fold_2' / 'result.json')
     assert kfold.main(arguments(work)) == summary
-    assert launch.names() == ['test fold_2']
+    assert calls == ['test']
 
 
-def test_deleted_fold_is_run_again(finished, capfd, monkeypatch):
-    """With the tools in processes of their own: the same seed, the same
-    figures."""
+def test_deleted_fold_is_run_again(finished, launch, capfd):
+    """The same seed gives the same figures."""
     work, _, summary = finished
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     time = os.path.getmtime(work / 'fold_1' / 'epoch_2.pth')
     shutil.rmtree(work / 'fold_2')
     assert kfold.main(arguments(work)) == summary
+    assert launch.names() == ['train fold_2', 'test fold_2']
     out = capfd.readouterr().out
     assert 'Fold 1: done before' in out and 'Fold 2: training' in out
     assert 'Pooled confusion matrix, 5 samples' in out

@@ -33,8 +33,9 @@ def test_mmaction2_trains_both_configs(toolbox_run):
 
 
 def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
     arguments = [FINETUNE, toolbox_run.finetuned, '--cfg-options', *TEST_OPTIONS]
-    toolbox_run.call(
+    run_script(
         osp.join(UPSTREAM['mmaction'], 'test.py'),
         *arguments,
         '--work-dir',
@@ -42,7 +43,6 @@ def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
         '--dump',
         tmp_path / 'theirs.pkl',
     )
-    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
     run_script(
         'tools/test.py',
         *arguments,

@@ -1,7 +1,7 @@
 # S4D fine-tuning on DFEW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154):
 #   tools/dist_train.sh configs/s4d_finetune_dfew.py 8 \
 #       --cfg-options load_from=work_dirs/s4d_pretrain/epoch_100.pth
-# The other folds: configs/s4d_finetune_dfew_fold{2,3,4,5}.py
+# The other folds: --cfg-options fold=2 (to 5), or tools/kfold.py
 _base_ = [
     '_base_/models/s4d_base.py',
     '_base_/datasets/dfew_affectnet.py',

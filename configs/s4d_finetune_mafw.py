@@ -1,5 +1,5 @@
 # S4D fine-tuning on MAFW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154).
-# The other folds: configs/s4d_finetune_mafw_fold{2,3,4,5}.py
+# The other folds: --cfg-options fold=2 (to 5), or tools/kfold.py
 _base_ = './s4d_finetune_dfew.py'
 fold = 1
 model = dict(

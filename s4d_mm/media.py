@@ -1,19 +1,27 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Media files, for the package and its tools: reading images and folders of frames, and
-which suffixes are which."""
+"""Media files, once for the package and its tools.
+
+Images, videos and folders of frames are read, images and mp4 files are written.
+This module imports nothing of the package, so that a process which only reads
+and writes pictures needs neither torch nor the toolbox
+(``tools/data/media_alone.py``). Training does not read videos here but with
+decord, which decodes single frames (``datasets/transforms/loading.py``).
+"""
 
 import os
 import os.path as osp
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from typing import Optional
 
 import numpy as np
 from PIL import Image, ImageOps
 
 EXIF_ORIENTATION = 0x0112
-TRANSPARENT = (124, 117, 104, 255)
+TRANSPARENT = (124, 117, 104, 255)  # RGBA under transparent pixels, as in mmcv
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
 
@@ -24,8 +32,9 @@ class MediaReadError(OSError):
 
 @contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
-    """Open an image file with Pillow, which, unlike OpenCV, never takes a
-    truncated file for a whole one.
+    """Open an image file with Pillow.
+
+    Unlike OpenCV it never takes a truncated file for a whole one.
 
     Args:
         path (str): The file.
@@ -48,9 +57,11 @@ def open_image(path: str) -> Iterator[Image.Image]:
 
 
 def _of_pillow(error: Exception) -> bool:
-    """Whether an error was raised inside of Pillow. Its type would not tell: a
-    broken file can be a SyntaxError, a RuntimeError or struct.error, and
-    broken EXIF data a TypeError, AttributeError or KeyError.
+    """Whether an error was raised inside of Pillow.
+
+    Its type would not tell: a broken file can be a SyntaxError, a RuntimeError
+    or struct.error, and broken EXIF data a TypeError, AttributeError or
+    KeyError.
     """
     return any(
         frame.f_globals.get('__name__', '').startswith('PIL.')
@@ -59,8 +70,15 @@ def _of_pillow(error: Exception) -> bool:
 
 
 def is_turned(image: Image.Image, least: int = 5) -> bool:
-    """Whether the EXIF orientation of an image is at least this one: 2, not
-    upright; 5, turned by 90 degrees.
+    """Whether the EXIF orientation of an image is at least ``least``.
+
+    Args:
+        image (PIL.Image.Image): The image.
+        least (int): 2 for anything but upright, 5 for turned by 90 degrees.
+            Defaults to 5.
+
+    Returns:
+        bool: Whether it is.
     """
     return image.getexif().get(EXIF_ORIENTATION) in range(least, 9)
 
@@ -100,7 +118,7 @@ def read_image(path: str) -> np.ndarray:
         return to_rgb(image)
 
 
-def _natural_key(name: str) -> list:
+def natural_key(name: str) -> list:
     """Sort key by which ``2.jpg`` comes before ``10.jpg``."""
     parts = re.split('([0-9]+)', name)  # text, number, text, ...
     return [int(p) if i % 2 else p for i, p in enumerate(parts)]
@@ -110,7 +128,8 @@ def list_frames(folder: str) -> list[str]:
     """Paths of the frames in a folder, in natural order.
 
     Args:
-        folder (str): The folder. Files that are no images are skipped.
+        folder (str): The folder. Hidden files and files that are no images are
+            skipped.
 
     Returns:
         list[str]: Paths.
@@ -127,4 +146,105 @@ def list_frames(folder: str) -> list[str]:
         raise MediaReadError(
             f'Frame folder {folder} has no image files ({", ".join(IMAGE_SUFFIXES)}).'
         )
-    return [osp.join(folder, n) for n in sorted(names, key=_natural_key)]
+    return [osp.join(folder, n) for n in sorted(names, key=natural_key)]
+
+
+def read_video(path: str) -> Iterator[np.ndarray]:
+    """Read all frames of a video file, one after the other.
+
+    Args:
+        path (str): The file.
+
+    Yields:
+        np.ndarray: RGB, uint8, (height, width, 3).
+
+    Raises:
+        MediaReadError: If the file cannot be opened, a frame cannot be
+            decoded, or there is none.
+    """
+    import av  # not above: data loading has decord, which brings its own FFmpeg
+
+    decode_errors = (av.FFmpegError, OSError, ValueError)
+    try:
+        container = av.open(path)
+    except decode_errors as e:
+        raise MediaReadError(f'Cannot open video {path}: {_ffmpeg_reason(e)}') from e
+    with container:
+        if not container.streams.video:
+            raise MediaReadError(f'{path} has no video stream.')
+        count = 0
+        decoded = container.decode(container.streams.video[0])
+        while True:
+            try:
+                frame = next(decoded).to_ndarray(format='rgb24')
+            except StopIteration:
+                break
+            except decode_errors as e:
+                raise MediaReadError(
+                    f'Cannot decode frame {count} of video {path}: {_ffmpeg_reason(e)}'
+                ) from e
+            count += 1
+            yield frame
+    if not count:
+        raise MediaReadError(f'Video {path} has no frames.')
+
+
+def _ffmpeg_reason(error: Exception) -> str:
+    """What FFmpeg says of an error, without the last line of its log.
+
+    PyAV adds that line only if there is one, and it may be of another file.
+    """
+    return str(error).split('; last error log')[0]
+
+
+def write_image(
+    path: str, image: np.ndarray, suffix: Optional[str] = None, quality: int = 95
+) -> None:
+    """Write an image file.
+
+    Args:
+        path (str): The file.
+        image (np.ndarray): RGB, uint8, (height, width, 3).
+        suffix (str, optional): Format, such as ``.jpg``. Defaults to None, the
+            suffix of ``path``.
+        quality (int): Of a jpg, 0..100. Defaults to 95.
+    """
+    import cv2
+
+    suffix = (suffix or osp.splitext(path)[1]).lower()
+    _, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    with open(path, 'wb') as f:  # cv2.imwrite cannot write to every name on every system
+        f.write(data.tobytes())
+
+
+def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
+    """Write a video file as H.264 (yuv420p, crf 18).
+
+    It is encoded in one thread, so that the same frames give the same file.
+
+    Args:
+        path (str): The file; its suffix does not matter.
+        frames (Iterable[np.ndarray]): RGB, uint8, (height, width, 3), all of
+            one size, with even height and width.
+        fps (int | Fraction): Frames per second. Defaults to 25.
+
+    Raises:
+        ValueError: If there are no frames, or a side is odd.
+    """
+    import av
+
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f'There are no frames to write to {path}.')
+    height, width = first.shape[:2]
+    if height % 2 or width % 2:
+        raise ValueError(f'{path}: frames are {height} x {width}, but H.264 needs even sides.')
+    with av.open(path, 'w', format='mp4') as container:
+        stream = container.add_stream('libx264', rate=fps)
+        stream.height, stream.width = height, width
+        stream.pix_fmt = 'yuv420p'
+        stream.options = dict(crf='18', preset='veryfast', threads='1')
+        for frame in chain((first,), frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())

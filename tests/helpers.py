@@ -1,14 +1,17 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Test media: small real video files, image files and folders of frames.
+"""What tests share: small real media files, and runs of the tools.
 
-Every frame says which one it is: :func:`frame_number` reads the number back,
-also after lossy compression and resizing. The right half is red, so that a
-flipped frame and swapped colour channels show too.
+Every frame of a test video says which one it is: :func:`frame_number` reads the
+number back, also after lossy compression and resizing. The right half is red,
+so that a flipped frame and swapped colour channels show too.
 """
 
 import os
 import os.path as osp
+import runpy
+import sys
 from collections.abc import Sequence
+from unittest import mock
 
 import av
 import cv2
@@ -157,6 +160,73 @@ def truncate(path: str, keep: float = 0.5) -> str:
     path = str(path)
     os.truncate(path, int(osp.getsize(path) * keep))
     return path
+
+
+def make_public_layout(root):
+    """Write miniatures of the datasets, where the recipes expect them.
+
+    Args:
+        root (str): The folder that will hold ``data``.
+    """
+    data = osp.join(root, 'data')
+    splits = dict(
+        DFEW=['set_1_train.csv', 'set_1_test.csv'],
+        FERV39k=['train.csv', 'test.csv'],
+        MAFW=['set_1_train.csv', 'set_1_test.csv'],
+    )
+    for name, files in splits.items():
+        clips = [
+            (f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}', i % 7) for i in range(2)
+        ]
+        for (clip, _), num_frames in zip(clips, (70, 12)):
+            write_frames(
+                osp.join(data, name, 'frames', clip),
+                num_frames,
+                pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg',
+            )
+        for file in files:
+            write_text(
+                osp.join(data, name, 'annotations', file),
+                *[f'{clip},{label}' for clip, label in clips],
+            )
+    for i in range(4):
+        write_image(osp.join(data, 'AffectNet', 'images', 'a', f'{i}.jpg'))
+        write_video(
+            osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'), 70, height=224, width=224
+        )
+    images = [f'a/{i}.jpg {i % 7}' for i in range(4)]
+    for count in (7, 8):
+        write_text(osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'), *images)
+    write_text(
+        osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'), *[f'id1/{i}.mp4' for i in range(4)]
+    )
+
+
+def run_script(path: str, *arguments) -> None:
+    """Run a tool in this process, which saves the seconds that a new one needs
+    to import everything.
+
+    Args:
+        path (str): The script; relative to the root of the project.
+        *arguments: Its arguments; each is made a string.
+    """
+    path = osp.join(ROOT, path)
+    with mock.patch.object(sys, 'argv', [path, *map(str, arguments)]):
+        runpy.run_path(path, run_name='__main__')
+
+
+def process_env(**variables) -> dict[str, str]:
+    """Environment of a process in which ``python`` is this interpreter and the
+    package is that of this tree.
+
+    Args:
+        **variables: More variables.
+
+    Returns:
+        dict[str, str]: The environment.
+    """
+    path = os.pathsep.join((osp.dirname(sys.executable), os.environ.get('PATH', '')))
+    return dict(os.environ, PATH=path, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', **variables)
 
 
 def _make_folder_of(path: str) -> str:

@@ -1,25 +1,21 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""From files to metrics with the real Runner, the real tools and the real
-configs, on a very small set of drawn faces."""
+"""From files to metrics: the real Runner, tools and configs, on a few drawn faces."""
 
 import csv
 import json
-import os
 import os.path as osp
 import pickle
 import socket
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, write_text
+from helpers import ROOT, make_public_layout, process_env, run_script
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from s4d_mm.apis import init_model, predict_expression
-from s4d_mm.engine.launch import apply_fold, check_batch_size
 
 PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
@@ -41,7 +37,7 @@ WITH_TEST = {
 pytestmark = pytest.mark.usefixtures('quickstart')
 
 
-def load_config(path, work_dir, **options):
+def short_config(path, work_dir, **options):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(SHORT)
     if 'test_dataloader' in cfg:
@@ -53,24 +49,22 @@ def load_config(path, work_dir, **options):
     return cfg
 
 
-def tool(*command, check=True):
-    """Run a tool as a user does, in the root of the project."""
+def run_processes(script, *arguments):
+    """Run tools/dist_*.sh as a user does, in the root of the project; its output."""
     with socket.socket() as s:  # a port that nobody uses
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
-    env = dict(os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', PORT=port)
     done = subprocess.run(
-        [str(c) for c in command],
+        ['bash', f'tools/{script}', *map(str, arguments)],
         cwd=ROOT,
-        env=env,
+        env=process_env(PORT=port),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=300,
     )
-    if check:
-        assert done.returncode == 0, done.stdout[-9000:]
-    return done
+    assert done.returncode == 0, done.stdout[-9000:]
+    return done.stdout
 
 
 def options(cfg_options):
@@ -81,24 +75,17 @@ def options(cfg_options):
 def pretrained(quickstart):
     """Checkpoint of a pre-training in two processes, and its output."""
     work_dir = quickstart / 'pretrain'
-    done = tool(
-        'bash',
-        'tools/dist_train.sh',
-        PRETRAIN,
-        2,
-        '--work-dir',
-        work_dir,
-        '--cfg-options',
-        *options(SHORT),
+    output = run_processes(
+        'dist_train.sh', PRETRAIN, 2, '--work-dir', work_dir, '--cfg-options', *options(SHORT)
     )
-    return str(work_dir / 'epoch_1.pth'), done.stdout
+    return str(work_dir / 'epoch_1.pth'), output
 
 
 @pytest.fixture(scope='module')
 def finetuned(quickstart, pretrained):
     """A fine-tuned checkpoint."""
     work_dir = quickstart / 'finetune'
-    cfg = load_config(FINETUNE, work_dir, load_from=pretrained[0])
+    cfg = short_config(FINETUNE, work_dir, load_from=pretrained[0])
     Runner.from_cfg(cfg).train()
     return str(work_dir / 'epoch_1.pth')
 
@@ -114,7 +101,7 @@ def test_two_processes_pretrain(pretrained):
 def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path, capsys):
     """Blocks 0, 1 stay in the backbone, 2 and 3 move to the neck."""
     path, _ = pretrained
-    runner = Runner.from_cfg(load_config(FINETUNE, tmp_path, load_from=path))
+    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=path))
     runner.load_or_resume()
     source = torch.load(path, weights_only=True)['state_dict']
     target = runner.model.state_dict()
@@ -135,7 +122,7 @@ def test_finetuning_validates_and_tests(finetuned, tmp_path):
     saved = torch.load(finetuned, weights_only=True)
     assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
     out_csv = str(tmp_path / 'predictions.csv')
-    cfg = load_config(
+    cfg = short_config(
         FINETUNE, tmp_path / 'test', load_from=finetuned, test_evaluator__out_csv=out_csv
     )
     metrics = Runner.from_cfg(cfg).test()
@@ -155,22 +142,14 @@ def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""
     results = {}
-    for name, command in (
-        ('one', [sys.executable, 'tools/test.py']),
-        ('two', ['bash', 'tools/dist_test.sh']),
-    ):
-        gpus = [2] if name == 'two' else []
+    for name, gpus in (('one', []), ('two', [2])):
         work_dir = quickstart / name
-        tool(
-            *command,
-            FINETUNE,
-            finetuned,
-            *gpus,
-            '--work-dir',
-            work_dir,
-            '--dump',
-            work_dir / 'out.pkl',
-        )
+        arguments = [FINETUNE, finetuned, *gpus, '--work-dir', work_dir]
+        arguments += ['--dump', work_dir / 'out.pkl']
+        if gpus:
+            run_processes('dist_test.sh', *arguments)
+        else:
+            run_script('tools/test.py', *arguments)
         file = next(work_dir.glob('20*/20*.json'))
         with open(work_dir / 'out.pkl', 'rb') as f:
             dumped = pickle.load(f)
@@ -191,7 +170,7 @@ def test_resume_goes_on_where_it_stopped(pretrained, tmp_path):
     """tools/train.py --resume, with mmengine's own checkpoint."""
     path, _ = pretrained
     work_dir = tmp_path / 'work'
-    cfg = load_config(PRETRAIN, work_dir, load_from=path, resume=True)
+    cfg = short_config(PRETRAIN, work_dir, load_from=path, resume=True)
     cfg.train_cfg.max_epochs = 2
     runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
@@ -211,11 +190,12 @@ def test_resume_goes_on_where_it_stopped(pretrained, tmp_path):
     )
 
 
-def test_predict_video_and_image(finetuned, quickstart):
+def test_predict_video_and_image(finetuned, quickstart, capsys):
     data = quickstart / 'data'
     clip = next((data / 'clips').glob('*.mp4'))
     image = next((data / 'images' / 'test').glob('*.jpg'))
-    output = tool(sys.executable, 'tools/predict.py', FINETUNE, finetuned, clip).stdout
+    run_script('tools/predict.py', FINETUNE, finetuned, clip)
+    output = capsys.readouterr().out
     model = init_model(FINETUNE, finetuned, 'cpu')
     scores = predict_expression(model, str(clip))
     assert list(scores) == [
@@ -238,7 +218,7 @@ def test_predict_video_and_image(finetuned, quickstart):
 
 def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):
     wide = dict(embed_dims=64, num_layers=4, num_heads=4)
-    cfg = load_config(
+    cfg = short_config(
         FINETUNE,
         tmp_path,
         load_from=pretrained[0],
@@ -252,13 +232,13 @@ def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):
 
 
 def test_testing_needs_the_head_of_the_config(pretrained, finetuned, tmp_path):
-    cfg = load_config(FINETUNE, tmp_path, load_from=pretrained[0])
+    cfg = short_config(FINETUNE, tmp_path, load_from=pretrained[0])
     with pytest.raises(ValueError, match='has no cls_head.fc_norm.weight'):
         Runner.from_cfg(cfg).test()
     with pytest.raises(ValueError, match='has no cls_head'):
         init_model(FINETUNE, pretrained[0], 'cpu')
     eight = dict(video=7, image=8)
-    cfg = load_config(FINETUNE, tmp_path, load_from=finetuned, model__cls_head__num_classes=eight)
+    cfg = short_config(FINETUNE, tmp_path, load_from=finetuned, model__cls_head__num_classes=eight)
     with pytest.raises(ValueError, match=r'classifiers.image.weight is \(7, 128\)'):
         Runner.from_cfg(cfg).test()
 
@@ -278,7 +258,7 @@ def test_bad_annotation_ends_before_training(case, tmp_path):
         path = tmp_path / 'bad.csv'
         path.write_text(change)
         change = dict(ann_file=str(path))
-    cfg = load_config(FINETUNE, tmp_path / 'work')
+    cfg = short_config(FINETUNE, tmp_path / 'work')
     cfg.train_dataloader.dataset.video.update(change)
     with pytest.raises(Exception, match=f'(?s){message}'):
         Runner.from_cfg(cfg).train()
@@ -302,7 +282,7 @@ def test_bad_annotation_ends_before_training(case, tmp_path):
     ],
 )
 def test_class_counts_end_before_training(change, message, tmp_path):
-    cfg = load_config(FINETUNE, tmp_path)
+    cfg = short_config(FINETUNE, tmp_path)
     cfg.merge_from_dict(change)
     with pytest.raises(ValueError, match=message):
         Runner.from_cfg(cfg).train()
@@ -310,63 +290,10 @@ def test_class_counts_end_before_training(change, message, tmp_path):
 
 
 def test_missing_modality_ends_before_training(tmp_path):
-    cfg = load_config(FINETUNE, tmp_path)
+    cfg = short_config(FINETUNE, tmp_path)
     del cfg.train_dataloader.dataset['image']
     with pytest.raises(Exception, match="needs the key 'image'"):
         Runner.from_cfg(cfg).train()
-
-
-@pytest.mark.parametrize(
-    'command',
-    [
-        ['tools/train.py', 'configs/none.py'],
-        ['tools/test.py', 'configs/none.py', 'none.pth'],
-        ['tools/test.py', FINETUNE, 'none.pth'],
-    ],
-)
-def test_tools_name_a_missing_file(command):
-    done = tool(sys.executable, *command, check=False)
-    assert done.returncode != 0
-    assert 'configs/none.py' in done.stdout or 'none.pth' in done.stdout
-    assert 'does not exist' in done.stdout
-
-
-def make_public_layout(root):
-    """Miniatures of the datasets, where the recipes expect them."""
-    from helpers import write_frames, write_image, write_video
-
-    data = osp.join(root, 'data')
-    splits = dict(
-        DFEW=['set_1_train.csv', 'set_1_test.csv'],
-        FERV39k=['train.csv', 'test.csv'],
-        MAFW=['set_1_train.csv', 'set_1_test.csv'],
-    )
-    for name, files in splits.items():
-        clips = [
-            (f'Crime/Angry/{i:04d}' if name == 'FERV39k' else f'{i:05d}', i % 7) for i in range(2)
-        ]
-        for (clip, _), num_frames in zip(clips, (70, 12)):
-            write_frames(
-                osp.join(data, name, 'frames', clip),
-                num_frames,
-                pattern='{:05d}.png' if name == 'MAFW' else '{:05d}.jpg',
-            )
-        for file in files:
-            write_text(
-                osp.join(data, name, 'annotations', file),
-                *[f'{clip},{label}' for clip, label in clips],
-            )
-    for i in range(4):
-        write_image(osp.join(data, 'AffectNet', 'images', 'a', f'{i}.jpg'))
-        write_video(
-            osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'), 70, height=224, width=224
-        )
-    images = [f'a/{i}.jpg {i % 7}' for i in range(4)]
-    for count in (7, 8):
-        write_text(osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'), *images)
-    write_text(
-        osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'), *[f'id1/{i}.mp4' for i in range(4)]
-    )
 
 
 RECIPES = [
@@ -433,40 +360,3 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     assert shape == (3, 1, 3, 16, 160, 160)
     for sample, rows in zip(predictions, (scores[:2], scores[2:])):
         torch.testing.assert_close(sample['pred_score'], rows.mean(0))
-
-
-@pytest.mark.parametrize('name', ['s4d_finetune_dfew', 's4d_finetune_mafw'])
-def test_fold_option_chooses_the_files(name):
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
-    apply_fold(cfg, dict(fold=3))
-    assert cfg.train_dataloader.dataset.video.ann_file == ('annotations/set_3_train.csv')
-    for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        assert loader.dataset.ann_file == 'annotations/set_3_test.csv'
-    assert cfg.train_dataloader.dataset.image.ann_file == ('annotations/train_7.txt')
-
-
-def test_options_that_change_nothing_are_refused():
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_ferv39k.py'))
-    with pytest.raises(ValueError, match='fold=2.*s4d_finetune_ferv39k'):
-        apply_fold(cfg, dict(fold=2))
-    check_batch_size(cfg)
-    cfg.merge_from_dict({'train_dataloader.batch_sampler.batch_size.video': 8})
-    with pytest.raises(ValueError, match='batch_size=16, which is none of'):
-        check_batch_size(cfg)
-
-
-def test_folds_and_files_of_all_configs():
-    """Each config loads, and the files of the folds say their fold."""
-    names = sorted(f for f in os.listdir(osp.join(ROOT, 'configs')) if f.endswith('.py'))
-    assert len(names) >= 14
-    for file in names:
-        cfg = Config.fromfile(osp.join(ROOT, 'configs', file))
-        assert cfg.default_scope == 'mmaction'
-        if '_fold' not in file:
-            continue
-        fold = file[: -len('.py')].split('_fold')[1]
-        video = cfg.train_dataloader.dataset.video
-        assert video.ann_file == f'annotations/set_{fold}_train.csv', file
-        for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.dataset.ann_file == (f'annotations/set_{fold}_test.csv'), file
-        assert video.type.lower() in file

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""One short run of the quickstart's configs with mmaction2's own tools, for
-the tests of tools and instruments."""
+"""One short run of the quickstart's configs with mmaction2's own tools.
+
+It serves the tests of tools and instruments.
+"""
 
 import os
 import os.path as osp
@@ -8,7 +10,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-from helpers import ROOT
+from helpers import ROOT, process_env
 
 PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
@@ -32,6 +34,13 @@ TEST_OPTIONS = [
 ]
 
 
+def log_keeper(package: str, backend: str, *settings: str) -> list[str]:
+    """Options for a log keeper of mmengine; none if its package is not installed."""
+    if find_spec(package) is None:
+        return []
+    return [f'visualizer.vis_backends.0.{s}' for s in (f'type={backend}', *settings)]
+
+
 class ToolboxRun:
     """Trains when it is made.
 
@@ -47,40 +56,24 @@ class ToolboxRun:
         self.finetuned = str(folder / 'finetune' / 'epoch_1.pth')
         self.clip = str(next((folder / 'data' / 'clips').glob('*.mp4')))
         self.image = str(next((folder / 'data' / 'images' / 'test').glob('*.jpg')))
-        train = osp.join(UPSTREAM['mmaction'], 'train.py')
-        backend = 'visualizer.vis_backends.0.'
-        self.pretrain_log = self.call(
-            train,
-            PRETRAIN,
-            '--work-dir',
-            folder / 'pretrain',
-            '--cfg-options',
-            *TRAIN_OPTIONS,
-            f'{backend}type=TensorboardVisBackend',
-        )
-        self.finetune_log = self.call(
-            train,
-            FINETUNE,
-            '--work-dir',
-            folder / 'finetune',
-            '--cfg-options',
-            *TRAIN_OPTIONS,
-            *TEST_OPTIONS,
-            'train_cfg.val_interval=1',
-            f'load_from={self.pretrained}',
-            f'{backend}type=WandbVisBackend',
-            f'{backend}init_kwargs.mode=offline',
-        )
+        options = [*TRAIN_OPTIONS, *log_keeper('tensorboard', 'TensorboardVisBackend')]
+        self.pretrain_log = self.train(PRETRAIN, 'pretrain', options)
+        options = [*TRAIN_OPTIONS, *TEST_OPTIONS, 'train_cfg.val_interval=1']
+        options += [f'load_from={self.pretrained}']
+        options += log_keeper('wandb', 'WandbVisBackend', 'init_kwargs.mode=offline')
+        self.finetune_log = self.train(FINETUNE, 'finetune', options)
+
+    def train(self, config: str, name: str, options: list) -> str:
+        """Train with mmaction2's tool, in the subfolder ``name``; its output."""
+        tool = osp.join(UPSTREAM['mmaction'], 'train.py')
+        return self.call(tool, config, '--work-dir', self.folder / name, '--cfg-options', *options)
 
     def call(self, *command) -> str:
         """Run a tool in a process and a folder of its own; its output."""
-        env = dict(
-            os.environ, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', QUICKSTART_DIR=str(self.folder)
-        )
         done = subprocess.run(
             [sys.executable, *map(str, command)],
             cwd=self.folder,
-            env=env,
+            env=process_env(QUICKSTART_DIR=str(self.folder)),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

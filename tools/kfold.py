@@ -22,17 +22,16 @@ from typing import Optional
 import mmengine
 import numpy as np
 from mmengine.config import Config, DictAction
-from mmengine.registry import DATASETS, init_default_scope
 
-import s4d_mm  # noqa: F401
-from s4d_mm.evaluation.functional import classification_report, confusion_matrix
+from s4d_mm.engine.launch import fold_datasets, load_config
+from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
+from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-FOLD = re.compile(r'set_\d+_')
 METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
-# settings that may change between two parts of a run
-FREE = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+# settings that may differ between two parts of a run, because results do not depend on them
+CHANGEABLE_SETTINGS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 # ------------------------------------------------------------------- settings
@@ -48,6 +47,7 @@ def parse_folds(text: str) -> list[int]:
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Train and test each fold of a config, then average.'
     )
@@ -76,70 +76,52 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     return args
 
 
-def load_config(path: str, cfg_options: list[str]) -> Config:
-    parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    cfg = Config.fromfile(path)
-    if cfg_options:
-        parsed = parser.parse_args(['--cfg-options', *cfg_options])
-        cfg.merge_from_dict(parsed.cfg_options)
-    return cfg
-
-
-def ann_files(node, key: str) -> Iterator[tuple[str, str, str]]:
-    """Key, value and data_root of each ``ann_file`` in a part of a config."""
-    pairs = node.items() if isinstance(node, dict) else enumerate(node)
-    for name, value in pairs:
-        if name == 'ann_file' and isinstance(value, str):
-            yield f'{key}.{name}', value, node.get('data_root') or ''
-        elif name != 'pipeline' and isinstance(value, (dict, list, tuple)):
-            yield from ann_files(value, f'{key}.{name}')
-
-
-def fold_options(cfg: Config, fold: int) -> list[str]:
-    """The ``--cfg-options`` that make a config that of a fold.
+def fold_config(args: argparse.Namespace, fold: int) -> Config:
+    """The config of a fold, which :func:`s4d_mm.engine.launch.set_fold` chose.
 
     Args:
-        cfg (Config): Config of any fold.
+        args (argparse.Namespace): Arguments of the tool.
         fold (int): Number of the fold.
 
     Returns:
-        list[str]: ``KEY=VALUE`` for each annotation file of a fold.
+        Config: The config.
 
     Raises:
-        ValueError: If the files of training or testing name no fold.
-        FileNotFoundError: If a file of the fold does not exist.
+        ValueError: If the config has no test data, or its files name no fold.
+        FileNotFoundError: If an annotation file of the fold does not exist.
     """
-    options = []
-    for stage in ('train', 'val', 'test'):
-        loader = f'{stage}_dataloader'
-        found = list(ann_files(cfg.get(loader) or {}, loader))
-        ours = [f for f in found if FOLD.search(osp.basename(f[1]))]
-        if not ours and stage != 'val':
-            raise ValueError(
-                f'{cfg.filename} names no fold in {loader}: none of its '
-                f'ann_file ({", ".join(f[1] for f in found) or "none set"}) '
-                'has set_<n>_ in its name. A data set with one split, such as '
-                'FERV39k, is trained with tools/train.py.'
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    options = parser.parse_args(['--cfg-options', *cfg_options(args, fold)]).cfg_options
+    cfg = load_config(args.config, options)
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{args.config} has no test_dataloader. Give a config of fine-tuning.')
+    for key, dataset, _ in fold_datasets(cfg):
+        path = osp.join(dataset.get('data_root') or '', dataset['ann_file'])
+        if not osp.isfile(path):
+            raise FileNotFoundError(
+                f'{path} ({key}, fold {fold}) does not exist. Check data_root and --folds.'
             )
-        for key, value, root in ours:
-            folder, name = osp.split(value)
-            value = osp.join(folder, FOLD.sub(f'set_{fold}_', name))
-            if not osp.isfile(osp.join(root, value)):
-                raise FileNotFoundError(
-                    f'{osp.join(root, value)} ({key}, fold {fold}) does not '
-                    'exist. Check data_root and --folds.'
-                )
-            options.append(f'{key}={value}')
-    return options
+    return cfg
+
+
+def cfg_options(args: argparse.Namespace, fold: int) -> list[str]:
+    """The ``--cfg-options`` of a fold for ``tools/train.py`` and ``tools/test.py``."""
+    return [*args.cfg_options, f'fold={fold}']
 
 
 def check_settings(path: str, settings: dict) -> dict:
-    """Write the settings of a fold, or compare them with those that the fold
-    was begun with.
+    """Write the settings of a fold, or compare them with those it was begun with.
+
+    Args:
+        path (str): File of the settings.
+        settings (dict): ``config`` and ``gpus``.
 
     Returns:
         dict: What the file says, with ``checkpoint`` after the training.
+
+    Raises:
+        ValueError: If the fold was begun with other settings.
     """
     settings = json.loads(json.dumps(settings, default=str))
     if not osp.isfile(path):
@@ -150,7 +132,7 @@ def check_settings(path: str, settings: dict) -> dict:
     changed = [
         f'{k}: {old.get(k)!r} before, now {new.get(k)!r}'
         for k in sorted({*old, *new})
-        if old.get(k) != new.get(k) and k.split('.')[-1] not in FREE
+        if old.get(k) != new.get(k) and k.split('.')[-1] not in CHANGEABLE_SETTINGS
     ]
     if changed:
         raise ValueError(
@@ -162,6 +144,7 @@ def check_settings(path: str, settings: dict) -> dict:
 
 
 def flat(node, key: str) -> Iterator[tuple[str, object]]:
+    """All settings of a nested config, each with its key, such as ``a.b.0``."""
     if isinstance(node, (dict, list)) and node:
         pairs = node.items() if isinstance(node, dict) else enumerate(node)
         for name, value in pairs:
@@ -220,18 +203,21 @@ def last_checkpoint(folder: str) -> Optional[str]:
     return next((p for p in (here, path) if osp.isfile(p)), None)
 
 
-def run_fold(args: argparse.Namespace, fold: int, options: list[str], cfg: Config) -> dict:
+def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
     """Train and test a fold, as far as that has not been done.
 
     Args:
         args (argparse.Namespace): Arguments of the tool.
         fold (int): Number of the fold.
-        options (list[str]): Its ``--cfg-options``.
         cfg (Config): Its config.
 
     Returns:
-        dict: ``checkpoint`` and, by modality, ``classes``, ``matrix``,
-        ``support`` and the metrics.
+        dict: ``fold``, ``checkpoint``, and ``modalities``: the figures of
+        :func:`figures_by_modality`.
+
+    Raises:
+        ValueError: If the fold was begun with other settings.
+        RuntimeError: If training or testing fails.
     """
     folder = osp.join(args.work_dir, f'fold_{fold}')
     result_file = osp.join(folder, 'result.json')
@@ -243,92 +229,55 @@ def run_fold(args: argparse.Namespace, fold: int, options: list[str], cfg: Confi
 
     checkpoint = settings.get('checkpoint')
     if not checkpoint or not osp.isfile(osp.join(folder, checkpoint)):
-        arguments = [args.config, '--work-dir', folder]
-        newest, more = last_checkpoint(folder), []
-        if newest:
-            # load_from once more, because an own one would win over --resume
-            arguments += ['--resume', newest]
-            more = [f'load_from={newest}']
-        print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
-        code = launch('train', [*arguments, '--cfg-options', *options, *more], args.gpus)
-        newest = last_checkpoint(folder)
-        if code or not newest:
-            raise RuntimeError(
-                f'Fold {fold}: training ended with exit code {code}'
-                f'{"" if newest else " and left no checkpoint"}. Its log is '
-                f'in {folder}. Repeat the command to resume.'
-            )
-        checkpoint = osp.basename(newest)
+        checkpoint = train_fold(args, fold, folder)
         write_json(settings_file, dict(settings, checkpoint=checkpoint))
-
-    print(f'Fold {fold}: testing {checkpoint}', flush=True)
-    dump = osp.join(folder, 'predictions.pkl')
-    code = launch(
-        'test',
-        [
-            args.config,
-            osp.join(folder, checkpoint),
-            '--work-dir',
-            osp.join(folder, 'test'),
-            '--dump',
-            dump,
-            '--cfg-options',
-            *options,
-        ],
-        args.gpus,
-    )
-    if code or not osp.isfile(dump):
-        raise RuntimeError(
-            f'Fold {fold}: testing ended with exit code {code}. Repeat the command to test again.'
-        )
-    result = dict(
-        fold=fold, checkpoint=checkpoint, modalities=figures(mmengine.load(dump), class_names(cfg))
-    )
+    samples = test_fold(args, fold, folder, checkpoint)
+    figures = figures_by_modality(samples, class_names_of_test(cfg))
+    result = dict(fold=fold, checkpoint=checkpoint, modalities=figures)
     write_json(result_file, result)
     return result
 
 
-# --------------------------------------------------------------------- figures
-def class_names(cfg: Config) -> dict[str, tuple]:
-    """Class names of each modality in the test data."""
-    init_default_scope(cfg.get('default_scope', 'mmaction'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    classes = dataset.metainfo['classes']
-    if isinstance(classes, dict):
-        return classes
-    return {getattr(dataset, 'INPUT_TYPE', 'video'): classes}
+def train_fold(args: argparse.Namespace, fold: int, folder: str) -> str:
+    """Train a fold, from its newest checkpoint if there is one.
 
-
-def figures(samples: list[dict], classes: dict[str, tuple]) -> dict[str, dict]:
-    """Metrics of the predictions that ``tools/test.py --dump`` saved, by
-    modality. A sample that could not be read counts as wrong.
+    Returns:
+        str: Name of the last checkpoint in ``folder``.
     """
-    groups = {name: [] for name in classes}
-    for sample in samples:
-        kind = sample.get('input_type') or next(iter(classes))
-        groups[kind].append(sample)
-    found = {}
-    for kind, group in groups.items():
-        labels = [int(s['gt_label'][0]) for s in group]
-        read = [
-            (label, int(s['pred_score'].argmax()))
-            for label, s in zip(labels, group)
-            if not s.get('unreadable')
-        ]
-        number = len(classes[kind])
-        matrix = confusion_matrix([r[0] for r in read], [r[1] for r in read], number)
-        support = np.bincount(labels, minlength=number)
-        if len(labels):
-            found[kind] = dict(
-                classes=list(classes[kind]),
-                samples=len(labels),
-                matrix=matrix.tolist(),
-                support=support.tolist(),
-                metrics=classification_report(matrix, support),
-            )
-    return found
+    newest = last_checkpoint(folder)
+    print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
+    arguments = [args.config, '--work-dir', folder]
+    arguments += ['--resume', newest] if newest else []
+    code = launch('train', [*arguments, '--cfg-options', *cfg_options(args, fold)], args.gpus)
+    newest = last_checkpoint(folder)
+    if code or not newest:
+        raise RuntimeError(
+            f'Fold {fold}: training ended with exit code {code}'
+            f'{"" if newest else " and left no checkpoint"}. Its log is '
+            f'in {folder}. Repeat the command to resume.'
+        )
+    return osp.basename(newest)
 
 
+def test_fold(args: argparse.Namespace, fold: int, folder: str, checkpoint: str) -> list[dict]:
+    """Test a fold.
+
+    Returns:
+        list[dict]: The predictions that ``tools/test.py --dump`` saved.
+    """
+    print(f'Fold {fold}: testing {checkpoint}', flush=True)
+    dump = osp.join(folder, 'predictions.pkl')
+    arguments = [args.config, osp.join(folder, checkpoint)]
+    arguments += ['--work-dir', osp.join(folder, 'test'), '--dump', dump]
+    code = launch('test', [*arguments, '--cfg-options', *cfg_options(args, fold)], args.gpus)
+    if code or not osp.isfile(dump):
+        raise RuntimeError(
+            f'Fold {fold}: testing ended with exit code {code}. Repeat the command to test again.'
+        )
+    return mmengine.load(dump)
+
+
+# --------------------------------------------------------------------- figures
 def summarise(results: list[dict]) -> dict[str, dict]:
     """Mean, standard deviation (n - 1) and pooled figures, by modality.
 
@@ -359,7 +308,15 @@ def summarise(results: list[dict]) -> dict[str, dict]:
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
-    """Print the figures and write them to kfold.json and kfold.csv."""
+    """Print the figures and write them to kfold.json and kfold.csv.
+
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        results (list[dict]): Of :func:`run_fold`.
+
+    Returns:
+        dict: The summary of :func:`summarise`.
+    """
     summary = summarise(results)
     write_json(
         osp.join(args.work_dir, 'kfold.json'),
@@ -367,18 +324,13 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
     )
     rows = []
     for kind, own in summary.items():
-        for r in results:
-            part = r['modalities'][kind]
-            rows.append([kind, r['fold'], part['samples'], *(part['metrics'][m] for m in METRICS)])
-        for name in ('mean', 'std', 'pooled'):
-            rows.append(
-                [
-                    kind,
-                    name,
-                    own['samples'] if name == 'pooled' else '',
-                    *(own[name][m] for m in METRICS),
-                ]
-            )
+        parts = [(r['fold'], r['modalities'][kind]) for r in results]
+        lines = [(fold, part['samples'], part['metrics']) for fold, part in parts]
+        lines += [('mean', '', own['mean']), ('std', '', own['std'])]
+        lines += [('pooled', own['samples'], own['pooled'])]
+        rows += [
+            [kind, name, samples, *(values[m] for m in METRICS)] for name, samples, values in lines
+        ]
     with open(osp.join(args.work_dir, 'kfold.csv'), 'w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
         writer.writerow(['modality', 'fold', 'samples', *METRICS])
@@ -406,15 +358,16 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
 
 
 def main(argv: Optional[list] = None) -> dict:
+    """Run the tool.
+
+    Returns:
+        dict: The summary of :func:`summarise`.
+    """
     args = parse_args(argv)
-    runs = []
     try:
         # all folds are checked before the first one is trained
-        for fold in args.folds:
-            cfg = load_config(args.config, args.cfg_options)
-            options = args.cfg_options + fold_options(cfg, fold)
-            runs.append((fold, options, load_config(args.config, options)))
-        results = [run_fold(args, *run) for run in runs]
+        configs = {fold: fold_config(args, fold) for fold in args.folds}
+        results = [run_fold(args, fold, cfg) for fold, cfg in configs.items()]
     except (OSError, ValueError, RuntimeError) as e:
         sys.exit(f'kfold.py: {e}')
     return report(args, results)

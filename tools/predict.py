@@ -1,16 +1,17 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Print the expression probabilities of a video, a folder of frames or an
-image.
+"""Print the expression probabilities of a video, a folder of frames or an image.
 
-    python tools/predict.py CONFIG CHECKPOINT CLIP
+python tools/predict.py CONFIG CHECKPOINT CLIP
 """
 
 import argparse
+from typing import Optional
 
 from s4d_mm.apis import init_model, predict_expression
 
 
-def main() -> None:
+def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
     parser = argparse.ArgumentParser(
         description='Print the expression probabilities of a clip or image.'
     )
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('input', help='video, folder of frames, or image')
     parser.add_argument('--device', help='default: a GPU if there is one')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     model = init_model(args.config, args.checkpoint, args.device)
     scores = predict_expression(model, args.input)
     print(args.input)

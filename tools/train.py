@@ -5,150 +5,118 @@ python tools/train.py configs/s4d_quickstart_pretrain.py
 """
 
 import argparse
-import os
 import os.path as osp
+from typing import Optional
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 import s4d_mm  # noqa: F401
-from s4d_mm.engine.launch import apply_fold, build_runner, check_batch_size, finish_distributed
+from s4d_mm.engine.launch import (
+    add_run_arguments,
+    build_runner,
+    check_batch_size,
+    finish_distributed,
+    load_run_config,
+)
 
 
-def parse_args():
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='train config file path')
-    parser.add_argument('--work-dir', help='the dir to save logs and models')
     parser.add_argument(
         '--resume',
         nargs='?',
-        type=str,
         const='auto',
-        help='If specify checkpoint path, resume from it, while if not '
-        'specify, try to auto resume from the latest checkpoint '
-        'in the work directory.',
+        help='checkpoint to resume from; without a path the latest one in the work directory',
     )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
-        '--amp', action='store_true', help='enable automatic-mixed-precision training'
-    )
-    parser.add_argument(
-        '--no-validate',
-        action='store_true',
-        help='whether not to evaluate the checkpoint during training',
+        '--no-validate', action='store_true', help='do not evaluate checkpoints during training'
     )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='whether to auto scale the learning rate according to the '
-        'actual batch size and the original batch size.',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
     )
-    parser.add_argument('--seed', type=int, default=None, help='random seed')
+    parser.add_argument('--seed', type=int, help='random seed')
     parser.add_argument(
-        '--diff-rank-seed',
-        action='store_true',
-        help='whether or not set different seeds for different ranks',
+        '--diff-rank-seed', action='store_true', help='another seed for each process'
     )
     parser.add_argument(
-        '--deterministic',
-        action='store_true',
-        help='whether to set deterministic options for CUDNN backend.',
+        '--deterministic', action='store_true', help='use only deterministic algorithms of CUDNN'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override some settings in the used config, the key-value pair '
-        'in xxx=yyy format will be merged into config file. If the value to '
-        'be overwritten is a list, it should be like key="[a,b]" or key=a,b '
-        'It also allows nested list/tuple values, e.g. key="[(a,b),(c,d)]" '
-        'Note that the quotation marks are necessary and that no white space '
-        'is allowed.',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
+    add_run_arguments(parser)
+    args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if (
-        args.resume not in (None, 'auto')
-        and '://' not in args.resume
-        and not osp.exists(args.resume)
-    ):  # DeepSpeed's are folders
+    # a checkpoint may be an address, such as https://...
+    local = args.resume not in (None, 'auto') and '://' not in args.resume
+    if local and not osp.exists(args.resume):
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
-    if 'LOCAL_RANK' not in os.environ:
-        os.environ['LOCAL_RANK'] = str(args.local_rank)
     return args
 
 
-def merge_args(cfg, args):
-    """Merge CLI arguments to config."""
+def make_config(args: argparse.Namespace) -> Config:
+    """The config of the training that the arguments ask for.
+
+    Args:
+        args (argparse.Namespace): Of :func:`parse_args`.
+
+    Returns:
+        Config: For :func:`build_runner`.
+
+    Raises:
+        KeyError: If the config does not say how the learning rate scales.
+        ValueError: If an option does not fit the config.
+    """
+    cfg = load_run_config(args)
     if args.no_validate:
-        cfg.val_cfg = None
-        cfg.val_dataloader = None
-        cfg.val_evaluator = None
-
-    cfg.launcher = args.launcher
-
-    # work_dir is determined in this priority: CLI > segment in file > filename
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir', None) is None:
-        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(args.config))[0])
-
-    # enable automatic-mixed-precision training
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.amp:
-        optim_wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-        if optim_wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ValueError(
-                '--amp is not supported with the optimizer '
-                f'wrapper {optim_wrapper} of {args.config}'
-            )
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-    # resume training
-    if args.resume == 'auto':
-        cfg.resume = True
-        cfg.load_from = None
-    elif args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = args.resume
-
-    # enable auto scale learning rate
+        use_mixed_precision(cfg)
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr') is None:
             raise KeyError(
                 f'--auto-scale-lr: {args.config} has no "auto_scale_lr = dict(base_batch_size=...)"'
             )
         cfg.auto_scale_lr.enable = True
-
-    # the seed and its companions: CLI > segment in file
-    randomness = dict(cfg.get('randomness') or dict(seed=None))
-    if args.seed is not None:
-        randomness['seed'] = args.seed
-    for name in ('diff_rank_seed', 'deterministic'):
-        if getattr(args, name):
-            randomness[name] = True
-    cfg.randomness = randomness
-
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    apply_fold(cfg, args.cfg_options)
-    if args.auto_scale_lr:
         check_batch_size(cfg)
-
+    randomness = dict(cfg.get('randomness') or dict(seed=None))
+    given = dict(
+        seed=args.seed,
+        diff_rank_seed=args.diff_rank_seed or None,
+        deterministic=args.deterministic or None,
+    )
+    randomness.update((name, value) for name, value in given.items() if value is not None)
+    cfg.randomness = randomness
     return cfg
 
 
-def main():
-    args = parse_args()
+def use_mixed_precision(cfg: Config) -> None:
+    """Make the optimizer wrapper of a config that of mixed precision.
 
-    cfg = merge_args(Config.fromfile(args.config), args)
-    build_runner(cfg).train()
+    Args:
+        cfg (Config): Changed in place.
+
+    Raises:
+        ValueError: If the optimizer wrapper is a special one.
+    """
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(
+            f'--amp is not supported with the optimizer wrapper {wrapper} of {cfg.filename}'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
+    build_runner(make_config(parse_args(argv))).train()
     finish_distributed()
 
 

@@ -1,17 +1,163 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, before it starts: which fold, how many processes, and how they
-talk.
-"""
+"""Data flow, before it starts: the config of a run, its fold, and its processes."""
 
+import os
 import os.path as osp
 import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import Optional
 
 import torch.distributed as dist
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+FOLD = re.compile(r'(?<![A-Za-z])set_(\d+)_')  # in the name of an annotation file
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that ``tools/train.py`` and ``tools/test.py`` share.
+
+    Args:
+        parser (ArgumentParser): Parser of the tool, with the argument
+            ``config``.
+    """
+    parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of the config file, e.g. fold=3 or '
+        'train_dataloader.num_workers=4. A list is key="[a,b]" or key=a,b; it may be nested, '
+        'e.g. key="[(a,b),(c,d)]", with quotation marks and without white space. The other '
+        'flags win over it',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_run_config(args: Namespace) -> Config:
+    """The config of a run, with what :func:`add_run_arguments` added.
+
+    Args:
+        args (Namespace): Parsed arguments.
+
+    Returns:
+        Config: With ``launcher`` and ``work_dir``, which is that of the
+        command line, else of the file, else ``work_dirs/<name of the file>``.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    stem = osp.splitext(osp.basename(args.config))[0]
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('./work_dirs', stem)
+    return cfg
+
+
+def load_config(path: str, options: Optional[dict] = None) -> Config:
+    """Read a config file and change it as ``--cfg-options`` says.
+
+    Args:
+        path (str): The file.
+        options (dict, optional): Parsed ``--cfg-options``. ``fold`` also
+            chooses the annotation files, see :func:`set_fold`.
+
+    Returns:
+        Config: The config.
+    """
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+        if 'fold' in options:
+            set_fold(cfg, options['fold'])
+    return cfg
+
+
+def fold_datasets(cfg: Config, stages: tuple = ('train', 'val', 'test')) -> Iterator:
+    """The datasets of a config whose annotation file is that of a fold.
+
+    Args:
+        cfg (Config): The config.
+        stages (tuple[str]): Of which dataloaders. Defaults to all.
+
+    Yields:
+        tuple[str, dict, int]: Key of ``ann_file``, the part of the config that
+        holds it, and the number n in the name of the file, ``set_<n>_...``.
+    """
+
+    def visit(node, key: str) -> Iterator:
+        name = node.get('ann_file') if isinstance(node, dict) else None
+        match = FOLD.search(osp.basename(name)) if isinstance(name, str) else None
+        if match:
+            yield f'{key}.ann_file', node, int(match[1])
+        for part, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if part != 'pipeline' and isinstance(value, (dict, list, tuple)):
+                yield from visit(value, f'{key}.{part}')
+
+    for stage in stages:
+        yield from visit(cfg.get(f'{stage}_dataloader') or {}, f'{stage}_dataloader')
+
+
+def set_fold(cfg: Config, fold: int) -> None:
+    """Choose the annotation files of a fold.
+
+    A variable of a config file is only read when the file is, so the option
+    ``fold=3`` alone would change nothing.
+
+    Args:
+        cfg (Config): Config of any fold. ``fold``, and ``set_<n>_`` in the name
+            of each ``ann_file``, are changed in place.
+        fold (int): Number of the fold.
+
+    Raises:
+        ValueError: If ``fold`` is no number, or the files of training or
+            testing name no fold.
+    """
+    if not isinstance(fold, int):
+        raise ValueError(f'fold={fold!r} is not a number. Write, for example, fold=3.')
+    for stage in ('train', 'val', 'test'):
+        datasets = list(fold_datasets(cfg, (stage,)))
+        # the validation may be on a fixed set
+        if not datasets and stage != 'val' and cfg.get(f'{stage}_dataloader'):
+            raise ValueError(
+                f'fold={fold}: {cfg.filename} names no fold in {stage}_dataloader, because no '
+                'ann_file there has set_<n>_ in its name. Leave the option out: a data set '
+                'with one split, such as FERV39k, has no folds.'
+            )
+        for _, dataset, _ in datasets:
+            folder, name = osp.split(dataset['ann_file'])
+            dataset['ann_file'] = osp.join(folder, FOLD.sub(f'set_{fold}_', name))
+    cfg.fold = fold
+
+
+def check_fold(cfg: Config) -> None:
+    """Make sure that the annotation files are those of the config's fold.
+
+    They are not if ``--cfg-options fold=3`` was given to a tool that does not
+    know what it means, such as mmaction2's ``train.py``.
+
+    Args:
+        cfg (Config): Config of a run, with ``fold`` or without.
+
+    Raises:
+        ValueError: If one is of another fold.
+    """
+    fold = cfg.get('fold')
+    for key, dataset, number in fold_datasets(cfg):
+        if fold is not None and number != fold:
+            raise ValueError(
+                f'The config says fold={fold}, but {key} is {dataset["ann_file"]!r}. Only '
+                'tools/train.py, tools/test.py and tools/kfold.py of s4d_mm choose the files by '
+                '--cfg-options fold=N; use them, or set fold and each ann_file to the same fold.'
+            )
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -135,47 +281,6 @@ def log_distributed(runner: Runner) -> None:
         f'world size {runner.world_size}, backend {backend}, '
         f'device {get_device()}.'
     )
-
-
-def apply_fold(cfg: Config, options: Optional[dict]) -> None:
-    """Make ``--cfg-options fold=N`` choose the annotation files of a fold.
-
-    A variable of a config file is only read when the file is, so the option
-    alone would change nothing.
-
-    Args:
-        cfg (Config): Config of the run. ``set_<number>_`` in the ``ann_file``
-            of all datasets is changed in place.
-        options (dict, optional): Parsed ``--cfg-options``.
-
-    Raises:
-        ValueError: If the option is there, but no annotation file has a fold.
-    """
-    if not options or 'fold' not in options:
-        return
-    fold, changed = options['fold'], 0
-
-    def visit(node) -> None:
-        nonlocal changed
-        if isinstance(node, dict):
-            name = node.get('ann_file')
-            if isinstance(name, str):
-                node['ann_file'], count = re.subn(r'\bset_\d+_', f'set_{fold}_', name)
-                changed += count
-            for value in node.values():
-                visit(value)
-        elif isinstance(node, (list, tuple)):
-            for value in node:
-                visit(value)
-
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        visit(cfg.get(key))
-    if not changed:
-        raise ValueError(
-            f'--cfg-options fold={fold}: no ann_file of {cfg.filename} is '
-            'named by a fold (set_<number>_...), so there is nothing to '
-            'choose. Leave the option out.'
-        )
 
 
 def check_batch_size(cfg: Config) -> None:

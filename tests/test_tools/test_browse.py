@@ -10,7 +10,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, frame_number, truncate, write_frames, write_image, write_text, write_video
+from helpers import (
+    ROOT,
+    frame_number,
+    make_public_layout,
+    truncate,
+    write_frames,
+    write_image,
+    write_text,
+    write_video,
+)
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -226,8 +235,6 @@ def test_command(config, tmp_path, monkeypatch, capsys):
 
 
 def test_recipe(tmp_path, monkeypatch):
-    from test_end_to_end import make_public_layout
-
     make_public_layout(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     for name in ('s4d_finetune_dfew', 's4d_pretrain'):

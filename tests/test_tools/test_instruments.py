@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""tools/analysis_tools/{get_flops,vis_cam}.py and publish_model.py."""
+"""tools/analysis_tools/*.py and publish_model.py."""
 
 import glob
 import hashlib
@@ -8,14 +8,18 @@ import sys
 
 import cv2
 import get_flops
+import mmengine
+import numpy as np
+import plot_confusion_matrix
 import publish_model
 import pytest
 import torch
 import torch.nn.functional as F
 import vis_cam
+import visualize_reconstruction
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from toolbox_run import FINETUNE, ROOT
+from toolbox_run import FINETUNE, PRETRAIN, ROOT
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.inference import read_media
@@ -167,26 +171,66 @@ def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
     assert (maps[0] - maps[1]).abs().max() > 0.1
 
 
-def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, monkeypatch, capsys):
+def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, capsys):
     out = str(tmp_path / 'cam.png')
-    command = ['vis_cam.py', FINETUNE, toolbox_run.finetuned, toolbox_run.clip, '--out', out]
-    monkeypatch.setattr(sys, 'argv', command)
-    vis_cam.main()
+    command = [FINETUNE, toolbox_run.finetuned, toolbox_run.clip, '--out', out]
+    vis_cam.main(command)
     # two views with two rows, two tubelets
     assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
     scores = predict_expression(model, toolbox_run.clip)
     assert f'looks like {max(scores, key=scores.get)}' in (capsys.readouterr().out)
-    monkeypatch.setattr(
-        sys,
-        'argv',
-        [*command, '--target-layer-name', 'backbone/blocks/0', '--target-category', 'joy'],
-    )
+    command += ['--target-layer-name', 'backbone/blocks/0']
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
-        vis_cam.main()
-    monkeypatch.setattr(sys, 'argv', [*command, '--target-layer-name', 'backbone/blocks/0'])
+        vis_cam.main([*command, '--target-category', 'joy'])
     before = cv2.imread(out)
-    vis_cam.main()
+    vis_cam.main(command)
     assert (cv2.imread(out) != before).any()
+
+
+# ------------------------------------------------ confusion matrix, reconstruction
+def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+    drawn = []
+    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: drawn.append(args[1:]))
+    scores = torch.eye(7)
+    samples = [
+        dict(gt_label=torch.tensor([0]), pred_score=scores[label], input_type='image')
+        for label in (0, 0, 2, 0)
+    ]
+    samples[3]['unreadable'] = True  # counts as wrong
+    mmengine.dump(samples, tmp_path / 'x.pkl')
+    out = tmp_path / 'x.png'
+    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.pkl'), '--out', str(out)])
+    ((counts, names, title),) = drawn
+    assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3
+    assert names[:2] == ['neutral', 'happiness']
+    assert title == 'image: 4 samples, WAR 50.0 % (1 unreadable)'
+    assert out.stat().st_size > 5000 and 'image' in capsys.readouterr().out
+
+
+def test_confusion_matrix_shows_shares_and_counts():
+    _, ax = plot_confusion_matrix.plt.subplots()
+    plot_confusion_matrix.draw(ax, np.array([[3, 1], [0, 0]]), ('a', 'b'), 'title')
+    assert [t.get_text() for t in ax.texts] == ['75\n(3)', '25\n(1)', '0\n(0)', '0\n(0)']
+    assert ax.texts[1].get_position() == (1, 0)  # x is the prediction
+    plot_confusion_matrix.plt.close()
+
+
+def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+    out = str(tmp_path / 'x.png')
+    visualize_reconstruction.main(
+        [PRETRAIN, toolbox_run.pretrained, '--out', out, '--num', '1', '--frames', '3']
+    )
+    picture = cv2.imread(out)
+    side = 80
+    assert picture.shape == (2 * 3 * side, 3 * side, 3)  # a clip and an image
+    original, masked, rebuilt = picture[: 3 * side].reshape(3, side, 3 * side, 3).astype(float)
+    grey = (np.abs(masked - 128) <= 1).all(-1)
+    assert 0.5 < grey.mean() < 1
+    np.testing.assert_array_equal(masked[~grey], original[~grey])
+    np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
+    assert np.abs(rebuilt - original)[grey].mean() > 1
 
 
 # ------------------------------------------------------------------ publish

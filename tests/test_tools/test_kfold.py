@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import os.path as osp
-import runpy
 import shutil
 import subprocess
 import sys
@@ -16,9 +15,12 @@ import kfold
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, write_frames, write_image, write_text
+from helpers import ROOT, run_script, write_frames, write_image, write_text
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from toolbox_run import UPSTREAM
+
+from s4d_mm.evaluation.predictions import figures_by_modality
 
 # clips of 4 x 32 x 32 and a narrow model of 4 blocks
 CONFIG = f"""
@@ -58,23 +60,18 @@ OPTIONS = [
 
 
 class InProcess:
-    """Runs tools/train.py and tools/test.py here, because a process of its
-    own takes seconds to import everything."""
+    """Runs tools/train.py and tools/test.py in this process."""
 
     def __init__(self):
         self.calls = []
 
     def __call__(self, tool, arguments, gpus):
         self.calls.append((tool, arguments))
-        argv = sys.argv
-        sys.argv = [tool, *arguments]
         try:
-            runpy.run_path(osp.join(ROOT, 'tools', f'{tool}.py'), run_name='__main__')
+            run_script(f'tools/{tool}.py', *arguments)
         except RuntimeError as e:
             print(e)
             return 1
-        finally:
-            sys.argv = argv
         return 0
 
     def names(self):
@@ -189,21 +186,23 @@ def test_finished_folds_are_not_run_again(finished, launch):
     assert launch.calls == []
 
 
-def test_deleted_result_is_tested_again(finished, launch):
+def test_deleted_result_is_tested_again(finished, monkeypatch):
+    """By tools/test.py in a process of its own; it gives the same figures."""
     work, _, summary = finished
+    calls, launch = [], kfold.launch
+    monkeypatch.setattr(kfold, 'launch', lambda *args: calls.append(args[0]) or launch(*args))
     os.remove(work / 'fold_2' / 'result.json')
     assert kfold.main(arguments(work)) == summary
-    assert launch.names() == ['test fold_2']
+    assert calls == ['test']
 
 
-def test_deleted_fold_is_run_again(finished, capfd, monkeypatch):
-    """With the tools in processes of their own: the same seed, the same
-    figures."""
+def test_deleted_fold_is_run_again(finished, launch, capfd):
+    """The same seed gives the same figures."""
     work, _, summary = finished
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
     time = os.path.getmtime(work / 'fold_1' / 'epoch_2.pth')
     shutil.rmtree(work / 'fold_2')
     assert kfold.main(arguments(work)) == summary
+    assert launch.names() == ['train fold_2', 'test fold_2']
     out = capfd.readouterr().out
     assert 'Fold 1: done before' in out and 'Fold 2: training' in out
     assert 'Pooled confusion matrix, 5 samples' in out
@@ -274,25 +273,18 @@ def test_config_without_folds(root):
     with pytest.raises(SystemExit) as error:
         kfold.main([config, '--work-dir', str(root / 'ferv')])
     assert 'names no fold in train_dataloader' in str(error.value)
-    assert 'annotations/train.csv' in str(error.value)
     config = osp.join(ROOT, 'configs', 's4d_pretrain.py')
     with pytest.raises(SystemExit, match='names no fold'):
         kfold.main([config, '--work-dir', str(root / 'pretrain')])
 
 
-@pytest.mark.parametrize('name', ['dfew', 'mafw'])
-def test_options_equal_the_fold_configs(name, monkeypatch):
-    """configs/..._fold3.py say the same."""
-    monkeypatch.setattr(osp, 'isfile', lambda path: True)
-    path = osp.join(ROOT, 'configs', f's4d_finetune_{name}')
-    other = Config.fromfile(f'{path}_fold3.py')
-    for start in ('.py', '_fold2.py'):
-        cfg = Config.fromfile(path + start)
-        options = kfold.fold_options(cfg, 3)
-        assert len(options) == 3
-        cfg = kfold.load_config(path + start, options)
-        for loader in ('train', 'val', 'test'):
-            assert cfg[f'{loader}_dataloader'] == (other[f'{loader}_dataloader'])
+def test_fold_option_of_another_tool_is_refused(finished, root, capsys):
+    """mmaction2's train.py does not know what ``fold=2`` means."""
+    train = osp.join(UPSTREAM['mmaction'], 'train.py')
+    work = root / 'upstream'
+    with pytest.raises(ValueError, match='fold=2, but train_dataloader.*set_1_train.csv.*fold=N'):
+        run_script(train, 'mini.py', '--work-dir', work, '--cfg-options', *OPTIONS, 'fold=2')
+    assert not list(work.glob('*.pth'))
 
 
 @pytest.mark.parametrize('gpus', [1, 8])
@@ -326,21 +318,6 @@ def test_command_lines(gpus, monkeypatch):
     assert all(e['PYTHONPATH'].startswith(ROOT) for _, e in commands)
 
 
-def test_unreadable_samples_count_as_wrong():
-    scores = torch.tensor([0.9, 0.1])
-    samples = [
-        dict(input_type='video', gt_label=torch.tensor([0]), pred_score=scores) for _ in range(4)
-    ]
-    samples[3]['unreadable'] = True
-    found = kfold.figures(samples, dict(video=('a', 'b'), image=('a', 'b')))
-    assert set(found) == {'video'}
-    assert found['video']['metrics']['WAR'] == 75
-    assert found['video']['matrix'] == [[3, 0], [0, 0]]
-    summary = kfold.summarise([dict(modalities=found)] * 2)
-    assert summary['video']['pooled']['WAR'] == 75
-    assert summary['video']['samples'] == 8
-
-
 def test_mean_and_deviation():
     """Of folds of 4 and 2 samples with WAR 75 and 50."""
 
@@ -353,7 +330,7 @@ def test_mean_and_deviation():
             )
             for label, predicted in pairs
         ]
-        return dict(modalities=kfold.figures(samples, dict(video='ab')))
+        return dict(modalities=figures_by_modality(samples, dict(video='ab')))
 
     own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]), fold([(0, 1), (1, 1)])])['video']
     assert own['mean']['WAR'] == 62.5

@@ -12,7 +12,9 @@ import time
 
 import av
 import cv2
+import face_tracks as ft
 import numpy as np
+import prepare as tool
 import pytest
 from face_scenes import (
     WHITE,
@@ -21,14 +23,8 @@ from face_scenes import (
     write_clip,
     write_folder,
 )
+from face_tracks import Face
 from helpers import ROOT, truncate, write_image, write_text
-
-TOOLS = osp.join(ROOT, 'tools')
-SCRIPT = osp.join(TOOLS, 'data', 'prepare.py')
-
-import face_tracks as ft  # noqa: E402
-import prepare as tool  # noqa: E402
-from face_tracks import Face  # noqa: E402
 
 
 @pytest.fixture(scope='module')
@@ -183,7 +179,7 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     assert '1 frames interpolated' in rows['blink']['message']
     assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, 0.1)
     assert 'jump at frame 7' in rows['b/cut.avi']['message']
-    assert 'cannot open' in rows['bad.mp4']['message']
+    assert 'Cannot open video' in rows['bad.mp4']['message']
     assert sorted(os.listdir(dst)) == [
         'a',
         'b',
@@ -290,7 +286,7 @@ def test_killed_in_the_middle_then_finished(tmp_path):
         write_folder(str(src / str(i)), [scene((20, 20, 30 + i))] * 10)
     driver = write_text(
         str(tmp_path / 'driver.py'),
-        DRIVER.format(tools=osp.dirname(SCRIPT), tests=osp.join(ROOT, 'tests')),
+        DRIVER.format(tools=osp.join(ROOT, 'tools', 'data'), tests=osp.join(ROOT, 'tests')),
     )
     process = subprocess.Popen(
         [sys.executable, driver, str(src), str(dst)],

@@ -5,7 +5,6 @@
 import json
 import os
 import os.path as osp
-import runpy
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,8 @@ import zipfile
 import mmengine
 import pytest
 import torch
-from toolbox_run import FINETUNE, PRETRAIN, ROOT, TEST_OPTIONS, TRAIN_OPTIONS, UPSTREAM
-
-
-def in_process(monkeypatch, path, *arguments):
-    """Run a tool here, which saves seconds of imports."""
-    monkeypatch.setattr(sys, 'argv', [path, *map(str, arguments)])
-    runpy.run_path(path, run_name='__main__')
+from helpers import ROOT, process_env, run_script
+from toolbox_run import FINETUNE, PRETRAIN, TEST_OPTIONS, TRAIN_OPTIONS, UPSTREAM
 
 
 def metrics_of(work_dir):
@@ -39,8 +33,9 @@ def test_mmaction2_trains_both_configs(toolbox_run):
 
 
 def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
     arguments = [FINETUNE, toolbox_run.finetuned, '--cfg-options', *TEST_OPTIONS]
-    toolbox_run.call(
+    run_script(
         osp.join(UPSTREAM['mmaction'], 'test.py'),
         *arguments,
         '--work-dir',
@@ -48,10 +43,8 @@ def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
         '--dump',
         tmp_path / 'theirs.pkl',
     )
-    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    in_process(
-        monkeypatch,
-        osp.join(ROOT, 'tools', 'test.py'),
+    run_script(
+        'tools/test.py',
         *arguments,
         '--work-dir',
         tmp_path / 'ours',
@@ -70,10 +63,12 @@ def test_mmaction2_tests_as_ours_does(toolbox_run, tmp_path, monkeypatch):
 
 # --------------------------------------------------- mmengine's log keepers
 def test_tensorboard_has_the_loss(toolbox_run):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    accumulator = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator',
+        reason='tensorboard is not installed',
+    )
     (file,) = toolbox_run.folder.glob('pretrain/20*/vis_data/events.out.*')
-    events = EventAccumulator(str(file))
+    events = accumulator.EventAccumulator(str(file))
     events.Reload()
     losses = events.Scalars('loss')
     assert [e.step for e in losses] == [1, 2, 3, 4, 5]
@@ -81,6 +76,7 @@ def test_tensorboard_has_the_loss(toolbox_run):
 
 
 def test_wandb_keeps_an_offline_run(toolbox_run):
+    pytest.importorskip('wandb')
     (run,) = toolbox_run.folder.glob('finetune/20*/vis_data/wandb/offline-run-*')
     (file,) = run.glob('run-*.wandb')
     content = file.read_bytes()
@@ -90,9 +86,8 @@ def test_wandb_keeps_an_offline_run(toolbox_run):
 # ------------------------------------------------- instruments of mmpretrain
 def test_mmpretrain_reads_our_log(toolbox_run, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    in_process(
-        monkeypatch,
-        osp.join(ROOT, 'tools', 'train.py'),
+    run_script(
+        'tools/train.py',
         PRETRAIN,
         '--work-dir',
         tmp_path,
@@ -100,8 +95,7 @@ def test_mmpretrain_reads_our_log(toolbox_run, monkeypatch, capsys, tmp_path):
         *TRAIN_OPTIONS,
     )
     (file,) = tmp_path.glob('20*/vis_data/scalars.json')
-    in_process(
-        monkeypatch,
+    run_script(
         osp.join(UPSTREAM['mmpretrain'], 'analysis_tools', 'analyze_logs.py'),
         'cal_train_time',
         file,
@@ -112,8 +106,7 @@ def test_mmpretrain_reads_our_log(toolbox_run, monkeypatch, capsys, tmp_path):
 
 def test_mmpretrain_draws_our_schedule(toolbox_run, monkeypatch, tmp_path):
     monkeypatch.setenv('QUICKSTART_DIR', str(tmp_path))
-    in_process(
-        monkeypatch,
+    run_script(
         osp.join(UPSTREAM['mmpretrain'], 'visualization', 'vis_scheduler.py'),
         FINETUNE,
         '-d',
@@ -147,7 +140,7 @@ def source(tmp_path_factory):
 
 
 def setup_py(folder, *arguments):
-    env = dict(os.environ, PYTHONPATH='')
+    env = {**process_env(), 'PYTHONPATH': ''}
     subprocess.run(
         [sys.executable, '-W', 'ignore', 'setup.py', '-q', *arguments],
         cwd=folder,
@@ -208,7 +201,10 @@ def test_shell_tools_know_an_installed_package(tmp_path):
     ):
         done = subprocess.run(
             ['bash', str(tmp_path / 'tools' / tool)],
-            env=dict(os.environ, PYTHONPATH=str(tmp_path / package), PYTHONDONTWRITEBYTECODE='1'),
+            env={
+                **process_env(PYTHONDONTWRITEBYTECODE='1'),
+                'PYTHONPATH': str(tmp_path / package),
+            },
             cwd=tmp_path,
             text=True,
             stderr=subprocess.PIPE,

@@ -1,44 +1,36 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Draw the confusion matrix of the predictions that ``tools/test.py --dump``
-saved, a panel per modality.
+"""Draw the confusion matrix of saved predictions, a panel per modality.
+
+The predictions are those that ``tools/test.py --dump`` saved.
 
     python tools/analysis_tools/plot_confusion_matrix.py CONFIG PREDICTIONS
 """
 
 import argparse
+from collections.abc import Sequence
+from typing import Optional
 
 import matplotlib
 import mmengine
 import numpy as np
-from mmaction.evaluation import confusion_matrix
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
 
-import s4d_mm  # noqa: F401
+from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 
-def parse_args():
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
     parser.add_argument('config', help='config that the predictions are of')
     parser.add_argument('predictions', help='file of tools/test.py --dump')
     parser.add_argument('--out', default='confusion_matrix.png')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def class_names(cfg: Config) -> dict:
-    """Class names of each modality in the test data of a config."""
-    init_default_scope(cfg.get('default_scope', 'mmaction'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    classes = dataset.metainfo['classes']
-    if isinstance(classes, dict):
-        return classes
-    return {getattr(dataset, 'INPUT_TYPE', 'video'): classes}
-
-
-def draw(ax, counts: np.ndarray, names: tuple, title: str) -> None:
+def draw(ax, counts: np.ndarray, names: Sequence[str], title: str) -> None:
     """One confusion matrix: colour is the share of the true class."""
     share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     ax.imshow(share, vmin=0, vmax=1, cmap='Blues')
@@ -57,28 +49,21 @@ def draw(ax, counts: np.ndarray, names: tuple, title: str) -> None:
     ax.set(xlabel='predicted', ylabel='true', title=title)
 
 
-def main() -> None:
-    args = parse_args()
-    names = class_names(Config.fromfile(args.config))
+def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
+    args = parse_args(argv)
     samples = mmengine.load(args.predictions)
-    groups = {}
-    for sample in samples:
-        kind = sample.get('input_type') or next(iter(names))
-        groups.setdefault(kind, []).append(
-            (int(sample['gt_label'][0]), int(sample['pred_label'][0]))
-        )
-    fig, axes = plt.subplots(1, len(groups), figsize=(6 * len(groups), 5.5), squeeze=False)
-    for ax, (kind, pairs) in zip(axes[0], groups.items()):
-        true, pred = np.array(pairs).T
-        labels = np.arange(len(names[kind]))
-        # every class has a row, also one that does not occur
-        counts = confusion_matrix(np.concatenate((pred, labels)), np.concatenate((true, labels)))
-        counts = counts - np.eye(len(labels), dtype=counts.dtype)
-        war = 100 * (true == pred).mean()
-        draw(ax, counts, names[kind], f'{kind}: {len(pairs)} samples, WAR {war:.1f} %')
+    figures = figures_by_modality(samples, class_names_of_test(Config.fromfile(args.config)))
+    fig, axes = plt.subplots(1, len(figures), figsize=(6 * len(figures), 5.5), squeeze=False)
+    for ax, (modality, own) in zip(axes[0], figures.items()):
+        title = f'{modality}: {own["samples"]} samples, WAR {own["metrics"]["WAR"]:.1f} %'
+        unreadable = own['samples'] - np.sum(own['matrix'])
+        if unreadable:
+            title += f' ({unreadable} unreadable)'
+        draw(ax, np.array(own['matrix']), own['classes'], title)
     fig.tight_layout()
     fig.savefig(args.out, dpi=150)
-    print(f'{args.out}: {", ".join(groups)}')
+    print(f'{args.out}: {", ".join(figures)}')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-r"""Draw where a fine-tuned model sees an expression: Grad-CAM heat maps over a
-video, a folder of frames or an image.
+r"""Draw where a fine-tuned model sees an expression: Grad-CAM heat maps.
+
+They lie over a video, a folder of frames or an image.
 
     python tools/analysis_tools/vis_cam.py CONFIG CHECKPOINT MEDIA \
         [--target-category anger]
@@ -25,8 +26,9 @@ from s4d_mm.models import MoAENeck, S4DViT
 
 
 class TokenGradCAM(GradCAM):
-    """mmaction2's Grad-CAM for a ViT, whose layers give tokens (B, N, C), not
-    maps (B, C, t, h, w).
+    """mmaction2's Grad-CAM for a ViT.
+
+    The layers of a ViT give tokens (B, N, C), not maps (B, C, t, h, w).
 
     Args:
         model (nn.Module): Recognizer whose backbone is an ``S4DViT``.
@@ -148,7 +150,8 @@ def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
     return (picture.flip(-1) * 255).round().byte().numpy()
 
 
-def parse_args():
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
     parser.add_argument('config', help='fine-tuning config')
     parser.add_argument('checkpoint')
@@ -159,11 +162,12 @@ def parse_args():
     )
     parser.add_argument('--target-layer-name', help='such as neck/blocks/5, the default')
     parser.add_argument('--device', help='default: a GPU if there is one')
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
+    args = parse_args(argv)
     model = init_model(args.config, args.checkpoint, args.device)
     try:
         frames, drawn, name = heat_maps(

@@ -1,23 +1,26 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Save a picture of original, masked and reconstructed frames of a
-pre-trained masked auto-encoder.
+"""Save a picture of what a pre-trained masked auto-encoder reconstructs.
+
+Its rows are original, masked and reconstructed frames.
 
     python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT
 """
 
 import argparse
+from typing import Optional
 
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-import s4d_mm  # noqa: F401
+from s4d_mm.engine.launch import load_config
 
 
-def parse_args():
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save a grid of original, masked and reconstructed frames.'
     )
@@ -28,7 +31,7 @@ def parse_args():
     parser.add_argument('--frames', type=int, default=4, help='frames shown of a clip')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 @torch.no_grad()
@@ -50,11 +53,10 @@ def rows_of(model: torch.nn.Module, sample: dict, frames: int) -> np.ndarray:
     return (torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
 
 
-def main() -> None:
-    args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)

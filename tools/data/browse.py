@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Save pictures of what a pipeline really feeds the model: the decoded frames,
-and below them the tensor ``inputs``.
+"""Save pictures of what a pipeline really feeds the model.
+
+The decoded frames are above, the tensor ``inputs`` is below.
 
     python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
 """
@@ -19,7 +20,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
-import s4d_mm  # noqa: F401
+from s4d_mm.engine.launch import load_config
+from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
 GAP, LINE, WIDTH = 4, 18, 560  # pixels
@@ -166,15 +168,12 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
-            ok, code = cv2.imencode('.png', picture[..., ::-1])
-            if not ok:
-                raise OSError(f'cannot write {paths[-1]}')
-            with open(paths[-1], 'wb') as f:
-                f.write(code.tobytes())
+            write_image(paths[-1], picture)
     return paths
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save pictures of what a pipeline feeds the model.'
     )
@@ -196,10 +195,9 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 
 
 def main(argv: Optional[list] = None) -> None:
+    """Run the tool."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     paths = browse(cfg, args.split, args.num, args.out, args.seed)
     print(f'{len(paths)} pictures in {args.out}')
 

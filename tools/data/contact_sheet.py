@@ -1,13 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (your own videos): one picture of the clips that need a
-look: a row of frames each, with the square that was cut.
+"""Data flow, step 0 (your own videos): one picture of the clips that need a look.
+
+Each has a row of frames, with the square that was cut.
 """
 
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from clip_files import ReadError, Source, read_frames
+from clip_files import Source, read_frames
 from face_tracks import square_corners
 
 COLUMNS, CELL, LINE = 6, 144, 20
@@ -15,9 +16,7 @@ GREEN, YELLOW, GREY = (0, 220, 0), (255, 200, 0), (90, 90, 90)
 
 
 def sheet_frames(count: int, jump_at: int = 0) -> list[int]:
-    """Which frames of a clip to show: evenly spaced ones, or those round a
-    jump.
-    """
+    """Which frames of a clip to show: evenly spaced ones, or those round a jump."""
     if jump_at:
         first = max(0, min(jump_at - COLUMNS // 2, count - COLUMNS))
         return list(range(first, min(first + COLUMNS, count)))
@@ -51,7 +50,7 @@ def draw_row(source: Source, record: dict) -> np.ndarray:
                 cells.append(_cell(frame, number, *samples.get(number, (None, False))))
             if len(cells) == min(COLUMNS, len(samples) or COLUMNS):
                 break
-    except (ReadError, OSError):
+    except OSError:  # MediaReadError is one
         pass  # the row says so; what could be read is shown
     for i, cell in enumerate(cells):
         row[LINE:, i * CELL : (i + 1) * CELL] = cell

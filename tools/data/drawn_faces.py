@@ -61,6 +61,7 @@ class Expression:
     cheek: float = 0.0
 
     def vector(self) -> np.ndarray:
+        """All values in the order of the fields, (number of fields,)."""
         return np.array([getattr(self, f.name) for f in fields(self)])
 
 
@@ -281,10 +282,7 @@ def _draw_hair(pencil: _Pencil, who: Identity, head: np.ndarray) -> None:
     top = head[head[:, 1] < -0.3]
     top = top[np.argsort(top[:, 0])]  # left to right
     line = np.linspace(1, -1, 16)  # the hairline, back to the left
-    if who.hair_style == 'fringe':
-        height = -0.66 - 0.1 * line
-    else:
-        height = -0.76 + 0.3 * line**4
+    height = -0.66 - 0.1 * line if who.hair_style == 'fringe' else -0.76 + 0.3 * line**4
     hairline = np.stack([line * top[-1, 0], height], 1)
     pencil.fill(np.concatenate([top * 1.1, hairline]), who.hair)
 

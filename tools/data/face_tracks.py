@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (your own videos): from the faces of each frame to one
-square for each frame. Pure functions; no detector and no files.
+"""Data flow, step 0 (your own videos): from faces to one square for each frame.
+
+Pure functions; no detector and no files.
 
 Letters: N frames. A square is (centre x, centre y, side, angle): pixels, and
 radians by which the line through the eyes is turned clockwise.
@@ -50,8 +51,10 @@ def largest_face(faces: Sequence[Face]) -> Optional[Face]:
 
 
 def nearest_face(last: Face, faces: Sequence[Face], max_jump: float) -> Optional[Face]:
-    """The face that overlaps ``last`` most, or is nearest to it if none does;
-    None if that one is more than ``max_jump`` away.
+    """The face that overlaps ``last`` most, or is nearest to it if none does.
+
+    Returns:
+        Face | None: None if that one is more than ``max_jump`` away.
     """
     best = max(
         faces, key=lambda f: (overlap(last.box, f.box), -jump(last.box, f.box)), default=None
@@ -214,8 +217,9 @@ def square_corners(square: Sequence[float]) -> np.ndarray:
 
 
 def missing_numbers(numbers: Sequence[int]) -> list[range]:
-    """The gaps in a sequence of frame numbers. Numbers that go up in regular
-    steps (0, 4, 8, ...) have none.
+    """The gaps in a sequence of frame numbers.
+
+    Numbers that go up in regular steps (0, 4, 8, ...) have none.
     """
     numbers = sorted(set(numbers))
     steps = np.diff(numbers)

@@ -22,10 +22,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple, Optional
 
-import av
 import cv2
 import numpy as np
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
+from media_alone import media
 from output_folder import claim_folder, write_text
 
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
@@ -53,8 +53,10 @@ class Sample(NamedTuple):
 
 
 def list_samples(kind: str, count: int) -> list[Sample]:
-    """The samples of one modality: each person shows the 7 expressions in
-    turn, and the first fifth of the persons is for testing.
+    """The samples of one modality.
+
+    Each person shows the 7 expressions in turn; the first fifth of the persons
+    is for testing.
     """
     classes = AFFECTNET if kind == 'image' else DFEW
     persons = -(-count // len(classes))
@@ -76,8 +78,10 @@ def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
 
 
 def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
-    """Draw the RGB frames of a clip: the expression grows from neutral to its
-    apex and stays, while the head sways and the eyes blink once.
+    """Draw the RGB frames of a clip.
+
+    The expression grows from neutral to its apex and stays, while the head
+    sways and the eyes blink once.
     """
     rng = _rng(seed, sample)
     who = _identity(seed, sample)
@@ -116,43 +120,23 @@ def _rng(seed: int, sample: Sample) -> np.random.Generator:
 
 
 def _identity(seed: int, sample: Sample) -> Identity:
-    """The person of a sample. Images and clips number their persons apart, so
-    that no one is in the training split of one and the test split of the
-    other.
+    """The person of a sample.
+
+    Images and clips number their persons apart, so that no one is in the
+    training split of one and the test split of the other.
     """
     kind = ('image', 'video').index(sample.kind)
     return Identity.draw(np.random.default_rng([seed, 2 + kind, sample.index // len(EXPRESSIONS)]))
 
 
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
-    """The sample's expression at its strongest: each part of the face takes
-    part a little more or less than in the textbook.
+    """The sample's expression at its strongest.
+
+    Each part of the face takes part a little more or less than in the textbook.
     """
     full = EXPRESSIONS[sample.expression].vector()
     strength = rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, len(full))
     return full * strength + rng.normal(0, 0.04, len(full))
-
-
-def write_jpg(path: str, picture: np.ndarray) -> None:
-    """Write an RGB picture."""
-    _, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
-    with open(path, 'wb') as f:
-        f.write(data.tobytes())
-
-
-def write_mp4(path: str, frames: list[np.ndarray]) -> None:
-    """Write RGB frames as H.264 (yuv420p); one thread, so that the same frames
-    give the same file.
-    """
-    with av.open(path, 'w', format='mp4') as container:
-        stream = container.add_stream('libx264', rate=FPS)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = 'yuv420p'
-        stream.options = dict(crf='18', preset='veryfast', threads='1')
-        for frame in frames:
-            packet = av.VideoFrame.from_ndarray(frame, format='rgb24')
-            container.mux(stream.encode(packet))
-        container.mux(stream.encode())
 
 
 def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
@@ -161,9 +145,9 @@ def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
     path = osp.join(out, sample.path)
     part = f'{path}.part'
     if sample.kind == 'image':
-        write_jpg(part, draw_image(sample, seed, size))
+        media.write_image(part, draw_image(sample, seed, size), '.jpg', quality=92)
     else:
-        write_mp4(part, draw_clip(sample, seed, size))
+        media.write_mp4(part, draw_clip(sample, seed, size), FPS)
     os.replace(part, path)
 
 
@@ -240,6 +224,7 @@ def make_set(
 
 
 def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
     parser.add_argument('--images', type=int, default=700, help='number of images')
@@ -251,6 +236,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
+    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()
     try:

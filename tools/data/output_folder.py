@@ -7,8 +7,7 @@ import os.path as osp
 
 
 def claim_folder(out: str, marker: str, settings: dict) -> None:
-    """Make sure that ``out`` is ours to write to, and write the settings
-    there.
+    """Make sure that ``out`` is ours to write to, and write the settings there.
 
     Args:
         out: The folder; it is made if it is not there.

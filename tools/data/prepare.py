@@ -30,7 +30,7 @@ from typing import Callable, Optional
 import clip_files as files
 import cv2
 import numpy as np
-from clip_files import ReadError, Source
+from clip_files import Source
 from contact_sheet import draw_row, draw_sheet, sheet_frames
 from face_detector import FaceDetector, detector_name
 from face_tracks import (
@@ -41,6 +41,7 @@ from face_tracks import (
     smooth_squares,
     track_squares,
 )
+from media_alone import media
 from output_folder import claim_folder
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
@@ -54,8 +55,9 @@ _detect = None  # the detector of this process
 
 
 def start_worker(make_detector: Callable) -> None:
-    """Set up a process: one thread, a detector, and no life without the
-    process that started it.
+    """Set up a process: one thread and a detector.
+
+    It ends when the process that started it does.
     """
     global _detect
     cv2.setNumThreads(1)
@@ -88,7 +90,7 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
         record['stamp'] = files.stamp(source.file)
         detections = [_detect(f) for f in files.read_frames(source)]
         notes = _missing_notes(source, len(detections))
-    except (ReadError, OSError) as e:
+    except OSError as e:  # MediaReadError is one
         record['message'] = str(e)
         return record
     track = follow_face(detections, settings['max_jump'])
@@ -143,18 +145,22 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
     os.makedirs(osp.dirname(part), exist_ok=True)
     files.remove(part)
     if source.kind == 'image':
-        files.write_image(part, next(crops), osp.splitext(target)[1])
+        media.write_image(part, next(crops), osp.splitext(target)[1])
     elif settings['format'] == 'frames':
         files.write_frames(part, crops)
         files.remove(target)  # a folder that is not empty is not replaced
     else:
-        files.write_mp4(part, crops, size, files.frame_rate(source))
+        media.write_mp4(part, crops, files.frame_rate(source))
     os.replace(part, target)
 
 
 def read_journal(dst: str) -> dict[str, dict]:
-    """What is done: path -> its last line. A line that was cut off by an
-    interruption does not count.
+    """What is done, from the journal.
+
+    A line that was cut off by an interruption does not count.
+
+    Returns:
+        dict[str, dict]: Path of a clip or image -> its last line.
     """
     done = {}
     if osp.isfile(osp.join(dst, JOURNAL)):
@@ -169,8 +175,10 @@ def read_journal(dst: str) -> dict[str, dict]:
 
 
 def is_done(source: Source, record: Optional[dict], dst: str) -> bool:
-    """Whether a clip need not be prepared (again): it was, its source is the
-    same, and its output is there. What could not be read is tried again.
+    """Whether a clip need not be prepared (again).
+
+    It was prepared, its source is the same, and its output is there. What could
+    not be read is tried again.
     """
     if record is None or record['status'] == 'unreadable':
         return False
@@ -367,8 +375,9 @@ def write_report(dst: str, records: list[dict]) -> None:
 
 
 def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
-    """Write contact_sheet.jpg: the troubled clips, the same number of each
-    status if there are too many, and some good ones.
+    """Write contact_sheet.jpg: the troubled clips and some good ones.
+
+    If there are too many troubled ones, each status has the same number.
     """
     groups = {status: [] for status in STATUSES}
     for source, record in zip(sources, records):
@@ -383,11 +392,12 @@ def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
     rows = [draw_row(*pair) for _, _, pair in sorted(troubled, key=lambda x: (x[1], x[0]))]
     rows += [draw_row(*pair) for pair in chosen]
     path = osp.join(dst, 'contact_sheet.jpg')
-    files.write_image(f'{path}.part', draw_sheet(rows), '.jpg')
+    media.write_image(f'{path}.part', draw_sheet(rows), '.jpg')
     os.replace(f'{path}.part', path)
 
 
 def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Cut the face out of clips and images',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -428,6 +438,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
 
 
 def main(argv: Optional[list[str]] = None) -> int:
+    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()
     try:

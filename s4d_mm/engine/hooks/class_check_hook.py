@@ -20,6 +20,7 @@ from ...models import (
     S4DMAEHead,
     S4DMAEViT,
 )
+from ..launch import check_fold
 
 
 @HOOKS.register_module()
@@ -35,6 +36,10 @@ class ClassCheckHook(Hook):
     Raises:
         ValueError: If they differ, with the key to change.
     """
+
+    def before_run(self, runner: Runner) -> None:
+        """Check that the annotation files are those of the config's fold."""
+        check_fold(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
         """Check the training data, and the validation data if there are."""

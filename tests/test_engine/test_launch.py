@@ -1,0 +1,163 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The config of a run: its options, its fold, its batch size."""
+
+import argparse
+import glob
+import os
+import os.path as osp
+
+import pytest
+from helpers import ROOT
+from mmengine.config import Config
+
+from s4d_mm.engine.launch import (
+    add_run_arguments,
+    check_batch_size,
+    check_fold,
+    fold_datasets,
+    load_config,
+    load_run_config,
+    set_fold,
+)
+
+
+def config_path(name):
+    return osp.join(ROOT, 'configs', f'{name}.py')
+
+
+def all_ann_files(cfg):
+    """Of a fine-tuning config: train video, train image, val, test."""
+    train = cfg.train_dataloader.dataset
+    loaders = (cfg.val_dataloader, cfg.test_dataloader)
+    return [d.ann_file for d in (train.video, train.image, *[x.dataset for x in loaders])]
+
+
+@pytest.mark.parametrize('name', ['s4d_finetune_dfew', 's4d_finetune_mafw'])
+@pytest.mark.parametrize('fold', [1, 3, 12])
+def test_fold_option_chooses_the_files(name, fold):
+    cfg = load_config(config_path(name), dict(fold=fold))
+    assert all_ann_files(cfg) == [
+        f'annotations/set_{fold}_train.csv',
+        'annotations/train_7.txt',
+        f'annotations/set_{fold}_test.csv',
+        f'annotations/set_{fold}_test.csv',
+    ]
+    assert cfg.fold == fold
+    set_fold(cfg, 2)  # from any fold to any other
+    assert all_ann_files(cfg)[3] == 'annotations/set_2_test.csv' and cfg.fold == 2
+
+
+def test_other_options_leave_the_fold_alone():
+    options = {'train_dataloader.dataset.video.ann_file': 'mine/set_4_train.csv'}
+    cfg = load_config(config_path('s4d_finetune_dfew'), options)
+    assert all_ann_files(cfg)[0] == 'mine/set_4_train.csv'
+    assert all_ann_files(cfg)[2] == 'annotations/set_1_test.csv'
+
+
+def test_folds_are_found_in_file_names_only():
+    dataset = dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(ann_file='set_7_root/set_1_train.csv', data_root='a'),
+            dict(ann_file='set_7_root/train.csv'),
+            dict(ann_file='my_set_1_train.csv'),
+            dict(ann_file='dataset_1_train.csv'),
+        ],
+        pipeline=[dict(type='X', ann_file='set_1_train.csv')],
+    )
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset), val_dataloader=None))
+    found = [(key, n) for key, _, n in fold_datasets(cfg)]
+    start = 'train_dataloader.dataset.datasets'
+    assert found == [(f'{start}.0.ann_file', 1), (f'{start}.2.ann_file', 1)]
+    set_fold(cfg, 2)
+    assert [d.ann_file for d in cfg.train_dataloader.dataset.datasets] == [
+        'set_7_root/set_2_train.csv',
+        'set_7_root/train.csv',
+        'my_set_2_train.csv',
+        'dataset_1_train.csv',
+    ]
+
+
+@pytest.mark.parametrize('name', ['s4d_finetune_ferv39k', 's4d_pretrain'])
+def test_fold_of_a_config_without_folds_is_refused(name):
+    with pytest.raises(ValueError, match=f'fold=2: .*{name}.py names no fold in train_dataloader'):
+        load_config(config_path(name), dict(fold=2))
+
+
+def test_fold_that_testing_does_not_know_is_refused():
+    cfg = Config.fromfile(config_path('s4d_finetune_dfew'))
+    cfg.val_dataloader.dataset.ann_file = 'fixed.csv'
+    set_fold(cfg, 2)  # this is allowed
+    cfg.test_dataloader.dataset.ann_file = 'fixed.csv'
+    with pytest.raises(ValueError, match='names no fold in test_dataloader'):
+        set_fold(cfg, 3)
+
+
+@pytest.mark.parametrize('fold', ['x', '1-5', None, 2.5])
+def test_fold_must_be_a_number(fold):
+    with pytest.raises(ValueError, match=f'fold={fold!r} is not a number.*fold=3'):
+        load_config(config_path('s4d_finetune_dfew'), dict(fold=fold))
+
+
+def test_fold_that_differs_from_the_files_is_found():
+    """As after ``--cfg-options fold=3`` of a tool that is not ours."""
+    cfg = Config.fromfile(config_path('s4d_finetune_dfew'))
+    check_fold(cfg)
+    cfg.merge_from_dict(dict(fold=3))
+    with pytest.raises(ValueError, match='fold=3, but train_dataloader.*set_1_train.*tools/train'):
+        check_fold(cfg)
+    set_fold(cfg, 3)
+    check_fold(cfg)
+    cfg.test_dataloader.dataset.ann_file = 'annotations/set_1_test.csv'
+    with pytest.raises(ValueError, match='fold=3, but test_dataloader.dataset.ann_file is'):
+        check_fold(cfg)
+    cfg.pop('fold')
+    check_fold(cfg)
+
+
+CONFIGS = glob.glob(osp.join(ROOT, 'configs', '**', '*.py'), recursive=True)
+
+
+def test_all_configs_load():
+    """Each config loads, and its fold is that of its files."""
+    finals = [path for path in CONFIGS if '_base_' not in path]
+    assert len(finals) >= 14
+    for path in finals:
+        cfg = Config.fromfile(path)
+        assert cfg.default_scope, path
+        check_fold(cfg)
+
+
+# ------------------------------------------------------------ the command line
+def run_config(tmp_path, text='', argv=()):
+    (tmp_path / 'mine.py').write_text(text)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_run_arguments(parser)
+    return load_run_config(parser.parse_args([str(tmp_path / 'mine.py'), *argv]))
+
+
+def test_work_dir_is_of_the_command_line_then_of_the_file(tmp_path):
+    assert run_config(tmp_path).work_dir == './work_dirs/mine'
+    text = "work_dir = 'a'"
+    assert run_config(tmp_path, text).work_dir == 'a'
+    option = ['--cfg-options', 'work_dir=b']
+    assert run_config(tmp_path, text, option).work_dir == 'b'
+    assert run_config(tmp_path, text, ['--work-dir', 'c', *option]).work_dir == 'c'
+
+
+def test_launcher_and_rank(tmp_path, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    cfg = run_config(tmp_path, "launcher = 'slurm'", ['--local-rank', '3'])
+    assert cfg.launcher == 'none'
+    assert os.environ['LOCAL_RANK'] == '3'
+    run_config(tmp_path, '', ['--launcher', 'pytorch', '--local_rank', '1'])
+    assert os.environ['LOCAL_RANK'] == '3'  # torchrun's own wins
+
+
+def test_batch_size_that_the_sampler_does_not_have_is_refused():
+    cfg = Config.fromfile(config_path('s4d_finetune_ferv39k'))
+    check_batch_size(cfg)
+    cfg.merge_from_dict({'train_dataloader.batch_sampler.batch_size.video': 8})
+    with pytest.raises(ValueError, match='batch_size=16, which is none of'):
+        check_batch_size(cfg)

@@ -50,7 +50,7 @@ class BatchAugment(nn.Module):
                 f'(B, V, 3, H, W), but got {x.dtype} of the shape {tuple(x.shape)}. End the '
                 'pipeline with FormatShape, and leave Normalize out.'
             )
-        frames = x.movedim(2, -3)  # B V [T] C H W
+        frames = x.movedim(2, -3)  # B V [T] 3 H W
         out = torch.stack([self.transform(sample) for sample in frames])
         return out.movedim(-3, 2).contiguous()
 
@@ -187,7 +187,7 @@ class BatchRandomResizedCrop(BatchAugment):
     It is resized bilinearly without antialiasing, as by OpenCV in the workers.
 
     Args:
-        size (int): S, height and width of the result.
+        size (int): Height and width of the result.
         area_range (tuple[float]): Smallest and largest share of the area.
             Defaults to (0.08, 1.0).
         flip_ratio (float): Share of the samples that are mirrored left to
@@ -319,20 +319,20 @@ def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'b
     whole grey levels.
 
     Args:
-        x (Tensor): Clips or images, uint8 or float, (B, C, [T, ]H, W).
+        x (Tensor): Clips or images, uint8 or float, (B, 3, [T, ]H, W).
         boxes (Tensor): int64, on the host, (B, V, 5): first column, first
             row, column after the last, row after the last, 1 to mirror left to
             right.
-        size (int): S.
+        size (int): Height and width of the result.
         interpolation (str): 'bilinear' or 'bicubic'. Defaults to 'bilinear'.
 
     Returns:
-        Tensor: float32, 0..255, (B, V, C, [T, ]S, S).
+        Tensor: float32, 0..255, (B, V, 3, [T, ]size, size).
     """
     out = torch.empty((*boxes.shape[:2], *x.shape[1:-2], size, size), device=x.device)
     for sample, boxes_of_sample, views in zip(x, boxes.tolist(), out):
         for (left, top, right, bottom, mirror), view in zip(boxes_of_sample, views):
-            window = sample[..., top:bottom, left:right].float().flatten(0, -3)  # C*T h w
+            window = sample[..., top:bottom, left:right].float().flatten(0, -3)  # 3*T rows columns
             window = F.interpolate(window[None], (size, size), mode=interpolation)[0]
             view.copy_((window.flip(-1) if mirror else window).view_as(view))
     return out.clamp_(0, 255)  # bicubic overshoots

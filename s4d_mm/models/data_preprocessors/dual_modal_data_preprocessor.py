@@ -95,16 +95,16 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         """Preprocess a batch.
 
         Args:
-            data (dict): ``inputs``, a tensor (V, C, T, H, W) of each clip or
-                (V, C, H, W) of each image; ``data_samples``.
+            data (dict): ``inputs``, a tensor (V, 3, T, H, W) of each clip or
+                (V, 3, H, W) of each image; ``data_samples``.
             training (bool): Whether to augment and blend. Defaults to False.
 
         Returns:
-            dict: ``inputs``, float32 (B, V, C, [T, ]H, W), or
-            (B * V, C, [T, ]H, W) with ``merge_views``, where images have T
+            dict: ``inputs``, float32 (B, V, 3, [T, ]H, W), or
+            (B * V, 3, [T, ]H, W) with ``merge_views``, where images have T
             with ``image_frames`` only; ``data_samples``, with ``input_type``
             in their meta information. With ``pack_views``, where the samples
-            differ in V, (sum of V, 1, C, [T, ]H, W) and ``num_views`` in the
+            differ in V, (sum of V, 1, 3, [T, ]H, W) and ``num_views`` in the
             meta information.
 
         Raises:
@@ -202,11 +202,11 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if pack and len({len(x) for x in inputs}) > 1:
             for x, sample in zip(inputs, data_samples):
                 sample.set_metainfo(dict(num_views=len(x)))
-            return torch.cat(inputs_on_device)[:, None]  # sum of V, 1, C [T] H W
-        return torch.stack(inputs_on_device)  # B V C [T] H W
+            return torch.cat(inputs_on_device)[:, None]  # sum of V, 1, 3 [T] H W
+        return torch.stack(inputs_on_device)  # B V 3 [T] H W
 
     def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
-        """Augment pixels (B, V, C, [T, ]H, W) with numbers of this process.
+        """Augment pixels (B, V, 3, [T, ]H, W) with numbers of this process.
 
         A run gives all its processes one seed, by which the first samples of
         all of them would be augmented alike, and the second ones too.
@@ -228,7 +228,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return x
 
     def _normalise(self, x: Tensor) -> Tensor:
-        """float32 pixels of mean 0 and deviation 1, (B, V, C, [T, ]H, W)."""
+        """float32 pixels of mean 0 and deviation 1, (B, V, 3, [T, ]H, W)."""
         per_channel = (-1,) + (1,) * (x.ndim - 3)
         x = x.to(torch.float32)
         return x.sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets.dual_modal_dataset import DualModalDataset
 from s4d_mm.datasets.samplers import DualModalBatchSampler, DualModalSampler
-from s4d_mm.datasets.samplers import dual_modal_sampler as sampler_module
+from s4d_mm.datasets import samplers as sampler_module
 
 
 class Tiny(BaseDataset):
@@ -179,7 +179,7 @@ def test_order_is_kept_without_shuffling(monkeypatch, world_size, sampler_type):
     dataset = dual(11, 6)
     collected = []
     for rank in range(world_size):
-        for module in ('s4d_mm.datasets.samplers.dual_modal_sampler', 'mmengine.dataset.sampler'):
+        for module in ('s4d_mm.datasets.samplers', 'mmengine.dataset.sampler'):
             monkeypatch.setattr(f'{module}.get_dist_info', lambda: (rank, world_size))
         sampler = sampler_type(dataset, shuffle=False, seed=1)
         run = DualModalBatchSampler(sampler, dict(video=4, image=5))

@@ -67,12 +67,18 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
     Yields:
         tuple[str, str]: ``file:line`` and the line, stripped, of each line that is
         not empty.
+
+    Raises:
+        ValueError: If the file is no UTF-8 text.
     """
     with open(path, encoding='utf-8-sig') as f:
-        for number, line in enumerate(f, 1):
-            line = line.strip()
-            if line:
-                yield f'{path}:{number}', line
+        try:
+            for number, line in enumerate(f, 1):
+                line = line.strip()
+                if line:
+                    yield f'{path}:{number}', line
+        except UnicodeDecodeError as e:
+            raise ValueError(f'{path} is no UTF-8 text: {e}. Save it as UTF-8.') from e
 
 
 def parse_lines(

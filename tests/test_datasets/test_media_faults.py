@@ -17,9 +17,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader
 
 from s4d_mm.datasets.media_faults import FaultLedger, TooManyFaultsError
-from s4d_mm.datasets.transforms import MediaReadError
 from s4d_mm.engine import MediaFaultHook
 from s4d_mm.evaluation import ExpressionMetric
+from s4d_mm.media import MediaReadError
 
 CLASSES = ('calm', 'glad')
 META = ('input_type', 'sample_id', 'filename')

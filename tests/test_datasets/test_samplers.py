@@ -31,7 +31,10 @@ class Tiny(BaseDataset):
 
 def dual(num_videos=23, num_images=41, image_labels=None):
     labels = image_labels or [i % 3 for i in range(num_images)]
-    return DualModalDataset(video=Tiny([i % 4 for i in range(num_videos)]), image=Tiny(labels))
+    return DualModalDataset(
+        video=Tiny([i % 4 for i in range(num_videos)], serialize_data=False),
+        image=Tiny(labels, serialize_data=False),
+    )
 
 
 @pytest.fixture

@@ -63,9 +63,7 @@ class DualModalDataset(ConcatDataset):
 
     @property
     def metainfo(self) -> dict:
-        """dict: ``classes``, a dict with the class names of each modality in
-        label order.
-        """
+        """dict: ``classes``, with the class names in label order, by modality."""
         return dict(
             classes={
                 name: tuple(dataset.metainfo.get('classes', ()))

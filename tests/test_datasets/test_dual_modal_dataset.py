@@ -19,7 +19,7 @@ class TinyExpressions(BaseDataset):
 
     def __init__(self, labels=(0, 1), **kwargs):
         self.labels = labels
-        super().__init__(**kwargs)
+        super().__init__(**{'serialize_data': False, **kwargs})
 
     def load_data_list(self):
         return [
@@ -69,7 +69,7 @@ def test_missing_modality(missing):
 
 def test_wrong_use(tmp_path):
     with pytest.raises(ValueError, match='The image dataset .* no samples'):
-        DualModalDataset(video=tiny(0), image=tiny(serialize_data=False))
+        DualModalDataset(video=tiny(0), image=tiny())
     dataset = DualModalDataset(video=tiny(0), image=tiny(1))
     with pytest.raises(ValueError, match="modality must be .*'img'"):
         dataset.modality_range('img')

@@ -13,9 +13,9 @@ from mmengine.registry import DATA_SAMPLERS, init_default_scope
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
+from s4d_mm.datasets import samplers as sampler_module
 from s4d_mm.datasets.dual_modal_dataset import DualModalDataset
 from s4d_mm.datasets.samplers import DualModalBatchSampler, DualModalSampler
-from s4d_mm.datasets.samplers import dual_modal_sampler as sampler_module
 
 
 class Tiny(BaseDataset):
@@ -31,7 +31,10 @@ class Tiny(BaseDataset):
 
 def dual(num_videos=23, num_images=41, image_labels=None):
     labels = image_labels or [i % 3 for i in range(num_images)]
-    return DualModalDataset(video=Tiny([i % 4 for i in range(num_videos)]), image=Tiny(labels))
+    return DualModalDataset(
+        video=Tiny([i % 4 for i in range(num_videos)], serialize_data=False),
+        image=Tiny(labels, serialize_data=False),
+    )
 
 
 @pytest.fixture
@@ -42,7 +45,8 @@ def processes(monkeypatch):
         kwargs.setdefault('seed', 5)
         out = []
         for rank in range(world_size):
-            monkeypatch.setattr(sampler_module, 'get_dist_info', lambda: (rank, world_size))
+            info = (rank, world_size)
+            monkeypatch.setattr(sampler_module, 'get_dist_info', lambda info=info: info)
             sampler = DualModalSampler(dataset, **kwargs)
             out.append(DualModalBatchSampler(sampler, **batch) if batch else sampler)
         return out
@@ -134,6 +138,27 @@ def test_epochs_and_seeds_differ_and_repeat(processes):
     assert order != sorted(order) and order != sorted(order, reverse=True)
 
 
+def test_order_of_batches_is_new_in_each_epoch(processes):
+    """The modality of each step depends on seed and epoch, and on nothing else."""
+    dataset = dual(40, 40)
+
+    def orders(seed):
+        runs = processes(2, dataset, batch=dict(batch_size=2), seed=seed)
+        found = []
+        for epoch in range(4):
+            for run in runs:
+                run.sampler.set_epoch(epoch)
+            first, second = (tuple(dataset.input_type_of(b[0]) for b in run) for run in runs)
+            assert first == second
+            found.append(first)
+        return found
+
+    by_epoch = orders(5)
+    assert len(set(by_epoch)) == 4
+    assert orders(5) == by_epoch
+    assert set(orders(50)).isdisjoint(by_epoch)
+
+
 @pytest.mark.parametrize('world_size', [1, 2, 3])
 def test_share_draws_other_samples_in_each_epoch(processes, world_size):
     dataset = dual(40, 100)
@@ -179,8 +204,9 @@ def test_order_is_kept_without_shuffling(monkeypatch, world_size, sampler_type):
     dataset = dual(11, 6)
     collected = []
     for rank in range(world_size):
-        for module in ('s4d_mm.datasets.samplers.dual_modal_sampler', 'mmengine.dataset.sampler'):
-            monkeypatch.setattr(f'{module}.get_dist_info', lambda: (rank, world_size))
+        for module in ('s4d_mm.datasets.samplers', 'mmengine.dataset.sampler'):
+            info = (rank, world_size)
+            monkeypatch.setattr(f'{module}.get_dist_info', lambda info=info: info)
         sampler = sampler_type(dataset, shuffle=False, seed=1)
         run = DualModalBatchSampler(sampler, dict(video=4, image=5))
         batches = list(run)

@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Tests of tools/data/verify.py: it finds each kind of trouble it claims, and
-none in sound data."""
+"""tools/data/verify.py finds each kind of trouble that it claims, and none in sound data."""
 
 import csv
 import os
@@ -168,12 +167,12 @@ def text_as_image(root):
 
 def label_too_large(root):
     append(root / 'train.csv', 'clips/9.mp4,3')
-    return 'train.csv', "unknown label '3'", 'train.csv:6', '3'
+    return 'clips/9.mp4,3', "unknown label '3'", 'train.csv:6', ''
 
 
 def label_of_another_set(root):
     append(root / 'images.txt', 'train_9.jpg 0')
-    return 'images.txt', "unknown label '0'", 'images.txt:8', '0'
+    return 'train_9.jpg 0', "unknown label '0'", 'images.txt:8', ''
 
 
 def line_without_label(root):
@@ -188,7 +187,12 @@ def no_annotation(root):
 
 def nothing_but_bad_lines(root):
     write_text(root / 'images.txt', 'train_9.jpg 8')
-    return 'images.txt', "unknown label '8'", 'images.txt:1', '8'
+    return 'train_9.jpg 8', "unknown label '8'", 'images.txt:1', ''
+
+
+def nothing_but_a_header(root):
+    write_text(root / 'images.txt', 'name label')
+    return 'images.txt', 'has no samples', '', ''
 
 
 def same_file_twice(root):
@@ -238,6 +242,7 @@ KINDS = [
     line_without_label,
     no_annotation,
     nothing_but_bad_lines,
+    nothing_but_a_header,
     same_file_twice,
     two_labels,
     test_in_train,
@@ -356,21 +361,78 @@ def test_a_crashing_decoder_ends_one_file_only(data, monkeypatch, capfd):
     assert 'decoder crashes' in found[0].what
 
 
-def test_public_configs(tmp_path, monkeypatch):
-    """The datasets of the recipes, whose lists lie in data/."""
-    from test_end_to_end import make_public_layout
-
-    make_public_layout(str(tmp_path))
+def test_recipe(tmp_path, monkeypatch):
+    """A recipe, whose lists lie in data/: both modalities, validation and test once."""
+    mafw, affectnet = tmp_path / 'data' / 'MAFW', tmp_path / 'data' / 'AffectNet'
+    for i in range(3):
+        write_frames(str(mafw / 'frames' / f'{i:05d}'), 20 + i, pattern='{:05d}.png')
+        write_image(affectnet / 'images' / f'{i}.jpg', number=i)
+    write_text(mafw / 'annotations' / 'set_1_train.csv', '00000,0', '00001,1')
+    write_text(mafw / 'annotations' / 'set_1_test.csv', '00002,2', '00001,1')
+    write_text(affectnet / 'annotations' / 'train_7.txt', *[f'{i}.jpg {i}' for i in range(3)])
     monkeypatch.chdir(tmp_path)
-    for name in ('s4d_pretrain', 's4d_finetune_mafw'):
-        cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
-        splits, media = verify.verify(cfg, decode='ends')
-        assert [len(s.samples) for s in splits] == ([4, 4] if name == 's4d_pretrain' else [2, 4, 2])
-        assert all(m.readable for m in media.values())
-        # the miniature has the same clips in training and test
-        assert {f.split for s in splits for f in s.findings if 'test data' in f.what} == (
-            set() if name == 's4d_pretrain' else {'val/test video'}
-        )
+    splits, media = verify.verify(
+        Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_mafw.py')), decode='ends'
+    )
+    assert {s.name: len(s.samples) for s in splits} == {
+        'train video': 2,
+        'train image': 3,
+        'val/test video': 2,
+    }
+    assert all(m.readable for m in media.values())
+    troubles = [f for s in splits for f in s.findings if f.level == 'trouble']
+    assert len(troubles) == 1 and 'test data in the training data' in troubles[0].what
+
+
+@pytest.mark.parametrize(
+    'name, lines, samples, lines_in_trouble',
+    [
+        ('CREMAD', ['1001_DFA_ANG_XX', 'a', '1001_DFA_ANG_XX,8', '1002_DFA_FEA_HI'], 1, [2, 3]),
+        ('RAFDB', ['train_1.jpg 1', 'test_1.jpg 1', 'train_2.jpg 8'], 1, [3]),
+        (
+            'FERPlus',
+            ['Training,a.png,9' + ',0' * 9, 'Training,b.png', 'Training,c,x' + ',0' * 9],
+            1,
+            [2, 3],
+        ),
+    ],
+)
+def test_lines_of_public_lists(tmp_path, name, lines, samples, lines_in_trouble):
+    """Every bad line is found, also where the dataset takes only a part of the file."""
+    part = dict(
+        CREMAD=dict(subjects=[1001]), RAFDB=dict(split='train'), FERPlus=dict(split='train')
+    )[name]
+    dataset = dict(type=name, ann_file=write_text(tmp_path / 'list.txt', *lines), **part)
+    (split,) = verify.find_splits(Config(dict(train_dataloader=dict(dataset=dataset))))
+    assert len(split.samples) == samples
+    assert [f.line for f in split.findings] == [
+        f'{tmp_path}/list.txt:{i}' for i in lines_in_trouble
+    ]
+
+
+@pytest.mark.parametrize('indices, labels', [(2, [0, 1]), (-1, [2]), ([2, 0], [2, 0])])
+def test_indices(data, indices, labels):
+    """Only the samples that the config takes are opened."""
+    _, config = data
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.video.indices = indices
+    assert [s.label for s in verify.find_splits(cfg)[0].samples] == labels
+
+
+def test_dataset_of_the_toolbox(data):
+    """A dataset that is not ours is read as well."""
+    root, _ = data
+    write_text(root / 'toolbox.txt', 'clips/0.mp4 1', 'clips/1.mp4 7')
+    dataset = dict(
+        type='VideoDataset',
+        ann_file=str(root / 'toolbox.txt'),
+        data_prefix=dict(video=str(root)),
+        metainfo=dict(classes=('calm', 'glad')),
+    )
+    splits, _ = verify.verify(Config(dict(train_dataloader=dict(dataset=dataset))))
+    assert [osp.basename(s.path) for s in splits[0].samples] == ['0.mp4', '1.mp4']
+    troubles = [f for f in splits[0].findings if f.level == 'trouble']
+    assert [f.what for f in troubles] == ['label 7 is not one of 0 to 1']
 
 
 @pytest.mark.parametrize(

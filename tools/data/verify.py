@@ -14,11 +14,11 @@ import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 from mmengine.config import Config, DictAction
@@ -27,7 +27,7 @@ from mmengine.utils import ProgressBar
 from PIL import Image
 
 import s4d_mm  # noqa: F401
-from s4d_mm.datasets import BaseExpressionDataset
+from s4d_mm.datasets import AnnotationError, BaseExpressionDataset
 from s4d_mm.datasets.transforms.loading import ClipDecode, ClipInit, ImageLoad
 from s4d_mm.media import MediaReadError, read_image
 
@@ -58,9 +58,11 @@ class Finding(NamedTuple):
 
 
 class Sample(NamedTuple):
+    """One sample of a split."""
+
     path: str
     label: Optional[int]
-    line: str
+    line: str  # of the annotation file, as file:number
 
 
 @dataclass
@@ -89,17 +91,20 @@ class Split:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, level: str, sample: Sample, what: str) -> None:
+        """Add a finding about a sample."""
         self.findings.append(
             Finding(level, self.name, sample.path, sample.line, self.class_name(sample.label), what)
         )
 
     def class_name(self, label: Optional[int]) -> str:
+        """Id and name of a class; '' without a label."""
         classes = self.classes()
         if label is None or not 0 <= label < len(classes):
             return '' if label is None else str(label)
         return f'{label} {classes[label]}'
 
     def classes(self) -> tuple:
+        """Names of the classes in label order; () without labels."""
         if not getattr(self.dataset, 'has_labels', True):
             return ()
         return tuple(getattr(self.dataset, 'metainfo', {}).get('classes', ()))
@@ -107,9 +112,7 @@ class Split:
 
 # ---------------------------------------------------------------- annotations
 def leaf_datasets(cfg: dict) -> Iterator[dict]:
-    """The datasets in a dataset: DualModalDataset, ConcatDataset,
-    RepeatDataset ... hold others.
-    """
+    """Find the datasets in a dataset: DualModalDataset, RepeatDataset ... hold others."""
     inner = [cfg[k] for k in ('video', 'image', 'dataset') if isinstance(cfg.get(k), dict)]
     inner += cfg.get('datasets', ())
     if not inner:
@@ -129,8 +132,10 @@ def clip_length(steps: list) -> int:
 
 
 def find_splits(cfg: Config) -> list[Split]:
-    """The splits of a config with their samples; one that is named several
-    times, as often for validation and test, is there once.
+    """Find the splits of a config, with their samples.
+
+    A split that is named several times, as often for validation and test, is there
+    once.
     """
     splits: dict[str, Split] = {}
     for stage in STAGES:
@@ -157,9 +162,7 @@ def find_splits(cfg: Config) -> list[Split]:
 
 
 def read_samples(split: Split) -> None:
-    """Fill a split by the dataset's own parsing. Each line that it refuses is
-    a finding; the others go on.
-    """
+    """Fill a split. What cannot be read is a finding."""
     cfg = split.dataset
     split.stages = list(dict.fromkeys(split.stages))
     cls = DATASETS.get(cfg['type'])
@@ -167,74 +170,56 @@ def read_samples(split: Split) -> None:
     split.name = f'{"/".join(split.stages)} {split.modality}'
     file = Sample(cfg.get('ann_file', ''), None, '')
     try:
-        dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
-        split.dataset = dataset
-        dataset.serialize_data = False
-        if isinstance(dataset, BaseExpressionDataset):
-            file = Sample(dataset.ann_file, None, '')
-            _tolerate_bad_lines(dataset, split)
-        dataset.full_init()
+        split.dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
+        file = Sample(getattr(split.dataset, 'ann_file', ''), None, '')
+        if isinstance(split.dataset, BaseExpressionDataset):
+            read_annotations(split, cfg.get('indices'))
+        else:
+            read_data_infos(split)
     except (OSError, ValueError) as e:
         split.add('trouble', file, str(e))
-        return
+    if not (split.samples or split.findings):
+        split.add('trouble', file, 'it has no samples')
+
+
+def read_annotations(split: Split, indices: Union[int, Sequence[int], None] = None) -> None:
+    """Fill a split by the dataset's own parser. Each line that it refuses is a finding.
+
+    Args:
+        split (Split): The split, with a dataset of s4d_mm.
+        indices (int | Sequence[int], optional): Which samples the config takes, as
+            in :class:`mmengine.dataset.BaseDataset`. Defaults to None, all.
+    """
+    for found in split.dataset.read_annotations():
+        if isinstance(found, AnnotationError):
+            split.add('trouble', Sample(found.line, None, found.where), str(found))
+        else:
+            path = split.dataset.get_media_path(found.name)
+            split.samples.append(Sample(path, found.label, found.where))
+    if isinstance(indices, int):
+        split.samples = split.samples[:indices] if indices > 0 else split.samples[indices:]
+    elif indices is not None:
+        split.samples = [split.samples[i] for i in indices]
+
+
+def read_data_infos(split: Split) -> None:
+    """Fill a split from a dataset of mmaction2 or mmpretrain."""
+    dataset, classes = split.dataset, split.classes()
+    dataset.full_init()
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
         path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
-        label = info.get('label')
-        split.samples.append(Sample(path, label, info.get('line', '')))
-        if label is not None and split.classes() and not (0 <= label < len(split.classes())):
+        sample = Sample(path, info.get('label'), '')
+        split.samples.append(sample)
+        if sample.label is not None and classes and not 0 <= sample.label < len(classes):
             split.add(
-                'trouble',
-                split.samples[-1],
-                f'label {label} is not one of 0 to {len(split.classes()) - 1}',
+                'trouble', sample, f'label {sample.label} is not one of 0 to {len(classes) - 1}'
             )
-
-
-def _tolerate_bad_lines(dataset: BaseExpressionDataset, split: Split) -> None:
-    """Make a dataset go on after a line that it refuses, and put ``line``
-    into its samples.
-    """
-    load = dataset.load_data_list
-    own_split, own_parse = dataset._split, dataset._parse_label
-    places = {}  # sample_id -> the lines that it stands in
-
-    def split_line(line, where):
-        try:
-            name, label = own_split(line, where)
-            places.setdefault(name, []).append(where)
-            return name, label
-        except ValueError as e:
-            split.add('trouble', Sample(line, None, where), str(e))
-            return line, ''
-
-    def parse_label(label, label_ids, where):
-        if not label:
-            return -1
-        try:
-            return own_parse(label, label_ids, where)
-        except ValueError as e:
-            split.findings.append(
-                Finding('trouble', split.name, dataset.ann_file, where, label, str(e))
-            )
-            return -1
-
-    def load_data_list():
-        data = load()
-        if not dataset.has_labels and dataset.ann_file:
-            with open(dataset.ann_file, encoding='utf-8-sig') as f:
-                for i, line in enumerate(f, 1):
-                    places.setdefault(line.strip(), []).append(f'{dataset.ann_file}:{i}')
-        for info in data:  # in the order of the file
-            found = places.get(info['sample_id'])
-            info['line'] = found.pop(0) if found else ''
-        return [info for info in data if info.get('label') != -1]
-
-    dataset._split, dataset._parse_label = split_line, parse_label
-    dataset.load_data_list = load_data_list
 
 
 # ---------------------------------------------------------------------- media
 def file_hash(*paths: str, extra: str = '') -> str:
+    """Hash the content of files, and of a text."""
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for path in paths:
         with open(path, 'rb') as f:
@@ -361,8 +346,9 @@ def _check_video(path: str, decode: str, media: Media) -> None:
 
 
 def check_all(jobs: list, workers: int) -> Iterator[Media]:
-    """Check files in parallel, in order. A file at which a decoder crashes
-    ends its process only.
+    """Check files in parallel, in order.
+
+    A file at which a decoder crashes ends its process only.
 
     Args:
         jobs (list): Arguments of :func:`check_media`.
@@ -558,6 +544,7 @@ def table(split: Split, media: dict[str, Media]) -> str:
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description='Open every sample that a config names.')
     parser.add_argument('config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -581,6 +568,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 
 
 def main(argv: Optional[list] = None) -> int:
+    """Check the data of a config and print what was found; 1 if there is trouble."""
     args = parse_args(argv)
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:

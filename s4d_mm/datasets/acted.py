@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Start of the data flow, for public datasets of acted clips: the name of a
-clip says its label and its actor.
+"""Data flow, public datasets of acted clips: CREMA-D, RAVDESS and eNTERFACE'05.
+
+The name of a clip says its label and its actor.
 """
 
 import re
@@ -8,13 +9,15 @@ from typing import Optional
 
 from mmengine.registry import DATASETS
 
-from .base import LabelInName, PublicVideoDataset
+from .label_in_name import LabelInName
+from .public_dataset import PublicVideoDataset
 
 
 @DATASETS.register_module()
 class CREMAD(LabelInName, PublicVideoDataset):
-    """CREMA-D, 6 classes, 91 actors: ``1001_DFA_ANG_XX.flv``. The label is
-    the emotion that was to be acted.
+    """CREMA-D, 6 classes, 91 actors: ``1001_DFA_ANG_XX.flv``.
+
+    The label is the emotion that was to be acted.
     """
 
     METAINFO = dict(
@@ -30,6 +33,7 @@ class CREMAD(LabelInName, PublicVideoDataset):
     CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')  # as classes
 
     def parse_name(self, name: str) -> Optional[tuple]:
+        """Label and actor."""
         found = re.search(r'(?:^|/)(\d{4})_[A-Z]{3}_([A-Z]{3})_(?:LO|MD|HI|XX?)(?:\.\w+)?$', name)
         if found is None or found[2] not in self.CODES:
             return None
@@ -61,12 +65,14 @@ class RAVDESS(LabelInName, PublicVideoDataset):
     NAME_FORMAT = "'01-01-03-01-02-01-12' (third field 01 to 08)"
 
     def parse_name(self, name: str) -> Optional[tuple]:
+        """Label and actor."""
         found = re.search(r'(?:^|/)(?:\d\d-){2}0([1-8])-(?:\d\d-){3}(\d\d)(?:\.\w+)?$', name)
         if found is None:
             return None
         return self.METAINFO['classes'][int(found[1]) - 1], int(found[2])
 
     def is_listed(self, name: str) -> bool:
+        """Whether a name is one of speech with picture and sound, or no name of RAVDESS."""
         return self.parse_name(name) is None or name.split('/')[-1].startswith('01-01-')
 
 
@@ -90,6 +96,7 @@ class ENTERFACE05(LabelInName, PublicVideoDataset):
     NAME_FORMAT = "'subject 1/anger/sentence 1/s1_an_1', with the folders of person and class"
 
     def parse_name(self, name: str) -> Optional[tuple]:
+        """Label and actor."""
         found = re.search(r'(?:^|/)subject[ _]?(\d+)/([a-z]+)/', name.lower())
         if found is None or found[2] not in self.METAINFO['classes']:
             return None

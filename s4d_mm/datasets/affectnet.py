@@ -1,0 +1,76 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, public datasets: AffectNet."""
+
+from collections import Counter
+from typing import Optional
+
+from mmengine.registry import DATASETS
+
+from .official_csv import OfficialCsvDataset, read_number
+
+
+@DATASETS.register_module()
+class AffectNet(OfficialCsvDataset):
+    """AffectNet, 7 or 8 classes.
+
+    Text ``relative/path.bmp 3``, or the official ``training.csv`` and
+    ``validation.csv``. Of an official file, what is no expression (None, Uncertain,
+    Non-Face) is left out, and so is contempt if there are 7 classes.
+
+    Args:
+        num_classes (int): 8, or 7 for the lists without contempt.
+            Defaults to 7.
+        metainfo (dict, optional): Meta information that replaces the
+            dataset's own. Defaults to None.
+        **kwargs: Arguments of :class:`PublicDataset`.
+    """
+
+    METAINFO = dict(
+        classes=(
+            'neutral',
+            'happiness',
+            'sadness',
+            'surprise',
+            'fear',
+            'disgust',
+            'anger',
+            'contempt',
+        ),
+        split_files=dict(train='training.csv', val='validation.csv'),
+        paper=dict(
+            title='AffectNet: A Database for Facial Expression, Valence, and '
+            'Arousal Computing in the Wild',
+            venue='IEEE TAFFC 2019',
+            url='https://arxiv.org/abs/1708.03985',
+        ),
+    )
+    COLUMNS = (
+        'subDirectory_filePath',
+        'face_x',
+        'face_y',
+        'face_width',
+        'face_height',
+        'facial_landmarks',
+        'expression',
+        'valence',
+        'arousal',
+    )
+
+    def __init__(self, num_classes: int = 7, metainfo: Optional[dict] = None, **kwargs) -> None:
+        if num_classes not in (7, 8):
+            raise ValueError(f'num_classes of AffectNet must be 7 or 8, but got {num_classes!r}.')
+        classes = self.METAINFO['classes'][:num_classes]
+        metainfo = {'classes': classes, **(metainfo or {})}
+        super().__init__(metainfo=metainfo, **kwargs)
+
+    def parse_row(
+        self, row: dict[str, str], left_out: Counter
+    ) -> Optional[tuple[str, Optional[int]]]:
+        """Parse a row of the official file."""
+        label = read_number(row['expression'])
+        if not 0 <= label <= 10:
+            raise ValueError(f'unknown expression {label}. The official files have 0 to 10.')
+        if label >= len(self._metainfo['classes']):
+            left_out['of other classes'] += 1
+            return None
+        return row['subDirectory_filePath'], label

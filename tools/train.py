@@ -77,7 +77,7 @@ def parse_args():
         args.resume not in (None, 'auto')
         and '://' not in args.resume
         and not osp.exists(args.resume)
-    ):  # DeepSpeed's are folders
+    ):  # those of FSDP's state_dict_cfg='local' are folders
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)

@@ -1,15 +1,15 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""(c) Clips and images a second out of the pre-training pipeline, in one
-process as one worker of a data loader runs it: ours from the config, raw
-decoding by decord of the same frames, and the plain float32 pipeline.
+"""Clips and images a second out of training pipelines, against raw decoding.
 
-With ``device_config``, the pipeline of a config that leaves the crops to the
-device is measured too.
+In one process with one thread, as a worker of a data loader runs. Raw decoding is that of the
+same frames by decord, or of the image by Pillow: what no pipeline can do without.
 """
 
 import os.path as osp
 import tempfile
-from typing import Optional
+from collections.abc import Sequence
+from functools import partial
+from typing import Callable
 
 import cv2
 import decord
@@ -20,24 +20,79 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-import s4d_mm  # noqa: F401
+import s4d_mm  # noqa: F401  (registers the transforms)
 
-from . import media, plain_pipeline, timing
-from .steps import CONFIGS
-
-CONFIG = osp.join(CONFIGS, 's4d_pretrain.py')
+from . import media, timing
 
 
-def pipelines(config: str) -> dict:
-    """The training pipelines of a config, by modality."""
+def measure(
+    configs: Sequence[str],
+    clips: int = 8,
+    images: int = 32,
+    num_frames: int = 150,
+    repeats: int = 5,
+    warmup: int = 1,
+) -> list[dict]:
+    """Measure the training pipelines of some configs; a round is a pass over all samples.
+
+    Args:
+        configs (Sequence[str]): Paths of config files.
+        clips (int): Clips of 224 x 224 pixels. Defaults to 8.
+        images (int): Images of 400 x 400 pixels. Defaults to 32.
+        num_frames (int): Frames of a clip. Defaults to 150.
+        repeats (int): Rounds. Defaults to 5.
+        warmup (int): Rounds before them. Defaults to 1.
+
+    Returns:
+        list[dict]: A row for each.
+    """
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        videos = [
+            media.write_clip(osp.join(folder, f'{i}.mp4'), num_frames, seed=i) for i in range(clips)
+        ]
+        pictures = [media.write_image(osp.join(folder, f'{i}.jpg'), seed=i) for i in range(images)]
+        for modality, paths in dict(video=videos, image=pictures).items():
+            pipelines = {osp.basename(c): training_pipeline(c, modality) for c in configs}
+            if modality == 'image':
+                raw = partial(call_each, raw_image, paths)
+            else:
+                first = next(iter(pipelines.values()))
+                frames = [chosen_frames(first, path, i) for i, path in enumerate(paths)]
+                raw = partial(call_each, raw_clip, paths, frames)
+            cases = {'raw decoding': raw}
+            for name, pipeline in pipelines.items():
+                cases[name] = partial(run_pipeline, pipeline, paths, modality)
+            seconds = timing.interleave(cases, repeats, warmup)
+            for name in cases:
+                found = timing.summary(seconds[name], seconds['raw decoding'])
+                rows.append(
+                    dict(
+                        modality=modality,
+                        pipeline=name,
+                        min_ms=found['min_s'] / len(paths) * 1e3,
+                        median_ms=found['median_s'] / len(paths) * 1e3,
+                        per_second=len(paths) / found['median_s'],
+                        share_of_raw=found['ratio'],
+                    )
+                )
+    cv2.setNumThreads(threads[0])
+    torch.set_num_threads(threads[1])
+    return rows
+
+
+def training_pipeline(config: str, modality: str) -> Compose:
+    """Build the training pipeline of a config for 'video' or 'image'."""
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
-    dataset = cfg.train_dataloader.dataset
-    return {name: Compose(dataset[name].pipeline) for name in ('video', 'image')}
+    return Compose(cfg.train_dataloader.dataset[modality].pipeline)
 
 
 def sample(path: str, modality: str) -> dict:
-    """What a dataset hands to the pipeline."""
+    """Make what a dataset hands to the pipeline."""
     return dict(
         filename=path,
         sample_id=osp.basename(path),
@@ -47,121 +102,36 @@ def sample(path: str, modality: str) -> dict:
     )
 
 
+def run_pipeline(pipeline: Compose, paths: Sequence[str], modality: str) -> None:
+    """Run the pipeline on each file, with the same random numbers in each round."""
+    for i, path in enumerate(paths):
+        np.random.seed(i)
+        pipeline(sample(path, modality))
+
+
+def call_each(function: Callable, *columns: Sequence) -> None:
+    """Call a function with the first of each column, then with the second, ..."""
+    for arguments in zip(*columns):
+        function(*arguments)
+
+
 def chosen_frames(pipeline: Compose, path: str, seed: int) -> np.ndarray:
-    """The frames that the pipeline takes of a clip with this seed."""
+    """Find the frames that the pipeline takes of a clip with this seed."""
     results = sample(path, 'video')
     np.random.seed(seed)
     for transform in pipeline.transforms:
         results = transform(results)
         if 'frame_inds' in results:
             return np.asarray(results['frame_inds'])
-    raise ValueError('The pipeline chooses no frames.')
+    raise ValueError(f'The pipeline chooses no frames of {path}: {pipeline}')
 
 
-def raw_decode(path: str, inds: np.ndarray) -> np.ndarray:
-    """What no pipeline can do without."""
-    return decord.VideoReader(path, num_threads=1).get_batch(inds).asnumpy()
+def raw_clip(path: str, frames: np.ndarray) -> np.ndarray:
+    """Decode some frames, (T, H, W, 3) uint8."""
+    return decord.VideoReader(path, num_threads=1).get_batch(frames).asnumpy()
 
 
 def raw_image(path: str) -> np.ndarray:
-    """The same for an image."""
+    """Decode an image, (H, W, 3) uint8."""
     with Image.open(path) as image:
         return np.asarray(image.convert('RGB'))
-
-
-def measure(
-    clips: int = 8,
-    images: int = 32,
-    num_frames: int = 150,
-    gop: int = 25,
-    image_size: int = 400,
-    repeats: int = 5,
-    warmup: int = 1,
-    config: str = CONFIG,
-    device_config: Optional[str] = None,
-) -> list[dict]:
-    """Samples a second of each pipeline; a repetition is a pass over all.
-
-    Args:
-        clips (int): Clips of 224 x 224 pixels. Defaults to 8.
-        images (int): Defaults to 32.
-        num_frames (int): Frames of a clip. Defaults to 150.
-        gop (int): From a key frame to the next. Defaults to 25.
-        image_size (int): Height and width. Defaults to 400.
-        repeats (int): Defaults to 5.
-        warmup (int): Defaults to 1.
-        config (str): Our config. Defaults to configs/s4d_pretrain.py.
-        device_config (str, optional): One that crops on the device. Defaults
-            to None.
-
-    Returns:
-        list[dict]: A row for each.
-    """
-    # as in the workers: mp_cfg of the config, and PyTorch's own rule
-    threads = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    ours = pipelines(config)
-    on_device = pipelines(device_config) if device_config else None
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        videos = [
-            media.write_clip(osp.join(folder, f'{i}.mp4'), num_frames, gop=gop, seed=i)
-            for i in range(clips)
-        ]
-        inds = [chosen_frames(ours['video'], p, i) for i, p in enumerate(videos)]
-        pictures = [
-            media.write_image(osp.join(folder, f'{i}.jpg'), image_size, seed=i)
-            for i in range(images)
-        ]
-
-        def run(pipeline, paths, modality):
-
-            def case():
-                for i, path in enumerate(paths):
-                    np.random.seed(i)
-                    pipeline(sample(path, modality))
-
-            return case
-
-        def each(function, *columns):
-
-            def case():
-                for arguments in zip(*columns):
-                    function(*arguments)
-
-            return case
-
-        cases = dict(
-            video=dict(
-                raw=each(raw_decode, videos, inds),
-                plain=each(plain_pipeline.pretrain_clip, videos, inds),
-                ours=run(ours['video'], videos, 'video'),
-            ),
-            image=dict(
-                raw=each(raw_image, pictures),
-                plain=each(plain_pipeline.pretrain_image, pictures),
-                ours=run(ours['image'], pictures, 'image'),
-            ),
-        )
-        if on_device:
-            cases['video']['ours_device_crops'] = run(on_device['video'], videos, 'video')
-            cases['image']['ours_device_crops'] = run(on_device['image'], pictures, 'image')
-        for modality, of_modality in cases.items():
-            times = timing.interleave(of_modality, repeats, warmup)
-            count = clips if modality == 'video' else images
-            for impl, t in times.items():
-                rows.append(
-                    dict(
-                        modality=modality,
-                        impl=impl,
-                        ms_each=t.median / count * 1e3,
-                        per_second=count / t.median,
-                        spread=t.spread,
-                        share_of_raw=timing.median_ratio(times['raw'], t),
-                        ratio_to_plain=timing.median_ratio(times['plain'], t),
-                    )
-                )
-    cv2.setNumThreads(threads[0])
-    torch.set_num_threads(threads[1])
-    return rows

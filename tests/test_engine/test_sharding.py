@@ -4,6 +4,7 @@
 import copy
 import json
 import os.path as osp
+import re
 import socket
 import subprocess
 import sys
@@ -272,6 +273,13 @@ def test_fsdp_resumes(sharded):
     steps = {int(s['step']) for s in again['optimizer']['state'].values()}
     assert steps == {again['meta']['iter']} == {2 * len(first)}
     assert again['meta']['epoch'] == 2
+
+
+def test_summary_counts_shards_whole(sharded):
+    _, logs, output = sharded
+    of_ddp = [logs[f'{stage}_ddp']['held'] / 1e6 for stage in ('pretrain', 'finetune')]
+    counted = re.findall(r', ([\d.]+)M parameters', output)
+    assert counted == [f'{n:.2f}' for n, runs in zip(of_ddp, (3, 2)) for _ in range(runs)]
 
 
 def test_fsdp_weights_load_into_the_ordinary_model(sharded):

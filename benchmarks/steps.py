@@ -91,7 +91,7 @@ def measure(
         flops = None if steps[impl].compile and impl != 'plain' else timing.count_flops(run)
         row['gflop'] = flops and flops / 1e9
         row['share_of_peak'] = flops and flops / row['median_s'] / peak
-        row['host_waits'] = timing.count_waits(run) if device == 'cuda' else None
+        row['host_waits'] = timing.count_syncs(run) if device == 'cuda' else None
         rows.append(row)
     runs.clear()
     for row, step in zip(rows, steps.values()):

@@ -129,7 +129,7 @@ def _grouped_mm_flops(a_shape: Sequence[int], b_shape: Sequence[int], *args, **k
     return 2 * prod(a_shape) * b_shape[-1]
 
 
-def count_waits(case: Callable) -> int:
+def count_syncs(case: Callable) -> int:
     """Count how often the host waits for the GPU in a case."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter('always')

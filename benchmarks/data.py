@@ -25,23 +25,14 @@ import s4d_mm  # noqa: F401  (registers the transforms)
 from . import media, timing
 
 
-def measure(
-    configs: Sequence[str],
-    clips: int = 8,
-    images: int = 32,
-    num_frames: int = 150,
-    repeats: int = 5,
-    warmup: int = 1,
-) -> list[dict]:
+def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[dict]:
     """Measure the training pipelines of some configs; a round is a pass over all samples.
 
     Args:
         configs (Sequence[str]): Paths of config files.
-        clips (int): Clips of 224 x 224 pixels. Defaults to 8.
-        images (int): Images of 400 x 400 pixels. Defaults to 32.
-        num_frames (int): Frames of a clip. Defaults to 150.
+        clips (int): Clips of 150 frames of 224 x 224 pixels, and four times as many images
+            of 400 x 400. Defaults to 8.
         repeats (int): Rounds. Defaults to 5.
-        warmup (int): Rounds before them. Defaults to 1.
 
     Returns:
         list[dict]: A row for each.
@@ -51,10 +42,8 @@ def measure(
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        videos = [
-            media.write_clip(osp.join(folder, f'{i}.mp4'), num_frames, seed=i) for i in range(clips)
-        ]
-        pictures = [media.write_image(osp.join(folder, f'{i}.jpg'), seed=i) for i in range(images)]
+        videos = [media.write_clip(f'{folder}/{i}.mp4', 150, seed=i) for i in range(clips)]
+        pictures = [media.write_image(f'{folder}/{i}.jpg', seed=i) for i in range(4 * clips)]
         for modality, paths in dict(video=videos, image=pictures).items():
             pipelines = {osp.basename(c): training_pipeline(c, modality) for c in configs}
             if modality == 'image':
@@ -66,7 +55,7 @@ def measure(
             cases = {'raw decoding': raw}
             for name, pipeline in pipelines.items():
                 cases[name] = partial(run_pipeline, pipeline, paths, modality)
-            seconds = timing.interleave(cases, repeats, warmup)
+            seconds = timing.interleave(cases, repeats)
             for name in cases:
                 found = timing.summary(seconds[name], seconds['raw decoding'])
                 rows.append(

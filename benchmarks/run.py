@@ -27,7 +27,6 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     of_testing = parts.add_parser('testing', help='from the file to the probabilities')
     for part in (of_steps, of_data, of_testing):
         part.add_argument('--repeats', type=int, default=5, help='rounds; default: 5')
-        part.add_argument('--threads', type=int, help="PyTorch's threads")
         part.add_argument('--out', help='also write the rows to this JSON file')
     for part in (of_steps, of_testing):
         part.add_argument('--arch', default='base', choices=tuple(SIZES))
@@ -60,7 +59,6 @@ def run_steps(args: argparse.Namespace) -> list[dict]:
                 batch=args.batch,
                 repeats=args.repeats,
                 memory=not args.no_memory,
-                threads=args.threads,
                 arch=args.arch,
                 device=args.device,
                 dtype=args.dtype,
@@ -72,8 +70,6 @@ def run_steps(args: argparse.Namespace) -> list[dict]:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Measure one part and print its table."""
     args = parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     device = getattr(args, 'device', 'cpu')
     if device == 'cuda' and not torch.cuda.is_available():
         raise SystemExit('--device cuda, but PyTorch finds no GPU.')
@@ -82,10 +78,11 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if args.part == 'steps':
         rows = run_steps(args)
     elif args.part == 'data':
-        rows = data.measure(args.config, args.clips, 4 * args.clips, repeats=args.repeats)
+        rows = data.measure(args.config, args.clips, args.repeats)
     else:
-        options = dict(device=args.device, dtype=args.dtype)
-        rows = testing.measure(args.arch, repeats=args.repeats, **options)
+        rows = testing.measure(
+            args.arch, repeats=args.repeats, device=args.device, dtype=args.dtype
+        )
     print(timing.table(rows))
     if args.out:
         Path(args.out).write_text(json.dumps(dict(machine=machine, rows=rows), indent=1) + '\n')

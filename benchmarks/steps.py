@@ -52,9 +52,7 @@ def measure(
     peak: float,
     batch: Optional[int] = None,
     repeats: int = 5,
-    warmup: int = 1,
     memory: bool = True,
-    threads: Optional[int] = None,
     device: str = 'cpu',
     **options,
 ) -> list[dict]:
@@ -66,9 +64,7 @@ def measure(
         peak (float): FLOP/s of the machine, of :func:`benchmarks.timing.matmul_peak`.
         batch (int, optional): Samples. Defaults to None, that of ``BATCH``.
         repeats (int): Rounds. Defaults to 5.
-        warmup (int): Rounds before them. Defaults to 1.
         memory (bool): Whether to measure memory. Defaults to True.
-        threads (int, optional): For the processes that measure memory. Defaults to None.
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         **options: Of :class:`Step`.
 
@@ -79,7 +75,7 @@ def measure(
     impls = ('plain', 'ours', 'no_experts')[: 3 if stage == 'finetune' else 2]
     steps = {i: Step(i, stage, modality, batch, device=device, **options) for i in impls}
     runs = {impl: build_step(step) for impl, step in steps.items()}
-    seconds = timing.interleave(runs, repeats, warmup, device)
+    seconds = timing.interleave(runs, repeats, device)
     rows = []
     for impl, run in runs.items():
         row = dict(stage=stage, modality=modality, batch=batch, impl=impl)
@@ -97,7 +93,7 @@ def measure(
     for row, step in zip(rows, steps.values()):
         row['peak_gib'] = None
         if memory:
-            peak_bytes = timing.peak_memory(build_step, step, device=device, threads=threads)
+            peak_bytes = timing.peak_memory(build_step, step, device=device)
             row['peak_gib'] = peak_bytes / timing.GIB
     return rows
 

@@ -29,7 +29,6 @@ def measure(
     arch: str = 'base',
     num_frames: Sequence[int] = (112, 60),
     repeats: int = 5,
-    warmup: int = 1,
     device: str = 'cpu',
     dtype: str = 'float32',
 ) -> list[dict]:
@@ -40,7 +39,6 @@ def measure(
         num_frames (Sequence[int]): Frames of each clip; a view takes every 4th, 16 of them.
             Defaults to (112, 60).
         repeats (int): Rounds. Defaults to 5.
-        warmup (int): Rounds before them. Defaults to 1.
         device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
         dtype (str): Key of ``timing.DTYPES``. Defaults to 'float32'.
 
@@ -55,7 +53,7 @@ def measure(
             path = media.write_clip(osp.join(folder, f'{count}.mp4'), count)
             found = {impl: function(path) for impl, function in probabilities.items()}
             cases = {impl: partial(function, path) for impl, function in probabilities.items()}
-            seconds = timing.interleave(cases, repeats, warmup, device)
+            seconds = timing.interleave(cases, repeats, device)
             for impl in cases:
                 row = dict(arch=arch, clip_frames=count, impl=impl)
                 row.update(timing.summary(seconds[impl], seconds['plain']))

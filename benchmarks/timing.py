@@ -24,29 +24,28 @@ DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 
 
 def interleave(
-    cases: dict[str, Callable], repeats: int = 5, warmup: int = 1, device: str = 'cpu'
+    cases: dict[str, Callable], repeats: int = 5, device: str = 'cpu'
 ) -> dict[str, list[float]]:
     """Time cases in turn, so that what else the machine does falls on all of them.
 
-    Every second round runs backwards: A B, B A, A B, ...
+    Every second round runs backwards: A B, B A, A B, ... The first one is a warm-up.
 
     Args:
         cases (dict[str, Callable]): Functions without arguments.
         repeats (int): Rounds that count. Defaults to 5.
-        warmup (int): Rounds before them. Defaults to 1.
         device (str): 'cpu' or 'cuda', which is waited for. Defaults to 'cpu'.
 
     Returns:
         dict[str, list[float]]: Seconds of each case in each round.
     """
     seconds = {name: [] for name in cases}
-    for i in range(warmup + repeats):
+    for i in range(1 + repeats):
         for name in list(cases) if i % 2 == 0 else list(cases)[::-1]:
             synchronize(device)
             start = time.perf_counter()
             cases[name]()
             synchronize(device)
-            if i >= warmup:
+            if i > 0:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
@@ -72,7 +71,7 @@ def summary(seconds: list[float], against: Optional[list[float]] = None) -> dict
     return dict(min_s=min(seconds), median_s=statistics.median(seconds), ratio=ratio)
 
 
-def peak_memory(build: Callable, *args, device: str = 'cpu', threads: Optional[int] = None) -> int:
+def peak_memory(build: Callable, *args, device: str = 'cpu') -> int:
     """Measure the peak memory of a case in a fresh process.
 
     Args:
@@ -81,18 +80,15 @@ def peak_memory(build: Callable, *args, device: str = 'cpu', threads: Optional[i
         *args: Its arguments, which can be pickled.
         device (str): 'cpu' takes the largest resident memory of the process less what it was
             after the imports; 'cuda' what PyTorch allocated. Defaults to 'cpu'.
-        threads (int, optional): PyTorch's threads. Defaults to None, PyTorch's choice.
 
     Returns:
         int: Bytes.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-        return pool.submit(_peak_of_this_process, build, args, device, threads).result()
+        return pool.submit(_peak_of_this_process, build, args, device).result()
 
 
-def _peak_of_this_process(build: Callable, args: tuple, device: str, threads: int) -> int:
-    if threads:
-        torch.set_num_threads(threads)
+def _peak_of_this_process(build: Callable, args: tuple, device: str) -> int:
     on_gpu = device == 'cuda'
     before = 0
     if not on_gpu:
@@ -146,7 +142,7 @@ def matmul_peak(device: str = 'cpu', dtype: str = 'float32') -> float:
     best = 0.0
     for n in (1024, 2048, 4096) if device == 'cpu' else (4096, 8192, 16384):
         a, b = (torch.randn(n, n, device=device, dtype=DTYPES[dtype]) for _ in range(2))
-        seconds = interleave(dict(product=partial(torch.mm, a, b)), 5, 1, device)['product']
+        seconds = interleave(dict(product=partial(torch.mm, a, b)), 5, device)['product']
         best = max(best, 2 * n**3 / min(seconds))
     return best
 

@@ -48,7 +48,7 @@ def test_table_of_steps(monkeypatch, tmp_path, capsys):
 
 def test_test_protocols_agree():
     """Two views give what the four of the authors' protocol give."""
-    rows = testing.measure('tiny', (66, 9), repeats=1, warmup=0)
+    rows = testing.measure('tiny', (66, 9), repeats=1)
     assert [(r['clip_frames'], r['impl']) for r in rows] == [
         (frames, impl) for frames in (66, 9) for impl in ('plain', 'ours')
     ]
@@ -57,7 +57,7 @@ def test_test_protocols_agree():
 
 def test_data_pipelines():
     config = f'{steps.CONFIGS}/s4d_pretrain.py'
-    rows = data.measure([config], clips=1, images=1, num_frames=66, repeats=1, warmup=0)
+    rows = data.measure([config], clips=1, repeats=1)
     assert [(r['modality'], r['pipeline']) for r in rows] == [
         (modality, name)
         for modality in ('video', 'image')
@@ -84,7 +84,7 @@ def test_operations_by_hand():
 def test_rounds_alternate():
     order = []
     cases = {name: functools.partial(order.append, name) for name in 'ab'}
-    seconds = timing.interleave(cases, repeats=2, warmup=1)
+    seconds = timing.interleave(cases, repeats=2)
     assert ''.join(order) == 'abbaab'
     assert len(seconds['a']) == len(seconds['b']) == 2
     found = timing.summary([1.0, 2.0, 4.0], [2.0, 6.0, 4.0])

@@ -1,100 +1,99 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""(d) Clips a second in testing, from the file to the class probabilities:
-``PlainS4D`` with the authors' protocol (two temporal and two spatial views,
-each decoded and computed by itself, the spatial ones the same pixels), and our
-``Recognizer3D`` with the test pipeline of the config.
+"""Clips a second in testing, from the file to the class probabilities.
+
+The plain S4D follows the authors' protocol: two temporal and two spatial views, each decoded
+and computed by itself, the spatial ones the same pixels. Ours is the config's recognizer with
+its test pipeline.
 """
 
 import os.path as osp
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from typing import Callable
 
+import cv2
+import decord
+import numpy as np
+import plain_s4d
 import torch
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 
-from . import data_pipeline, media, plain_pipeline, plain_s4d, timing
-from .steps import Step, autocast, build_model, our_config
-
-
-def build_both(
-    arch: str = 'base', device: str = 'cpu', dtype: str = 'float32', compile: bool = False
-) -> dict[str, Callable]:
-    """Functions from the path of a clip to its probabilities, with the same
-    weights.
-    """
-    cfg = our_config('finetune', arch)
-    step = Step('ours', 'finetune', 'video', 1, arch, device, dtype)
-    model = build_model(cfg).to(device).eval()
-    size = plain_s4d.SIZES[arch][0]
-    plain = plain_s4d.PlainS4D(size, moae_layers=size[1] // 2)
-    plain_s4d.load_from_s4d_mm(plain, model.state_dict())
-    plain.to(device).eval()
-    pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
-    if compile:
-        model.forward = torch.compile(model.forward)
-
-    @torch.no_grad()
-    def ours(path: str) -> torch.Tensor:
-        info = dict(data_pipeline.sample(path, 'video'), label=0)
-        with autocast(step):
-            result = model.test_step(pseudo_collate([pipeline(info)]))
-        return result[0].pred_score
-
-    @torch.no_grad()
-    def theirs(path: str) -> torch.Tensor:
-        views = plain_pipeline.protocol_views(path).to(device)
-        with autocast(step):
-            scores, _ = plain(views)
-        return scores.float().softmax(dim=-1).mean(dim=0)
-
-    return dict(plain=theirs, ours=ours)
+from . import media, timing
+from .data import sample
+from .steps import autocast, build_model, normalise, our_config
 
 
 def measure(
     arch: str = 'base',
     num_frames: Sequence[int] = (112, 60),
     repeats: int = 5,
-    warmup: int = 1,
-    **options,
-) -> tuple[list[dict], float]:
-    """Clips a second, for clips longer than a view and shorter (both temporal
-    views are then the same).
+    device: str = 'cpu',
+    dtype: str = 'float32',
+) -> list[dict]:
+    """Measure clips that are longer than a view, and shorter (both views are then the same).
 
     Args:
-        arch (str): Defaults to 'base'.
-        num_frames (Sequence[int]): Frames of each clip. Defaults to (112,
-            60); a view takes every 4th, 16 of them.
-        repeats (int): Defaults to 5.
-        warmup (int): Defaults to 1.
-        **options: Of :func:`build_both`.
+        arch (str): Key of ``plain_s4d.SIZES``. Defaults to 'base'.
+        num_frames (Sequence[int]): Frames of each clip; a view takes every 4th, 16 of them.
+            Defaults to (112, 60).
+        repeats (int): Rounds. Defaults to 5.
+        device (str): 'cpu' or 'cuda'. Defaults to 'cpu'.
+        dtype (str): Key of ``timing.DTYPES``. Defaults to 'float32'.
 
     Returns:
-        tuple: Rows, and the largest difference of a probability between the
-        two.
+        list[dict]: A row for each; ``difference`` is the largest one to the probabilities of
+        the plain S4D.
     """
-    functions = build_both(arch, **options)
-    device = options.get('device', 'cpu')
-    rows, difference = [], 0.0
+    probabilities = build_both(arch, device, dtype)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in num_frames:
             path = media.write_clip(osp.join(folder, f'{count}.mp4'), count)
-            a, b = (functions[n](path).cpu() for n in ('plain', 'ours'))
-            difference = max(difference, (a - b).abs().max().item())
-            times = timing.interleave(
-                {n: lambda f=f: f(path) for n, f in functions.items()}, repeats, warmup, device
-            )
-            for impl, t in times.items():
-                rows.append(
-                    dict(
-                        arch=arch,
-                        clip_frames=count,
-                        impl=impl,
-                        seconds=t.median,
-                        clips_per_second=1 / t.median,
-                        spread=t.spread,
-                        ratio=timing.median_ratio(times['plain'], t),
-                    )
-                )
-    return rows, difference
+            found = {impl: function(path) for impl, function in probabilities.items()}
+            cases = {impl: partial(function, path) for impl, function in probabilities.items()}
+            seconds = timing.interleave(cases, repeats, device)
+            for impl in cases:
+                row = dict(arch=arch, clip_frames=count, impl=impl)
+                row.update(timing.summary(seconds[impl], seconds['plain']))
+                row['difference'] = (found[impl] - found['plain']).abs().max().item()
+                rows.append(row)
+    return rows
+
+
+def build_both(arch: str, device: str, dtype: str) -> dict[str, Callable]:
+    """Make functions from the path of a clip to its probabilities, with the same weights."""
+    cfg = our_config('finetune', arch)
+    model = build_model(cfg).to(device).eval()
+    size = plain_s4d.SIZES[arch][0]
+    plain = plain_s4d.PlainS4D(size, moae_layers=size[1] // 2)
+    plain_s4d.load_from_s4d_mm(plain, model.state_dict())
+    plain.to(device).eval()
+    pipeline = Compose(cfg.test_dataloader.dataset.pipeline)
+
+    @torch.no_grad()
+    def ours(path: str) -> torch.Tensor:
+        data = pipeline(dict(sample(path, 'video'), label=0))
+        with autocast(device, dtype):
+            return model.test_step(pseudo_collate([data]))[0].pred_score
+
+    @torch.no_grad()
+    def of_plain(path: str) -> torch.Tensor:
+        views = torch.stack([decode_view(path, last) for last in (False, True) for _ in range(2)])
+        with autocast(device, dtype):
+            scores, _ = plain(views.to(device))
+        return scores.float().softmax(dim=-1).mean(dim=0)
+
+    return dict(plain=of_plain, ours=ours)
+
+
+def decode_view(path: str, last: bool) -> torch.Tensor:
+    """Decode the first 16, or the last 16, of every 4th frame: (3, 16, 160, 160) float32."""
+    reader = decord.VideoReader(path, num_threads=1)
+    every_4th = np.arange(0, len(reader), 4)
+    every_4th = np.pad(every_4th, (0, max(16 - len(every_4th), 0)), mode='edge')
+    frames = reader.get_batch(every_4th).asnumpy()
+    frames = frames[-16:] if last else frames[:16]
+    pixels = torch.from_numpy(np.stack([cv2.resize(f, (160, 160)) for f in frames]))
+    return normalise(pixels.permute(3, 0, 1, 2)[None])[0]

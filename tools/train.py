@@ -50,7 +50,8 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    # a checkpoint may be an address, such as https://...
+    # a checkpoint may be an address, such as https://..., or a folder (FSDP's
+    # state_dict_cfg='local')
     local = args.resume not in (None, 'auto') and '://' not in args.resume
     if local and not osp.exists(args.resume):
         parser.error(f'--resume: checkpoint {args.resume} does not exist')

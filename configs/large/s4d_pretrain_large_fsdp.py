@@ -3,7 +3,7 @@
 #   NNODES=8 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh \
 #       configs/large/s4d_pretrain_large_fsdp.py 8
 # The total batch is the recipe's (1536 samples): 24 images, or 6 clips x 4
-# crops, on each GPU. docs/scaling.md has the plan.
+# crops, on each GPU.
 _base_ = [
     '../_base_/models/s4d_mae_large.py',
     '../_base_/datasets/voxceleb2_affectnet_pretrain.py',

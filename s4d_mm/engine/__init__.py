@@ -1,18 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the Runner does around the model: optimizer groups, hooks, and
-strategies for models that are spread over processes.
-"""
+"""What the Runner does around the model: optimizer groups, hooks, and sharding (FSDP)."""
 
+from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import ClassCheckHook, MediaFaultHook, RunSummaryHook
-from .optimizers import InBackwardOptimWrapper, S4DLayerDecayOptimWrapperConstructor
-from .strategies import S4DDeepSpeedStrategy, S4DFSDPStrategy
+from .layer_decay import S4DLayerDecayOptimWrapperConstructor
 
 __all__ = [
     'ClassCheckHook',
-    'InBackwardOptimWrapper',
     'MediaFaultHook',
     'RunSummaryHook',
-    'S4DDeepSpeedStrategy',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',
 ]

@@ -177,13 +177,13 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def prepare_distributed(cfg: Config) -> None:
-    """Choose the distributed backend: NCCL with GPUs (or what the config
-    names), gloo without.
+    """Choose the distributed backend.
+
+    It is NCCL with GPUs (or what the config names), gloo without.
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
-    started here, and ``model_wrapper_cfg`` (for ``FlexibleRunner`` the
-    strategy) says that there are no devices.
+    started here, and ``model_wrapper_cfg`` says that there are no devices.
 
     Args:
         cfg (Config): Config of the run with its ``launcher``. Changed in
@@ -215,61 +215,35 @@ def prepare_distributed(cfg: Config) -> None:
     )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
-    strategy = cfg.get('strategy') or dict(type='DDPStrategy')
-    if 'runner_type' in cfg and strategy['type'] == 'DDPStrategy':
-        strategy['model_wrapper'] = {
-            **wrapper,
-            **(strategy.get('model_wrapper') or {}),
-            'device_ids': None,
-        }
-        cfg.strategy = strategy
 
 
 def prepare_strategy(cfg: Config) -> None:
-    """Give a strategy that shards the model what only the whole config says:
-    the batch size for ``auto_scale_lr``, and, for DeepSpeed, the checkpoint to
-    start from.
+    """Give the FSDP strategy what only the whole config says.
+
+    This is the batch size for ``auto_scale_lr``.
 
     Args:
         cfg (Config): Config of a training. ``strategy`` is changed in place.
 
     Raises:
-        ValueError: If there is no process group for it, or the optimizer
-            wrapper does not fit.
+        ValueError: If there is no process group for it, or another strategy cannot do what
+            is asked for.
     """
     strategy = cfg.get('strategy') or {}
     name = strategy.get('type')
-    if name not in ('S4DFSDPStrategy', 'S4DDeepSpeedStrategy'):
-        if 'runner_type' in cfg and (cfg.get('auto_scale_lr') or {}).get('enable'):
+    if name == 'S4DFSDPStrategy':
+        if cfg.launcher == 'none':
             raise ValueError(
-                'auto_scale_lr does not work with FlexibleRunner and '
-                f'strategy {name}, because the batch sampler has a batch size '
-                'for each modality. Use the ordinary Runner, '
-                'S4DFSDPStrategy or S4DDeepSpeedStrategy.'
+                f'strategy {name} needs a launcher, also for one process: '
+                'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.'
             )
-        return
-    if cfg.launcher == 'none':
+        strategy.setdefault('batch_size', cfg.train_dataloader.batch_size)
+    elif 'runner_type' in cfg and (cfg.get('auto_scale_lr') or {}).get('enable'):
         raise ValueError(
-            f'strategy {name} needs a launcher, also for one process: '
-            'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.'
+            f'auto_scale_lr does not work with {cfg.runner_type} and strategy {name}, because '
+            'the batch sampler has a batch size for each modality. Use the ordinary Runner or '
+            'S4DFSDPStrategy.'
         )
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    deepspeed = name == 'S4DDeepSpeedStrategy'
-    if deepspeed != (wrapper == 'DeepSpeedOptimWrapper'):
-        raise ValueError(
-            f'strategy {name} and optim_wrapper.type={wrapper!r} do not go '
-            'together. '
-            + (
-                "Use 'DeepSpeedOptimWrapper'."
-                if deepspeed
-                else "Use 'OptimWrapper' or 'AmpOptimWrapper'."
-            )
-        )
-    strategy.setdefault('batch_size', cfg.train_dataloader.batch_size)
-    start = cfg.get('load_from')
-    if deepspeed and start and not cfg.get('resume') and not osp.isdir(start):
-        # loaded before DeepSpeed takes the model
-        strategy['load_from'], cfg.load_from = start, None
 
 
 def log_distributed(runner: Runner) -> None:

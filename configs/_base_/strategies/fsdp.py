@@ -1,7 +1,7 @@
 # Fully sharded data parallel: parameters, gradients and optimizer states are
 # spread over all processes; a block is gathered when it is its turn.
 #   tools/dist_train.sh CONFIG GPUS
-# docs/scaling.md says when this pays off.
+# docs/scaling.md says what works with it.
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='S4DFSDPStrategy',

@@ -92,8 +92,6 @@ class RunSummaryHook(Hook):
 
 
 def _millions(params: Iterable[torch.nn.Parameter]) -> str:
-    """How many numbers parameters have, in millions. Those of a sharded model
-    count whole: FSDP's by S4DFSDPStrategy's note, ZeRO-3's by DeepSpeed's.
-    """
-    total = sum(getattr(p, 'whole_numel', getattr(p, 'ds_numel', p.numel())) for p in params)
+    """Count the numbers of parameters, in millions; sharded ones count whole."""
+    total = sum(getattr(p, 'whole_numel', p.numel()) for p in params)  # of S4DFSDPStrategy
     return f'{total / 1e6:.2f}M'

@@ -1,15 +1,16 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the measurements compare with: S4D (arXiv 2409.06154) written as
-plainly as possible, in the way of VideoMAE's research code.
+"""The oracle: S4D (arXiv 2409.06154) written as plainly as possible.
 
-It computes the same numbers as ``s4d_mm`` (tests/test_benchmarks.py), but:
-images are repeated to a tubelet and go through the 3-D convolution; all
-tokens are embedded before the mask picks the visible ones by boolean indexing;
-attention is two matrix products and a softmax; experts run one after the
-other; the decoder predicts all tokens, of which the loss takes the masked
-ones. It drops no token and balances the load by the Switch formula, unlike the
-authors' code. Nothing in it is slow on purpose: where plain code has a choice,
-the faster one is taken.
+It is written in the way of VideoMAE's research code, independently of ``s4d_mm``, and it
+computes the same numbers as ``s4d_mm`` and as the authors' code
+(test_models/test_plain_s4d.py). ``benchmarks`` measures the speed of ``s4d_mm`` against it.
+
+Images are repeated to a tubelet and go through the 3-D convolution. All tokens are embedded
+before the mask picks the visible ones by boolean indexing. Attention is two matrix products
+and a softmax. Experts run one after the other, in a loop, with autograd. The decoder
+predicts all tokens, of which the loss takes the masked ones. No token is dropped, and the
+load is balanced by the Switch formula, unlike in the authors' code. Nothing is slow on
+purpose: where plain code has a choice, the faster one is taken.
 
 Letters: B samples, N tokens, C channels, S tokens of the batch, E experts.
 """

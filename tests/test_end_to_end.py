@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 
 from s4d_mm.apis import init_model, predict_expression
 
-PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
-FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
+PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
+FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
 # one epoch, and data loading in the process
 SHORT = {
     'train_cfg.max_epochs': 1,

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 
 from helpers import ROOT, process_env
 
-PRETRAIN = osp.join(ROOT, 'configs', 's4d_quickstart_pretrain.py')
-FINETUNE = osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py')
+PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
+FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
 # found without importing them
 UPSTREAM = {
     name: osp.join(osp.dirname(find_spec(name).origin), '.mim', 'tools')

@@ -49,8 +49,8 @@ export QUICKSTART_DIR="${QUICKSTART_DIR:-$place/work_dirs/quickstart}"
 # a core for the data loader, the others for the model
 cores=$(nproc 2>/dev/null || echo 2)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores - 1 : 1))}"
-pretrain=configs/s4d_quickstart_pretrain.py
-finetune=configs/s4d_quickstart_finetune.py
+pretrain=configs/quickstart/s4d_quickstart_pretrain.py
+finetune=configs/quickstart/s4d_quickstart_finetune.py
 out=$QUICKSTART_DIR
 work_start=$SECONDS
 

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Test a model: the config's test set, from a checkpoint to the metrics.
 
-python tools/test.py configs/s4d_quickstart_finetune.py CHECKPOINT
+python tools/test.py configs/quickstart/s4d_quickstart_finetune.py CHECKPOINT
 """
 
 import argparse

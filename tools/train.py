@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Train a model: masked pre-training or fine-tuning, as the config says.
 
-python tools/train.py configs/s4d_quickstart_pretrain.py
+python tools/train.py configs/quickstart/s4d_quickstart_pretrain.py
 """
 
 import argparse

@@ -19,7 +19,8 @@ from mmengine.runner import set_random_seed
 from s4d_mm.engine.launch import build_runner, finish_distributed
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
-PRETRAIN, FINETUNE = 's4d_quickstart_pretrain.py', 's4d_quickstart_finetune.py'
+PRETRAIN = 'quickstart/s4d_quickstart_pretrain.py'
+FINETUNE = 'quickstart/s4d_quickstart_finetune.py'
 FINETUNE_OPTIONS = {
     'optim_wrapper.accumulative_counts': 2,
     'load_from': 'pretrain_ddp/epoch_1.pth',

@@ -286,7 +286,7 @@ def test_summary_counts_shards_whole(sharded):
 
 def test_fsdp_weights_load_into_the_ordinary_model(sharded):
     folder, _, _ = sharded
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_quickstart_finetune.py'))
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py'))
     init_default_scope('mmaction')
     model = MODELS.build(cfg.model)
     model.load_state_dict(weights(folder, 'finetune_fsdp/epoch_1.pth'), strict=True)

@@ -1,10 +1,10 @@
 # Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
-#   python tools/train.py configs/s4d_quickstart_finetune.py --cfg-options \
+#   python tools/train.py configs/quickstart/s4d_quickstart_finetune.py --cfg-options \
 #       load_from=work_dirs/quickstart/pretrain/epoch_6.pth
 _base_ = [
-    '_base_/models/s4d_tiny.py',
-    '_base_/datasets/quickstart_joint.py',
-    '_base_/default_runtime.py',
+    '../_base_/models/s4d_tiny.py',
+    '../_base_/datasets/quickstart_joint.py',
+    '../_base_/default_runtime.py',
 ]
 work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/finetune'
 max_epochs = 20

@@ -1,10 +1,10 @@
 # Masked pre-training on the quickstart's drawn faces, a minute on 2 cores:
 #   python tools/data/make_quickstart.py work_dirs/quickstart/data
-#   tools/dist_train.sh configs/s4d_quickstart_pretrain.py 2
+#   tools/dist_train.sh configs/quickstart/s4d_quickstart_pretrain.py 2
 _base_ = [
-    '_base_/models/s4d_mae_tiny.py',
-    '_base_/datasets/quickstart.py',
-    '_base_/default_runtime.py',
+    '../_base_/models/s4d_mae_tiny.py',
+    '../_base_/datasets/quickstart.py',
+    '../_base_/default_runtime.py',
 ]
 # each clip is decoded once for two crops
 train_pipeline = _base_.train_pipeline

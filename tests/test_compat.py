@@ -89,7 +89,7 @@ def test_other_attributes_stay_refused(tmp_path):
     ],
 )
 def test_version_check(monkeypatch, versions, match):
-    real = s4d_mm._installed
-    monkeypatch.setattr(s4d_mm, '_installed', lambda name: versions.get(name, real(name)))
+    real = s4d_mm.installed_version
+    monkeypatch.setattr(s4d_mm, 'installed_version', lambda name: versions.get(name, real(name)))
     with pytest.raises(ImportError, match=match):
         s4d_mm.check_versions()

@@ -202,17 +202,22 @@ class ExpressionMetric(BaseMetric):
         print_log(f'Predictions are saved to {self.out_csv}.', logger='current')
 
 
-def format_matrix(matrix: np.ndarray, classes: Sequence[str], class_recalls: np.ndarray) -> str:
+def format_matrix(
+    matrix: np.ndarray, classes: Sequence[str], class_recalls: Optional[np.ndarray] = None
+) -> str:
     """A confusion matrix as text, with the recall at the end of each row.
 
     Args:
         matrix (np.ndarray): Confusion matrix.
         classes (Sequence[str]): Class names.
-        class_recalls (np.ndarray): Recall of each class, 0..1 or NaN.
+        class_recalls (np.ndarray, optional): Recall of each class, 0..1 or
+            NaN. Defaults to None, those of the matrix.
 
     Returns:
         str: A line per class, and one above.
     """
+    if class_recalls is None:
+        class_recalls = recalls(matrix)
     names = [f'{i} {name}' for i, name in enumerate(classes)]
     name_width = max(map(len, names))
     width = max(4, len(str(matrix.max())) + 1)

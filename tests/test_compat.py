@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import init_default_scope
 
 import s4d_mm
 from s4d_mm import compat
@@ -22,6 +23,7 @@ def test_mmaction_models_import_and_drn_says_why():
 
     if metadata.version('mmaction2') != '1.2.0':
         pytest.skip('this mmaction2 has its own DRN')
+    init_default_scope('mmaction')  # other tests may have left another one
     with pytest.raises(ImportError, match='mmaction2/issues/2714'):
         MODELS.build(dict(type='DRN'))
     assert localizers.DRN is MODELS.get('DRN')

@@ -49,8 +49,9 @@ class TestClassCheck:
             hook.before_train(runner(dict(video=11, image=7), data))
         with pytest.raises(ValueError, match="Add 'image' to model.cls_head.num"):
             hook.before_train(runner(dict(video=7), data))
-        with pytest.raises(ValueError, match='7 .* classes'):
-            hook.before_train(runner(8, SEVEN))
+        for num_classes in (6, 8):  # neither too few nor too many
+            with pytest.raises(ValueError, match=f'7 .* classes.* is {num_classes}. Make them'):
+                hook.before_train(runner(num_classes, SEVEN))
 
     def test_validation_data_before_training(self):
         with pytest.raises(ValueError, match='val_dataloader has 6 '):

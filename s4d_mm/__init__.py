@@ -4,33 +4,44 @@
 Importing the package checks the versions of the toolbox, repairs what its
 published wheels lack (:mod:`s4d_mm.compat`), and registers every part, so
 ``custom_imports = dict(imports=['s4d_mm'])`` is all that a config needs.
+Prediction (:mod:`s4d_mm.apis`) is imported by who wants it.
 """
 
 from importlib import metadata
+from typing import NamedTuple, Optional
 
 from .version import __version__
 
-# distribution names that provide the package, lowest version, first version
-# that is too new, and how to get a fitting one
-_REQUIRED = {
-    'mmengine': (('mmengine',), '0.10.4', '1.0.0', 'pip install "mmengine>=0.10.4,<1.0.0"'),
-    'mmcv': (
+
+class Requirement(NamedTuple):
+    """A package of the toolbox, and the versions of it that fit."""
+
+    package: str
+    distributions: tuple[str, ...]  # names on PyPI; each of them provides the package
+    lowest: str
+    too_new: str  # the first version that is
+    remedy: str  # how to get one that fits
+
+
+REQUIREMENTS = (
+    Requirement(
+        'mmengine', ('mmengine',), '0.10.4', '1.0.0', 'pip install "mmengine>=0.10.4,<1.0.0"'
+    ),
+    Requirement(
+        'mmcv',
         ('mmcv', 'mmcv-lite'),
         '2.1.0',
         '2.2.0',
         'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '
         'operators, mim install "mmcv>=2.1.0,<2.2.0"; never both)',
     ),
-    'mmaction2': (('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'),
-    'mmpretrain': (('mmpretrain',), '1.2.0', '2.0.0', 'pip install "mmpretrain>=1.2.0,<2.0.0"'),
-}
-
-
-def _installed(distribution: str):
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+    Requirement(
+        'mmaction2', ('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'
+    ),
+    Requirement(
+        'mmpretrain', ('mmpretrain',), '1.2.0', '2.0.0', 'pip install "mmpretrain>=1.2.0,<2.0.0"'
+    ),
+)
 
 
 def check_versions() -> None:
@@ -40,35 +51,47 @@ def check_versions() -> None:
         ImportError: If one is missing or out of range, or if ``mmcv`` and
             ``mmcv-lite`` are both installed (they overwrite each other).
     """
-    for package, (names, low, high, advice) in _REQUIRED.items():
-        found = {n: v for n in names if (v := _installed(n)) is not None}
+    for required in REQUIREMENTS:
+        wanted = f'{required.package} >={required.lowest}, <{required.too_new}'
+        found = {
+            name: version
+            for name in required.distributions
+            if (version := installed_version(name)) is not None
+        }
         if not found:
-            raise ImportError(
-                f's4d_mm needs {package} >={low}, <{high}, but it is not installed: {advice}.'
-            )
+            raise ImportError(f's4d_mm needs {wanted}, but it is not installed: {required.remedy}.')
         if len(found) > 1:
             raise ImportError(
                 f'{" and ".join(found)} are both installed and overwrite each '
                 'other. Uninstall both, then install one of them: '
-                f'{advice}.'
+                f'{required.remedy}.'
             )
-        from mmengine.utils import digit_version
+        from mmengine.utils import digit_version  # is there: it is the first requirement
 
         ((name, version),) = found.items()
-        if not (digit_version(low) <= digit_version(version) < digit_version(high)):
+        lowest, too_new = digit_version(required.lowest), digit_version(required.too_new)
+        if not lowest <= digit_version(version) < too_new:
             raise ImportError(
-                f's4d_mm {__version__} needs {package} >={low}, '
-                f'<{high}, but {name}=={version} is installed: '
-                f'{advice}.'
+                f's4d_mm {__version__} needs {wanted}, but {name}=={version} is installed: '
+                f'{required.remedy}.'
             )
+
+
+def installed_version(distribution: str) -> Optional[str]:
+    """Version of an installed distribution, None if it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 check_versions()
 
+# the order matters: what the parts import must be checked and repaired first
 from . import compat  # noqa: E402
 
 compat.apply()
 
-from . import apis, datasets, engine, evaluation, models  # noqa: E402,F401
+from . import datasets, engine, evaluation, models  # noqa: E402
 
-__all__ = ['__version__', 'check_versions']
+__all__ = ['__version__', 'check_versions', 'datasets', 'engine', 'evaluation', 'models']

@@ -1,6 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Repairs for published OpenMMLab releases, applied when ``s4d_mm`` is
-imported.
+"""Repairs for published OpenMMLab releases, applied when ``s4d_mm`` is imported.
 
 Each function answers one upstream issue, says when it can be deleted, and
 does nothing where the installed upstream package is whole.
@@ -10,18 +9,18 @@ import importlib.util
 import os.path as osp
 import sys
 import types
+from collections.abc import Callable
 from pickle import UnpicklingError
 
 import numpy as np
 import torch
-from mmengine.utils import digit_version
+from mmengine.logging import HistoryBuffer
 
 DRN_ISSUE = 'https://github.com/open-mmlab/mmaction2/issues/2714'
 
 
 def provide_mmaction_drn() -> bool:
-    """Put a stand-in for ``mmaction.models.localizers.drn`` into
-    ``sys.modules``.
+    """Put a stand-in for ``mmaction.models.localizers.drn`` into ``sys.modules``.
 
     The ``mmaction2==1.2.0`` wheel on PyPI was packed without that folder, so
     that ``import mmaction.models`` fails (open-mmlab/mmaction2#2714). Building
@@ -63,9 +62,8 @@ def provide_mmaction_drn() -> bool:
     return True
 
 
-def allow_mmengine_checkpoints() -> bool:
-    """Register the classes of mmengine's own checkpoints as torch safe
-    globals.
+def allow_mmengine_checkpoints() -> None:
+    """Register the classes of mmengine's own checkpoints as torch safe globals.
 
     Since torch 2.6 ``torch.load`` defaults to ``weights_only=True``, and
     mmengine <= 0.10.7 stores its message hub (``HistoryBuffer`` objects with
@@ -74,25 +72,7 @@ def allow_mmengine_checkpoints() -> bool:
     ``weights_only`` itself stays on.
 
     Can be deleted when mmengine registers these classes itself.
-
-    Returns:
-        bool: Whether there was something to register.
     """
-    if digit_version(torch.__version__) < digit_version('2.6.0'):
-        return False  # loads without weights_only by default
-    from mmengine.logging import HistoryBuffer
-
-    def method(owner: type, name: str):
-        """Stands for ``getattr`` in checkpoints, which is how pickle refers
-        to the methods of a class: those of ``HistoryBuffer`` only.
-        """
-        if owner is HistoryBuffer and name in HistoryBuffer.__dict__:
-            return getattr(owner, name)
-        raise UnpicklingError(
-            f'The checkpoint asks for attribute {name!r} of {owner!r}. Only '
-            'methods of mmengine.logging.HistoryBuffer are allowed.'
-        )
-
     try:  # numpy 2 moved its core package
         from numpy._core import multiarray
     except ImportError:
@@ -103,8 +83,9 @@ def allow_mmengine_checkpoints() -> bool:
             HistoryBuffer,
             np.ndarray,
             np.dtype,
-            (method, 'builtins.getattr'),
-            (method, '__builtin__.getattr'),
+            # pickle refers to the methods of a class by getattr
+            (get_history_buffer_method, 'builtins.getattr'),
+            (get_history_buffer_method, '__builtin__.getattr'),
             *{type(np.dtype(t)) for t in scalar_types},
             # a checkpoint may come from a machine with the other numpy
             *(
@@ -114,7 +95,27 @@ def allow_mmengine_checkpoints() -> bool:
             ),
         ]
     )
-    return True
+
+
+def get_history_buffer_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr`` in checkpoints, for the methods of ``HistoryBuffer`` only.
+
+    Args:
+        owner (type): The class whose attribute the checkpoint asks for.
+        name (str): Name of the attribute.
+
+    Returns:
+        Callable: The method.
+
+    Raises:
+        UnpicklingError: If it is any other attribute.
+    """
+    if owner is HistoryBuffer and name in HistoryBuffer.__dict__:
+        return getattr(owner, name)
+    raise UnpicklingError(
+        f'The checkpoint asks for attribute {name!r} of {owner!r}. Only '
+        'methods of mmengine.logging.HistoryBuffer are allowed.'
+    )
 
 
 def apply() -> None:

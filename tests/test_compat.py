@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Repairs of published wheels, and the version check."""
+"""Import of the package: version check, repairs of published wheels, and what it brings in."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import init_default_scope
 
 import s4d_mm
 from s4d_mm import compat
@@ -22,6 +23,7 @@ def test_mmaction_models_import_and_drn_says_why():
 
     if metadata.version('mmaction2') != '1.2.0':
         pytest.skip('this mmaction2 has its own DRN')
+    init_default_scope('mmaction')  # other tests may have left another one
     with pytest.raises(ImportError, match='mmaction2/issues/2714'):
         MODELS.build(dict(type='DRN'))
     assert localizers.DRN is MODELS.get('DRN')
@@ -66,16 +68,15 @@ def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
     assert hub['runtime_info'] == dict(best=3.0, iter=7)
 
 
-class Evil:
+class OtherAttribute:
     def __reduce__(self):
         return getattr, (OrderedDict, 'fromkeys')
 
 
-@pytest.mark.skipif(torch.__version__ < '2.6', reason='no weights_only')
 def test_other_attributes_stay_refused(tmp_path):
-    torch.save(Evil(), tmp_path / 'evil.pth')
+    torch.save(OtherAttribute(), tmp_path / 'other.pth')
     with pytest.raises(UnpicklingError, match='Only methods of mmengine'):
-        torch.load(tmp_path / 'evil.pth')
+        torch.load(tmp_path / 'other.pth')
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,28 @@ def test_other_attributes_stay_refused(tmp_path):
     ],
 )
 def test_version_check(monkeypatch, versions, match):
-    real = s4d_mm._installed
-    monkeypatch.setattr(s4d_mm, '_installed', lambda name: versions.get(name, real(name)))
+    real = s4d_mm.installed_version
+    monkeypatch.setattr(s4d_mm, 'installed_version', lambda name: versions.get(name, real(name)))
     with pytest.raises(ImportError, match=match):
         s4d_mm.check_versions()
+
+
+def test_import_registers_every_part_and_brings_in_no_apis():
+    """In a process of its own. The apis are for prediction, and take time to import."""
+    parts = dict(
+        MODELS=['S4DViT', 'MoAENeck', 'DualModalHead', 'DualModalDataPreprocessor'],
+        DATASETS=['DualModalDataset'],
+        DATA_SAMPLERS=['DualModalSampler'],
+        HOOKS=['ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook'],
+        METRICS=['ExpressionMetric'],
+        OPTIM_WRAPPER_CONSTRUCTORS=['S4DLayerDecayOptimWrapperConstructor'],
+    )
+    code = (
+        'import sys, s4d_mm; from mmengine import registry; '
+        f'missing = [n for r, names in {parts}.items() for n in names '
+        'if getattr(registry, r).get(n) is None]; '
+        'assert not missing, missing; '
+        'apis = [m for m in sys.modules if m.startswith(("mmaction.apis", "s4d_mm.apis"))]; '
+        'assert not apis, apis'
+    )
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)

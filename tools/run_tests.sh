@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what the tests need (see env.sh and install.sh) and run them.
+# Install what the tests need (see env.sh and install.sh), check the style, and
+# run them.
 #
 #   bash tools/run_tests.sh [arguments of pytest]
 set -euo pipefail
@@ -9,5 +10,7 @@ set -euo pipefail
 
 bash "$S4D_ROOT/tools/install.sh" tests
 cd "$S4D_ROOT"
+python -m ruff check . || die "mend this, or let 'ruff check --fix' do it"
+python -m ruff format --check . || die "'ruff format' mends this"
 # two processes (another -n may follow); a file's tests share what they build
 exec python -m pytest -n 2 --dist loadfile tests "$@"

@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from ..engine.hooks.class_check_hook import check_head_weights
 from ..media import IMAGE_SUFFIXES
+from ..models.heads import check_head_weights
 
 
 def init_model(
@@ -21,8 +21,10 @@ def init_model(
     checkpoint: Optional[str] = None,
     device: Optional[str] = None,
 ) -> nn.Module:
-    """Build a recognizer and load its weights, as mmaction2's
-    ``init_recognizer``, and keep the class names of the checkpoint.
+    """Build a recognizer, load its weights and keep the class names of the checkpoint.
+
+    mmaction2's ``init_recognizer`` does the building. It would only warn of a
+    head that the checkpoint lacks, and predict with random weights.
 
     Args:
         config (str | Config): Config file or object.
@@ -89,8 +91,7 @@ def read_media(model: nn.Module, path: str) -> dict:
 
 
 def class_names(model: nn.Module, input_type: str, count: int) -> list:
-    """Names of the classes of a modality, or their numbers if the checkpoint
-    has none.
+    """Names of the classes of a modality, or their numbers if the checkpoint has none.
 
     Args:
         model (nn.Module): From :func:`init_model`.
@@ -107,8 +108,7 @@ def class_names(model: nn.Module, input_type: str, count: int) -> list:
 
 
 def predict_expression(model: nn.Module, path: str) -> dict[str, float]:
-    """Probabilities of the expressions in a video, a folder of frames, or an
-    image.
+    """Probabilities of the expressions in a video, a folder of frames, or an image.
 
     Args:
         model (nn.Module): From :func:`init_model`.

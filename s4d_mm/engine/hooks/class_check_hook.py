@@ -1,37 +1,30 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Before training and testing: the head has as many classes as the data."""
+"""Before training and testing: the model fits the classes of the data."""
 
-import re
-from collections.abc import Iterator
-from typing import Optional
+from collections.abc import Iterator, Sequence
+from typing import Optional, Union
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
-from mmpretrain.models import MAE
 from torch import nn
+from torch.utils.data import DataLoader
 
-from ...models import (
-    DualModalHead,
-    DualModalRecognizer,
-    MoAENeck,
-    S4DMAEDecoder,
-    S4DMAEHead,
-    S4DMAEViT,
-)
+from ...models.heads import DualModalHead, check_head_weights, classification_head
 from ..launch import check_fold
+
+# of the one head, or of each modality's classifier
+NumClasses = Union[int, dict[str, int]]
 
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Compare the classes of the datasets with ``num_classes`` of the head
-    and of the blending before the first iteration.
+    """Compare the classes of the datasets with those of the head and of the blending.
 
-    Training also checks the validation data, so that a wrong setting shows
-    before the first epoch and not after it, and whether the model takes the
-    batches of its data preprocessor. Testing also checks that the checkpoint
-    has a head with these classes.
+    Training also checks the validation data before the first iteration, so
+    that a wrong setting shows before the first epoch and not after it. Testing
+    also checks that the checkpoint has a head with these classes.
 
     Raises:
         ValueError: If they differ, with the key to change.
@@ -42,96 +35,119 @@ class ClassCheckHook(Hook):
         check_fold(runner.cfg)
 
     def before_train(self, runner: Runner) -> None:
-        """Check the training data, and the validation data if there are."""
-        check_mixed_batches(self._model(runner))
-        self._check(runner, runner.train_dataloader, 'train_dataloader')
+        """Check the training data, and the validation data if there are any."""
+        check_data(runner.model, runner.train_dataloader, 'train_dataloader')
         if runner.val_loop is not None:
-            self._check(runner, runner.val_dataloader, 'val_dataloader')
+            check_data(runner.model, runner.val_dataloader, 'val_dataloader')
 
     def before_val(self, runner: Runner) -> None:
         """Check the validation data."""
-        self._check(runner, runner.val_dataloader, 'val_dataloader')
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """In testing, check that the checkpoint has the head's weights. (A
-        training may start from a checkpoint with another head or none.)
-        """
-        evaluates = isinstance(runner._test_loop, BaseLoop) or (
-            isinstance(runner._val_loop, BaseLoop) and not isinstance(runner._train_loop, BaseLoop)
-        )
-        if evaluates:
-            check_head_weights(runner.model, checkpoint)
+        check_data(runner.model, runner.val_dataloader, 'val_dataloader')
 
     def before_test(self, runner: Runner) -> None:
         """Check the test data."""
-        self._check(runner, runner.test_dataloader, 'test_dataloader')
+        check_data(runner.model, runner.test_dataloader, 'test_dataloader')
 
-    @classmethod
-    def _check(cls, runner: Runner, dataloader, name: str) -> None:
-        model = cls._model(runner)
-        check_packed_views(model)
-        dataset = getattr(dataloader, 'dataset', None)
-        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-        if classes is None:
-            return
-        if not isinstance(classes, dict):
-            classes = {getattr(dataset, 'INPUT_TYPE', None): classes}
-        for key, expected in cls._expectations(model):
-            for input_type, names in classes.items():
-                cls._compare(name, input_type, names, key, expected)
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """In testing and validation alone, check that the checkpoint has the head's weights.
 
-    @staticmethod
-    def _model(runner: Runner) -> nn.Module:
-        model = runner.model
-        return model.module if is_model_wrapper(model) else model
-
-    @staticmethod
-    def _expectations(model) -> Iterator[tuple[str, object]]:
-        """Keys of the config that hold a number of classes, and the numbers
-        (int, or dict of int for each modality).
+        A training may start from a checkpoint with another head or none.
         """
-        name, head = classification_head(model)
-        if head is not None:
-            yield f'model.{name}.num_classes', head.num_classes
-        blending = getattr(getattr(model, 'data_preprocessor', None), 'blending', None)
-        if not isinstance(blending, dict):
-            return
-        for modality, blend in blending.items():
-            # RandomBatchAugment holds a list of the others
-            for part in getattr(blend, 'augments', [blend]):
-                count = getattr(part, 'num_classes', None)
-                if count is not None:
-                    yield (
-                        f'model.data_preprocessor.blending.{modality}: '
-                        f'{type(part).__name__}.num_classes',
-                        {modality: count},
-                    )
+        # a loop is a config until the run begins it
+        tests = isinstance(runner._test_loop, BaseLoop)
+        validates = isinstance(runner._val_loop, BaseLoop)
+        trains = isinstance(runner._train_loop, BaseLoop)
+        if tests or (validates and not trains):
+            check_head_weights(runner.model, checkpoint)
 
-    @staticmethod
-    def _compare(name: str, input_type, names, key: str, expected) -> None:
-        count = expected
-        if isinstance(expected, dict):
-            if input_type not in expected:
-                if '.data_preprocessor.' in key:
-                    return  # this modality is not blended
-                raise ValueError(
-                    f'{name} has {input_type} data, but the head has '
-                    f'num_classes={expected}. Add {input_type!r} to {key}.'
-                )
-            count = expected[input_type]
-        if len(names) != count:
+
+def check_data(model: nn.Module, dataloader: DataLoader, name: str) -> None:
+    """Check that a model fits the data that it will be given.
+
+    Args:
+        model (nn.Module): The model, wrapped for distributed runs or not.
+        dataloader (DataLoader): Its dataset may have ``classes`` in its
+            ``metainfo``: names, or names of each modality.
+        name (str): Key of the data loader in the config, for messages.
+
+    Raises:
+        ValueError: If it does not, with the key to change.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    check_packed_views(model)
+    dataset = getattr(dataloader, 'dataset', None)
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if classes is None:
+        return
+    if not isinstance(classes, dict):
+        classes = {getattr(dataset, 'INPUT_TYPE', None): classes}
+    for input_type, names in classes.items():
+        for key, expected in expected_classes(model, input_type):
+            check_class_count(name, input_type, names, key, expected)
+
+
+def expected_classes(
+    model: nn.Module, input_type: Optional[str]
+) -> Iterator[tuple[str, NumClasses]]:
+    """The numbers of classes in the config that data of a modality must agree with.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        input_type (str, optional): 'video' or 'image', None if the dataset does not say.
+
+    Yields:
+        tuple[str, int | dict[str, int]]: Key in the config, and its value.
+    """
+    head_name, head = classification_head(model)
+    if head is not None:
+        yield f'model.{head_name}.num_classes', head.num_classes
+    blending = getattr(getattr(model, 'data_preprocessor', None), 'blending', None)
+    if not isinstance(blending, dict) or input_type not in blending:
+        return
+    blend = blending[input_type]
+    # RandomBatchAugment holds a list of the others
+    for part in getattr(blend, 'augments', [blend]):
+        count = getattr(part, 'num_classes', None)
+        if count is not None:
+            key = f'model.data_preprocessor.blending.{input_type}'
+            yield f'{key}: {type(part).__name__}.num_classes', count
+
+
+def check_class_count(
+    name: str, input_type: Optional[str], classes: Sequence[str], key: str, expected: NumClasses
+) -> None:
+    """Compare the classes of data with a number of the config.
+
+    Args:
+        name (str): Key of the data loader in the config.
+        input_type (str, optional): Modality of the data.
+        classes (Sequence[str]): Names of the classes of the data.
+        key (str): Key of the number in the config.
+        expected (int | dict[str, int]): The number, or that of each modality.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    count = expected
+    if isinstance(expected, dict):
+        if input_type not in expected:
             raise ValueError(
-                f'{name} has {len(names)} {input_type or ""} classes '
-                f'{tuple(names)}, but {key} is {expected}. Make them agree.'
+                f'{name} has {input_type} data, but the head has '
+                f'num_classes={expected}. Add {input_type!r} to {key}.'
             )
+        count = expected[input_type]
+    if len(classes) != count:
+        raise ValueError(
+            f'{name} has {len(classes)} {input_type or ""} classes '
+            f'{tuple(classes)}, but {key} is {expected}. Make them agree.'
+        )
 
 
 def check_packed_views(model: nn.Module) -> None:
-    """Refuse packed views with a head that would average them over the wrong
-    samples.
+    """Refuse packed views with a head that would average them over the wrong samples.
 
     Args:
-        model (nn.Module): The model.
+        model (nn.Module): The model, not wrapped.
 
     Raises:
         ValueError: If the data preprocessor has ``pack_views`` and the head is
@@ -146,91 +162,3 @@ def check_packed_views(model: nn.Module) -> None:
             'number of views of every clip. Set pack_views=False there and '
             'merge_equal=False of SampleClipViews.'
         )
-
-
-def check_mixed_batches(model: nn.Module) -> None:
-    """Refuse training batches of both modalities with a model that cannot
-    take them.
-
-    Args:
-        model (nn.Module): The model.
-
-    Raises:
-        ValueError: If the data preprocessor has ``mixed``, and the model is
-            neither a :class:`DualModalRecognizer` nor a masked auto-encoder,
-            or has other parts than these need.
-    """
-    if not getattr(getattr(model, 'data_preprocessor', None), 'mixed', False):
-        return
-    advice = (
-        "Change it, or set mixed=False there and batching='alternate' of DualModalBatchSampler."
-    )
-    if isinstance(model, MAE):
-        parts = dict(backbone=S4DMAEViT, neck=S4DMAEDecoder, head=S4DMAEHead)
-    elif isinstance(model, DualModalRecognizer):
-        parts = dict(neck=MoAENeck, cls_head=DualModalHead)
-    else:
-        raise ValueError(
-            'model.data_preprocessor.mixed=True needs '
-            "model.type='DualModalRecognizer' (in pre-training MAE), but it "
-            f'is {type(model).__name__}. {advice}'
-        )
-    for name, kind in parts.items():
-        part = getattr(model, name, None)
-        if part is not None and not isinstance(part, kind):
-            raise ValueError(
-                'model.data_preprocessor.mixed=True needs '
-                f'model.{name}.type={kind.__name__!r}, but it is '
-                f'{type(part).__name__}. {advice}'
-            )
-
-
-def classification_head(model: nn.Module) -> tuple[str, Optional[nn.Module]]:
-    """The head with a number of classes: mmaction2's ``cls_head`` or
-    mmpretrain's ``head``.
-
-    Returns:
-        tuple: Its name in the model, and itself; ('', None) if there is none.
-    """
-    for name in ('cls_head', 'head'):
-        head = getattr(model, name, None)
-        if getattr(head, 'num_classes', None) is not None:
-            return name, head
-    return '', None
-
-
-def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
-    """Refuse a checkpoint without the weights of the model's classification
-    head.
-
-    mmengine only warns of missing and misshapen parameters; predictions would
-    then come from a random classifier.
-
-    Args:
-        model (nn.Module): The model, wrapped for distributed runs or not.
-        checkpoint (dict): The checkpoint, or its ``state_dict``.
-
-    Raises:
-        ValueError: With the first such key.
-    """
-    model = model.module if is_model_wrapper(model) else model
-    head_name, head = classification_head(model)
-    if head is None:
-        return
-    weights = checkpoint.get('state_dict', checkpoint)
-    weights = {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
-    for name, param in head.named_parameters():
-        key = f'{head_name}.{name}'
-        if key not in weights:
-            raise ValueError(
-                f'The checkpoint has no {key}, so it cannot predict: it is '
-                'from pre-training or of a model with another head. Give one '
-                'of the fine-tuned model.'
-            )
-        if weights[key].shape != param.shape:
-            raise ValueError(
-                f'The checkpoint is of another size: {key} is '
-                f'{tuple(weights[key].shape)} there, but '
-                f'{tuple(param.shape)} in this model. Give the config that '
-                'it was trained with, or set the num_classes of the head.'
-            )

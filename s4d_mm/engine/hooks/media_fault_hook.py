@@ -10,12 +10,15 @@ from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 
 @HOOKS.register_module()
 class MediaFaultHook(Hook):
-    """Gather the unreadable samples of all processes, count them in the log,
-    and write them to ``unreadable.csv`` in the work directory.
+    """Report the unreadable samples of all processes.
+
+    Counts them in the log, and lists them in ``unreadable.csv`` in the work
+    directory.
 
     The datasets of s4d_mm replace a training sample that cannot be read by
     another one. With several processes each one sees only a part of the data,
@@ -40,40 +43,58 @@ class MediaFaultHook(Hook):
         """Report the test data."""
         self._report(runner, runner.test_dataloader.dataset)
 
-    def _report(self, runner: Runner, dataset) -> None:
-        datasets = list(_with_ledger(dataset))
-        for one in datasets:
-            marks = one.faults.marks.clone()
+    def _report(self, runner: Runner, dataset: Dataset) -> None:
+        datasets = list(datasets_with_faults(dataset))
+        for part in datasets:
+            # of a copy, as the marks themselves lie in the workers' shared memory
+            marks = part.faults.marks.clone()
             dist.all_reduce(marks, op='max')
-            one.faults.marks.copy_(marks)
-        found = {id(d): d.faults.indices() for d in datasets}
-        if not any(found.values()) or found == self._reported:
+            part.faults.marks.copy_(marks)
+        found = [(part, part.faults.indices()) for part in datasets]
+        if found == self._reported or not any(indices for _, indices in found):
             return
         self._reported = found
         path = osp.join(runner.work_dir, 'unreadable.csv')
-        for one in datasets:
+        for part, indices in found:
             runner.logger.warning(
-                f'{len(found[id(one)])} of {len(one)} {one.INPUT_TYPE} '
-                f'samples of {one.ann_file} are unreadable, see {path}'
+                f'{len(indices)} of {len(part)} {part.INPUT_TYPE} '
+                f'samples of {part.ann_file} are unreadable, see {path}'
             )
         if runner.rank == 0:
-            with open(path, 'w', newline='', encoding='utf-8') as f:
-                writer = csv.writer(f)
-                writer.writerow(['ann_file', 'sample_id', 'path'])
-                for one in datasets:
-                    for i in found[id(one)]:
-                        info = one.get_data_info(i)
-                        writer.writerow([one.ann_file, info['sample_id'], info['filename']])
-        for one in datasets:
-            if not one.test_mode:
-                one.check_faults()
+            write_faults(path, datasets)
+        for part in datasets:
+            if not part.test_mode:
+                part.check_faults()
 
 
-def _with_ledger(dataset) -> Iterator:
-    """The datasets of s4d_mm inside of wrappers such as ConcatDataset."""
+def write_faults(path: str, datasets: list[Dataset]) -> None:
+    """Write the list of unreadable samples.
+
+    Args:
+        path (str): The file, a CSV with ``ann_file``, ``sample_id`` and ``path``.
+        datasets (list[Dataset]): From :func:`datasets_with_faults`.
+    """
+    with open(path, 'w', newline='', encoding='utf-8') as f:
+        writer = csv.writer(f)
+        writer.writerow(['ann_file', 'sample_id', 'path'])
+        for dataset in datasets:
+            for index in dataset.faults.indices():
+                info = dataset.get_data_info(index)
+                writer.writerow([dataset.ann_file, info['sample_id'], info['filename']])
+
+
+def datasets_with_faults(dataset: Dataset) -> Iterator[Dataset]:
+    """The datasets of s4d_mm inside of wrappers such as ``ConcatDataset``.
+
+    Args:
+        dataset (Dataset): A dataset, or a wrapper with ``dataset`` or ``datasets``.
+
+    Yields:
+        Dataset: Each one that keeps a ledger of its unreadable samples.
+    """
     if hasattr(dataset, 'faults'):
         yield dataset
-    inner = getattr(dataset, 'datasets', None)
-    for one in inner or [getattr(dataset, 'dataset', None)]:
-        if one is not None:
-            yield from _with_ledger(one)
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in inner:
+        if part is not None:
+            yield from datasets_with_faults(part)

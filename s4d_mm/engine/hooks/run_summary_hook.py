@@ -9,21 +9,20 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
-import s4d_mm
+from ...version import __version__
 
 
 @HOOKS.register_module()
 class RunSummaryHook(Hook):
-    """Log devices, processes, optimizer, parameters and data, once, at the
-    start of a run.
-    """
+    """Log devices, processes, optimizer, parameters and data, once, at the start of a run."""
 
     priority = 'VERY_LOW'
 
     def before_train(self, runner: Runner) -> None:
         """Log the table for training."""
-        rows = self._common(runner)
+        rows = common_rows(runner)
         wrapper = runner.optim_wrapper
         optimizer = getattr(wrapper, 'optimizer', None)
         if optimizer is not None:
@@ -33,65 +32,76 @@ class RunSummaryHook(Hook):
                 f'{len(rates)} groups, learning rate {min(rates):.3g} .. '
                 f'{max(rates):.3g} at the start'
             )
-        rows['train data'] = self._data(runner.train_dataloader)
+        rows['train data'] = describe_data(runner.train_dataloader)
         rows['length'] = f'{runner.max_epochs} epochs, {runner.max_iters} iterations'
-        self._log(runner, rows)
+        log_table(runner, rows)
 
     def before_test(self, runner: Runner) -> None:
         """Log the table for testing."""
-        rows = self._common(runner)
-        rows['test data'] = self._data(runner.test_dataloader)
-        self._log(runner, rows)
-
-    @staticmethod
-    def _common(runner: Runner) -> dict:
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
-        params = list(model.parameters())
-        device = next(iter(params)).device
-        name = (
-            torch.cuda.get_device_name(device)
-            if device.type == 'cuda'
-            else f'{torch.get_num_threads()} threads'
-        )
-        backend = (
-            f'{torch_dist.get_backend()} backend'
-            if torch_dist.is_initialized()
-            else 'not distributed'
-        )
-        parts = ', '.join(
-            f'{k} {_millions(m.parameters())}'
-            for k, m in model.named_children()
-            if any(True for _ in m.parameters())
-        )
-        trained = _millions(p for p in params if p.requires_grad)
-        return {
-            's4d_mm': f'{s4d_mm.__version__}, torch {torch.__version__}',
-            'device': f'{device.type} ({name})',
-            'processes': f'{runner.world_size}, {backend}',
-            'model': f'{type(model).__name__}, '
-            f'{_millions(params)} parameters'
-            f' ({trained} trained): {parts}',
-        }
-
-    @staticmethod
-    def _data(dataloader) -> str:
-        dataset = dataloader.dataset
-        sampler = dataloader.batch_sampler
-        size = getattr(sampler, 'batch_size', dataloader.batch_size)
-        return (
-            f'{type(dataset).__name__}, {len(dataset)} samples, '
-            f'{len(dataloader)} batches of {size} per process'
-        )
-
-    @staticmethod
-    def _log(runner: Runner, rows: dict) -> None:
-        width = max(map(len, rows))
-        table = '\n'.join(f'  {k:<{width}}  {v}' for k, v in rows.items())
-        runner.logger.info(f'Run summary\n{table}')
+        rows = common_rows(runner)
+        rows['test data'] = describe_data(runner.test_dataloader)
+        log_table(runner, rows)
 
 
-def _millions(params: Iterable[torch.nn.Parameter]) -> str:
-    """Count the numbers of parameters, in millions; sharded ones count whole."""
-    total = sum(getattr(p, 'whole_numel', p.numel()) for p in params)  # of S4DFSDPStrategy
+def common_rows(runner: Runner) -> dict[str, str]:
+    """The rows that training and testing share: software, devices and model.
+
+    Args:
+        runner (Runner): The runner, with its model built.
+
+    Returns:
+        dict[str, str]: Text for each name.
+    """
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    params = list(model.parameters())
+    device = params[0].device
+    if device.type == 'cuda':
+        device_name = torch.cuda.get_device_name(device)
+    else:
+        device_name = f'{torch.get_num_threads()} threads'
+    if torch_dist.is_initialized():
+        backend = f'{torch_dist.get_backend()} backend'
+    else:
+        backend = 'not distributed'
+    total = count_millions(params)
+    trained = count_millions(p for p in params if p.requires_grad)
+    parts = ', '.join(
+        f'{name} {count_millions(part.parameters())}'
+        for name, part in model.named_children()
+        if any(True for _ in part.parameters())
+    )
+    return {
+        's4d_mm': f'{__version__}, torch {torch.__version__}',
+        'device': f'{device.type} ({device_name})',
+        'processes': f'{runner.world_size}, {backend}',
+        'model': f'{type(model).__name__}, {total} parameters ({trained} trained): {parts}',
+    }
+
+
+def describe_data(dataloader: DataLoader) -> str:
+    """Type and size of the dataset of a data loader, and its batches."""
+    dataset = dataloader.dataset
+    sampler = dataloader.batch_sampler
+    size = getattr(sampler, 'batch_size', dataloader.batch_size)
+    return (
+        f'{type(dataset).__name__}, {len(dataset)} samples, '
+        f'{len(dataloader)} batches of {size} per process'
+    )
+
+
+def log_table(runner: Runner, rows: dict[str, str]) -> None:
+    """Write the rows into the log, names and texts in a column each."""
+    width = max(map(len, rows))
+    table = '\n'.join(f'  {name:<{width}}  {text}' for name, text in rows.items())
+    runner.logger.info(f'Run summary\n{table}')
+
+
+def count_millions(params: Iterable[torch.nn.Parameter]) -> str:
+    """How many numbers parameters have, in millions.
+
+    Those of a model that FSDP has sharded count whole: ``S4DFSDPStrategy``
+    notes their size as ``whole_numel``.
+    """
+    total = sum(getattr(p, 'whole_numel', p.numel()) for p in params)
     return f'{total / 1e6:.2f}M'

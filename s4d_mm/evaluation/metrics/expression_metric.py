@@ -19,13 +19,16 @@ Classes = Union[Sequence[str], dict[str, Sequence[str]]]
 
 @METRICS.register_module()
 class ExpressionMetric(BaseMetric):
-    """WAR, UAR, macro and weighted F1, per-class recall (all in percent) and
-    confusion matrix.
+    """WAR, UAR, macro and weighted F1, recall of each class, and confusion matrix.
+
+    All but the matrix are in percent. A sample that could not be read counts
+    as wrong.
 
     The names of the metrics are ``WAR``, ``UAR``, ``macro_F1``,
-    ``weighted_F1`` and ``recall/<class>`` (of classes that have samples); if
-    there are videos and images, ``video/WAR``, ``image/WAR`` and so on. The
-    confusion matrices (counts, rows are true classes) are logged, and kept in
+    ``weighted_F1``, ``recall/<class>`` (of classes that have samples) and
+    ``unreadable`` (number of samples, if there are any); if there are videos
+    and images, ``video/WAR``, ``image/WAR`` and so on. The confusion matrices
+    (counts of what was read, rows are true classes) are logged, and kept in
     :attr:`confusion_matrices` of the main process, by modality.
 
     Args:
@@ -140,36 +143,40 @@ class ExpressionMetric(BaseMetric):
         self.confusion_matrices = {}
         metrics = {}
         for modality, group in groups.items():
-            read = [r for r in group if not r['unreadable']]
-            matrix = confusion_matrix(
-                [r['label'] for r in read],
-                [r['score'].argmax() for r in read],
-                len(classes[modality]),
-            )
-            self.confusion_matrices[modality] = matrix
-            # what could not be read is wrong, not left out
-            support = np.bincount([r['label'] for r in group], minlength=len(classes[modality]))
-            values = classification_report(matrix, support)
-            if len(read) < len(group):
-                values['unreadable'] = float(len(group) - len(read))
-            values.update(
-                {
-                    f'recall/{name}': 100.0 * float(recall)
-                    for name, recall in zip(classes[modality], recalls(matrix, support))
-                    if not np.isnan(recall)
-                }
-            )
             prefix = f'{modality}/' if len(groups) > 1 else ''
-            metrics.update({prefix + k: v for k, v in values.items()})
-            print_log(
-                f'Confusion matrix, {len(read)} samples {modality} (rows: '
-                'true class, columns: prediction)\n'
-                f'{format_matrix(matrix, classes[modality])}',
-                logger='current',
-            )
+            values = self._metrics_of_modality(modality, group, classes[modality])
+            metrics.update({prefix + name: value for name, value in values.items()})
         if self.out_csv is not None:
             self._write_csv(results, classes)
         return metrics
+
+    def _metrics_of_modality(
+        self, modality: str, group: list[dict], classes: tuple[str, ...]
+    ) -> dict[str, float]:
+        readable = [r for r in group if not r['unreadable']]
+        matrix = confusion_matrix(
+            [r['label'] for r in readable],
+            [r['score'].argmax() for r in readable],
+            len(classes),
+        )
+        # what could not be read is wrong, not left out
+        support = np.bincount([r['label'] for r in group], minlength=len(classes))
+        class_recalls = recalls(matrix, support)
+        self.confusion_matrices[modality] = matrix
+        print_log(
+            f'Confusion matrix, {len(readable)} samples {modality} (rows: '
+            'true class, columns: prediction)\n'
+            f'{format_matrix(matrix, classes, class_recalls)}',
+            logger='current',
+        )
+
+        values = classification_report(matrix, support)
+        if len(readable) < len(group):
+            values['unreadable'] = float(len(group) - len(readable))
+        for name, recall in zip(classes, class_recalls):
+            if not np.isnan(recall):
+                values[f'recall/{name}'] = 100.0 * float(recall)
+        return values
 
     def _write_csv(self, results: list[dict], classes: dict) -> None:
         # the modalities may differ in their classes
@@ -195,24 +202,30 @@ class ExpressionMetric(BaseMetric):
         print_log(f'Predictions are saved to {self.out_csv}.', logger='current')
 
 
-def format_matrix(matrix: np.ndarray, classes: Sequence[str]) -> str:
+def format_matrix(
+    matrix: np.ndarray, classes: Sequence[str], class_recalls: Optional[np.ndarray] = None
+) -> str:
     """A confusion matrix as text, with the recall at the end of each row.
 
     Args:
         matrix (np.ndarray): Confusion matrix.
         classes (Sequence[str]): Class names.
+        class_recalls (np.ndarray, optional): Recall of each class, 0..1 or
+            NaN. Defaults to None, those of the matrix.
 
     Returns:
         str: A line per class, and one above.
     """
+    if class_recalls is None:
+        class_recalls = recalls(matrix)
     names = [f'{i} {name}' for i, name in enumerate(classes)]
-    left = max(map(len, names))
+    name_width = max(map(len, names))
     width = max(4, len(str(matrix.max())) + 1)
 
     def line(name, values, last):
-        return f'{name:<{left}}' + ''.join(f'{v:>{width}}' for v in values) + f'{last:>9}'
+        return f'{name:<{name_width}}' + ''.join(f'{v:>{width}}' for v in values) + f'{last:>9}'
 
     lines = [line('', range(len(names)), 'recall')]
-    for name, row, recall in zip(names, matrix, recalls(matrix)):
+    for name, row, recall in zip(names, matrix, class_recalls):
         lines.append(line(name, row, '-' if np.isnan(recall) else f'{100 * recall:.2f}'))
     return '\n'.join(lines)

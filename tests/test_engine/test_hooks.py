@@ -1,0 +1,242 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Hooks: what they refuse before a run, and what they report of it."""
+
+import csv
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import loops
+from processes import run_ranks
+from small_models import FINETUNE, build
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from s4d_mm.datasets.media_faults import FaultLedger
+from s4d_mm.engine import ClassCheckHook, MediaFaultHook, RunSummaryHook
+from s4d_mm.engine.hooks.run_summary_hook import count_millions
+
+SEVEN = tuple('abcdefg')
+
+
+def loader(classes, input_type=None):
+    dataset = SimpleNamespace(metainfo=dict(classes=classes), INPUT_TYPE=input_type)
+    return SimpleNamespace(dataset=dataset)
+
+
+def runner(num_classes, train, val=None, blending=None, input_type=None):
+    return SimpleNamespace(
+        model=SimpleNamespace(
+            cls_head=SimpleNamespace(num_classes=num_classes),
+            data_preprocessor=SimpleNamespace(blending=blending or {}),
+        ),
+        train_dataloader=loader(train, input_type),
+        val_loop=None if val is None else object(),
+        val_dataloader=loader(val, input_type),
+    )
+
+
+class TestClassCheck:
+    def test_training_data(self):
+        hook = ClassCheckHook()
+        both, data = dict(video=7, image=7), dict(video=SEVEN, image=SEVEN)
+        hook.before_train(runner(both, data))
+        hook.before_train(runner(both, SEVEN, input_type='video'))
+        hook.before_train(runner(7, SEVEN, val=SEVEN))
+        hook.before_train(runner(7, None))  # data without classes, as in pre-training
+        with pytest.raises(ValueError, match='train_dataloader has 7 video class'):
+            hook.before_train(runner(dict(video=11, image=7), data))
+        with pytest.raises(ValueError, match="Add 'image' to model.cls_head.num"):
+            hook.before_train(runner(dict(video=7), data))
+        for num_classes in (6, 8):  # neither too few nor too many
+            with pytest.raises(ValueError, match=f'7 .* classes.* is {num_classes}. Make them'):
+                hook.before_train(runner(num_classes, SEVEN))
+
+    def test_validation_data_before_training(self):
+        with pytest.raises(ValueError, match='val_dataloader has 6 '):
+            ClassCheckHook().before_train(runner(7, SEVEN, val=SEVEN[:6]))
+
+    @pytest.mark.parametrize('split', ['val', 'test'])
+    def test_data_of_a_run_without_training(self, split):
+        fake = runner(7, None)
+        setattr(fake, f'{split}_dataloader', loader(SEVEN[:6]))
+        with pytest.raises(ValueError, match=f'{split}_dataloader has 6 '):
+            getattr(ClassCheckHook(), f'before_{split}')(fake)
+
+    @pytest.mark.parametrize('modality', ['image', 'video'])
+    def test_blending(self, modality):
+        init_default_scope('mmaction')
+        blending = MODELS.build(
+            dict(
+                type='RandomBatchAugment',
+                augments=[
+                    dict(type='MixupBlending', num_classes=7, alpha=0.8),
+                    dict(type='CutmixBlending', num_classes=8, alpha=1.0),
+                ],
+            )
+        )
+        fake = runner(
+            dict(video=7, image=7),
+            dict(video=SEVEN, image=SEVEN),
+            blending={modality: blending},
+        )
+        message = f'7 {modality} classes.*blending.{modality}: CutmixBlending.num_cl'
+        with pytest.raises(ValueError, match=message):
+            ClassCheckHook().before_train(fake)
+        # only one modality is blended: the other has no number to agree with
+        blending.augments[1].num_classes = 7
+        ClassCheckHook().before_train(fake)
+
+    @pytest.mark.parametrize(
+        'head, fits',
+        [
+            (dict(type='TimeSformerHead', num_classes=7, in_channels=16), False),
+            (dict(type='DualModalHead', num_classes=dict(video=7), in_channels=16), True),
+        ],
+    )
+    def test_packed_views_need_a_head_that_knows_them(self, head, fits):
+        """mmaction2's heads would average a view with those of another clip."""
+        init_default_scope('mmaction')
+        fake = runner(7, SEVEN, input_type='video')
+        fake.model = SimpleNamespace(
+            cls_head=MODELS.build(head),
+            data_preprocessor=SimpleNamespace(pack_views=True, blending={}),
+        )
+        if fits:
+            ClassCheckHook().before_train(fake)
+        else:
+            with pytest.raises(ValueError, match='pack_views=True needs Dual'):
+                ClassCheckHook().before_train(fake)
+
+    @pytest.mark.parametrize(
+        'begun, checked',
+        [
+            (('train',), False),  # may start from another head
+            (('train', 'val'), False),
+            (('val',), True),
+            (('test',), True),
+        ],
+    )
+    def test_checkpoint_of_testing_has_the_head(self, begun, checked):
+        classes = dict(train=loops.EpochBasedTrainLoop, val=loops.ValLoop, test=loops.TestLoop)
+        fake = SimpleNamespace(model=build(FINETUNE))
+        for name, loop in classes.items():  # a config until the run begins it
+            value = loop.__new__(loop) if name in begun else dict(type=loop.__name__)
+            setattr(fake, f'_{name}_loop', value)
+        weights = {k: v for k, v in fake.model.state_dict().items() if 'cls_head' not in k}
+        if checked:
+            with pytest.raises(ValueError, match='has no cls_head.*cannot predict'):
+                ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
+        else:
+            ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
+
+
+class Files(Dataset):
+    """What MediaFaultHook asks of a dataset."""
+
+    INPUT_TYPE = 'video'
+    test_mode = False
+
+    def __init__(self, name, size=10):
+        self.ann_file, self.faults, self.checked = name, FaultLedger(size), 0
+
+    def __len__(self):
+        return len(self.faults.marks)
+
+    def get_data_info(self, index):
+        return dict(sample_id=f'{index}', filename=f'{self.ann_file}/{index}.mp4')
+
+    def check_faults(self):
+        self.checked += 1
+
+
+class TestMediaFaults:
+    def report(self, dataset, folder, rank=0, stage='train_epoch'):
+        lines = []
+        fake = SimpleNamespace(
+            work_dir=str(folder), rank=rank, logger=SimpleNamespace(warning=lines.append)
+        )
+        name = 'test' if 'test' in stage else 'train'
+        setattr(fake, f'{name}_dataloader', SimpleNamespace(dataset=dataset))
+        hook = MediaFaultHook()
+        getattr(hook, f'after_{stage}')(fake)
+        return lines
+
+    @pytest.mark.parametrize('stage', ['train_epoch', 'train', 'test_epoch'])
+    def test_datasets_in_wrappers(self, stage, tmp_path):
+        whole, broken = Files('whole'), Files('broken')
+        broken.faults.add(3)
+        wrapped = SimpleNamespace(dataset=ConcatDataset([whole, broken]))
+        lines = self.report(wrapped, tmp_path, stage=stage)
+        assert [line.split(' samples')[0] for line in lines] == ['0 of 10 video', '1 of 10 video']
+        with open(tmp_path / 'unreadable.csv', newline='') as f:
+            rows = list(csv.reader(f))
+        assert rows == [['ann_file', 'sample_id', 'path'], ['broken', '3', 'broken/3.mp4']]
+
+    def test_silent_without_faults(self, tmp_path):
+        assert self.report(Files('whole'), tmp_path) == []
+        assert not (tmp_path / 'unreadable.csv').exists()
+
+    def test_only_training_stops(self, tmp_path):
+        """In testing an unreadable sample is an error, or wrong by intention."""
+        train, test = Files('train'), Files('test')
+        test.test_mode = True
+        for dataset in (train, test):
+            dataset.faults.add(0)
+            self.report(dataset, tmp_path)
+        assert (train.checked, test.checked) == (1, 0)
+
+    def test_two_processes(self, tmp_path):
+        """Both know the faults of both, a shared one counts once, and one of them writes."""
+
+        def report_a_part():
+            rank = torch.distributed.get_rank()
+            dataset = Files('set')
+            dataset.faults.add(5)
+            dataset.faults.add(rank)
+            for _ in range(2):  # the second time nothing is added
+                lines = self.report(dataset, '.', rank)
+            return [lines, dataset.faults.indices(), dataset.faults.share(), dataset.checked]
+
+        first, second = run_ranks(report_a_part, tmp_path)
+        assert first == second
+        lines, indices, share, checked = first
+        assert '3 of 10 video' in lines[0]
+        assert indices == [0, 1, 5]
+        assert share == pytest.approx(0.3)
+        assert checked == 2
+        with open(tmp_path / 'unreadable.csv', newline='') as f:
+            assert [row[1] for row in csv.reader(f)][1:] == ['0', '1', '5']
+
+    def test_other_processes_do_not_write(self, tmp_path):
+        dataset = Files('set')
+        dataset.faults.add(0)
+        assert len(self.report(dataset, tmp_path, rank=1)) == 1
+        assert not (tmp_path / 'unreadable.csv').exists()
+
+
+class TestRunSummary:
+    def test_parameters(self):
+        whole = nn.Linear(1000, 1000, bias=False)
+        shard = nn.Parameter(torch.zeros(10))
+        shard.whole_numel = 2_000_000  # the note of S4DFSDPStrategy
+        assert count_millions(whole.parameters()) == '1.00M'
+        assert count_millions([*whole.parameters(), shard]) == '3.00M'
+
+    def test_frozen_parts_are_told_apart(self):
+        model = nn.Sequential(nn.Linear(1000, 1000), nn.Linear(1000, 500), nn.ReLU())
+        model[0].requires_grad_(False)
+        lines = []
+        data = DataLoader(range(12), batch_size=4)
+        RunSummaryHook().before_test(
+            SimpleNamespace(
+                model=model,
+                world_size=1,
+                test_dataloader=data,
+                logger=SimpleNamespace(info=lines.append),
+            )
+        )
+        (table,) = lines
+        assert '1.50M parameters (0.50M trained): 0 1.00M, 1 0.50M\n' in table
+        assert '12 samples, 3 batches of 4 per process' in table

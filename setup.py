@@ -1,7 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Package definition. What is installed where is written in
-``requirements/``.
-"""
+"""Package definition. What is installed where is written in ``requirements/``."""
 
 import os
 import os.path as osp
@@ -16,11 +14,13 @@ ROOT = osp.dirname(osp.abspath(__file__))
 
 
 def read(*path: str) -> str:
+    """Text of a file of the repository."""
     with open(osp.join(ROOT, *path), encoding='utf-8') as f:
         return f.read()
 
 
-def requirements(name: str) -> list:
+def requirements(name: str) -> list[str]:
+    """Lines of a file of ``requirements/``, without comments."""
     lines = (ln.split('#')[0].strip() for ln in read('requirements', name).splitlines())
     return [ln for ln in lines if ln]
 
@@ -32,9 +32,7 @@ MIM_SUFFIXES = ('.md', '.py', '.sh', '.yml')
 
 
 def link_mim(package: str) -> None:
-    """Fill ``.mim`` of the source tree with links, for an editable
-    install.
-    """
+    """Fill ``.mim`` of the source tree with links, for an editable install."""
     folder = osp.join(ROOT, package, '.mim')
     shutil.rmtree(folder, ignore_errors=True)  # of links, not what they show
     os.makedirs(folder)
@@ -46,7 +44,7 @@ def link_mim(package: str) -> None:
             return
 
 
-def copy_mim(package: str, target: str) -> list:
+def copy_mim(package: str, target: str) -> list[str]:
     """Fill ``.mim`` of a package that is built in ``target`` with copies.
 
     Returns:
@@ -74,20 +72,20 @@ def copy_mim(package: str, target: str) -> list:
 
 
 class BuildPy(build_py):
-    """Adds ``.mim``: nothing is written to the source tree, but in an
-    editable install.
-    """
+    """Adds ``.mim`` to what is built; to the source tree only in an editable install."""
 
     mim_files = ()
 
-    def run(self):
+    def run(self) -> None:
+        """Build, then add ``.mim``."""
         super().run()
         if getattr(self, 'editable_mode', False):
             link_mim('s4d_mm')
         else:
             self.mim_files = copy_mim('s4d_mm', self.build_lib)
 
-    def get_outputs(self, *args, **kwargs):
+    def get_outputs(self, *args, **kwargs) -> list[str]:
+        """Files that are built, with those of ``.mim``."""
         return [*super().get_outputs(*args, **kwargs), *self.mim_files]
 
 

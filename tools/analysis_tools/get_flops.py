@@ -158,7 +158,8 @@ def format_costs(costs: dict[str, Cost]) -> str:
     return '\n'.join(lines)
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
     parser.add_argument(
@@ -173,6 +174,7 @@ def parse_args():
 
 
 def main() -> None:
+    """Print the cost of each part for each input shape."""
     args = parse_args()
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:

@@ -11,10 +11,23 @@ from typing import Callable, NamedTuple, Optional, Union
 
 # what the last column of a header line is called
 LABEL_HEADERS = frozenset(
-    'label labels label_id id class class_id class_name category emotion expression'.split()
+    (
+        'label',
+        'labels',
+        'label_id',
+        'id',
+        'class',
+        'class_id',
+        'class_name',
+        'category',
+        'emotion',
+        'expression',
+    )
 )
 # what the only column of a file without labels is called
-NAME_HEADERS = frozenset('path name file filename video video_name image image_name'.split())
+NAME_HEADERS = frozenset(
+    ('path', 'name', 'file', 'filename', 'video', 'video_name', 'image', 'image_name')
+)
 
 
 class Annotation(NamedTuple):

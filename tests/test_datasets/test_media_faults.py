@@ -177,6 +177,23 @@ def test_wrong_root_stops_training(root):
         load(root, 'image', max_fault_share=1.5)
 
 
+def test_replacements_that_fail_are_marked_too(root):
+    for i in range(1, SIZE):
+        os.remove(path_of(root, 'image', i))
+    dataset = load(root, 'image', max_fault_share=1.0)
+    assert dataset[3]['data_samples'].sample_id == '0.jpg'
+    assert set(dataset.faults.indices()) > {3}
+
+
+def test_long_lists_are_cut(tmp_path):
+    write_text(tmp_path / 'image.csv', *[f'{i}.jpg,0' for i in range(30)])
+    dataset = load(tmp_path, 'image')
+    dataset.faults.marks[:23] = 1
+    lines = dataset.describe_faults().splitlines()
+    assert len(lines) == 21 and lines[-1].strip() == '... and 3 more'
+    assert lines[19].endswith('19.jpg')
+
+
 def test_workers_count_together(root):
     """Two worker processes share the marks with this process."""
     for i in (2, 5):
@@ -213,6 +230,16 @@ def test_test_time_faults_count_as_wrong(root):
     assert values['weighted_F1'] < 100
     matrix = metric.confusion_matrices['image']
     np.testing.assert_array_equal(matrix, [[5, 0], [0, 4]])
+
+
+def test_test_time_faults_have_no_limit(root):
+    """Each one is marked by itself, and a replacement that fails too is not."""
+    for i in range(1, SIZE):
+        os.remove(path_of(root, 'image', i))
+    dataset = load(root, 'image', test_mode=True, allow_test_faults=True, max_fault_share=0.0)
+    sample = dataset[3]['data_samples']
+    assert sample.sample_id == '3.jpg' and sample.unreadable
+    assert dataset.faults.indices() == [3]
 
 
 def test_hook_writes_the_list(root, tmp_path, caplog):

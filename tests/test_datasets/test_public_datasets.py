@@ -2,6 +2,7 @@
 """Public datasets: miniature copies of what is distributed, read from file to
 batch."""
 
+import os
 import os.path as osp
 
 import pytest
@@ -486,6 +487,34 @@ def test_ravdess_has_each_picture_once(tmp_path):
     dataset = RAVDESS(data_root=str(tmp_path), suffix='.mp4')
     assert len(dataset) == 1
     assert dataset.get_data_info(0)['sample_id'] == '01-01-03-01-02-01-12'
+
+
+def test_what_is_listed_of_a_folder(tmp_path):
+    images(tmp_path / 'elsewhere', 'Sad/2.png')
+    images(tmp_path / 'faces', 'Anger/1.PNG', 'Anger/contact_sheet.jpg', '__MACOSX/Anger/3.png')
+    os.symlink(tmp_path / 'elsewhere' / 'Sad', tmp_path / 'faces' / 'Sad')
+    assert read(CAERS, tmp_path, 'faces') == [('Anger/1.PNG', 'anger'), ('Sad/2.png', 'sadness')]
+
+
+def test_labels_in_names_are_not_needed(tmp_path):
+    """For pre-training, clips of any class are taken."""
+    write_text(tmp_path / 'Bored' / '1.avi', 'never opened')
+    dataset = CAER(data_root=str(tmp_path), suffix='.avi', has_labels=False)
+    assert dataset.get_data_info(0)['sample_id'] == 'Bored/1'
+
+
+def test_suffix_of_names_is_dropped(tmp_path):
+    """Where ``suffix`` says what the files have, the one in the list does not count."""
+    ann_file = write_text(tmp_path / 'a.txt', '03747.mp4 anger')
+    info = MAFW(ann_file=ann_file, suffix='.avi').get_data_info(0)
+    assert info['filename'] == '03747.avi'
+
+
+def test_names_of_own_classes_come_first(tmp_path):
+    """The names that other datasets use are tried where the classes have no such name."""
+    ann_file = write_text(tmp_path / 'a.txt', 'a Happy', 'b Sad')
+    dataset = FERV39k(ann_file=ann_file, metainfo=dict(classes=('Sadness', 'Happy')))
+    assert dataset.get_gt_labels().tolist() == [1, 0]
 
 
 def test_voxceleb2(tmp_path):

@@ -180,10 +180,10 @@ def test_share_draws_other_samples_in_each_epoch(processes, world_size):
 
 
 def test_share_is_exact(processes):
-    # 0.1 * 30 is a little more than 3 in floating point
-    (sampler,) = processes(1, dual(30, 7), share=dict(video=0.1, image=0.01))
-    assert sampler.num_samples_of == dict(video=3, image=1)
-    assert len(sampler) == len(list(sampler)) == 4
+    # 0.07 * 100 is a little more than 7 in floating point
+    (sampler,) = processes(1, dual(100, 7), share=dict(video=0.07, image=0.01))
+    assert sampler.num_samples_of == dict(video=7, image=1)
+    assert len(sampler) == len(list(sampler)) == 8
 
 
 def test_balance_draws_classes_equally_often(processes):

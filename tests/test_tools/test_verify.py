@@ -422,7 +422,7 @@ def test_indices(data, indices, labels):
 def test_dataset_of_the_toolbox(data):
     """A dataset that is not ours is read as well."""
     root, _ = data
-    write_text(root / 'toolbox.txt', 'clips/0.mp4 1', 'clips/1.mp4 7')
+    write_text(root / 'toolbox.txt', 'clips/0.mp4 1', 'clips/1.mp4 2')
     dataset = dict(
         type='VideoDataset',
         ann_file=str(root / 'toolbox.txt'),
@@ -432,7 +432,7 @@ def test_dataset_of_the_toolbox(data):
     splits, _ = verify.verify(Config(dict(train_dataloader=dict(dataset=dataset))))
     assert [osp.basename(s.path) for s in splits[0].samples] == ['0.mp4', '1.mp4']
     troubles = [f for f in splits[0].findings if f.level == 'trouble']
-    assert [f.what for f in troubles] == ['label 7 is not one of 0 to 1']
+    assert [f.what for f in troubles] == ['label 2 is not one of 0 to 1']
 
 
 @pytest.mark.parametrize(

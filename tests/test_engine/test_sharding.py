@@ -271,7 +271,11 @@ def test_fsdp_resumes(sharded):
     first, resumed = (logs[name]['rows'] for name in ('pretrain_fsdp', 'pretrain_fsdp_resumed'))
     assert len(first) == len(resumed)
     assert_same_losses(logs['pretrain_ddp']['rows'], first + resumed)
-    again = torch.load(folder / 'pretrain_fsdp_resumed' / 'epoch_2.pth', weights_only=True)
+    of_ddp, again = (
+        torch.load(folder / name / 'epoch_2.pth', weights_only=True)
+        for name in ('pretrain_ddp', 'pretrain_fsdp_resumed')
+    )
+    assert set(again['optimizer']) == set(of_ddp['optimizer']) > {'state', 'param_groups'}
     steps = {int(s['step']) for s in again['optimizer']['state'].values()}
     assert steps == {again['meta']['iter']} == {2 * len(first)}
     assert again['meta']['epoch'] == 2

@@ -63,7 +63,7 @@ def pretrain_losses(model, rows):
 
 def finetune_losses(model, rows):
     """Losses of the fine-tuning of some videos."""
-    x, losses = model.neck(model.backbone(VIDEOS[rows]))
+    x, losses = model.neck(model.backbone(VIDEOS[rows]), data_samples=None)
     scores = model.cls_head(x, 'video')
     labels = torch.tensor([0, 1, 2, 6])[rows]
     return dict(loss_cls=nn.functional.cross_entropy(scores, labels), **losses)

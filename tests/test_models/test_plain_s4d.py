@@ -66,7 +66,7 @@ def test_plain_fine_tuning_is_ours(modality, monkeypatch):
     monkeypatch.setattr(torch, 'randn_like', lambda x: inputs(x.numel()).view_as(x))
     ours, plain = both_models('finetune')
     x = inputs(SHAPES[modality])
-    tokens, losses = ours.neck(ours.backbone(x))
+    tokens, losses = ours.neck(ours.backbone(x), data_samples=None)
     our_scores = ours.cls_head(tokens, input_types=modality)
     plain_scores, balance = plain(x)
     torch.testing.assert_close(our_scores, plain_scores, **TOLERANCE)

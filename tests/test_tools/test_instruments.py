@@ -104,8 +104,8 @@ def test_flops_of_the_mixes(path):
 
 
 def test_cam_is_of_our_models(toolbox_run):
-    model = init_model(osp.join(ROOT, 'configs', 'mix', 'swin3d_moae_joint.py'))
-    with pytest.raises(ValueError, match='not of SwinTransformer3D'):
+    model = init_model(osp.join(ROOT, 'configs', 'mix', 'slowonly_moae_joint.py'))
+    with pytest.raises(ValueError, match='not of ResNet3dSlowOnly'):
         vis_cam.heat_maps(model, toolbox_run.clip)
 
 

@@ -158,7 +158,7 @@ def packed_files():
             files |= {
                 osp.relpath(osp.join(folder, name), ROOT)
                 for name in names
-                if name.endswith(('.py', '.sh', '.yml'))
+                if name.endswith(('.md', '.py', '.sh', '.yml'))
             }
     assert 'configs/metafile.yml' in files and 'tools/env.sh' in files
     return files

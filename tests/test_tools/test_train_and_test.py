@@ -8,7 +8,7 @@ import pytest
 from helpers import ROOT
 
 DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
-FSDP = osp.join(ROOT, 'configs', 's4d_finetune_large_dfew_fsdp.py')
+FSDP = osp.join(ROOT, 'configs', 'large', 's4d_finetune_large_dfew_fsdp.py')
 TRAIN, TEST = (runpy.run_path(osp.join(ROOT, 'tools', f'{n}.py')) for n in ('train', 'test'))
 
 

@@ -3,8 +3,7 @@
 
 from ...media import MediaReadError
 from .crops import ClipRandomResizedCrop, FixedCrop, RandomCropBoxes
-from .loading import ClipDecode, ClipInit, ImageLoad
-from .sampling import SampleClipViews
+from .loading import ClipDecode, ClipInit, ImageLoad, SampleClipViews
 
 __all__ = [
     'ClipDecode',

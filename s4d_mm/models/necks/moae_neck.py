@@ -24,6 +24,8 @@ from ..layers import (
 )
 from ..layers.token_layout import Features
 
+NOT_GIVEN = ()  # mmaction2's recognizers give None or a list
+
 
 @MODELS.register_module()
 class MoAENeck(BaseModule):
@@ -66,7 +68,7 @@ class MoAENeck(BaseModule):
         >>> # two blocks on the feature map of a network of 512 channels
         >>> neck = MoAENeck(
         ...     dict(embed_dims=512, num_layers=2, num_heads=8), num_layers=2)
-        >>> features, losses = neck(torch.zeros(1, 512, 4, 7, 7), data_samples=[])
+        >>> features, losses = neck(torch.zeros(1, 512, 4, 7, 7), data_samples=None)
         >>> features.shape, list(losses)
         (torch.Size([1, 512, 4, 7, 7]), ['loss_balance'])
     """
@@ -118,7 +120,7 @@ class MoAENeck(BaseModule):
         super().init_weights()
 
     def forward(
-        self, x: Features, data_samples: Optional[list] = None
+        self, x: Features, data_samples: Optional[list] = NOT_GIVEN
     ) -> tuple[Features, dict[str, Tensor]]:
         """Run the blocks.
 
@@ -127,19 +129,18 @@ class MoAENeck(BaseModule):
                 map (B, C, [T, ]H, W); pooled features (B, C), one token each; a pair of feature
                 map and class token (B, C); or several of those, one per stage, of which the last
                 is processed and the others are returned as they are.
-            data_samples (list, optional): What mmaction2's recognizers hand to necks. Not used,
-                but needed in training: who does not hand them over has no place for the loss.
-                Defaults to None.
+            data_samples (list, optional): What mmaction2's recognizers hand to necks, if only
+                None. Not used, but in training who leaves it out has no place for the loss.
 
         Returns:
             tuple: Features in the layout of ``x``, and in training a dict with ``loss_balance``,
             else an empty dict.
 
         Raises:
-            TypeError: In training without ``data_samples``.
+            TypeError: In training, if ``data_samples`` is left out.
             ValueError: If the features that are processed do not have the width C.
         """
-        if self.training and data_samples is None:
+        if self.training and data_samples is NOT_GIVEN:
             raise TypeError(
                 'MoAENeck was called in training without data_samples, as by the '
                 "ImageClassifier of mmpretrain, which has no place for the neck's loss. Use "

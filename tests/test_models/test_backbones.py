@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
 from small_models import ARCH, IMAGES, PRETRAIN, SIZE, VIDEOS, build, inputs
 
-from s4d_mm.models.layers import TransformerBlock, TubeletEmbed
+from s4d_mm.models.layers import MoAEBlock, TransformerBlock, TubeletEmbed
 
 
 class TestBackbone:
@@ -70,6 +70,20 @@ class TestBackbone:
         assert 'blocks.1.mlp.fc2.bias' in frozen
         assert not model.blocks[1].training and model.blocks[2].training
 
+    def test_layer_depths_for_mmpretrain(self):
+        """Of its layer-wise learning-rate decay: embedding, blocks, what follows."""
+        model = build(self.cfg(final_norm=True))
+        depths = {
+            name: model.get_layer_depth(f'backbone.{name}', 'backbone.')
+            for name, _ in model.named_parameters()
+        }
+        assert depths['patch_embed.proj.weight'] == (0, 6)
+        assert depths['blocks.0.norm1.weight'] == (1, 6)
+        assert depths['blocks.3.mlp.fc2.bias'] == (4, 6)
+        assert (
+            depths['norm.weight'] == (5, 6) == model.get_layer_depth('head.fc.weight', 'backbone.')
+        )
+
     def test_drop_path_grows_over_backbone_and_neck(self):
         """0 to the rate over the 4 blocks of the arch, of which each part has two."""
         rates = [
@@ -81,15 +95,23 @@ class TestBackbone:
         ]
         assert rates == [[0, pytest.approx(0.1)], [pytest.approx(0.2), pytest.approx(0.3)]]
 
-    def test_drop_path_drops_whole_samples_in_training(self):
-        block = TransformerBlock(32, 4, drop_path=0.5)
+    @pytest.mark.parametrize('kind', [TransformerBlock, MoAEBlock])
+    def test_drop_path_drops_whole_samples_in_training(self, kind):
+        block = kind(32, 4, drop_path=0.5)
         x = inputs((200, 4, 32))
+
+        def run():
+            out = block(x)
+            return out[0] if kind is MoAEBlock else out
+
         torch.manual_seed(0)
-        same = (block.train()(x) == x).all(-1)  # of each token
+        block.train()
+        same = (run() == x).all(-1)  # of each token
         assert torch.equal(same.all(1), same.any(1))
         # attention and MLP are both dropped in a quarter of the samples
         assert same.all(1).float().mean().item() == pytest.approx(0.25, abs=0.08)
-        assert not (block.eval()(x) == x).all(-1).any()
+        block.eval()
+        assert not (run() == x).all(-1).any()
 
     @pytest.mark.parametrize(
         'kwargs,match',

@@ -2,6 +2,7 @@
 """Every model and part, asked the same questions."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -63,8 +64,11 @@ def test_checkpointing_gives_the_same_gradients(cfg):
         cfg = copy.deepcopy(cfg)
         cfg['backbone']['with_cp'] = cfg['neck']['with_cp'] = with_cp
         model = build(cfg).train()
-        torch.manual_seed(1)
-        model.parse_losses(run(model, VIDEOS))[0].backward()
+        block = model.backbone.blocks[1]
+        with mock.patch.object(block, 'forward', wraps=block.forward) as forward:
+            torch.manual_seed(1)
+            model.parse_losses(run(model, VIDEOS))[0].backward()
+        assert forward.call_count == 1 + with_cp  # once more in the backward pass
         grads.append([p.grad for p in model.parameters()])
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)

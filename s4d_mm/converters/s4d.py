@@ -5,6 +5,7 @@ Authors' code: https://github.com/MSA-LMC/S4D.
 """
 
 import re
+from typing import Optional
 
 import torch
 
@@ -88,6 +89,25 @@ def convert_authors_file(src: str, dst: str, stage: str, reverse: bool = False) 
         lambda weights: Conversion(*convert(weights, stage), family=f'S4D, {stage}'),
         key='model' if reverse else 'state_dict',
     )
+
+
+def stage_of(state_dict: StateDict) -> Optional[str]:
+    """Tell from the keys whether weights are the authors', and of which stage.
+
+    VideoMAE has the same names in pre-training, where it is the same model; a classifier for each
+    modality is the authors' own.
+
+    Args:
+        state_dict (dict): The weights.
+
+    Returns:
+        str | None: 'pretrain' or 'finetune'; None if they are not the authors'.
+    """
+    for stage in STAGES:
+        if all(key in state_dict for key in SIGNATURE['authors', stage]):
+            heads = any(re.match(r'head\.(image|video)\.', key) for key in state_dict)
+            return stage if stage == 'pretrain' or heads else None
+    return None
 
 
 def check_stage(state_dict: StateDict, source: str, stage: str) -> None:

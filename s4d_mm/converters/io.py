@@ -29,6 +29,7 @@ class Conversion(NamedTuple):
     left_out: list[str]  # keys of the source that have no place in the result
     family: str  # whose weights these are
     notes: Sequence[str] = ()  # what was changed
+    classes: Optional[dict[str, tuple[str, ...]]] = None  # names of each modality, if known
 
 
 def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
@@ -147,6 +148,8 @@ def convert_file(
         meta = dict(
             converted_from=osp.basename(src), family=result.family, s4d_mm_version=__version__
         )
+        if result.classes:
+            meta['dataset_meta'] = dict(classes=result.classes)
         save_checkpoint({key: result.weights, 'meta': meta}, dst)
     except (ValueError, OSError) as e:
         print(e, file=sys.stderr)

@@ -4,6 +4,7 @@
 mmengine lists names that do not match and goes on, also where nothing was loaded.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import NamedTuple, Union
@@ -137,36 +138,33 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
 
     if not weights:
         return 'It has no tensors at all. Is it the right file?'
-    own = set(own)
-    for key in weights:
-        part, _, rest = key.partition('.')
-        if rest in own:
-            return (
-                f'Its names begin with {part!r}, as those of a whole model: give '
-                f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{part}.')."
-            )
-        outer = next((name for name in own if name.partition('.')[2] == key), None)
-        if outer is not None:
-            part = outer.partition('.')[0]
-            return (
-                f'It looks like the weights of a {part} alone: give them to it by model.{part}.'
-                "init_cfg=dict(type='Pretrained', checkpoint=...) in place of load_from."
-            )
     stage = stage_of(weights)
     if stage is not None:
         return (
             f"It looks like a {stage} checkpoint of the S4D authors' code: convert it with "
             f'tools/model_converters/s4d_to_mm.py SRC DST --stage {stage}.'
         )
-    try:
+    with contextlib.suppress(ValueError):
         family = find_layout(weights)[0].family
-    except ValueError:
         return (
-            f'Its tensors are:\n{group_keys(weights)}\nand the model has:\n'
-            f'{first_lines(sorted(own), 5)}\nGive a checkpoint of this model, of its '
-            'pre-training, or one that tools/model_converters made (docs/weights.md).'
+            f'It looks like weights of {family}: convert them with '
+            'tools/model_converters/vit_to_mm.py SRC DST (docs/weights.md).'
+        )
+    own = list(own)
+    inner = {name.partition('.')[2]: name.partition('.')[0] for name in own}
+    for part, _, rest in (key.partition('.') for key in weights):
+        if rest in own:
+            return (
+                f'Its names begin with {part!r}, as those of a whole model: give '
+                f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{part}.')."
+            )
+    for part in filter(None, map(inner.get, weights)):
+        return (
+            f'It looks like the weights of a {part} alone: give them to it by model.{part}.'
+            "init_cfg=dict(type='Pretrained', checkpoint=...) in place of load_from."
         )
     return (
-        f'It looks like weights of {family}: convert them with '
-        'tools/model_converters/vit_to_mm.py SRC DST (docs/weights.md).'
+        f'Its tensors are:\n{group_keys(weights)}\nand the model has:\n'
+        f'{first_lines(own, 5)}\nGive a checkpoint of this model, of its pre-training, or one that '
+        'tools/model_converters made (docs/weights.md).'
     )

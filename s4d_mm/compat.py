@@ -78,7 +78,7 @@ def allow_mmengine_checkpoints() -> None:
         from numpy._core import multiarray
     except ImportError:
         from numpy.core import multiarray
-    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    numbers = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
@@ -87,7 +87,7 @@ def allow_mmengine_checkpoints() -> None:
             # pickle refers to the methods of a class by getattr
             (get_history_buffer_method, 'builtins.getattr'),
             (get_history_buffer_method, '__builtin__.getattr'),
-            *{type(np.dtype(t)) for t in scalar_types},
+            *{type(np.dtype(t)) for t in numbers},
             # a checkpoint may come from a machine with the other numpy
             *(
                 (fn, f'numpy.{core}.multiarray.{fn.__name__}')

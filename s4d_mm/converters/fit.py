@@ -151,14 +151,15 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
             'tools/model_converters/vit_to_mm.py SRC DST (docs/weights.md).'
         )
     own = list(own)
-    inner = {name.partition('.')[2]: name.partition('.')[0] for name in own}
-    for part, _, rest in (key.partition('.') for key in weights):
-        if rest in own:
-            return (
-                f'Its names begin with {part!r}, as those of a whole model: give '
-                f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{part}.')."
-            )
-    for part in filter(None, map(inner.get, weights)):
+    split = [key.partition('.') for key in weights]
+    outer = next((part for part, _, rest in split if rest in own), None)
+    if outer is not None:
+        return (
+            f'Its names begin with {outer!r}, as those of a whole model: give '
+            f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{outer}.')."
+        )
+    part = next((name.partition('.')[0] for name in own if name.partition('.')[2] in weights), None)
+    if part is not None:
         return (
             f'It looks like the weights of a {part} alone: give them to it by model.{part}.'
             "init_cfg=dict(type='Pretrained', checkpoint=...) in place of load_from."

@@ -15,6 +15,7 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
 DRN_ISSUE = 'https://github.com/open-mmlab/mmaction2/issues/2714'
 
@@ -77,7 +78,7 @@ def allow_mmengine_checkpoints() -> None:
         from numpy._core import multiarray
     except ImportError:
         from numpy.core import multiarray
-    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    numbers = np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
@@ -86,7 +87,7 @@ def allow_mmengine_checkpoints() -> None:
             # pickle refers to the methods of a class by getattr
             (get_history_buffer_method, 'builtins.getattr'),
             (get_history_buffer_method, '__builtin__.getattr'),
-            *{type(np.dtype(t)) for t in scalar_types},
+            *{type(np.dtype(t)) for t in numbers},
             # a checkpoint may come from a machine with the other numpy
             *(
                 (fn, f'numpy.{core}.multiarray.{fn.__name__}')
@@ -118,7 +119,23 @@ def get_history_buffer_method(owner: type, name: str) -> Callable:
     )
 
 
+def read_local_files() -> None:
+    """Let mmengine read local checkpoints with :func:`~s4d_mm.converters.loader.load_from_local`.
+
+    Its own reader stops at every class that it does not know, such as the parsed arguments in the
+    files of other training code, with advice to let the file run code
+    (open-mmlab/mmengine#1655).
+
+    Can be deleted when mmengine reads such files with ``weights_only=True``; the authors' files
+    must then be converted first.
+    """
+    from .converters.loader import load_from_local
+
+    CheckpointLoader.register_scheme('', load_from_local, force=True)
+
+
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
     provide_mmaction_drn()
     allow_mmengine_checkpoints()
+    read_local_files()

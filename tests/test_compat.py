@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Import of the package: version check, repairs of published wheels, and what it brings in."""
 
+import argparse
 import subprocess
 import sys
 from collections import OrderedDict
@@ -12,6 +13,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
 
 import s4d_mm
 from s4d_mm import compat
@@ -58,14 +60,26 @@ def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
         dict(
             message_hub=dict(
                 log_scalars={'loss': buffer},
-                runtime_info=dict(best=np.float64(3), iter=np.int64(7)),
+                runtime_info=dict(best=np.float64(3), iter=np.int64(7), half=np.float16(2)),
             )
         ),
         path,
     )
     hub = torch.load(path, weights_only=True)['message_hub']
     assert hub['log_scalars']['loss'].mean(3) == 3
-    assert hub['runtime_info'] == dict(best=3.0, iter=7)
+    assert hub['runtime_info'] == dict(best=3.0, iter=7, half=2)
+
+
+def test_mmengine_reads_local_files_with_our_reader(tmp_path):
+    """Also those with the parsed arguments of a training script, where torch alone stops."""
+    path = str(tmp_path / 'x.pth')
+    torch.save(dict(model=dict(a=torch.ones(1)), args=argparse.Namespace(x=1)), path)
+    with pytest.raises(UnpicklingError, match='argparse.Namespace'):
+        torch.load(path)
+    assert CheckpointLoader.load_checkpoint(path)['state_dict'] == dict(a=torch.ones(1))
+    # addresses stay with mmengine
+    loader = CheckpointLoader._get_checkpoint_loader('https://x/y.pth')
+    assert loader.__module__ == 'mmengine.runner.checkpoint'
 
 
 class OtherAttribute:
@@ -102,7 +116,7 @@ def test_import_registers_every_part_and_brings_in_no_apis():
         MODELS=['S4DViT', 'MoAENeck', 'DualModalHead', 'DualModalDataPreprocessor'],
         DATASETS=['DualModalDataset'],
         DATA_SAMPLERS=['DualModalSampler'],
-        HOOKS=['ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook'],
+        HOOKS=['CheckpointFitHook', 'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook'],
         METRICS=['ExpressionMetric'],
         OPTIM_WRAPPER_CONSTRUCTORS=['S4DLayerDecayOptimWrapperConstructor'],
     )

@@ -11,11 +11,13 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from authors_files import save_finetuning, save_pretraining
 from helpers import ROOT, make_public_layout, process_env, run_script
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.converters.s4d import to_authors
 
 PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
@@ -241,6 +243,30 @@ def test_testing_needs_the_head_of_the_config(pretrained, finetuned, tmp_path):
     cfg = short_config(FINETUNE, tmp_path, load_from=finetuned, model__cls_head__num_classes=eight)
     with pytest.raises(ValueError, match=r'classifiers.image.weight is \(7, 128\)'):
         Runner.from_cfg(cfg).test()
+
+
+def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path, capsys):
+    """Testing gives the figures of the same weights under our names; training starts from them."""
+    weights = {s: torch.load(p)['state_dict'] for s, p in (('a', pretrained[0]), ('b', finetuned))}
+    pre = save_pretraining(to_authors(weights['a'], 'pretrain')[0], tmp_path / 'pre.pth')
+    fine = save_finetuning(to_authors(weights['b'], 'finetune')[0], tmp_path / 'fine.pth')
+    figures = [
+        Runner.from_cfg(short_config(FINETUNE, tmp_path / str(i), load_from=path)).test()
+        for i, path in enumerate((finetuned, fine))
+    ]
+    assert figures[0]['video/WAR'] == figures[1]['video/WAR']
+    assert figures[0]['image/UAR'] == figures[1]['image/UAR']
+    capsys.readouterr()
+    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=pre))
+    runner.load_or_resume()
+    for ours, theirs in (('backbone.blocks.1', 1), ('neck.blocks.1', 3)):
+        name = 'attn.qkv.weight'
+        source = weights['a'][f'backbone.blocks.{theirs}.{name}']
+        assert torch.equal(runner.model.state_dict()[f'{ours}.{name}'], source)
+    assert 'tensors of the checkpoint found a place in DualModalRec' in capsys.readouterr().out
+    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=pre, resume=True))
+    with pytest.raises(ValueError, match='no state of a training'):
+        runner.train()
 
 
 BAD = {

@@ -12,6 +12,7 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
 )
 custom_hooks = [
+    dict(type='CheckpointFitHook'),  # a checkpoint of this model, at least in part
     dict(type='ClassCheckHook'),  # classes of data and head agree
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log

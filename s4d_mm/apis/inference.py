@@ -12,6 +12,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from ..converters.fit import check_fit
+from ..datasets.config_classes import config_classes
 from ..media import IMAGE_SUFFIXES
 from ..models.heads import check_head_weights
 
@@ -21,10 +23,12 @@ def init_model(
     checkpoint: Optional[str] = None,
     device: Optional[str] = None,
 ) -> nn.Module:
-    """Build a recognizer, load its weights and keep the class names of the checkpoint.
+    """Build a recognizer, load its weights and find out the names of its classes.
 
-    mmaction2's ``init_recognizer`` does the building. It would only warn of a
-    head that the checkpoint lacks, and predict with random weights.
+    They are those of the checkpoint, or else of the config's datasets, as for a
+    checkpoint of the authors' code. mmaction2's ``init_recognizer`` does the
+    building. It would only warn of weights that the checkpoint lacks, and
+    predict with random ones.
 
     Args:
         config (str | Config): Config file or object.
@@ -34,10 +38,11 @@ def init_model(
 
     Returns:
         nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta`` (None
-        without a checkpoint that has it).
+        without a checkpoint, or if no names are known).
 
     Raises:
-        ValueError: If the checkpoint has no head of this size.
+        ValueError: If nothing of the checkpoint fits the model, or it has no
+            head of this size.
     """
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
@@ -45,8 +50,12 @@ def init_model(
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+        check_fit(model, loaded)
         check_head_weights(model, loaded)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
+        if not (model.dataset_meta or {}).get('classes'):
+            classes = config_classes(model.cfg)
+            model.dataset_meta = dict(classes=classes) if classes else None
     return model
 
 
@@ -91,7 +100,7 @@ def read_media(model: nn.Module, path: str) -> dict:
 
 
 def class_names(model: nn.Module, input_type: str, count: int) -> list:
-    """Names of the classes of a modality, or their numbers if the checkpoint has none.
+    """Names of the classes of a modality, or their numbers if there are not as many names.
 
     Args:
         model (nn.Module): From :func:`init_model`.
@@ -103,8 +112,8 @@ def class_names(model: nn.Module, input_type: str, count: int) -> list:
     """
     classes = (model.dataset_meta or {}).get('classes')
     if isinstance(classes, dict):
-        classes = classes[input_type]
-    return list(classes or map(str, range(count)))
+        classes = classes.get(input_type)
+    return list(classes if classes and len(classes) == count else map(str, range(count)))
 
 
 def predict_expression(model: nn.Module, path: str) -> dict[str, float]:

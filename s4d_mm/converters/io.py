@@ -1,21 +1,25 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Conversion step: checkpoint files, read without running code, written whole or not at all."""
 
-import argparse
 import datetime
 import hashlib
 import os
 import os.path as osp
+import re
 import sys
-from collections.abc import Sequence
-from typing import Callable, NamedTuple
+from collections.abc import Iterable, Sequence
+from pickle import UnpicklingError
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
 
 from s4d_mm.version import __version__
 
+from .stand_ins import stand_ins_for
+
 StateDict = dict[str, Tensor]
+MapLocation = Union[str, Callable, torch.device, None]
 
 
 class Conversion(NamedTuple):
@@ -25,33 +29,49 @@ class Conversion(NamedTuple):
     left_out: list[str]  # keys of the source that have no place in the result
     family: str  # whose weights these are
     notes: Sequence[str] = ()  # what was changed
+    classes: Optional[dict[str, tuple[str, ...]]] = None  # names of each modality, if known
 
 
-def load_weights(path: str) -> StateDict:
-    """Read the weights of a checkpoint with ``weights_only=True``.
+def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
+    """Read a checkpoint with ``weights_only=True``.
 
     Args:
-        path (str): A state dict, or a dict with one in ``state_dict``, ``model`` or ``module``.
+        path (str): File that torch wrote, by whatever code.
+        map_location (str | Callable, optional): As in ``torch.load``. Defaults to 'cpu'.
 
     Returns:
-        dict[str, Tensor]: The weights, on the CPU, without the prefix ``module.`` of distributed
-        training.
+        Any: What it holds. Objects of foreign classes, such as the parsed arguments of a training
+        script, are inert (:mod:`~s4d_mm.converters.stand_ins`).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read with ``weights_only=True`` or holds no weights.
+        ValueError: If it is no checkpoint, or asks for a class that might run code.
     """
     if not osp.isfile(path):
         raise FileNotFoundError(f'There is no checkpoint {path}.')
-    # the authors' training scripts store their parsed arguments
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with stand_ins_for(path):
         try:
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location=map_location, weights_only=True)
         except Exception as e:  # torch raises many types
-            reason = (str(e).splitlines() or [type(e).__name__])[0]
+            # torch buries the cause in advice to let the code of the file run
+            cause = e.__context__ if isinstance(e, UnpicklingError) and e.__context__ else e
+            reason = (str(cause).splitlines() or [''])[0] or type(cause).__name__
             raise ValueError(
                 f'{path} is no checkpoint that can be read with weights_only=True: {reason}'
             ) from e
+
+
+def unwrap(checkpoint: Any) -> Optional[StateDict]:
+    """Find the weights in what a checkpoint holds.
+
+    Args:
+        checkpoint (Any): A state dict, or a dict with one in ``state_dict``, ``model`` or
+            ``module``.
+
+    Returns:
+        dict[str, Tensor] | None: The weights, without the prefix ``module.`` of distributed
+        training; None if there are none.
+    """
     for key in ('state_dict', 'model', 'module'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -59,10 +79,30 @@ def load_weights(path: str) -> StateDict:
     if not isinstance(checkpoint, dict) or not any(
         isinstance(v, Tensor) for v in checkpoint.values()
     ):
+        return None
+    return {k.removeprefix('module.'): v for k, v in checkpoint.items()}
+
+
+def load_weights(path: str) -> StateDict:
+    """Read the weights of a checkpoint with ``weights_only=True``.
+
+    Args:
+        path (str): File in one of the forms that :func:`unwrap` knows.
+
+    Returns:
+        dict[str, Tensor]: The weights, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read with ``weights_only=True`` or holds no weights.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = unwrap(checkpoint)
+    if weights is None:
         raise ValueError(
             f'{path} holds no weights: it is a {type(checkpoint).__name__} without tensors.'
         )
-    return {k.removeprefix('module.'): v for k, v in checkpoint.items()}
+    return weights
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
@@ -108,6 +148,8 @@ def convert_file(
         meta = dict(
             converted_from=osp.basename(src), family=result.family, s4d_mm_version=__version__
         )
+        if result.classes:
+            meta['dataset_meta'] = dict(classes=result.classes)
         save_checkpoint({key: result.weights, 'meta': meta}, dst)
     except (ValueError, OSError) as e:
         print(e, file=sys.stderr)
@@ -141,3 +183,28 @@ def publish(src: str, dst: str) -> str:
     final = f'{dst.removesuffix(".pth")}_{datetime.date.today():%Y%m%d}-{sha}.pth'
     os.replace(unnamed, final)
     return final
+
+
+def group_keys(keys: Iterable[str]) -> str:
+    """Keys for a message: a line for those that differ in numbers only.
+
+    Args:
+        keys (Iterable[str]): The keys.
+
+    Returns:
+        str: Lines such as ``'  blocks.*.attn.scale (12)'``.
+    """
+    groups = {}
+    for key in keys:
+        groups.setdefault(re.sub(r'(?<=\.)\d+(?=\.|$)', '*', key), []).append(key)
+    return first_lines(
+        group[0] if len(group) == 1 else f'{name} ({len(group)})' for name, group in groups.items()
+    )
+
+
+def first_lines(lines: Iterable[str], most: int = 20) -> str:
+    """Indented lines for a message, of which the rest is only counted."""
+    lines = [f'  {line}' for line in lines]
+    if len(lines) > most:
+        lines[most:] = [f'  and {len(lines) - most} more']
+    return '\n'.join(lines)

@@ -5,12 +5,15 @@ Authors' code: https://github.com/MSA-LMC/S4D.
 """
 
 import re
+from typing import Optional
 
 import torch
 
 from .io import Conversion, StateDict, convert_file
 
 NameTable = tuple[tuple[str, str], ...]
+Classes = dict[str, tuple[str, ...]]
+CLASSIFIERS = 'cls_head.classifiers'
 STAGES = ('pretrain', 'finetune')
 
 # (authors' prefix, our prefix); the first that matches is taken
@@ -69,7 +72,9 @@ def swap(table: NameTable) -> NameTable:
     return tuple((new, old) for old, new in table)
 
 
-def convert_authors_file(src: str, dst: str, stage: str, reverse: bool = False) -> int:
+def convert_authors_file(
+    src: str, dst: str, stage: str, reverse: bool = False, classes: Optional[Classes] = None
+) -> int:
     """Turn a checkpoint file of the authors into one of ours, or back.
 
     Args:
@@ -77,17 +82,61 @@ def convert_authors_file(src: str, dst: str, stage: str, reverse: bool = False) 
         dst (str): File to write.
         stage (str): 'pretrain' or 'finetune': what ``src`` was for.
         reverse (bool): Whether ``src`` is ours. Defaults to False.
+        classes (dict, optional): Class names of each modality, in label order, which ``dst`` then
+            knows. Defaults to None.
 
     Returns:
         int: Exit code: 1 after an error, with its message on stderr.
     """
-    convert = to_authors if reverse else from_authors
-    return convert_file(
-        src,
-        dst,
-        lambda weights: Conversion(*convert(weights, stage), family=f'S4D, {stage}'),
-        key='model' if reverse else 'state_dict',
-    )
+
+    def convert(weights: StateDict) -> Conversion:
+        out, left_out = (to_authors if reverse else from_authors)(weights, stage)
+        names = {}
+        if classes and not reverse and stage == 'finetune':
+            names = {m: n for m, n in classes.items() if f'{CLASSIFIERS}.{m}.weight' in out}
+            check_classes(out, names)
+        return Conversion(out, left_out, family=f'S4D, {stage}', classes=names)
+
+    return convert_file(src, dst, convert, key='model' if reverse else 'state_dict')
+
+
+def check_classes(state_dict: StateDict, classes: Classes) -> None:
+    """Refuse class names of another number than a classifier has.
+
+    Args:
+        state_dict (dict): Our weights.
+        classes (dict): Names of each modality that has a classifier.
+
+    Raises:
+        ValueError: Naming the modality and both numbers.
+    """
+    for modality, names in classes.items():
+        count = len(state_dict[f'{CLASSIFIERS}.{modality}.weight'])
+        if count != len(names):
+            raise ValueError(
+                f'The {modality} classifier has {count} classes, but the {modality} dataset of '
+                f'the config has {len(names)}: {", ".join(names)}. Give the config of the data '
+                'that it was trained on, or none.'
+            )
+
+
+def stage_of(state_dict: StateDict) -> Optional[str]:
+    """Tell from the keys whether weights are the authors', and of which stage.
+
+    VideoMAE has the same names in pre-training, where it is the same model; a classifier for each
+    modality is the authors' own.
+
+    Args:
+        state_dict (dict): The weights.
+
+    Returns:
+        str | None: 'pretrain' or 'finetune'; None if they are not the authors'.
+    """
+    for stage in STAGES:
+        if all(key in state_dict for key in SIGNATURE['authors', stage]):
+            heads = any(re.match(r'head\.(image|video)\.', key) for key in state_dict)
+            return stage if stage == 'pretrain' or heads else None
+    return None
 
 
 def check_stage(state_dict: StateDict, source: str, stage: str) -> None:

@@ -8,14 +8,13 @@ in the encoder's blocks (:data:`OPTIONAL`) and is listed; with any other the wei
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
 from ..models.layers import MMACTION_IN_BLOCK, sincos_position_table
-from .io import Conversion, StateDict
+from .io import Conversion, StateDict, first_lines, group_keys
 from .s4d import PREFIXES, NameTable, replace_prefix, substitute, swap
 
 
@@ -219,31 +218,6 @@ def find_layout(state_dict: StateDict) -> tuple[Layout, str]:
         'Weights under the names of Hugging Face: take the file of the original repository. An '
         'encoder that is no plain ViT, such as Swin, MViT or TimeSformer, is no start for S4DViT.'
     )
-
-
-def group_keys(keys: Iterable[str]) -> str:
-    """Keys for a message: a line for those that differ in numbers only.
-
-    Args:
-        keys (Iterable[str]): The keys.
-
-    Returns:
-        str: Lines such as ``'  blocks.*.attn.scale (12)'``.
-    """
-    groups = {}
-    for key in keys:
-        groups.setdefault(re.sub(r'(?<=\.)\d+(?=\.|$)', '*', key), []).append(key)
-    return _first_lines(
-        group[0] if len(group) == 1 else f'{name} ({len(group)})' for name, group in groups.items()
-    )
-
-
-def _first_lines(lines: Iterable[str], most: int = 20) -> str:
-    """Indented lines for a message, of which the rest is only counted."""
-    lines = [f'  {line}' for line in lines]
-    if len(lines) > most:
-        lines[most:] = [f'  and {len(lines) - most} more']
-    return '\n'.join(lines)
 
 
 def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int = 16) -> Conversion:
@@ -472,13 +446,13 @@ def _check_blocks(weights: StateDict) -> None:
     if missing:
         raise ValueError(
             'The weights are incomplete. Under our names these are missing:\n'
-            f'{_first_lines(missing)}\n'
+            f'{first_lines(missing)}\n'
             'Convert the whole file of the source.'
         )
     if misshaped:
         raise ValueError(
             'The blocks are not those of S4DViT, whose attention is as wide as its tokens and '
-            'whose MLP has no gate:\n' + _first_lines(misshaped)
+            'whose MLP has no gate:\n' + first_lines(misshaped)
         )
 
 

@@ -13,6 +13,7 @@ from mmengine.registry import FUNCTIONS, STRATEGIES
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
+from ..converters.fit import Fit, report_fit
 from ..models.layers import TransformerBlock
 
 # what FSDP and activation checkpointing put into a parameter's name
@@ -174,24 +175,27 @@ class S4DFSDPStrategy(FSDPStrategy):
         strict: bool = False,
         revise_keys: Sequence[tuple[str, str]] = ((r'^module\.', ''),),
     ) -> None:
-        """Load weights and log which were missing or not used.
+        """Load weights and log which were missing or left over.
 
         Args:
             state_dict (dict): Whole weights, on all processes.
             strict (bool): Whether all names must match. Defaults to False.
             revise_keys (Sequence[tuple[str, str]]): Pattern and replacement for the names.
                 Defaults to removing ``module.``.
+
+        Raises:
+            ValueError: If none of them has a place in the model.
         """
         for pattern, new in revise_keys:
             state_dict = {re.sub(pattern, new, k): v for k, v in state_dict.items()}
         found = self.model.load_state_dict(state_dict, strict=strict)
-        for what, keys in (
-            ('missing in', found.missing_keys),
-            ('not used of', found.unexpected_keys),
-        ):
-            if keys:
-                names = ', '.join(WRAPPER_NAMES.sub('', k) for k in keys)
-                self.logger.warning(f'Keys {what} the checkpoint: {names}')
+        missing, left_over = (
+            [WRAPPER_NAMES.sub('', key) for key in keys]
+            for keys in (found.missing_keys, found.unexpected_keys)
+        )
+        placed = [key for key in state_dict if key not in set(left_over)]
+        fit = Fit(placed, missing, left_over)
+        report_fit(fit, type(self.model.module).__name__, state_dict, self.logger)
 
     def optim_state_dict(self) -> dict:
         """Collect the state of the optimizer.

@@ -5,12 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from authors_files import save_finetuning
 from helpers import write_frames, write_image
 from mmengine.config import Config
 from small_models import FINETUNE, build
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.apis.inference import class_names
+from s4d_mm.converters.s4d import to_authors
+from s4d_mm.datasets import AffectNet
 
 VIDEO = tuple('abcdefg')
 IMAGE = tuple('ABCDEFGH')
@@ -97,6 +100,42 @@ def test_class_names():
         assert class_names(model, 'video', 2) == ['glad', 'sad']
     for meta in (None, {}, dict(classes=None)):
         assert class_names(SimpleNamespace(dataset_meta=meta), 'video', 2) == ['0', '1']
+
+
+def test_more_or_fewer_names_than_classes_are_not_used():
+    for classes in (('glad', 'sad'), dict(video=('glad',)), dict(image=VIDEO)):
+        model = SimpleNamespace(dataset_meta=dict(classes=classes))
+        assert class_names(model, 'video', 3) == ['0', '1', '2']
+
+
+DATA = dict(
+    test_dataloader=dict(dataset=dict(type='DFEW', ann_file='nowhere.csv')),
+    train_dataloader=dict(dataset=dict(type='AffectNet', ann_file='nowhere.txt', num_classes=8)),
+)
+
+
+def test_a_file_of_the_authors_has_the_names_of_the_config(tmp_path):
+    """It is used as it is; it names no classes itself."""
+    weights = build(FINETUNE, seed=5).state_dict()
+    path = save_finetuning(to_authors(weights, 'finetune')[0], tmp_path / 'best.pth')
+    model = init_model(Config(dict(CONFIG, **DATA)), path, 'cpu')
+    assert all(value.equal(weights[name]) for name, value in model.state_dict().items())
+    clip, image = write_frames(tmp_path / 'clip', 4), write_image(tmp_path / 'face.jpg')
+    assert list(predict_expression(model, clip))[:2] == ['happiness', 'sadness']
+    assert list(predict_expression(model, image)) == list(AffectNet.METAINFO['classes'])
+    # a config without data sets: numbers
+    assert list(predict_expression(init_model(Config(CONFIG), path, 'cpu'), clip))[:2] == ['0', '1']
+
+
+def test_the_names_of_the_checkpoint_come_first(checkpoint):
+    model = init_model(Config(dict(CONFIG, **DATA)), checkpoint, 'cpu')
+    assert model.dataset_meta == dict(classes=dict(video=VIDEO, image=IMAGE))
+
+
+def test_a_checkpoint_that_fills_nothing_is_refused(tmp_path):
+    torch.save(dict(state_dict={'stem.weight': torch.ones(1)}), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='none finds a place in DualModalRecognizer'):
+        init_model(Config(CONFIG), str(tmp_path / 'x.pth'), 'cpu')
 
 
 def test_errors_name_the_file(tmp_path):

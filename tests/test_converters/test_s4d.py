@@ -6,9 +6,11 @@ import os.path as osp
 import pytest
 import s4d_to_mm
 import torch
+from authors_files import save_finetuning, save_pretraining
 from helpers import ROOT
 
 from s4d_mm.converters.s4d import from_authors, to_authors
+from s4d_mm.datasets import DFEW, AffectNet
 
 
 def reference(stage):
@@ -34,6 +36,44 @@ def test_there_and_back(stage, tmp_path, capsys):
     result = torch.load(back, weights_only=True)['model']
     assert set(result) == set(theirs)
     assert all(torch.equal(result[k], theirs[k]) for k in theirs)
+
+
+def test_the_authors_files_convert_as_they_are(tmp_path):
+    for stage, save in (('pretrain', save_pretraining), ('finetune', save_finetuning)):
+        src, dst = save(reference(stage), tmp_path / 'a.pth'), tmp_path / 'b.pth'
+        assert convert(src, dst, '--stage', stage) == 0
+        ours, _ = from_authors(reference(stage), stage)
+        result = torch.load(dst, weights_only=True)['state_dict']
+        assert set(result) == set(ours)
+        assert all(torch.equal(result[k], ours[k]) for k in ours)
+
+
+def test_classes_of_a_config_go_into_the_checkpoint(tmp_path, capsys):
+    src, dst = tmp_path / 'a.pth', tmp_path / 'b.pth'
+    torch.save(reference('finetune'), src)
+    args = (src, dst, '--stage', 'finetune')
+    assert convert(*args) == 0
+    assert 'dataset_meta' not in torch.load(dst)['meta']
+    configs = osp.join(ROOT, 'configs')
+    assert convert(*args, '--config', osp.join(configs, 's4d_finetune_dfew.py')) == 0
+    classes = torch.load(dst)['meta']['dataset_meta']['classes']
+    names = dict(video=DFEW.METAINFO['classes'], image=AffectNet.METAINFO['classes'][:7])
+    assert classes == names
+    # of the pre-training there are none
+    torch.save(reference('pretrain'), src)
+    config = osp.join(configs, 's4d_pretrain.py')
+    assert convert(src, dst, '--stage', 'pretrain', '--config', config) == 0
+    assert 'dataset_meta' not in torch.load(dst)['meta']
+
+
+def test_classes_of_another_number_are_refused(tmp_path, capsys):
+    torch.save(reference('finetune'), tmp_path / 'a.pth')
+    args = [tmp_path / name for name in ('a.pth', 'b.pth')] + ['--stage', 'finetune', '--config']
+    assert convert(*args, osp.join(ROOT, 'configs', 's4d_finetune_mafw.py')) == 1
+    assert 'video classifier has 7 classes, but the video dataset' in capsys.readouterr().err
+    assert not (tmp_path / 'b.pth').exists()
+    with pytest.raises(SystemExit):
+        convert(*args, tmp_path / 'none.py')
 
 
 def test_what_the_authors_have_no_place_for_is_listed(tmp_path, capsys):

@@ -1,11 +1,16 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Hooks: what they refuse before a run, and what they report of it."""
 
+import copy
 import csv
+import logging
+import os.path as osp
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import ROOT
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import loops
 from processes import run_ranks
@@ -14,7 +19,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from s4d_mm.datasets.media_faults import FaultLedger
-from s4d_mm.engine import ClassCheckHook, MediaFaultHook, RunSummaryHook
+from s4d_mm.engine import CheckpointFitHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
 from s4d_mm.engine.hooks.run_summary_hook import count_millions
 
 SEVEN = tuple('abcdefg')
@@ -130,6 +135,44 @@ class TestClassCheck:
                 ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
         else:
             ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
+
+
+class TestCheckpointFit:
+    def runner(self, model, lines=None, resume=False):
+        logger = logging.Logger('test')
+        logger.addHandler(logging.NullHandler())
+        if lines is not None:
+            logger.addFilter(lambda record: lines.append(record.getMessage()))
+        return SimpleNamespace(model=model, logger=logger, _resume=resume)
+
+    def test_what_fits_is_logged_and_nothing_is_loaded(self):
+        model, lines = build(FINETUNE), []
+        before = copy.deepcopy(model.state_dict())
+        weights = build(FINETUNE, seed=9).state_dict()
+        CheckpointFitHook().after_load_checkpoint(
+            self.runner(model, lines), dict(state_dict=weights)
+        )
+        assert lines[0].startswith(f'{len(weights)} of {len(weights)} tensors')
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+    def test_nothing_fits(self):
+        with pytest.raises(ValueError, match='none finds a place in DualModalRecognizer'):
+            CheckpointFitHook().after_load_checkpoint(
+                self.runner(build(FINETUNE)), dict(state_dict={'x.weight': torch.ones(1)}, meta={})
+            )
+
+    def test_weights_alone_are_no_training_to_resume(self):
+        model = build(FINETUNE)
+        fake, content = self.runner(model, resume=True), dict(state_dict=model.state_dict())
+        for meta in ({}, dict(meta=dict(family='S4D, pretrain'))):
+            with pytest.raises(ValueError, match='no state of a training.*load_from=CHECKPOINT'):
+                CheckpointFitHook().after_load_checkpoint(fake, dict(content, **meta))
+        CheckpointFitHook().after_load_checkpoint(fake, dict(content, meta=dict(epoch=0)))
+
+    def test_the_recipes_have_it_before_the_check_of_the_head(self):
+        runtime = Config.fromfile(osp.join(ROOT, 'configs/_base_/default_runtime.py'))
+        kinds = [hook.type for hook in runtime.custom_hooks]
+        assert kinds.index('CheckpointFitHook') < kinds.index('ClassCheckHook')
 
 
 class Files(Dataset):

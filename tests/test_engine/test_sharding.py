@@ -260,7 +260,8 @@ def test_fsdp_trains_like_ddp(stage, sharded):
         # AdamW moves by up to lr where the gradient is rounding alone
         assert (of_fsdp[name] - value).abs().mean() < 1e-4, name
     if stage == 'finetune':
-        assert 'Keys missing in the checkpoint: neck.blocks.0.moae' in output
+        assert 'tensors of the checkpoint found a place in DualModalRecognizer' in output
+        assert 'neck.blocks.*.moae.fc1_weight (2)' in output
         assert len({lr for lr, _ in two['groups']}) > 3  # layer decay
         assert {0.0, 0.05} == {decay for _, decay in two['groups']}
 

@@ -5,11 +5,15 @@ python tools/model_converters/s4d_to_mm.py SRC DST --stage finetune
 """
 
 import argparse
+import os.path as osp
 import sys
 from collections.abc import Sequence
 from typing import Optional
 
+from mmengine.config import Config
+
 from s4d_mm.converters.s4d import STAGES, convert_authors_file
+from s4d_mm.datasets.config_classes import config_classes
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -21,8 +25,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         '--reverse', action='store_true', help="turn s4d_mm's checkpoint into the authors'"
     )
+    parser.add_argument(
+        '--config', help='config whose datasets give the names of the classes, for --stage finetune'
+    )
     args = parser.parse_args(argv)
-    return convert_authors_file(args.src, args.dst, args.stage, args.reverse)
+    classes = None
+    if args.config is not None:
+        if not osp.isfile(args.config):
+            parser.error(f'config file {args.config} does not exist')
+        classes = config_classes(Config.fromfile(args.config))
+    return convert_authors_file(args.src, args.dst, args.stage, args.reverse, classes)
 
 
 if __name__ == '__main__':

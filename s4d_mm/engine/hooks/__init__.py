@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .checkpoint_fit_hook import CheckpointFitHook
 from .class_check_hook import ClassCheckHook
 from .media_fault_hook import MediaFaultHook
 from .run_summary_hook import RunSummaryHook
 
-__all__ = ['ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook']
+__all__ = ['CheckpointFitHook', 'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook']

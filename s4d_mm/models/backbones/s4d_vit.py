@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...converters.fit import check_part
 from ..layers import (
     LN_EPS,
     TransformerBlock,
@@ -135,6 +136,7 @@ class S4DViT(BaseModule):
         )
         self.norm = nn.LayerNorm(self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
         self.register_load_state_dict_pre_hook(check_shapes)
+        self.register_load_state_dict_pre_hook(check_part)
         self.register_load_state_dict_pre_hook(refuse_further_blocks)
         self._freeze_stages()
 

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...converters.fit import check_part
 from ..layers import (
     LN_EPS,
     MMACTION_IN_BLOCK,
@@ -113,6 +114,7 @@ class MoAENeck(BaseModule):
         self.norm = nn.LayerNorm(dims, eps=LN_EPS) if final_norm else nn.Identity()
         self.register_load_state_dict_pre_hook(keep_last_blocks)
         self.register_load_state_dict_pre_hook(check_shapes)
+        self.register_load_state_dict_pre_hook(check_part)
 
     def init_weights(self) -> None:
         """Initialise as VideoMAE does, then by ``init_cfg`` if given."""

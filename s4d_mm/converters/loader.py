@@ -1,0 +1,49 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Loading step: files as they are, also the authors', where mmengine asks for a checkpoint."""
+
+import os.path as osp
+from typing import Any
+
+from mmengine.logging import print_log
+
+from s4d_mm.version import __version__
+
+from .io import MapLocation, read_checkpoint, unwrap
+from .s4d import from_authors, stage_of
+
+
+def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
+    """Read a local file for mmengine's ``CheckpointLoader``, in place of its own reader.
+
+    A checkpoint of mmengine comes as it is. The weights of other code come as one of mmengine has
+    them, in ``state_dict``, and those of the S4D authors under our names. So ``load_from``,
+    ``init_cfg``, testing and prediction take the authors' files.
+
+    Args:
+        filename (str): The file.
+        map_location (str | Callable, optional): As in ``torch.load``. Defaults to None.
+
+    Returns:
+        Any: What the file holds; a dict with ``state_dict`` and ``meta`` if it is of other code.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read with ``weights_only=True``, or the authors' weights in
+            it are incomplete.
+    """
+    filename = osp.expanduser(filename)
+    checkpoint = read_checkpoint(filename, map_location)
+    weights = unwrap(checkpoint)
+    stage = None if weights is None else stage_of(weights)
+    if stage is not None:
+        renamed, unplaced = from_authors(weights, stage)
+        print_log(f"{filename} has the S4D authors' names ({stage}); they are renamed.", 'current')
+        # what has no place keeps its name, so that loading lists it
+        weights = {**renamed, **{key: weights[key] for key in unplaced}}
+        family = f'S4D, {stage}'
+    elif weights is None or not isinstance(checkpoint, dict) or 'state_dict' in checkpoint:
+        return checkpoint
+    else:
+        family = 'unknown'
+    meta = dict(converted_from=osp.basename(filename), family=family, s4d_mm_version=__version__)
+    return dict(state_dict=weights, meta=meta)

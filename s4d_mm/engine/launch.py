@@ -297,14 +297,13 @@ def scale_learning_rate(cfg: Config) -> None:
         check_batch_size(cfg)
         return
     base = cfg.auto_scale_lr.base_batch_size
-    names = list(total) if isinstance(total, dict) else ['']
-    sizes = [dict.fromkeys(names, s) if not isinstance(s, dict) else s for s in (total, base)]
-    ratios = {sizes[0][n] / sizes[1][n] for n in names if n in sizes[1]}
-    if len(ratios) != 1 or any(set(s) != set(names) for s in sizes):
+    sizes, bases = (s if isinstance(s, dict) else dict(samples=s) for s in (total, base))
+    ratios = {size / bases[name] for name, size in sizes.items() if name in bases}
+    if set(sizes) != set(bases) or len(ratios) != 1:
         raise ValueError(
-            f'--auto-scale-lr: total_batch_size of train_dataloader.batch_sampler is {total}, '
-            f'which is not a multiple of auto_scale_lr.base_batch_size={base}, by one factor for '
-            'all modalities. Make them agree, or set optim_wrapper.optimizer.lr.'
+            f'--auto-scale-lr: train_dataloader.batch_sampler.total_batch_size={total} must be '
+            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities. Make '
+            'them agree, or set optim_wrapper.optimizer.lr yourself.'
         )
     cfg.optim_wrapper.optimizer.lr *= ratios.pop()
     cfg.auto_scale_lr.enable = False  # mmengine's

@@ -1,5 +1,6 @@
-# S4D fine-tuning on DFEW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154):
-#   tools/dist_train.sh configs/s4d_finetune_dfew.py 8 \
+# S4D fine-tuning on DFEW (fold 1) and AffectNet (arXiv 2409.06154), the same
+# steps on 1, 2, 4, 8 ... GPUs:
+#   tools/dist_train.sh configs/s4d_finetune_dfew.py 2 \
 #       --cfg-options load_from=work_dirs/s4d_pretrain/epoch_100.pth
 # The other folds: --cfg-options fold=2 (to 5), or tools/kfold.py
 _base_ = [

@@ -1,5 +1,5 @@
-# S4D fine-tuning on FERV39k and AffectNet, 8 GPUs (arXiv 2409.06154). FERV39k
-# has one split; its clips are short, so every frame is taken.
+# S4D fine-tuning on FERV39k and AffectNet (arXiv 2409.06154). FERV39k has one
+# split; its clips are short, so every frame is taken.
 _base_ = './s4d_finetune_dfew.py'
 train_pipeline = _base_.train_pipeline
 train_pipeline[1]['frame_interval'] = 1  # SampleFrames

@@ -1,4 +1,4 @@
-# S4D fine-tuning on MAFW (fold 1) and AffectNet, 8 GPUs (arXiv 2409.06154).
+# S4D fine-tuning on MAFW (fold 1) and AffectNet (arXiv 2409.06154).
 # The other folds: --cfg-options fold=2 (to 5), or tools/kfold.py
 _base_ = './s4d_finetune_dfew.py'
 fold = 1

@@ -344,7 +344,7 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
             'train_cfg.max_epochs': 1,
             'train_dataloader.num_workers': 0,
             'train_dataloader.persistent_workers': False,
-            'train_dataloader.batch_sampler.batch_size': dict(video=2, image=2),
+            'train_dataloader.batch_sampler.total_batch_size': dict(video=2, image=2),
             'train_dataloader.sampler.share.video': 1.0,
             'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
         }

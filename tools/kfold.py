@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Train and test each fold of a config, then average.
 
-    python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 8
+    python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 2
 
 Repeat the command after an interruption: it goes on where it stopped. See
 docs/kfold.md.
@@ -23,7 +23,7 @@ import mmengine
 import numpy as np
 from mmengine.config import Config, DictAction
 
-from s4d_mm.engine.launch import fold_datasets, load_config
+from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
@@ -53,7 +53,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     )
     parser.add_argument('config')
     parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
-    parser.add_argument('--gpus', type=int, default=1, help='processes')
+    parser.add_argument('--gpus', type=int, default=1, help='processes; the recipe is the same')
     parser.add_argument('--work-dir', help='work_dirs/<config>_kfold if not given')
     parser.add_argument(
         '--cfg-options',
@@ -110,12 +110,28 @@ def cfg_options(args: argparse.Namespace, fold: int) -> list[str]:
     return [*args.cfg_options, f'fold={fold}']
 
 
+def settings_of(args: argparse.Namespace, cfg: Config) -> dict:
+    """What the results of a fold depend on.
+
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        cfg (Config): Config of the fold.
+
+    Returns:
+        dict: ``config``, and ``gpus`` if the batch of a step depends on it.
+    """
+    settings = dict(config=cfg.to_dict())
+    if batch_sampler_of(cfg).get('total_batch_size') is None:
+        settings['gpus'] = args.gpus
+    return settings
+
+
 def check_settings(path: str, settings: dict) -> dict:
     """Write the settings of a fold, or compare them with those it was begun with.
 
     Args:
         path (str): File of the settings.
-        settings (dict): ``config`` and ``gpus``.
+        settings (dict): Of :func:`settings_of`.
 
     Returns:
         dict: What the file says, with ``checkpoint`` after the training.
@@ -128,7 +144,7 @@ def check_settings(path: str, settings: dict) -> dict:
         write_json(path, settings)
         return settings
     before = mmengine.load(path)
-    old, new = (dict(flat(d['config'], ''), gpus=d['gpus']) for d in (before, settings))
+    old, new = (dict(flat(d['config'], ''), gpus=d.get('gpus')) for d in (before, settings))
     changed = [
         f'{k}: {old.get(k)!r} before, now {new.get(k)!r}'
         for k in sorted({*old, *new})
@@ -222,7 +238,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
     folder = osp.join(args.work_dir, f'fold_{fold}')
     result_file = osp.join(folder, 'result.json')
     settings_file = osp.join(folder, 'settings.json')
-    settings = check_settings(settings_file, dict(config=cfg.to_dict(), gpus=args.gpus))
+    settings = check_settings(settings_file, settings_of(args, cfg))
     if osp.isfile(result_file):
         print(f'Fold {fold}: done before, {result_file}')
         return mmengine.load(result_file)

@@ -14,9 +14,9 @@ import s4d_mm  # noqa: F401
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
-    check_batch_size,
     finish_distributed,
     load_run_config,
+    scale_learning_rate,
 )
 
 
@@ -37,11 +37,13 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+        help='scale the learning rate by the total batch size over auto_scale_lr.base_batch_size',
     )
     parser.add_argument('--seed', type=int, help='random seed')
     parser.add_argument(
-        '--diff-rank-seed', action='store_true', help='another seed for each process'
+        '--diff-rank-seed',
+        action='store_true',
+        help='another seed for each process, as the configs have it by default',
     )
     parser.add_argument(
         '--deterministic', action='store_true', help='use only deterministic algorithms of CUDNN'
@@ -84,8 +86,7 @@ def make_config(args: argparse.Namespace) -> Config:
             raise KeyError(
                 f'--auto-scale-lr: {args.config} has no "auto_scale_lr = dict(base_batch_size=...)"'
             )
-        cfg.auto_scale_lr.enable = True
-        check_batch_size(cfg)
+        scale_learning_rate(cfg)
     randomness = dict(cfg.get('randomness') or dict(seed=None))
     given = dict(
         seed=args.seed,

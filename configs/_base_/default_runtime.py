@@ -25,6 +25,10 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
+# processes differ in masks, Mixup ratios and router noise; with a seed
+# (tools/train.py --seed 0) each draws the same ones in every run
+randomness = dict(seed=None, diff_rank_seed=True)
+
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='ActionVisualizer', vis_backends=vis_backends)

@@ -1,8 +1,8 @@
-# S4D pre-training, large size, sharded by FSDP over 64 GPUs: on each of 8
+# S4D pre-training, large size, sharded by FSDP over 32 GPUs: on each of 4
 # machines of 8
-#   NNODES=8 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh \
+#   NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh \
 #       configs/large/s4d_pretrain_large_fsdp.py 8
-# The total batch is the recipe's (1536 samples): 24 images, or 6 clips x 4
+# The total batch is the recipe's (384 samples): 12 images, or 3 clips x 4
 # crops, on each GPU.
 _base_ = [
     '../_base_/models/s4d_mae_large.py',
@@ -11,6 +11,5 @@ _base_ = [
     '../_base_/default_runtime.py',
     '../_base_/strategies/fsdp.py',
 ]
-train_dataloader = dict(batch_size=24, batch_sampler=dict(batch_size=dict(video=6, image=24)))
 # bfloat16 needs no loss scaling
 optim_wrapper = dict(dtype='bfloat16', loss_scale=dict(enabled=False))

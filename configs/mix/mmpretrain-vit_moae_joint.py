@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/schedules/quickstart_10e.py',
     '../_base_/default_runtime.py',
 ]
+randomness = dict(seed=0)
 model = dict(
     type='Recognizer3D',
     data_preprocessor=dict(

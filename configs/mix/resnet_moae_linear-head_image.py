@@ -7,6 +7,7 @@ _base_ = [
     '../_base_/schedules/quickstart_10e.py',
     '../_base_/default_runtime.py',
 ]
+randomness = dict(seed=0)
 default_scope = 'mmpretrain'
 visualizer = dict(
     _delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]

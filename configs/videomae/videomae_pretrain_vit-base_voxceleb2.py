@@ -1,7 +1,7 @@
 # VideoMAE pre-training of mmaction2's ViT-B on the faces of VoxCeleb2: S4D's
 # recipe (100 epochs, 4 crops of each decoded clip) without images, masked in
 # tubes (arXiv 2203.12602):
-#   tools/dist_train.sh configs/videomae/videomae_pretrain_vit-base_voxceleb2.py 8
+#   tools/dist_train.sh configs/videomae/videomae_pretrain_vit-base_voxceleb2.py 2
 _base_ = [
     '../_base_/models/videomae_base.py',
     '../_base_/datasets/voxceleb2_affectnet_pretrain.py',
@@ -17,5 +17,5 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=_base_.train_dataloader.dataset.video,
 )
-# samples are crops: 48 clips x 4
-auto_scale_lr = dict(enable=False, base_batch_size=8 * 48)
+# the lr is that of 384 samples: 2 processes x 48 clips x 4 crops
+auto_scale_lr = dict(enable=False, base_batch_size=2 * 48)

@@ -88,21 +88,25 @@ class DualModalSampler(Sampler):
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
 
-        # samples per process and epoch
-        self.num_samples_of = {}
+        # samples of an epoch, of all processes together and of each one
+        self.num_used_of, self.num_samples_of = {}, {}
         # weights of the samples that are drawn with replacement
         self._weights = {}
         for name in dataset.modalities:
             size = len(dataset.modality_range(name))
             used = max(1, round(size * share.get(name, 1.0)))
+            self.num_used_of[name] = used
             self.num_samples_of[name] = math.ceil(used / self.world_size)
             if name in balance:
                 labels = torch.from_numpy(dataset.get_gt_labels(name))
                 counts = torch.bincount(labels)
                 self._weights[name] = 1.0 / counts[labels].double()
 
-    def draw(self) -> dict[str, list[int]]:
-        """Draw this process's indices of the current epoch.
+    def draw_all(self) -> dict[str, list[int]]:
+        """Draw the indices of all processes in the current epoch.
+
+        The first ``num_used_of`` of them depend on seed and epoch alone. The rest, less than the
+        number of processes, makes it a multiple of that number.
 
         Returns:
             dict[str, list[int]]: Indices of each modality, in random order.
@@ -115,13 +119,23 @@ class DualModalSampler(Sampler):
             indices = self.dataset.modality_range(name)
             total = number * self.world_size
             if name in self._weights:
-                order = torch.multinomial(self._weights[name], total, True, generator=generator)
+                order = torch.multinomial(
+                    self._weights[name], self.num_used_of[name], True, generator=generator
+                )
             else:
                 order = torch.randperm(len(indices), generator=generator)
-                order = order.repeat(math.ceil(total / len(order)))[:total]
-            order = order[self.rank :: self.world_size] + indices.start
-            drawn[name] = order.tolist()
+            order = order.repeat(math.ceil(total / len(order)))[:total]
+            drawn[name] = (order + indices.start).tolist()
         return drawn
+
+    def draw(self) -> dict[str, list[int]]:
+        """Draw this process's indices of the current epoch.
+
+        Returns:
+            dict[str, list[int]]: Indices of each modality, in random order.
+        """
+        drawn = self.draw_all()
+        return {name: order[self.rank :: self.world_size] for name, order in drawn.items()}
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process, videos first."""
@@ -155,27 +169,40 @@ class DualModalBatchSampler(Sampler):
     (that one, or mmengine's ``DefaultSampler(shuffle=False)``) the order of
     the samples is kept, and a batch ends where the modality changes.
 
+    A recipe states its ``total_batch_size``. With ``drop_last`` its steps are then the same
+    ones, of the same samples, on any number of processes and in any number of parts.
+
     Args:
         sampler (DualModalSampler | DefaultSampler): Sampler of a
             :class:`DualModalDataset`.
-        batch_size (int | dict[str, int]): Samples in a batch, the same for
-            both modalities or ``dict(video=16, image=32)``.
+        batch_size (int | dict[str, int], optional): Samples of one process in a batch, the same
+            for both modalities or ``dict(video=16, image=32)``. Defaults to None; mmengine gives
+            that of the data loader.
         drop_last (bool): Whether to leave out the last batch of a modality
             if it is not full. Defaults to False.
+        total_batch_size (int | dict[str, int], optional): Samples of all processes in an
+            optimizer step, in place of ``batch_size``. Each process takes its share, total /
+            (processes * ``accumulative_counts``), in a batch. Defaults to None.
+        accumulative_counts (int): Batches in an optimizer step. They follow one another and are
+            of one modality. It goes with ``total_batch_size`` and must be that of
+            ``optim_wrapper``, from where ``tools/train.py`` copies it. Defaults to 1.
 
     Raises:
         TypeError: If the dataset is not a :class:`DualModalDataset`.
         ValueError: If the sampler shuffles but is no
             :class:`DualModalSampler`, a batch size is missing or not
-            positive, or ``drop_last`` would leave out samples in testing or a
-            whole modality.
+            positive, ``drop_last`` would leave out samples in testing or a
+            whole modality, the processes do not divide ``total_batch_size``, or
+            ``accumulative_counts`` comes without ``total_batch_size`` or ``drop_last``.
     """
 
     def __init__(
         self,
         sampler: Sampler,
-        batch_size: Union[int, dict[str, int]],
+        batch_size: Union[int, dict[str, int], None] = None,
         drop_last: bool = False,
+        total_batch_size: Union[int, dict[str, int], None] = None,
+        accumulative_counts: int = 1,
     ) -> None:
         self.dataset = sampler.dataset
         if not hasattr(self.dataset, 'input_type_of'):
@@ -192,7 +219,6 @@ class DualModalBatchSampler(Sampler):
                 'different numbers of videos and images. Use '
                 "sampler=dict(type='DualModalSampler')."
             )
-        self.batch_size = self._check_batch_size(batch_size)
         if drop_last and not self.shuffle:
             raise ValueError(
                 'drop_last=True of DualModalBatchSampler would leave out '
@@ -200,59 +226,101 @@ class DualModalBatchSampler(Sampler):
                 'the sampler for training.'
             )
         self.drop_last = drop_last
+        self.accumulative_counts = accumulative_counts
+        if total_batch_size is None:
+            self.total_batch_size = None
+            self.batch_size = self._check_sizes('batch_size', batch_size)
+        else:
+            self.total_batch_size = self._check_sizes('total_batch_size', total_batch_size)
+            self.batch_size = self._share_of_process()
+        self._check_accumulation()
         self._length = self._count()
 
-    def _check_batch_size(self, batch_size) -> dict[str, int]:
+    def _check_sizes(self, key: str, sizes) -> dict[str, int]:
         names = self.dataset.modalities
-        if not isinstance(batch_size, dict):
-            batch_size = dict.fromkeys(names, batch_size)
-        if set(batch_size) != set(names) or not all(
-            isinstance(n, int) and n > 0 for n in batch_size.values()
+        if not isinstance(sizes, dict):
+            sizes = dict.fromkeys(names, sizes)
+        if set(sizes) != set(names) or not all(
+            isinstance(n, int) and n > 0 for n in sizes.values()
         ):
             raise ValueError(
-                'batch_size of DualModalBatchSampler must be a positive int '
+                f'{key} of DualModalBatchSampler must be a positive int '
                 f'or a dict of those with the keys {names}, but is '
-                f'{batch_size!r}.'
+                f'{sizes!r}.'
             )
-        return dict(batch_size)
+        return dict(sizes)
+
+    def _share_of_process(self) -> dict[str, int]:
+        """Samples of a batch of this process, by ``total_batch_size``."""
+        if not self.shuffle:
+            raise ValueError(
+                'total_batch_size of DualModalBatchSampler is for training, but the sampler has '
+                'shuffle=False. Set batch_size in its place.'
+            )
+        parts = self.sampler.world_size * self.accumulative_counts
+        divisor = math.gcd(*self.total_batch_size.values())
+        if divisor % parts:
+            fitting = [n for n in range(1, divisor + 1) if divisor % n == 0]
+            raise ValueError(
+                f'total_batch_size={self.total_batch_size} of DualModalBatchSampler is not a '
+                f'multiple of {self.sampler.world_size} processes * accumulative_counts='
+                f'{self.accumulative_counts}. That product can be one of '
+                f'{", ".join(map(str, fitting))}.'
+            )
+        return {name: total // parts for name, total in self.total_batch_size.items()}
+
+    def _check_accumulation(self) -> None:
+        if self.accumulative_counts == 1:
+            return
+        if self.total_batch_size is None or not self.drop_last:
+            raise ValueError(
+                f'accumulative_counts={self.accumulative_counts} of DualModalBatchSampler needs '
+                'total_batch_size and drop_last=True: all batches of an optimizer step are full.'
+            )
 
     def _count(self) -> int:
+        """Number of batches of this process in an epoch."""
         if not self.shuffle:
             return sum(1 for _ in self)
-        count = 0
-        for name, samples in self.sampler.num_samples_of.items():
-            batches = samples / self.batch_size[name]
-            batches = (math.floor if self.drop_last else math.ceil)(batches)
-            if batches == 0:
-                raise ValueError(
-                    f'A process has {samples} samples of type {name!r} in an '
-                    f'epoch, less than batch_size[{name!r}]='
-                    f'{self.batch_size[name]}, and drop_last=True leaves them '
-                    'all out. Lower the batch size or set drop_last=False.'
-                )
-            count += batches
-        return count
+        return sum(map(self._steps_of, self.dataset.modalities)) * self.accumulative_counts
+
+    def _steps_of(self, name: str) -> int:
+        """Number of optimizer steps of a modality in an epoch."""
+        if self.total_batch_size is None:
+            samples, size = self.sampler.num_samples_of[name], self.batch_size[name]
+            whose, key = 'A process has', 'batch_size'
+        else:
+            samples, size = self.sampler.num_used_of[name], self.total_batch_size[name]
+            whose, key = 'All processes have', 'total_batch_size'
+        steps = samples // size if self.drop_last else math.ceil(samples / size)
+        if steps == 0:
+            raise ValueError(
+                f'{whose} {samples} samples of type {name!r} in an '
+                f'epoch, less than {key}[{name!r}]='
+                f'{size}, and drop_last=True leaves them '
+                'all out. Lower the batch size or set drop_last=False.'
+            )
+        return steps
 
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of this process."""
         if not self.shuffle:
             groups = itertools.groupby(self.sampler, self.dataset.input_type_of)
-            for name, indices in groups:
-                yield from self._cut(name, list(indices))
+            for name, group in groups:
+                indices, size = list(group), self.batch_size[name]
+                yield from (indices[i : i + size] for i in range(0, len(indices), size))
             return
-        batches = []
-        for name, indices in self.sampler.draw().items():
-            batches.extend(self._cut(name, indices))
+        parts = self.sampler.world_size * self.accumulative_counts
+        steps = []  # what all processes read in an optimizer step
+        for name, indices in self.sampler.draw_all().items():
+            size = self.batch_size[name] * parts
+            steps += [indices[i * size : (i + 1) * size] for i in range(self._steps_of(name))]
         # the same in all processes
         generator = torch.Generator()
         generator.manual_seed(self.sampler.seed + self.sampler.epoch)
-        for i in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[i]
-
-    def _cut(self, name: str, indices: list[int]) -> Iterator[list[int]]:
-        size = self.batch_size[name]
-        end = len(indices) // size * size if self.drop_last else len(indices)
-        return (indices[i : i + size] for i in range(0, end, size))
+        for i in torch.randperm(len(steps), generator=generator).tolist():
+            for part in range(self.sampler.rank, parts, self.sampler.world_size):
+                yield steps[i][part::parts]
 
     def __len__(self) -> int:
         """Number of batches of this process in an epoch."""

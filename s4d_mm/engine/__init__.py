@@ -1,9 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the Runner does around the model: optimizer groups, hooks, and sharding (FSDP)."""
+"""What the Runner does around the model: optimizer groups, schedules, hooks, sharding (FSDP)."""
 
 from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import CheckpointFitHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
+from .schedulers import WarmupCosineLR
 
 __all__ = [
     'CheckpointFitHook',
@@ -12,4 +13,5 @@ __all__ = [
     'RunSummaryHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',
+    'WarmupCosineLR',
 ]

@@ -163,6 +163,8 @@ def check_fold(cfg: Config) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Start the processes' talk and build the runner of a config.
 
+    The batches of an optimizer step are counted in, see :func:`count_accumulation`.
+
     Args:
         cfg (Config): Config of the run with its ``launcher`` and
             ``work_dir``. ``runner_type`` names a runner of one's own.
@@ -171,6 +173,7 @@ def build_runner(cfg: Config) -> Runner:
         Runner: Ready to train or test.
     """
     prepare_distributed(cfg)
+    count_accumulation(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     log_distributed(runner)
     return runner
@@ -257,6 +260,55 @@ def log_distributed(runner: Runner) -> None:
     )
 
 
+def batch_sampler_of(cfg: Config) -> dict:
+    """The part of a config that describes the batches of the training, empty if there is none."""
+    return (cfg.get('train_dataloader') or {}).get('batch_sampler') or {}
+
+
+def count_accumulation(cfg: Config) -> None:
+    """Tell the batch sampler in how many parts the total batch of an optimizer step is read.
+
+    Args:
+        cfg (Config): Config of a run. ``accumulative_counts`` of a batch sampler with
+            ``total_batch_size`` becomes that of ``optim_wrapper``.
+    """
+    batch_sampler = batch_sampler_of(cfg)
+    if batch_sampler.get('total_batch_size') is not None:
+        counts = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+        batch_sampler['accumulative_counts'] = counts
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Do what ``--auto-scale-lr`` asks for.
+
+    With a ``total_batch_size`` the learning rate of the config is scaled here by that size over
+    ``auto_scale_lr.base_batch_size``, whatever the number of processes. Otherwise mmengine does
+    it, by the batch size of all processes.
+
+    Args:
+        cfg (Config): Config with ``auto_scale_lr``. Changed in place.
+
+    Raises:
+        ValueError: If the batch size that counts is not clear.
+    """
+    total = batch_sampler_of(cfg).get('total_batch_size')
+    if total is None:
+        cfg.auto_scale_lr.enable = True
+        check_batch_size(cfg)
+        return
+    base = cfg.auto_scale_lr.base_batch_size
+    sizes, bases = (s if isinstance(s, dict) else dict(samples=s) for s in (total, base))
+    ratios = {size / bases[name] for name, size in sizes.items() if name in bases}
+    if set(sizes) != set(bases) or len(ratios) != 1:
+        raise ValueError(
+            f'--auto-scale-lr: train_dataloader.batch_sampler.total_batch_size={total} must be '
+            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities. Make '
+            'them agree, or set optim_wrapper.optimizer.lr yourself.'
+        )
+    cfg.optim_wrapper.optimizer.lr *= ratios.pop()
+    cfg.auto_scale_lr.enable = False  # mmengine's
+
+
 def check_batch_size(cfg: Config) -> None:
     """Make sure that ``--auto-scale-lr`` reads the batch size that is used.
 
@@ -267,7 +319,7 @@ def check_batch_size(cfg: Config) -> None:
         ValueError: If it is none of them.
     """
     loader = cfg.train_dataloader
-    sizes = (loader.get('batch_sampler') or {}).get('batch_size')
+    sizes = batch_sampler_of(cfg).get('batch_size')
     if isinstance(sizes, dict) and loader.batch_size not in sizes.values():
         raise ValueError(
             f'--auto-scale-lr reads train_dataloader.batch_size='

@@ -118,6 +118,105 @@ def test_same_modality_and_size_in_each_step(processes, world_size, drop_last, k
                 assert sorted(chain(*own)) == sorted(run.sampler)
 
 
+def steps_of(dataset, runs, epoch, parts=1):
+    """Modality and samples of each optimizer step, of all processes together."""
+    for run in runs:
+        run.sampler.set_epoch(epoch)
+    batches = [list(run) for run in runs]
+    assert {len(b) for b in batches} == {len(run) for run in runs} == {len(batches[0])}
+    steps = []
+    for i in range(0, len(batches[0]), parts):
+        of_step = [batch for own in batches for batch in own[i : i + parts]]
+        (name,) = {kind for batch in of_step for kind in kinds(dataset, batch)}
+        # equal shares, of which none is a copy of another
+        assert {len(batch) for batch in of_step} == {runs[0].batch_size[name]}
+        steps.append((name, sorted(chain(*of_step))))
+    return steps
+
+
+@pytest.mark.parametrize(
+    'kwargs', [{}, dict(share=dict(image=0.5), balance=('image',)), dict(balance=('video',))]
+)
+def test_total_batch_is_read_alike_by_any_number_of_processes(processes, kwargs):
+    """The same samples in the same steps, in each epoch, whoever reads them."""
+    # 23 and 41 samples (or 20): a rest of each modality is left out, and padding for 4
+    # processes would make full batches of 24 and 44
+    dataset = dual(23, 41)
+    total = dict(total_batch_size=dict(video=8, image=4), drop_last=True)
+    for epoch in (0, 3):
+        (alone,) = processes(1, dataset, total, **kwargs)
+        expected = steps_of(dataset, [alone], epoch)
+        images = 5 if 'share' in kwargs else 10
+        assert Counter(name for name, _ in expected) == dict(video=2, image=images)
+        assert all(len(s) == alone.total_batch_size[name] for name, s in expected)
+        for world_size, parts in [(2, 1), (4, 1), (1, 2), (2, 2), (1, 4)]:
+            batch = dict(total, accumulative_counts=parts)
+            runs = processes(world_size, dataset, batch, **kwargs)
+            assert steps_of(dataset, runs, epoch, parts) == expected
+            assert runs[0].batch_size == dict(
+                video=8 // world_size // parts, image=4 // world_size // parts
+            )
+
+
+def test_step_is_the_next_slice_of_the_order_of_the_epoch(processes):
+    """Against torch's own generator: nothing but seed and epoch decides."""
+    dataset = dual(8, 6)
+    (run,) = processes(1, dataset, dict(total_batch_size=4, drop_last=True), seed=11)
+    run.sampler.set_epoch(2)
+    generator = torch.Generator().manual_seed(13)
+    videos = torch.randperm(8, generator=generator).tolist()
+    images = (8 + torch.randperm(6, generator=generator)).tolist()
+    assert sorted(run) == sorted([videos[:4], videos[4:], images[:4]])
+
+
+def test_total_batch_with_a_rest(processes):
+    """The rest is a batch too: all samples once, and what makes it fit the processes."""
+    dataset = dual(23, 41)
+    for world_size in (1, 2, 4):
+        runs = processes(world_size, dataset, dict(total_batch_size=dict(video=8, image=16)))
+        batches = [list(run) for run in runs]
+        assert [len(b) for b in batches] == [3 + 3] * world_size
+        assert all(len({len(b) for b in step}) == 1 for step in zip(*batches))
+        count = Counter(chain(*chain(*batches)))
+        assert set(count) == set(range(64))
+        assert sum(count.values()) == 64 + (-23 % world_size) + (-41 % world_size)
+
+
+def test_total_batch_wins_over_that_of_the_data_loader():
+    loader = Runner.build_dataloader(
+        dict(
+            dataset=dual(),
+            batch_size=5,
+            num_workers=0,
+            sampler=dict(type='DualModalSampler'),
+            batch_sampler=dict(type='DualModalBatchSampler', total_batch_size=8, drop_last=True),
+        ),
+        seed=3,
+    )
+    assert loader.batch_sampler.batch_size == dict(video=8, image=8)
+    assert len(loader) == len(list(loader)) == 2 + 5
+
+
+def test_wrong_total_batch_sizes(processes):
+    total = dict(total_batch_size=dict(video=12, image=24), drop_last=True)
+    for world_size, parts in [(5, 1), (1, 8), (4, 2), (24, 1)]:
+        with pytest.raises(ValueError) as error:
+            processes(world_size, dual(), dict(total, accumulative_counts=parts))
+        assert f'{world_size} processes * accumulative_counts={parts}. ' in str(error.value)
+        assert 'can be one of 1, 2, 3, 4, 6, 12.' in str(error.value)
+    assert processes(12, dual(), total)[0].batch_size == dict(video=1, image=2)
+    with pytest.raises(ValueError, match="23 samples of type 'video'.*total_batch.*=24"):
+        processes(2, dual(), dict(total_batch_size=24, drop_last=True))
+    for wrong in (dict(total_batch_size=8), dict(batch_size=8, drop_last=True)):
+        with pytest.raises(ValueError, match='accumulative_counts=2 .* needs total_batch_size and'):
+            processes(1, dual(), dict(wrong, accumulative_counts=2))
+    with pytest.raises(ValueError, match='total_batch_size of DualModalBatchSampler must be a pos'):
+        processes(1, dual(), dict(total_batch_size=dict(video=4)))
+    still = DefaultSampler(dual(), shuffle=False, seed=0)
+    with pytest.raises(ValueError, match='total_batch_size .* is for training'):
+        DualModalBatchSampler(still, total_batch_size=4)
+
+
 def test_processes_do_not_share_samples(processes):
     drawn = [set(s) for s in processes(2, dual(24, 42))]
     assert not drawn[0] & drawn[1]

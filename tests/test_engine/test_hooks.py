@@ -58,6 +58,27 @@ class TestClassCheck:
             with pytest.raises(ValueError, match=f'7 .* classes.* is {num_classes}. Make them'):
                 hook.before_train(runner(num_classes, SEVEN))
 
+    def test_total_batch(self):
+        """A run of another tool, which does not copy accumulative_counts or scales by itself."""
+
+        def start(counts, parts, total=8, **cfg):
+            fake = runner(7, SEVEN)
+            sampler = SimpleNamespace(total_batch_size=total, accumulative_counts=parts)
+            fake.train_dataloader.batch_sampler = sampler
+            fake.optim_wrapper = SimpleNamespace(_accumulative_counts=counts)
+            fake.cfg = dict(cfg)
+            ClassCheckHook().before_train(fake)
+
+        for counts, parts in [(4, 1), (1, 4), (2, 4)]:
+            with pytest.raises(ValueError, match=f'counts is {counts}, but .* is {parts}, so that'):
+                start(counts, parts)
+            start(counts, parts, total=None)
+            start(parts, parts)
+        with pytest.raises(ValueError, match='auto_scale_lr.enable=True .*tools/train.py'):
+            start(1, 1, auto_scale_lr=dict(enable=True))
+        start(1, 1, auto_scale_lr=dict(enable=False))
+        start(1, 1, total=None, auto_scale_lr=dict(enable=True))
+
     def test_validation_data_before_training(self):
         with pytest.raises(ValueError, match='val_dataloader has 6 '):
             ClassCheckHook().before_train(runner(7, SEVEN, val=SEVEN[:6]))

@@ -12,8 +12,10 @@ from mmengine.config import Config
 
 from s4d_mm.engine.launch import (
     add_run_arguments,
+    batch_sampler_of,
     check_batch_size,
     check_fold,
+    count_accumulation,
     fold_datasets,
     load_config,
     load_run_config,
@@ -156,8 +158,49 @@ def test_launcher_and_rank(tmp_path, monkeypatch):
 
 
 def test_batch_size_that_the_sampler_does_not_have_is_refused():
-    cfg = Config.fromfile(config_path('s4d_finetune_ferv39k'))
+    cfg = Config.fromfile(config_path('quickstart/s4d_quickstart_finetune'))
     check_batch_size(cfg)
-    cfg.merge_from_dict({'train_dataloader.batch_sampler.batch_size.video': 8})
+    cfg.merge_from_dict({'train_dataloader.batch_sampler.batch_size.image': 32})
     with pytest.raises(ValueError, match='batch_size=16, which is none of'):
         check_batch_size(cfg)
+
+
+@pytest.mark.parametrize('name', ['s4d_pretrain', 'quickstart/s4d_quickstart_pretrain', 'other'])
+def test_accumulation_is_counted_in(name):
+    """The batch sampler of a total batch cuts it in as many parts as the optimizer adds up."""
+    cfg = Config(dict(test_dataloader=dict()))
+    if name != 'other':
+        cfg = Config.fromfile(config_path(name))
+        cfg.merge_from_dict({'optim_wrapper.accumulative_counts': 4})
+    count_accumulation(cfg)
+    counts = batch_sampler_of(cfg).get('accumulative_counts')
+    assert counts == (4 if name == 's4d_pretrain' else None)
+
+
+# configs of the authors' recipe: lr, samples of a step
+PRETRAIN, FINETUNE = (1.2e-3, dict(video=96, image=384)), (4e-5, dict(video=32, image=64))
+RECIPES = {
+    's4d_pretrain': PRETRAIN,
+    's4d_pretrain_device-crops': PRETRAIN,
+    'large/s4d_pretrain_large_fsdp': PRETRAIN,
+    's4d_pretrain_batch1536': (4.8e-3, dict(video=384, image=1536)),
+    's4d_finetune_dfew': FINETUNE,
+    's4d_finetune_dfew_device-augment': FINETUNE,
+    's4d_finetune_ferv39k': FINETUNE,
+    's4d_finetune_mafw': FINETUNE,
+    'large/s4d_finetune_large_dfew_fsdp': FINETUNE,
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_batch_and_learning_rate_of_the_recipes(name):
+    cfg = Config.fromfile(config_path(name))
+    lr, total = RECIPES[name]
+    batch_sampler = cfg.train_dataloader.batch_sampler
+    assert batch_sampler.total_batch_size == total == cfg.auto_scale_lr.base_batch_size
+    assert batch_sampler.drop_last and 'batch_size' not in batch_sampler
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr)
+    (schedule,) = cfg.param_scheduler
+    ends = [lr * schedule.get(key, 0) for key in ('start_ratio', 'end_ratio')]
+    assert ends == pytest.approx([1e-6, 0] if 'pretrain' in name else [0, 1.25e-7])
+    assert cfg.randomness.diff_rank_seed is True

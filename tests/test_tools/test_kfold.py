@@ -49,8 +49,8 @@ OPTIONS = [
     'train_cfg.max_epochs=2',
     'randomness.seed=0',
     'optim_wrapper.type=OptimWrapper',
-    'train_dataloader.batch_sampler.batch_size.video=2',
-    'train_dataloader.batch_sampler.batch_size.image=2',
+    'train_dataloader.batch_sampler.total_batch_size.video=2',
+    'train_dataloader.batch_sampler.total_batch_size.image=2',
     'train_dataloader.sampler.share.image=1.0',
 ] + [
     f'{stage}_dataloader.{key}'
@@ -249,9 +249,20 @@ def test_other_settings_are_refused(finished, launch):
     work, _, summary = finished
     with pytest.raises(SystemExit, match='max_epochs: 2 before, now 9'):
         kfold.main(arguments(work, options=['train_cfg.max_epochs=9']))
-    # but workers may change
-    assert kfold.main(arguments(work, options=['train_dataloader.num_workers=1'])) == summary
+    # but workers and processes may change
+    command = arguments(work, options=['train_dataloader.num_workers=1'])
+    assert kfold.main([*command, '--gpus', '2']) == summary
     assert launch.calls == []
+
+
+def test_processes_count_where_the_batch_is_that_of_one():
+    args = argparse.Namespace(gpus=4)
+    total, each = (
+        Config(dict(train_dataloader=dict(batch_sampler=dict(s))))
+        for s in (dict(total_batch_size=8), dict(batch_size=8))
+    )
+    assert 'gpus' not in kfold.settings_of(args, total)
+    assert kfold.settings_of(args, each)['gpus'] == 4
 
 
 def test_failed_training(root, launch, monkeypatch):

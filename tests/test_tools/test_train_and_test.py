@@ -53,12 +53,29 @@ def test_amp():
 
 def test_auto_scale_lr():
     assert not train().get('auto_scale_lr', {}).get('enable')
-    cfg = train('--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=64')
+    quickstart = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
+    options = ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=64']
+    cfg = train(*options, 'train_dataloader.batch_size=8', config=quickstart)
     assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
     with pytest.raises(ValueError, match='batch_size=5, which is none of'):
-        train('--auto-scale-lr', '--cfg-options', 'train_dataloader.batch_size=5')
+        train(*options, 'train_dataloader.batch_size=5', config=quickstart)
     with pytest.raises(KeyError, match='has no "auto_scale_lr'):
         train('--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None')
+
+
+def test_auto_scale_lr_of_a_total_batch():
+    """By the total alone: the lr of the config is right for any number of processes."""
+    total = 'train_dataloader.batch_sampler.total_batch_size'
+    flags = ['--auto-scale-lr', '--cfg-options']
+    for factor in (1, 2, 0.25):
+        sizes = [f'{total}.video={int(32 * factor)}', f'{total}.image={int(64 * factor)}']
+        cfg = train(*flags, *sizes)
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-5 * factor)
+        assert not cfg.auto_scale_lr.enable  # mmengine would scale once more
+        assert train(flags[1], *sizes).optim_wrapper.optimizer.lr == pytest.approx(4e-5)
+    for option in (f'{total}.video=64', f'{total}=64', 'auto_scale_lr.base_batch_size=32'):
+        with pytest.raises(ValueError, match='total_batch_size=.* times one factor for all'):
+            train(*flags, option)
 
 
 def test_seed_and_its_companions():
@@ -68,6 +85,9 @@ def test_seed_and_its_companions():
     assert train('--seed', '0', *options).randomness['seed'] == 0
     cfg = train('--diff-rank-seed', '--deterministic')
     assert cfg.randomness == {**file, 'diff_rank_seed': True, 'deterministic': True}
+    # processes differ without the flag, and whatever else is given
+    for argv in ([], ['--seed', '3'], ['--deterministic'], options):
+        assert train(*argv).randomness['diff_rank_seed'] is True
 
 
 def test_fold():

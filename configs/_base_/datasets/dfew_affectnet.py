@@ -113,7 +113,7 @@ image_test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=16,  # mmengine asks for one; total_batch_size is what counts
     num_workers=8,
     persistent_workers=True,
     pin_memory=True,  # for the copy to the GPU beside the computation
@@ -121,7 +121,7 @@ train_dataloader = dict(
     # is unbalanced, so it is drawn with inverse class-frequency weights
     sampler=dict(type='DualModalSampler', share=dict(video=1.0, image=0.5), balance=('image',)),
     batch_sampler=dict(
-        type='DualModalBatchSampler', batch_size=dict(video=16, image=32), drop_last=True
+        type='DualModalBatchSampler', total_batch_size=dict(video=32, image=64), drop_last=True
     ),
     dataset=dict(
         type='DualModalDataset',

@@ -31,14 +31,14 @@ image_pipeline = [
     dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]
 train_dataloader = dict(
-    batch_size=192,
+    batch_size=192,  # mmengine asks for one; total_batch_size is what counts
     num_workers=8,
     persistent_workers=True,
     pin_memory=True,  # for the copy to the GPU beside the computation
     # an epoch has all image batches and a quarter of the video batches
     sampler=dict(type='DualModalSampler', share=dict(video=0.25, image=1.0)),
     batch_sampler=dict(
-        type='DualModalBatchSampler', batch_size=dict(video=48, image=192), drop_last=False
+        type='DualModalBatchSampler', total_batch_size=dict(video=96, image=384), drop_last=True
     ),
     dataset=dict(
         type='DualModalDataset',

@@ -1,7 +1,8 @@
-# lr = 1e-5 * total video batch / 8 for 8 GPUs x 16 clips; it ends at
-# 1e-6 * total batch / 256, scaled by layer as the lr is
-base_lr = 1e-5 * 8 * 16 / 8
-min_lr = 1e-6 * 8 * 16 / 256
+# lr = 1e-5 * videos of a step / 8 for 32 videos, on any number of processes. It
+# starts from 0, warms up for 5 epochs and ends at 1e-6 * 32 / 256, scaled by
+# layer as the lr is
+base_lr = 1e-5 * 32 / 8
+min_lr = 1e-6 * 32 / 256
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
@@ -15,23 +16,14 @@ optim_wrapper = dict(
 )  # q, v, experts
 param_scheduler = [
     dict(
-        type='LinearLR',
-        start_factor=min_lr / base_lr,
-        by_epoch=True,
-        begin=0,
-        end=5,
+        type='WarmupCosineLR',
+        warmup_share=0.05,
+        end_ratio=min_lr / base_lr,
         convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=min_lr / base_lr,
-        by_epoch=True,
-        begin=5,
-        end=100,
-        convert_to_iter_based=True,
-    ),
+    )
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_begin=1, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-auto_scale_lr = dict(enable=False, base_batch_size=8 * 16)
+# of train_dataloader.batch_sampler.total_batch_size
+auto_scale_lr = dict(enable=False, base_batch_size=dict(video=32, image=64))

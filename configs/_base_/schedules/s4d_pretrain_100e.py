@@ -1,30 +1,22 @@
-# lr = 1.6e-3 * total batch / 512 for 8 GPUs x 192 samples (an image batch, or
-# 48 clips x 4 crops)
-base_lr = 1.6e-3 * 8 * 192 / 512
+# lr = 1.6e-3 * samples of a step / 512 for 384 samples (images, or 96 clips x 4
+# crops), on any number of processes. It warms up for 5 epochs from 1e-6, then
+# follows the cosine of the whole run
+base_lr = 1.6e-3 * 384 / 512
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'_bias': dict(decay_mult=0.0)}
-    ),
-)  # q_bias, v_bias
+    # q_bias and v_bias do decay
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+)
 param_scheduler = [
     dict(
-        type='LinearLR',
-        start_factor=1e-6 / base_lr,
-        by_epoch=True,
-        begin=0,
-        end=5,
+        type='WarmupCosineLR',
+        warmup_share=0.05,
+        start_ratio=1e-6 / base_lr,
+        whole_run=True,
         convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=0.0,
-        by_epoch=True,
-        begin=5,
-        end=100,
-        convert_to_iter_based=True,
-    ),
+    )
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
-auto_scale_lr = dict(enable=False, base_batch_size=8 * 192)
+# of train_dataloader.batch_sampler.total_batch_size
+auto_scale_lr = dict(enable=False, base_batch_size=dict(video=96, image=384))

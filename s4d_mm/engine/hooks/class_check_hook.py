@@ -36,6 +36,7 @@ class ClassCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the training data, and the validation data if there are any."""
+        check_total_batch(runner)
         check_data(runner.model, runner.train_dataloader, 'train_dataloader')
         if runner.val_loop is not None:
             check_data(runner.model, runner.val_dataloader, 'val_dataloader')
@@ -59,6 +60,36 @@ class ClassCheckHook(Hook):
         trains = isinstance(runner._train_loop, BaseLoop)
         if tests or (validates and not trains):
             check_head_weights(runner.model, checkpoint)
+
+
+def check_total_batch(runner: Runner) -> None:
+    """Check that an optimizer step has the total batch size, with the learning rate for it.
+
+    Args:
+        runner (Runner): Runner of a training.
+
+    Raises:
+        ValueError: If the batch sampler has a ``total_batch_size`` and counts other parts of it
+            than the optimizer wrapper, or mmengine has scaled the learning rate.
+    """
+    sampler = getattr(runner.train_dataloader, 'batch_sampler', None)
+    if getattr(sampler, 'total_batch_size', None) is None:
+        return
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    if counts != sampler.accumulative_counts:
+        raise ValueError(
+            f'optim_wrapper.accumulative_counts is {counts}, but '
+            'train_dataloader.batch_sampler.accumulative_counts is '
+            f'{sampler.accumulative_counts}, so that a step would not have the '
+            f'total_batch_size={sampler.total_batch_size}. Use tools/train.py of s4d_mm, which '
+            'copies the one to the other, or set both.'
+        )
+    if (runner.cfg.get('auto_scale_lr') or {}).get('enable'):
+        raise ValueError(
+            'auto_scale_lr.enable=True would scale the learning rate by the number of processes, '
+            f'but a step has total_batch_size={sampler.total_batch_size} on any number. Use '
+            '--auto-scale-lr of tools/train.py of s4d_mm, or leave it off.'
+        )
 
 
 def check_data(model: nn.Module, dataloader: DataLoader, name: str) -> None:

@@ -63,6 +63,8 @@ class S4DMAEViT(S4DViT):
         **kwargs: As :class:`S4DViT`.
     """
 
+    init_std = None  # Xavier-uniform
+
     def __init__(
         self,
         *args,

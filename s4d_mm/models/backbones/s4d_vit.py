@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...converters.fit import check_part
 from ..layers import (
+    FINETUNE_STD,
     LN_EPS,
     TransformerBlock,
     TubeletEmbed,
@@ -76,6 +77,7 @@ class S4DViT(BaseModule):
     """
 
     OUT_TYPES = ('tokens', 'avg', 'featmap')
+    init_std = FINETUNE_STD  # see :func:`init_transformer`
 
     def __init__(
         self,
@@ -141,11 +143,12 @@ class S4DViT(BaseModule):
         self._freeze_stages()
 
     def init_weights(self) -> None:
-        """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
-        init_transformer(self.blocks)
-        weight = self.patch_embed.proj.weight
-        nn.init.xavier_uniform_(weight.view(len(weight), -1))
-        nn.init.zeros_(self.patch_embed.proj.bias)
+        """Initialise as the authors' code does, then by ``init_cfg`` if given.
+
+        Linear layers by ``init_std``, the embedding as torch's ``Conv3d`` does.
+        """
+        init_transformer(self.blocks, self.init_std)
+        self.patch_embed.proj.reset_parameters()
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'S4DViT':

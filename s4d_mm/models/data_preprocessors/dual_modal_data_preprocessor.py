@@ -208,7 +208,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
     def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
         """Augment pixels (B, V, 3, [T, ]H, W) with numbers of this process.
 
-        A run gives all its processes one seed, by which the first samples of
+        Where a run gives all its processes one seed (the recipes do not), the first samples of
         all of them would be augmented alike, and the second ones too.
         """
         size = x.shape[-2:]

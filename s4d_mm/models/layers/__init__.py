@@ -4,6 +4,7 @@
 from .moae import MoAE, NoisyTopKRouter
 from .token_layout import pool, to_tokens
 from .transformer import (
+    FINETUNE_STD,
     LN_EPS,
     MMACTION_IN_BLOCK,
     MoAEBlock,
@@ -24,6 +25,7 @@ from .tubelets import (
 )
 
 __all__ = [
+    'FINETUNE_STD',
     'LN_EPS',
     'MMACTION_IN_BLOCK',
     'MoAE',

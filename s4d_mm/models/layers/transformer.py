@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from .moae import MoAE
 
 LN_EPS = 1e-6
+FINETUNE_STD = 0.02  # of the initial weights of all linear layers in fine-tuning
 # parameters of a block in mmaction2's VisionTransformer, and here
 MMACTION_IN_BLOCK = (('mlp.layers.0.0.', 'mlp.fc1.'), ('mlp.layers.1.', 'mlp.fc2.'))
 ARCH_ZOO = {
@@ -55,14 +56,22 @@ def drop_path_rates(rate: float, num_layers: int) -> list[float]:
     return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 
-def init_transformer(module: nn.Module) -> None:
-    """Initialise a transformer as VideoMAE does.
+def init_transformer(module: nn.Module, std: Optional[float] = None) -> None:
+    """Initialise the linear layers and norms of a transformer as VideoMAE does.
 
-    Linear layers Xavier-uniform, biases zero, LayerNorms one and zero.
+    Biases are zero, LayerNorms one and zero.
+
+    Args:
+        module (nn.Module): Blocks, or what holds some.
+        std (float, optional): Standard deviation of all linear weights, truncated normal, as in
+            fine-tuning. Defaults to None, which means Xavier-uniform, as in pre-training.
     """
     for m in module.modules():
         if isinstance(m, nn.Linear):
-            nn.init.xavier_uniform_(m.weight)
+            if std is None:
+                nn.init.xavier_uniform_(m.weight)
+            else:
+                nn.init.trunc_normal_(m.weight, std=std)
             if m.bias is not None:
                 nn.init.zeros_(m.bias)
         elif isinstance(m, nn.LayerNorm):

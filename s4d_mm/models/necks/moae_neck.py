@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...converters.fit import check_part
 from ..layers import (
+    FINETUNE_STD,
     LN_EPS,
     MMACTION_IN_BLOCK,
     MoAEBlock,
@@ -117,8 +118,12 @@ class MoAENeck(BaseModule):
         self.register_load_state_dict_pre_hook(check_part)
 
     def init_weights(self) -> None:
-        """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
-        init_transformer(self.blocks)
+        """Initialise as the authors' code does, then by ``init_cfg`` if given.
+
+        All linear layers have the standard deviation of fine-tuning, .02, router and noise
+        included; so have the experts, from :class:`~s4d_mm.models.layers.MoAE`.
+        """
+        init_transformer(self.blocks, FINETUNE_STD)
         super().init_weights()
 
     def forward(

@@ -96,9 +96,14 @@ class S4DMAEDecoder(BaseModule):
         self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:
-        """Initialise as VideoMAE does, then by ``init_cfg`` if given."""
+        """Initialise as the authors' code does, then by ``init_cfg`` if given.
+
+        Linear layers Xavier-uniform, but the one from the encoder's width as torch's ``Linear``
+        does; the mask token normal with deviation .02, cut off at one deviation.
+        """
         init_transformer(self)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        self.decoder_embed.reset_parameters()
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         super().init_weights()
 
     def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:

@@ -1,0 +1,109 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The learning rate of a run: linear warm-up, then a cosine."""
+
+import math
+
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
+
+
+def warmup_cosine(
+    step: int,
+    total: int,
+    warmup: int,
+    start_ratio: float = 0.0,
+    end_ratio: float = 0.0,
+    whole_run: bool = False,
+) -> float:
+    """Learning rate of an optimizer step over the peak.
+
+    Args:
+        step (int): Step, from 0.
+        total (int): Steps of the run.
+        warmup (int): Steps of the warm-up, 0..total.
+        start_ratio (float): Value of the first step. Defaults to 0.
+        end_ratio (float): Value that the cosine tends to. Defaults to 0.
+        whole_run (bool): False (VideoMAE, and so S4D's fine-tuning): the last step of the warm-up
+            has the peak, and the cosine is that of the steps that remain. True (fvcore's
+            ``CompositeParamScheduler`` with ``'fixed'`` scaling, and so S4D's pre-training): the
+            cosine is that of the whole run, of which the warm-up hides the beginning; the first
+            step after the warm-up would have the peak. Defaults to False.
+
+    Returns:
+        float: 0..1.
+    """
+    if step < warmup:
+        last = warmup if whole_run else max(warmup - 1, 1)
+        return start_ratio + (1 - start_ratio) * step / last
+    done = step / total if whole_run else (step - warmup) / (total - warmup)
+    return end_ratio + (1 - end_ratio) * (1 + math.cos(math.pi * done)) / 2
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
+    """Linear warm-up and cosine in one closed form, see :func:`warmup_cosine`.
+
+    mmengine's ``LinearLR`` cannot start from 0, and its ``CosineAnnealingLR`` cannot begin in the
+    middle of a cosine. All values are shares of a group's own learning rate, so that layer-wise
+    decay and ``--auto-scale-lr`` scale both ends too. Batches whose gradients are accumulated
+    have the learning rate of their optimizer step.
+
+    Args:
+        optimizer (OptimWrapper): The optimizer wrapper.
+        warmup_share (float): Part of the run that is warm-up, 0..1. Defaults to 0.05.
+        start_ratio (float): Defaults to 0.
+        end_ratio (float): Defaults to 0.
+        whole_run (bool): Defaults to False.
+        **kwargs: ``begin``, ``end``, ``by_epoch`` ..., as mmengine's schedulers have them. The
+            Runner fills in ``end`` with the end of the run.
+
+    Raises:
+        ValueError: If a share is out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer,
+        *args,
+        warmup_share: float = 0.05,
+        start_ratio: float = 0.0,
+        end_ratio: float = 0.0,
+        whole_run: bool = False,
+        **kwargs,
+    ) -> None:
+        shares = dict(warmup_share=warmup_share, start_ratio=start_ratio, end_ratio=end_ratio)
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f'{name} of WarmupCosineLR must be in 0..1, but is {value!r}.')
+        self.warmup_share = warmup_share
+        self.options = dict(start_ratio=start_ratio, end_ratio=end_ratio, whole_run=whole_run)
+        super().__init__(optimizer, *args, **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(
+        cls, *args, end: int, epoch_length: int, begin: int = 0, by_epoch: bool = True, **kwargs
+    ) -> 'WarmupCosineLR':
+        """Build the scheduler that changes in each iteration (``convert_to_iter_based``).
+
+        Args:
+            *args: As the class.
+            end (int): Epoch at which it ends.
+            epoch_length (int): Iterations of an epoch.
+            begin (int): Epoch at which it begins. Defaults to 0.
+            by_epoch (bool): True, what is converted. Defaults to True.
+            **kwargs: As the class.
+
+        Returns:
+            WarmupCosineLR: The scheduler.
+        """
+        begin, end = begin * epoch_length, end * epoch_length
+        return cls(*args, begin=begin, end=end, by_epoch=False, **kwargs)
+
+    def _get_value(self) -> list[float]:
+        """Learning rate of each group."""
+        parts = getattr(self.optimizer, '_accumulative_counts', 1) if not self.by_epoch else 1
+        total = math.ceil((self.end - self.begin) / parts)
+        warmup = round(self.warmup_share * total)
+        ratio = warmup_cosine(self.last_step // parts, total, warmup, **self.options)
+        return [value * ratio for value in self.base_values]

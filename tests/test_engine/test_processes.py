@@ -77,7 +77,6 @@ def loss_curve(folder, world_size, counts=1):
 
 def test_same_losses_on_any_number_of_processes(quickstart, tmp_path):
     alone = loss_curve(tmp_path / 'one', 1)
-    print(1, 1, [round(loss, 5) for loss in alone])
     assert len(alone) >= 15
     assert max(alone) - min(alone) > 0.1  # it trains
     for world_size, counts in [(2, 1), (4, 1), (2, 2)]:

@@ -140,6 +140,20 @@ def test_finetuning_validates_and_tests(finetuned, tmp_path):
     assert metrics['video/WAR'] == pytest.approx(100 * right)
 
 
+def test_classes_in_another_order(finetuned, tmp_path):
+    """The checkpoint has its classes: another order is an error in testing and resuming."""
+    cfg = short_config(FINETUNE, tmp_path, load_from=finetuned)
+    video = cfg.test_dataloader.dataset.video
+    order = torch.load(finetuned, weights_only=True)['meta']['dataset_meta']['classes']['video']
+    video.metainfo = dict(classes=order[::-1])
+    with pytest.raises(ValueError, match='test_dataloader has other video classes.*another order'):
+        Runner.from_cfg(cfg).test()
+    cfg.train_dataloader.dataset.video.metainfo = video.metainfo
+    cfg.resume = True
+    with pytest.raises(ValueError, match='train_dataloader has other video.*another order'):
+        Runner.from_cfg(cfg).train()
+
+
 def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""

@@ -20,8 +20,6 @@ class AffectNet(OfficialCsvDataset):
     Args:
         num_classes (int): 8, or 7 for the lists without contempt.
             Defaults to 7.
-        metainfo (dict, optional): Meta information that replaces the
-            dataset's own. Defaults to None.
         **kwargs: Arguments of :class:`PublicDataset`.
     """
 
@@ -56,12 +54,15 @@ class AffectNet(OfficialCsvDataset):
         'arousal',
     )
 
-    def __init__(self, num_classes: int = 7, metainfo: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self, num_classes: int = 7, **kwargs) -> None:
         if num_classes not in (7, 8):
             raise ValueError(f'num_classes of AffectNet must be 7 or 8, but got {num_classes!r}.')
-        classes = self.METAINFO['classes'][:num_classes]
-        metainfo = {'classes': classes, **(metainfo or {})}
-        super().__init__(metainfo=metainfo, **kwargs)
+        self.num_classes = num_classes
+        super().__init__(**kwargs)
+
+    def own_classes(self) -> tuple[str, ...]:
+        """The first ``num_classes`` of the official order."""
+        return super().own_classes()[: self.num_classes]
 
     def parse_row(
         self, row: dict[str, str], left_out: Counter
@@ -70,7 +71,7 @@ class AffectNet(OfficialCsvDataset):
         label = read_number(row['expression'])
         if not 0 <= label <= 10:
             raise ValueError(f'unknown expression {label}. The official files have 0 to 10.')
-        if label >= len(self._metainfo['classes']):
+        if label >= len(self.file_classes):
             left_out['of other classes'] += 1
             return None
         return row['subDirectory_filePath'], label

@@ -6,6 +6,8 @@ A dataset takes the samples and stops at the first line that is wrong;
 """
 
 import csv
+import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable, NamedTuple, Optional, Union
 
@@ -28,6 +30,9 @@ LABEL_HEADERS = frozenset(
 NAME_HEADERS = frozenset(
     ('path', 'name', 'file', 'filename', 'video', 'video_name', 'image', 'image_name')
 )
+LIST_SUFFIXES = ('.csv', '.txt', '.tsv')
+# where find_lists stops: a folder with more entries holds media, not lists
+MOST_ENTRIES, MOST_FOLDERS = 100, 500
 
 
 class Annotation(NamedTuple):
@@ -58,27 +63,67 @@ class AnnotationError(ValueError):
         self.where, self.line = where, line
 
 
-def read_lines(path: str) -> Iterator[tuple[str, str]]:
-    """Read a text file, UTF-8 with or without a byte order mark.
+def read_lines(path: str, encoding: str = 'utf-8-sig') -> Iterator[tuple[str, str]]:
+    """Read a text file.
 
     Args:
         path (str): The file.
+        encoding (str): How its characters are stored. Defaults to 'utf-8-sig', which
+            is UTF-8 with or without a byte order mark.
 
     Yields:
         tuple[str, str]: ``file:line`` and the line, stripped, of each line that is
         not empty.
 
     Raises:
-        ValueError: If the file is no UTF-8 text.
+        AnnotationError: If the file has another encoding; with file and line.
     """
-    with open(path, encoding='utf-8-sig') as f:
-        try:
-            for number, line in enumerate(f, 1):
+    with open(path, 'rb') as f:
+        content = f.read()
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as e:
+        # what comes before the fault can be read, so that its lines can be counted
+        before = e.object[: e.start].decode(encoding, 'ignore')
+    else:
+        # UTF-16 without a byte order mark is valid UTF-8, with a NUL in each character
+        before, nul, _ = text.partition('\0')
+        if not nul:
+            for number, line in enumerate(io.StringIO(text, newline=None), 1):
                 line = line.strip()
                 if line:
                     yield f'{path}:{number}', line
-        except UnicodeDecodeError as e:
-            raise ValueError(f'{path} is no UTF-8 text: {e}. Save it as UTF-8.') from e
+            return
+    where = f'{path}:{before.count(chr(10)) + 1}'
+    raise AnnotationError(
+        f'{where}: this is no {encoding.replace("-sig", "")} text. Save the file as UTF-8, or '
+        "tell the dataset what it is, for example encoding='gb18030', 'latin-1' or 'utf-16'.",
+        where,
+    )
+
+
+def find_lists(folder: str) -> list[str]:
+    """Find what may be annotation files, to name them when another one is missing.
+
+    Args:
+        folder (str): Where to look, and below it. Folders with more than 100 entries
+            are not entered, because they hold media.
+
+    Returns:
+        list[str]: Paths relative to the folder, those of the upper folders first.
+    """
+    found, folders = [], ['']
+    for below in folders:  # which grows
+        try:
+            entries = sorted(os.scandir(os.path.join(folder, below)), key=lambda e: e.name)
+        except OSError:
+            continue
+        paths = [(os.path.join(below, e.name), e) for e in entries]
+        found += [path for path, e in paths if path.lower().endswith(LIST_SUFFIXES)]
+        if len(entries) <= MOST_ENTRIES:
+            inner = [path for path, e in paths if e.is_dir()]
+            folders += inner[: max(0, MOST_FOLDERS - len(folders))]
+    return found
 
 
 def parse_lines(

@@ -19,12 +19,15 @@ from .annotations import (
     NAME_HEADERS,
     Annotation,
     AnnotationError,
+    find_lists,
     label_to_id,
     parse_lines,
     read_lines,
     split_fields,
 )
 from .media_faults import FaultTolerantDataset
+
+LISTED = 20  # annotation files named when another one is missing
 
 
 class BaseExpressionDataset(FaultTolerantDataset):
@@ -56,6 +59,15 @@ class BaseExpressionDataset(FaultTolerantDataset):
         has_labels (bool, optional): False if a line is just a name, as in
             lists for pre-training. Defaults to None, the dataset's own (True
             for most).
+        encoding (str): Of the annotation file, for example 'gb18030', 'latin-1' or
+            'utf-16'. Defaults to 'utf-8-sig', UTF-8 with or without a byte order mark.
+        label_map (dict, optional): For a test of a model that was trained on another
+            data set: the name there of each class here that is called otherwise, None
+            to leave the samples of the class out. Classes with the same name need no
+            entry. ``metainfo`` then has the classes of the model, in its order; the
+            annotation file is read with the dataset's own. A dataset without classes
+            of its own has the keys of the map, in label order. Defaults to None:
+            ``metainfo`` says what the file means.
         test_mode (bool): Whether in test phase. Defaults to False.
         **kwargs: ``max_fault_share`` and ``allow_test_faults``, see
             :class:`FaultTolerantDataset`, and other arguments of
@@ -83,6 +95,8 @@ class BaseExpressionDataset(FaultTolerantDataset):
         label_start: Optional[int] = None,
         delimiter: Optional[str] = None,
         has_labels: Optional[bool] = None,
+        encoding: str = 'utf-8-sig',
+        label_map: Optional[dict[str, Optional[str]]] = None,
         test_mode: bool = False,
         **kwargs,
     ) -> None:
@@ -93,15 +107,25 @@ class BaseExpressionDataset(FaultTolerantDataset):
                 f'data_prefix of {type(self).__name__} must have the key '
                 f'{self.PREFIX_KEY!r} and no other, but got {data_prefix!r}.'
             )
+        try:
+            ''.encode(encoding)
+        except LookupError as e:
+            raise ValueError(f'encoding of {type(self).__name__}: {e}.') from e
+        self.encoding = encoding
         self.suffix = suffix
         self.label_start = self.LABEL_START if label_start is None else label_start
         self.delimiter = delimiter
         self.has_labels = self.HAS_LABELS if has_labels is None else has_labels
+        metainfo = self._check_metainfo(metainfo)
+        self.file_classes, self.target_ids = metainfo['classes'], None
+        if label_map is not None:
+            self.file_classes = self.own_classes() or tuple(label_map)
+            self.target_ids = map_classes(self.file_classes, label_map, metainfo['classes'])
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=data_prefix,
-            metainfo=self._check_metainfo(metainfo),
+            metainfo=metainfo,
             pipeline=list(pipeline),
             test_mode=test_mode,
             **kwargs,
@@ -109,6 +133,8 @@ class BaseExpressionDataset(FaultTolerantDataset):
 
     def _check_metainfo(self, metainfo: Optional[dict]) -> dict:
         """Make ``classes`` a tuple and check it."""
+        if not (metainfo and 'classes' in metainfo):
+            metainfo = {**(metainfo or {}), 'classes': self.own_classes()}
         metainfo = dict(self._load_metainfo(metainfo))
         classes = tuple(metainfo.get('classes', ()))
         if self.has_labels and not classes:
@@ -124,6 +150,15 @@ class BaseExpressionDataset(FaultTolerantDataset):
         metainfo['classes'] = classes
         return metainfo
 
+    def own_classes(self) -> tuple[str, ...]:
+        """What the dataset itself calls its classes.
+
+        Returns:
+            tuple[str]: Names in the order of the label ids; () if the class does not
+            state any.
+        """
+        return tuple(self.METAINFO.get('classes', ()))
+
     def load_data_list(self) -> list[dict]:
         """Read the annotation file.
 
@@ -134,7 +169,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
             AnnotationError: For the first line that is wrong.
         """
         data_list = []
-        for found in self.read_annotations():
+        for found in self.annotations():
             if isinstance(found, AnnotationError):
                 raise found
             data = dict(sample_id=found.name)
@@ -147,12 +182,26 @@ class BaseExpressionDataset(FaultTolerantDataset):
             )
         return data_list
 
+    def annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+        """The samples of the dataset, with the labels of ``metainfo``.
+
+        Yields:
+            Annotation | AnnotationError: The sample of each line, or what is wrong
+            with it. ``label_map`` may have changed its label or left it out.
+        """
+        for found in self.read_annotations():
+            if self.target_ids and isinstance(found, Annotation) and found.label is not None:
+                found = found._replace(label=self.target_ids[found.label])
+                if found.label is None:  # left out
+                    continue
+            yield found
+
     def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
         """Read the annotation file, also after a line that is wrong.
 
         Yields:
-            Annotation | AnnotationError: The sample of each line, or what is wrong
-            with it.
+            Annotation | AnnotationError: The sample of each line, with the label id of
+            the file, or what is wrong with it.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -173,9 +222,10 @@ class BaseExpressionDataset(FaultTolerantDataset):
             raise FileNotFoundError(
                 f'Annotation file {osp.abspath(self.ann_file)} of '
                 f'{type(self).__name__} does not exist. Check ann_file and '
-                f'data_root ({self.data_root!r}).'
+                f'data_root ({self.data_root!r}). '
+                f'{what_is_there(self.data_root or osp.dirname(self.ann_file))}'
             )
-        return read_lines(self.ann_file)
+        return read_lines(self.ann_file, self.encoding)
 
     def is_header(self, line: str) -> bool:
         """Whether the first line of the file is a header.
@@ -228,7 +278,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
         Raises:
             ValueError: If there is no such class.
         """
-        return label_to_id(label, self._metainfo['classes'], self.label_start)
+        return label_to_id(label, self.file_classes, self.label_start)
 
     def get_media_path(self, name: str) -> str:
         """Path of the file, or folder of frames, of a sample.
@@ -315,6 +365,55 @@ class BaseExpressionDataset(FaultTolerantDataset):
                 f'{type(self).__name__} of {self.ann_file} has no labels (has_labels=False).'
             )
         return super().get_data_info(idx)['label']
+
+
+def what_is_there(folder: str) -> str:
+    """Say which annotation files there are, when another one is missing.
+
+    Args:
+        folder (str): Where to look.
+
+    Returns:
+        str: A sentence.
+    """
+    folder = osp.abspath(folder)
+    if not osp.isdir(folder):
+        return f'There is no folder {folder}.'
+    lists = find_lists(folder)
+    more = f' and {len(lists) - LISTED} more' if len(lists) > LISTED else ''
+    return f'Below {folder} there are: {", ".join(lists[:LISTED]) or "no lists"}{more}.'
+
+
+def map_classes(
+    own: Sequence[str], label_map: dict[str, Optional[str]], target: Sequence[str]
+) -> list[Optional[int]]:
+    """Find the classes of a model that the classes of a dataset are.
+
+    Args:
+        own (Sequence[str]): Names of the dataset's classes, in label order.
+        label_map (dict): Name in ``target`` of those that have another name there;
+            None to leave a class out.
+        target (Sequence[str]): Names of the model's classes, in label order.
+
+    Returns:
+        list[int | None]: For each of ``own`` its place in ``target``; None if it is
+        left out.
+
+    Raises:
+        ValueError: If the map names a class that is not there, or a class has no
+            counterpart.
+    """
+    unknown = [name for name in label_map if name not in own]
+    names = {name: label_map.get(name, name) for name in own}
+    lost = [name for name, new in names.items() if new is not None and new not in target]
+    if unknown or lost:
+        raise ValueError(
+            f'label_map={dict(label_map)}: '
+            + (f'{unknown} are no classes of the dataset, {tuple(own)}. ' if unknown else '')
+            + (f'{lost} have no counterpart in {tuple(target)}. ' if lost else '')
+            + 'Map each class to one of the classes in metainfo, or to None to leave it out.'
+        )
+    return [None if new is None else list(target).index(new) for new in names.values()]
 
 
 @DATASETS.register_module()

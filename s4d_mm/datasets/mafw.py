@@ -1,17 +1,35 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, public datasets: MAFW."""
 
+import os.path as osp
+
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from .annotations import read_lines, split_fields
 from .public_dataset import PublicVideoDataset
 
 
 @DATASETS.register_module()
 class MAFW(PublicVideoDataset):
-    """MAFW, 11 classes, 5 folds.
+    """MAFW, 11 single classes or 43 with the compound ones, 5 folds.
 
     CSV ``03747,0`` or the official ``03747.mp4 anger``; a video file or a folder of
     png frames for each clip.
+
+    Args:
+        compound (bool): Whether ``ann_file`` is a list of ``compound/no_caption``, with
+            names such as ``anger_disgust``. The classes are then the names in the
+            fold's ``train`` and ``test`` lists, which lie side by side and have all
+            clips between them, in alphabetical order. Defaults to False.
+        ann_file (str): Annotation file. Defaults to ''.
+        data_root (str): Root of ``ann_file`` and ``data_prefix``. Defaults to ''.
+        **kwargs: Arguments of :class:`PublicDataset`.
+
+    Raises:
+        FileNotFoundError: If one of the two compound lists does not exist.
+        ValueError: If the name of a compound list has neither train nor test in it, or
+            the lists have ids, which do not say the names.
     """
 
     METAINFO = dict(
@@ -39,3 +57,40 @@ class MAFW(PublicVideoDataset):
             url='https://arxiv.org/abs/2208.00847',
         ),
     )
+
+    def __init__(
+        self, compound: bool = False, ann_file: str = '', data_root: str = '', **kwargs
+    ) -> None:
+        self.compound_list = osp.join(data_root, ann_file) if compound else None
+        super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+
+    def own_classes(self) -> tuple[str, ...]:
+        """The 11 single classes, or the names in the compound lists of the fold."""
+        if self.compound_list is None:
+            return super().own_classes()
+        folder, name = osp.split(self.compound_list)
+        lists = [name.replace('test', 'train'), name.replace('train', 'test')]
+        if lists[0] == lists[1]:
+            raise ValueError(
+                f'ann_file of MAFW(compound=True) is {self.compound_list!r}, but must have train '
+                'or test in its name: the classes are those of both lists of the fold.'
+            )
+        names = set()
+        for path in (osp.join(folder, part) for part in lists):
+            if not osp.isfile(path):
+                raise FileNotFoundError(
+                    f'{path} does not exist. The compound classes of MAFW are those of the '
+                    "fold's train and test lists, which must lie in one folder."
+                )
+            for where, line in read_lines(path, self.encoding):
+                label = split_fields(line, self.delimiter)[-1]
+                if label.isdecimal():
+                    raise ValueError(
+                        f'{where}: label {label} is an id, which does not say the name of a '
+                        'compound class. Give the official .txt lists, or the names in label '
+                        'order: metainfo=dict(classes=(...)).'
+                    )
+                if not self.is_header(line):
+                    names.add(label)
+        print_log(f'{folder}: {len(names)} classes of MAFW.', logger='current')
+        return tuple(sorted(names))

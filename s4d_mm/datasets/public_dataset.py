@@ -135,7 +135,7 @@ class PublicDataset(BaseExpressionDataset):
             int: Label id, from 0.
         """
         word = label.lower()
-        if word not in [str(name).lower() for name in self._metainfo['classes']]:
+        if word not in [str(name).lower() for name in self.file_classes]:
             label = SYNONYMS.get(word, label)
         return super().label_to_id(label)
 

@@ -14,7 +14,12 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-FOLD = re.compile(r'(?<![A-Za-z])set_(\d+)_')  # in the name of an annotation file
+# set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
+# the folder that it lies in (set_1/train.csv)
+FOLD = re.compile(
+    r'(?<![A-Za-z])set_\d+(?![A-Za-z0-9])(?=[^/]*$)'  # no dataset_1
+    r'|(?<![^/])set_\d+(?=/[^/]*$)'
+)
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -90,14 +95,15 @@ def fold_datasets(cfg: Config, stages: tuple = ('train', 'val', 'test')) -> Iter
 
     Yields:
         tuple[str, dict, int]: Key of ``ann_file``, the part of the config that
-        holds it, and the number n in the name of the file, ``set_<n>_...``.
+        holds it, and the number n of ``set_<n>`` in the name of the file, or of its
+        folder.
     """
 
     def visit(node, key: str) -> Iterator:
         name = node.get('ann_file') if isinstance(node, dict) else None
-        match = FOLD.search(osp.basename(name)) if isinstance(name, str) else None
-        if match:
-            yield f'{key}.ann_file', node, int(match[1])
+        found = FOLD.findall(name) if isinstance(name, str) else None
+        if found:  # in folder and file, that of the file counts
+            yield f'{key}.ann_file', node, int(found[-1].split('_')[1])
         for part, value in node.items() if isinstance(node, dict) else enumerate(node):
             if part != 'pipeline' and isinstance(value, (dict, list, tuple)):
                 yield from visit(value, f'{key}.{part}')
@@ -113,8 +119,8 @@ def set_fold(cfg: Config, fold: int) -> None:
     ``fold=3`` alone would change nothing.
 
     Args:
-        cfg (Config): Config of any fold. ``fold``, and ``set_<n>_`` in the name
-            of each ``ann_file``, are changed in place.
+        cfg (Config): Config of any fold. ``fold``, and ``set_<n>`` in the name of
+            each ``ann_file`` or of its folder, are changed in place.
         fold (int): Number of the fold.
 
     Raises:
@@ -129,12 +135,11 @@ def set_fold(cfg: Config, fold: int) -> None:
         if not datasets and stage != 'val' and cfg.get(f'{stage}_dataloader'):
             raise ValueError(
                 f'fold={fold}: {cfg.filename} names no fold in {stage}_dataloader, because no '
-                'ann_file there has set_<n>_ in its name. Leave the option out: a data set '
-                'with one split, such as FERV39k, has no folds.'
+                'ann_file there has set_<n> in its name or as its folder. Leave the option out: a '
+                'data set with one split, such as FERV39k, has no folds.'
             )
         for _, dataset, _ in datasets:
-            folder, name = osp.split(dataset['ann_file'])
-            dataset['ann_file'] = osp.join(folder, FOLD.sub(f'set_{fold}_', name))
+            dataset['ann_file'] = FOLD.sub(f'set_{fold}', dataset['ann_file'])
     cfg.fold = fold
 
 

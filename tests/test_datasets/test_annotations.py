@@ -6,8 +6,14 @@ import pickle
 import pytest
 from helpers import write_text
 
-from s4d_mm.datasets import Annotation, AnnotationError, ExpressionVideoDataset
-from s4d_mm.datasets.annotations import label_to_id, parse_lines, read_lines, split_fields
+from s4d_mm.datasets import AffectNet, Annotation, AnnotationError, ExpressionVideoDataset
+from s4d_mm.datasets.annotations import (
+    find_lists,
+    label_to_id,
+    parse_lines,
+    read_lines,
+    split_fields,
+)
 
 CLASSES = ('neutral', 'happiness', 'sadness')
 
@@ -110,9 +116,116 @@ def test_read_lines(tmp_path):
     path = tmp_path / 'a.txt'
     path.write_bytes('\ufeff é 1 \r\n\r\n\t\nb'.encode())
     assert list(read_lines(str(path))) == [(f'{path}:1', 'é 1'), (f'{path}:4', 'b')]
-    path.write_bytes(b'\xff1')
-    with pytest.raises(ValueError, match='a.txt is no UTF-8 text'):
+
+
+NAMES = ('恐惧,1', 'é,2')  # in GB18030 both, in Latin-1 the second
+
+
+@pytest.mark.parametrize(
+    'encoding, lines, bad_line',
+    [
+        ('gb18030', NAMES, 2),
+        ('utf-16', NAMES, 1),
+        ('utf-16-le', ('a,1', 'b,2'), 1),  # no byte order mark, but NUL
+        ('latin-1', NAMES[1:], 2),
+    ],
+)
+def test_encodings(tmp_path, encoding, lines, bad_line):
+    path = tmp_path / 'a.csv'
+    path.write_bytes(('path,id\r\n' + '\r\n'.join(lines)).encode(encoding))
+    dataset = ExpressionVideoDataset(
+        ann_file=str(path), metainfo=dict(classes=CLASSES), encoding=encoding
+    )
+    found = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [f'{f["sample_id"]},{f["label"]}' for f in found] == list(lines)
+    # without the argument, an error at the first line that cannot be read
+    with pytest.raises(
+        AnnotationError, match=f'a.csv:{bad_line}: this is no utf-8 text.*encoding='
+    ):
         list(read_lines(str(path)))
+
+
+def test_line_that_cannot_be_decoded(tmp_path):
+    path = tmp_path / 'a.txt'
+    for start in (b'', '\ufeff'.encode()):
+        path.write_bytes(start + b'\xc3\xa9,1\n' * 5000 + b'b\xff,1\n' + b'c\xff')
+        with pytest.raises(AnnotationError, match='a.txt:5001: this is no utf-8 text') as error:
+            list(read_lines(str(path)))
+        assert error.value.where == f'{path}:5001'
+    path.write_bytes('a,1\né,1'.encode())
+    with pytest.raises(AnnotationError, match='a.txt:2: this is no ascii text'):
+        list(read_lines(str(path), 'ascii'))
+
+
+@pytest.mark.parametrize('encoding', ['klingon', 'hex'])
+def test_unknown_encoding(encoding):
+    with pytest.raises(ValueError, match=f'encoding of ExpressionVideo.*{encoding}'):
+        ExpressionVideoDataset('a.csv', metainfo=dict(classes=CLASSES), encoding=encoding)
+
+
+def test_missing_file_names_those_that_are_there(tmp_path):
+    for name in (
+        'b/set_1/train.csv',
+        'b/set_1/frame.jpg',
+        'a.TXT',
+        'many/list.csv',
+        'many/x/y.csv',
+    ):
+        write_text(tmp_path / name)
+    for i in range(100):  # a folder of media is not entered
+        (tmp_path / 'many' / f'{i}').mkdir()
+    assert find_lists(str(tmp_path)) == ['a.TXT', 'many/list.csv', 'b/set_1/train.csv']
+    with pytest.raises(FileNotFoundError) as error:
+        ExpressionVideoDataset('c.csv', str(tmp_path), metainfo=dict(classes=CLASSES))
+    assert f'Below {tmp_path} there are: a.TXT, many/list.csv, b/set_1/train.csv.' in str(
+        error.value
+    )
+    with pytest.raises(FileNotFoundError, match=f'There is no folder {tmp_path}/no.$'):
+        ExpressionVideoDataset(str(tmp_path / 'no/c.csv'), metainfo=dict(classes=CLASSES))
+    for i in range(25):
+        write_text(tmp_path / f'{i}.csv')
+    with pytest.raises(FileNotFoundError, match=r' and 8 more\.$'):
+        ExpressionVideoDataset('c.csv', str(tmp_path), metainfo=dict(classes=CLASSES))
+
+
+# ------------------------------------------------------------------ label_map
+def test_label_map(tmp_path):
+    """Ids are those of the dataset, labels those of the model."""
+    target = ('sadness', 'calm', 'fear')
+    dataset = read(
+        tmp_path,
+        'a,0',
+        'b,1',
+        'c,happiness',
+        'd,2',
+        label_map=dict(neutral='calm', happiness=None, sadness='sadness'),
+        metainfo=dict(classes=target),
+    )
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [(i['sample_id'], i['label']) for i in infos] == [('a', 1), ('d', 0)]
+    assert infos[0]['num_classes'] == 3 and dataset.metainfo['classes'] == target
+    with pytest.raises(ValueError, match='ann.txt:1.*0 neutral, 1 happiness'):
+        read(
+            tmp_path, 'a,fear', label_map=dict.fromkeys(CLASSES[:2]), metainfo=dict(classes=target)
+        )
+
+
+@pytest.mark.parametrize(
+    'label_map, words',
+    [
+        (dict(contempt=None, x='fear'), ["['x'] are no classes of the dataset"]),
+        ({}, ["['contempt'] have no counterpart", 'to None to leave it out']),
+        (dict(contempt=None, fear='joy'), ["['fear'] have no counterpart"]),
+    ],
+)
+def test_label_map_must_fit(label_map, words):
+    target = AffectNet.METAINFO['classes'][6::-1]
+    with pytest.raises(ValueError) as error:
+        AffectNet(
+            8, ann_file='a.txt', lazy_init=True, label_map=label_map, metainfo=dict(classes=target)
+        )
+    for word in words:
+        assert word in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,100 @@ def test_mafw(tmp_path, folder, suffix):
     assert info['filename'] == '03747.mp4'  # what an error would name
 
 
+@pytest.mark.parametrize(
+    'dataset, ann_file, lines, expected',
+    [
+        (
+            DFEW,
+            'EmoLabel_DataSplit/train(single-labeled)/train_set_1.csv',
+            'video_name,label\n02522,5\n00007,0\n16000,6\n',
+            [('02522', 'disgust'), ('00007', 'happiness'), ('16000', 'fear')],
+        ),
+        (
+            FERV39k,
+            'FERV39K/Annotation/test.csv',
+            'path,id\nCrime/Angry/0063,0\nAction/Happy/0267,3\n',
+            [('Crime/Angry/0063', 'anger'), ('Action/Happy/0267', 'happiness')],
+        ),
+        (
+            MAFW,
+            'MAFW/anno/single/no_caption/set_1/train.csv',
+            'video_name,labels\n03747,0\n00025,10\n',
+            [('03747', 'anger'), ('00025', 'surprise')],
+        ),
+        (
+            MAFW,
+            'MAFW/anno/single/no_caption/set_1/train.txt',
+            '00025.mp4 happiness\r\n03747.mp4 anxiety\r\n',
+            [('00025.mp4', 'happiness'), ('03747.mp4', 'anxiety')],
+        ),
+    ],
+)
+def test_lists_of_the_authors(tmp_path, dataset, ann_file, lines, expected):
+    """By their names and with their ids, as they are."""
+    path = tmp_path / ann_file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(lines.encode())
+    clips(tmp_path / 'frames', *[name.replace('.mp4', '') for name, _ in expected])
+    assert read(dataset, tmp_path, 'frames', ann_file=ann_file) == expected
+
+
+def test_mafw_compound(tmp_path):
+    """The names of both lists of the fold, in alphabetical order."""
+    folder = tmp_path / 'compound' / 'no_caption' / 'set_1'
+    write_text(folder / 'train.txt', '2.mp4 fear_sadness', '1.mp4 anger_disgust', '3.mp4 fear')
+    write_text(folder / 'test.txt', '4.mp4 anger', '5.mp4 fear')
+    train, test = (
+        MAFW(compound=True, data_root=str(folder), ann_file=f'{part}.txt')
+        for part in ('train', 'test')
+    )
+    names = ('anger', 'anger_disgust', 'fear', 'fear_sadness')
+    assert train.metainfo['classes'] == test.metainfo['classes'] == names
+    assert train.get_gt_labels().tolist() == [3, 1, 2]
+    assert test.get_gt_labels().tolist() == [0, 2]
+    # names that are given count, and so does a map to them
+    kwargs = dict(compound=True, ann_file=str(folder / 'test.txt'))
+    dataset = MAFW(metainfo=dict(classes=('fear', 'x', 'anger')), **kwargs)
+    assert dataset.get_gt_labels().tolist() == [2, 0]
+    dataset = MAFW(
+        metainfo=dict(classes=('fear', 'x')),
+        label_map=dict(anger='x', anger_disgust=None, fear_sadness=None),
+        **kwargs,
+    )
+    assert dataset.get_gt_labels().tolist() == [1, 0]
+
+
+def test_mafw_compound_names_are_not_invented(tmp_path):
+    write_text(tmp_path / 'train.csv', 'video_name,labels', '1,12')
+    write_text(tmp_path / 'set_1.txt', '1.mp4 anger')
+    kwargs = dict(compound=True, data_root=str(tmp_path))
+    with pytest.raises(ValueError, match='train.csv:2: label 12 is an id.*metainfo'):
+        MAFW(ann_file='train.csv', **kwargs)
+    with pytest.raises(ValueError, match='set_1.txt.*must have train or test in its name'):
+        MAFW(ann_file='set_1.txt', **kwargs)
+    write_text(tmp_path / 'train.csv', 'video_name,labels', '1,anger_fear')
+    with pytest.raises(FileNotFoundError, match='test.csv does not exist.*train and test lists'):
+        MAFW(ann_file='train.csv', **kwargs)
+    write_text(tmp_path / 'test.csv', 'video_name,labels', '1,anger')
+    assert MAFW(ann_file='train.csv', **kwargs).metainfo['classes'] == ('anger', 'anger_fear')
+
+
+def test_label_map_of_other_files(tmp_path):
+    """Also where the labels are not of a simple list: official columns, names of clips."""
+    target = dict(classes=('fear', 'angry', 'happiness'))
+    label_map = dict.fromkeys(AffectNet.METAINFO['classes'])
+    label_map.update(fear='fear', anger='angry', happiness='happiness')
+    rows = [f'{i}/a.jpg,1,1,30,30,1.5;2.5,{i},0.1,-0.2' for i in range(11)]
+    ann_file = write_text(tmp_path / 'training.csv', *rows)
+    dataset = AffectNet(8, ann_file=ann_file, label_map=label_map, metainfo=target)
+    assert dataset.get_gt_labels().tolist() == [2, 0, 1]
+    assert dataset.get_data_info(1)['sample_id'] == '4/a.jpg'
+    label_map = dict(anger='angry', disgust=None, neutral=None, sadness=None)
+    ann_file = write_text(tmp_path / 'list.txt', '1001_DFA_ANG_XX', '1001_DFA_SAD_XX')
+    dataset = CREMAD(ann_file=ann_file, label_map=label_map, metainfo=target)
+    assert dataset.get_gt_labels().tolist() == [1]
+
+
 def test_affectnet_csv(tmp_path):
     header = (
         'subDirectory_filePath,face_x,face_y,face_width,face_height,'

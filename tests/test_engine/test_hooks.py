@@ -22,7 +22,7 @@ from s4d_mm.datasets.media_faults import FaultLedger
 from s4d_mm.engine import CheckpointFitHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
 from s4d_mm.engine.hooks.run_summary_hook import count_millions
 
-SEVEN = tuple('abcdefg')
+SEVEN, TURNED = tuple('abcdefg'), tuple('gfedcba')
 
 
 def loader(classes, input_type=None):
@@ -40,6 +40,17 @@ def runner(num_classes, train, val=None, blending=None, input_type=None):
         val_loop=None if val is None else object(),
         val_dataloader=loader(val, input_type),
     )
+
+
+def begin(fake, begun, dataset=None):
+    """Give a runner its loops, which are configs until the run begins them."""
+    for name, loop in dict(
+        train=loops.EpochBasedTrainLoop, val=loops.ValLoop, test=loops.TestLoop
+    ).items():
+        value = loop.__new__(loop) if name in begun else dict(type=loop.__name__)
+        if name in begun:
+            value.dataloader = SimpleNamespace(dataset=dataset)
+        setattr(fake, f'_{name}_loop', value)
 
 
 class TestClassCheck:
@@ -145,17 +156,67 @@ class TestClassCheck:
         ],
     )
     def test_checkpoint_of_testing_has_the_head(self, begun, checked):
-        classes = dict(train=loops.EpochBasedTrainLoop, val=loops.ValLoop, test=loops.TestLoop)
-        fake = SimpleNamespace(model=build(FINETUNE))
-        for name, loop in classes.items():  # a config until the run begins it
-            value = loop.__new__(loop) if name in begun else dict(type=loop.__name__)
-            setattr(fake, f'_{name}_loop', value)
+        fake = SimpleNamespace(model=build(FINETUNE), _resume=False)
+        begin(fake, begun)
         weights = {k: v for k, v in fake.model.state_dict().items() if 'cls_head' not in k}
         if checked:
             with pytest.raises(ValueError, match='has no cls_head.*cannot predict'):
                 ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
         else:
             ClassCheckHook().after_load_checkpoint(fake, dict(state_dict=weights))
+
+    @pytest.mark.parametrize('begun', [('test',), ('val',), ('train', 'val')])
+    @pytest.mark.parametrize(
+        'theirs, data, fits',
+        [
+            (dict(video=SEVEN, image=TURNED), dict(video=SEVEN, image=TURNED), True),
+            (dict(video=SEVEN, image=TURNED), dict(video=SEVEN, image=SEVEN), False),
+            (dict(video=list(SEVEN), image=TURNED), SEVEN, True),  # the video set alone
+            (dict(video=SEVEN, image=SEVEN), TURNED, False),
+            (dict(image=SEVEN), TURNED, True),  # nothing is said of videos
+            (SEVEN, SEVEN, True),
+            (SEVEN, TURNED, False),
+            (SEVEN, ('A', *SEVEN[1:]), False),
+            (SEVEN, None, True),
+            (SEVEN, (), True),
+            (None, SEVEN, True),
+            ((), SEVEN, True),
+        ],
+    )
+    def test_classes_of_the_checkpoint(self, begun, theirs, data, fits):
+        """By name and order, in testing, validation and a training that is resumed."""
+        fake = SimpleNamespace(model=SimpleNamespace(), _resume=True)
+        begin(fake, begun, loader(data, 'video').dataset)
+        checkpoint = dict(state_dict={}, meta=dict(dataset_meta=dict(classes=theirs)))
+        hook = ClassCheckHook()
+        if fits:
+            hook.after_load_checkpoint(fake, checkpoint)
+            return
+        with pytest.raises(ValueError) as error:
+            hook.after_load_checkpoint(fake, checkpoint)
+        lines = str(error.value).split('\n')
+        assert f'{begun[0]}_dataloader' in lines[0] and 'the checkpoint' in lines[0]
+        names = data if isinstance(data, tuple) else data['image']
+        assert ('another order' in lines[0]) == (set(names) == set(SEVEN))
+        assert lines[2].endswith(': ' + ', '.join(names)) and 'label_map' in lines[3]
+        if begun[0] == 'train':  # one that only starts from a checkpoint may have others
+            fake._resume = False
+            hook.after_load_checkpoint(fake, checkpoint)
+
+    @pytest.mark.parametrize('checkpoint', [{}, dict(meta={}), dict(meta=None)])
+    def test_checkpoint_that_says_nothing_of_classes(self, checkpoint):
+        fake = SimpleNamespace(model=SimpleNamespace())
+        begin(fake, ('test',), loader(SEVEN).dataset)
+        ClassCheckHook().after_load_checkpoint(fake, dict(state_dict={}, **checkpoint))
+        begin(fake, ())  # outside of a run
+        ClassCheckHook().after_load_checkpoint(fake, checkpoint)
+
+    def test_validation_data_have_the_order_of_the_training_data(self):
+        both = dict(video=7, image=7)
+        data = dict(video=SEVEN, image=TURNED)
+        ClassCheckHook().before_train(runner(both, data, data))
+        with pytest.raises(ValueError, match='val_.*image classes than train_.*another order'):
+            ClassCheckHook().before_train(runner(both, data, dict(image=SEVEN)))
 
 
 class TestCheckpointFit:

@@ -63,21 +63,66 @@ def test_folds_are_found_in_file_names_only():
             dict(ann_file='set_7_root/set_1_train.csv', data_root='a'),
             dict(ann_file='set_7_root/train.csv'),
             dict(ann_file='my_set_1_train.csv'),
-            dict(ann_file='dataset_1_train.csv'),
+            dict(ann_file='dataset_1_x.csv'),
+            dict(ann_file='set_1x.csv'),
+            dict(ann_file='set_7/set_1_train.csv'),
         ],
         pipeline=[dict(type='X', ann_file='set_1_train.csv')],
     )
     cfg = Config(dict(train_dataloader=dict(dataset=dataset), val_dataloader=None))
     found = [(key, n) for key, _, n in fold_datasets(cfg)]
     start = 'train_dataloader.dataset.datasets'
-    assert found == [(f'{start}.0.ann_file', 1), (f'{start}.2.ann_file', 1)]
+    assert found == [(f'{start}.{i}.ann_file', 1) for i in (0, 2, 5)]
     set_fold(cfg, 2)
     assert [d.ann_file for d in cfg.train_dataloader.dataset.datasets] == [
         'set_7_root/set_2_train.csv',
         'set_7_root/train.csv',
         'my_set_2_train.csv',
-        'dataset_1_train.csv',
+        'dataset_1_x.csv',
+        'set_1x.csv',
+        'set_2/set_2_train.csv',
     ]
+
+
+@pytest.mark.parametrize(
+    'ann_file',
+    [
+        'annotations/set_{}_train.csv',
+        'EmoLabel_DataSplit/train(single-labeled)/train_set_{}.csv',
+        'EmoLabel_DataSplit/train(single-labeled)/set_{}.csv',
+        'anno/single/no_caption/set_{}/train.txt',
+        'set_{}/train.csv',
+        'set_{0}/train_set_{0}.csv',
+    ],
+)
+def test_names_of_a_fold(ann_file):
+    loader = dict(dataset=dict(ann_file=ann_file.format(1)))
+    cfg = Config(dict(train_dataloader=loader, test_dataloader=loader))
+    for fold in (12, 3):  # from any fold to any other
+        set_fold(cfg, fold)
+        assert cfg.train_dataloader.dataset.ann_file == ann_file.format(fold)
+        assert [number for _, _, number in fold_datasets(cfg)] == [fold] * 2
+        check_fold(cfg)
+
+
+@pytest.mark.parametrize(
+    'name', ['dataset_1_x.csv', 'dataset_1/x.csv', 'my_set_1/x.csv', 'a/set_1/b/x']
+)
+def test_names_of_no_fold(name):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(ann_file=name))))
+    assert list(fold_datasets(cfg)) == []
+
+
+def test_lists_of_the_authors_by_options():
+    """A recipe with the authors' list, and the fold, by ``--cfg-options`` alone."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    add_run_arguments(parser)
+    name = 'EmoLabel_DataSplit/train(single-labeled)/train_set_1.csv'
+    option = f'train_dataloader.dataset.video.ann_file={name}'
+    args = [config_path('s4d_finetune_dfew'), '--cfg-options', option, 'fold=3']
+    cfg = load_run_config(parser.parse_args(args))
+    assert all_ann_files(cfg)[0] == name.replace('_1', '_3')
 
 
 @pytest.mark.parametrize('name', ['s4d_finetune_ferv39k', 's4d_pretrain'])

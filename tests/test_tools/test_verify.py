@@ -6,6 +6,7 @@ import os
 import os.path as osp
 import shutil
 import signal
+import sys
 
 import pytest
 import verify
@@ -80,8 +81,9 @@ def test_sound_data(data, capfd, decode):
     _, config = data
     assert verify.main([config, '--decode', decode, '--workers', '2']) == 0
     out = capfd.readouterr()
-    assert '0 troubles' in out.out and '12/12' in out.err
-    train, image, test = out.out.split('\n\n')[:3]
+    assert out.out.startswith('0 troubles\n1 note\n  val/test video: no sample of sad\n')
+    assert out.err == ''  # which is no terminal
+    train, image, test = out.out.split('\n\n')[-3:]
     assert train.startswith('train video: ExpressionVideoDataset')
     assert 'val/test video' in test  # the same split once
     assert [line.split() for line in train.splitlines()[1:]] == [
@@ -299,6 +301,87 @@ def test_all_bad_lines_and_all_files(data, tmp_path, capfd):
         rows = list(csv.DictReader(f))
     assert sum(r['level'] == 'trouble' for r in rows) == 7
     assert {r['split'] for r in rows} == {'train video', 'train image', 'val/test video'}
+
+
+def test_report_begins_with_a_line_for_each_kind(data, capfd):
+    root, config = data
+    shutil.rmtree(root / 'images')
+    missing(root), cut_frame(root), no_bytes_frame(root)
+    append(root / 'train.csv', 'a,3', 'b,-1')
+    for i in range(11):
+        append(root / 'test.csv', f'none/{i}.mp4,0')
+    os.remove(root / 'clips/2.mp4')
+    assert verify.main([config, '--workers', '0']) == 1
+    out = capfd.readouterr().out
+    summary, *groups = out.split('\n\n')
+    assert summary.splitlines() == [
+        '23 troubles',
+        '  2 of 5 lines of train video cannot be read',
+        '  1 of 3 files of train video are missing',
+        '  1 of 3 files of train video cannot be read',
+        '  7 of 7 files of train image are missing: is data_root right?',
+        '  12 of 13 files of val/test video are missing',
+        '1 note',
+        '  val/test video: no sample of sad',
+    ]
+    # then the findings of each kind, and the tables at last
+    titles = [line.strip() for line in summary.splitlines() if line.startswith(' ')]
+    assert [g.splitlines()[0] for g in groups[:-3]] == titles
+    assert groups[3].count('does not exist') == 7
+    assert groups[4].splitlines()[-1] == '  ... and 2 more; --out FILE.csv writes all'
+    assert [g.split(':')[0] for g in groups[-3:]] == [
+        'train video',
+        'train image',
+        'val/test video',
+    ]
+
+
+def test_missing_list_in_one_line(data, capfd):
+    root, config = data
+    no_annotation(root)
+    assert verify.main([config, '--workers', '0']) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == '1 trouble' and lines[2] == '1 note'
+    assert 'the annotation file of train image cannot be used' in lines[1]
+    assert 'test.csv, train.csv' in lines[1]  # which are there
+
+
+@pytest.mark.parametrize('terminal', [True, False])
+def test_progress_on_a_terminal_only(data, capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: terminal, raising=False)
+    assert verify.main([data[1], '--workers', '0', '--decode', 'none']) == 0
+    assert ('12/12' in capsys.readouterr().err) == terminal
+
+
+def test_fold(tmp_path, capfd):
+    """``fold=3`` chooses the lists, as for a training."""
+    lists = dict(train_set_1='0', train_set_3='1', test_set_1='0', test_set_3='2')
+    for name, clip in lists.items():
+        write_text(tmp_path / f'{name}.csv', f'{clip},0')
+        write_frames(str(tmp_path / clip), 2)
+    dataset = f"dict(type='DFEW', data_root={str(tmp_path)!r}, ann_file='{{}}_set_1.csv')"
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'train_dataloader = dict(dataset={dataset.format("train")})\n'
+        f'test_dataloader = dict(dataset={dataset.format("test")})\n'
+    )
+    arguments = [str(config), '--workers', '0', '--cfg-options', 'fold=3']
+    verify.main(arguments)
+    out = capfd.readouterr().out
+    assert 'train_set_3.csv' in out and 'test_set_3.csv' in out and 'set_1.csv' not in out
+
+
+def test_labels_are_those_of_the_map(data):
+    root, config = data
+    cfg = Config.fromfile(config)
+    cfg.train_dataloader.dataset.video.merge(
+        dict(
+            label_map=dict(calm='still', glad=None, sad='sad'),
+            metainfo=dict(classes=('sad', 'still', 'x')),
+        )
+    )
+    split = verify.find_splits(cfg)[0]
+    assert [split.class_name(s.label) for s in split.samples] == ['1 still', '0 sad']
 
 
 def test_notes(data):

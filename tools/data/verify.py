@@ -29,6 +29,7 @@ from PIL import Image
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import AnnotationError, BaseExpressionDataset
 from s4d_mm.datasets.transforms.loading import ClipDecode, ClipInit, ImageLoad
+from s4d_mm.engine.launch import load_config
 from s4d_mm.media import MediaReadError, read_image
 
 STAGES = ('train', 'val', 'test')
@@ -43,7 +44,23 @@ NOT_DATA = (
     'allow_test_faults',
 )
 CHUNK = 64  # frames decoded at a time
-LISTED = 100  # findings printed of each level
+LISTED = 10  # findings of a kind that are printed one by one
+# what is said of all findings of a kind in one line
+KINDS = dict(
+    list='the annotation file of {split} cannot be used: {what}',
+    line='{n} of {lines} lines of {split} cannot be read',
+    missing='{n} of {files} files of {split} are missing',
+    unreadable='{n} of {files} files of {split} cannot be read',
+    numbers='{n} of {files} clips of {split} lack frames, or have a frame twice',
+    label='{n} of {files} samples of {split} have a label without a class',
+    twice='{n} of {files} samples of {split} are there twice',
+    leak='{n} of {files} samples of {split} are in the training data',
+    stages='{split}: {what}',
+    sizes='{n} of {files} clips of {split} have frames of several sizes',
+    short='{n} of {files} clips of {split} have fewer frames than clip_len',
+    begins='{n} of {files} samples of {split} begin as one of the training data',
+    absent='{split}: {what}',
+)
 
 
 class Finding(NamedTuple):
@@ -55,6 +72,7 @@ class Finding(NamedTuple):
     line: str  # of the annotation file, as file:number
     label: str
     what: str
+    kind: str  # one of KINDS
 
 
 class Sample(NamedTuple):
@@ -74,8 +92,13 @@ class Media:
     first: str = ''  # hash of the file, or of the first frame file
     content: str = ''  # hash of the file, or of 3 frame files and their number
     readable: bool = True
-    troubles: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    # level, kind, and what it is
+    findings: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, level: str, kind: str, what: str) -> None:
+        """Add a finding; a trouble may mean that the file cannot be read."""
+        self.readable &= kind not in ('missing', 'unreadable')
+        self.findings.append((level, kind, what))
 
 
 @dataclass
@@ -90,11 +113,10 @@ class Split:
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, level: str, sample: Sample, what: str) -> None:
+    def add(self, level: str, kind: str, sample: Sample, what: str) -> None:
         """Add a finding about a sample."""
-        self.findings.append(
-            Finding(level, self.name, sample.path, sample.line, self.class_name(sample.label), what)
-        )
+        label = self.class_name(sample.label)
+        self.findings.append(Finding(level, self.name, sample.path, sample.line, label, what, kind))
 
     def class_name(self, label: Optional[int]) -> str:
         """Id and name of a class; '' without a label."""
@@ -177,9 +199,9 @@ def read_samples(split: Split) -> None:
         else:
             read_data_infos(split)
     except (OSError, ValueError) as e:
-        split.add('trouble', file, str(e))
+        split.add('trouble', 'list', file, str(e))
     if not (split.samples or split.findings):
-        split.add('trouble', file, 'it has no samples')
+        split.add('trouble', 'list', file, 'it has no samples')
 
 
 def read_annotations(split: Split, indices: Union[int, Sequence[int], None] = None) -> None:
@@ -190,9 +212,9 @@ def read_annotations(split: Split, indices: Union[int, Sequence[int], None] = No
         indices (int | Sequence[int], optional): Which samples the config takes, as
             in :class:`mmengine.dataset.BaseDataset`. Defaults to None, all.
     """
-    for found in split.dataset.read_annotations():
+    for found in split.dataset.annotations():
         if isinstance(found, AnnotationError):
-            split.add('trouble', Sample(found.line, None, found.where), str(found))
+            split.add('trouble', 'line', Sample(found.line, None, found.where), str(found))
         else:
             path = split.dataset.get_media_path(found.name)
             split.samples.append(Sample(path, found.label, found.where))
@@ -212,9 +234,8 @@ def read_data_infos(split: Split) -> None:
         sample = Sample(path, info.get('label'), '')
         split.samples.append(sample)
         if sample.label is not None and classes and not 0 <= sample.label < len(classes):
-            split.add(
-                'trouble', sample, f'label {sample.label} is not one of 0 to {len(classes) - 1}'
-            )
+            what = f'label {sample.label} is not one of 0 to {len(classes) - 1}'
+            split.add('trouble', 'label', sample, what)
 
 
 # ---------------------------------------------------------------------- media
@@ -251,8 +272,8 @@ def check_media(job: tuple[str, str, str]) -> Media:
             _check_video(path, decode, media)
     except Exception as e:  # one file must not end the check of the others
         named = isinstance(e, (FileNotFoundError, MediaReadError))
-        media.readable = False
-        media.troubles.append(str(e) if named else f'{type(e).__name__}: {e}')
+        kind = 'unreadable' if osp.exists(path) else 'missing'
+        media.add('trouble', kind, str(e) if named else f'{type(e).__name__}: {e}')
     return media
 
 
@@ -288,14 +309,15 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
                 media.sizes.append(_header_size(frame))
         except OSError as e:
             faults.append(str(e))
-    if faults:
-        media.readable = False
-        media.troubles.extend(faults[:3])
-        if len(faults) > 3:
-            media.troubles.append(f'... and {len(faults) - 3} more of its {len(frames)} frames')
+    if len(faults) > 3:
+        faults[3:] = [f'... and {len(faults) - 3} more of its {len(frames)} frames']
+    for fault in faults:
+        media.add('trouble', 'unreadable', fault)
     if len(set(media.sizes)) > 1:
-        media.notes.append(
-            f'its frames differ in size: {min(media.sizes)} to {max(media.sizes)} (height, width)'
+        media.add(
+            'note',
+            'sizes',
+            f'its frames differ in size: {min(media.sizes)} to {max(media.sizes)} (height, width)',
         )
     media.first = file_hash(frames[0])
     media.content = file_hash(
@@ -314,16 +336,17 @@ def _check_numbers(frames: list[str], media: Media) -> None:
     unique = np.unique(numbers)
     if len(unique) < len(numbers):
         twice = unique[np.bincount(np.searchsorted(unique, numbers)) > 1]
-        media.troubles.append(
-            f'it has several frames of the number {_some(twice)}; remove all but one'
-        )
+        what = f'it has several frames of the number {_some(twice)}; remove all but one'
+        media.add('trouble', 'numbers', what)
     step = int(np.gcd.reduce(np.diff(unique))) if len(unique) > 1 else 1
     missing = (unique[-1] - unique[0]) // step + 1 - len(unique)
     if missing:
         gaps = np.flatnonzero(np.diff(unique) > step)
-        media.troubles.append(
+        media.add(
+            'trouble',
+            'numbers',
             f'{missing} frame(s) missing from {unique[0]} to {unique[-1]}: '
-            f'number {_some(unique[gaps] + step)}; extract its frames anew'
+            f'number {_some(unique[gaps] + step)}; extract its frames anew',
         )
 
 
@@ -378,13 +401,14 @@ def _check_alone(job: tuple) -> Media:
         with ProcessPoolExecutor(1) as pool:
             return pool.submit(check_media, job).result()
     except BrokenProcessPool:
-        return Media(
-            readable=False,
-            troubles=[
-                'the decoder crashes on it (or was killed, for example '
-                'for want of memory); get it anew or remove its line'
-            ],
+        media = Media()
+        media.add(
+            'trouble',
+            'unreadable',
+            'the decoder crashes on it (or was killed, for example '
+            'for want of memory); get it anew or remove its line',
         )
+        return media
 
 
 # ----------------------------------------------------------------- comparison
@@ -392,22 +416,16 @@ def check_media_of(split: Split, media: dict[str, Media]) -> None:
     """Findings about single samples and about the classes."""
     for sample in split.samples:
         found = media[sample.path]
-        for what in found.troubles:
-            split.add('trouble', sample, what)
-        for what in found.notes:
-            split.add('note', sample, what)
+        for level, kind, what in found.findings:
+            split.add(level, kind, sample, what)
         if found.readable and split.modality == 'video' and (found.frames < split.clip_len):
-            split.add(
-                'note',
-                sample,
-                f'it has {found.frames} frames, fewer than clip_len={split.clip_len}',
-            )
+            what = f'it has {found.frames} frames, fewer than clip_len={split.clip_len}'
+            split.add('note', 'short', sample, what)
     present = {s.label for s in split.samples}
     absent = [name for i, name in enumerate(split.classes()) if i not in present]
     if split.samples and absent:
-        split.add(
-            'note', Sample(split.dataset.ann_file, None, ''), f'no sample of {", ".join(absent)}'
-        )
+        file = Sample(split.dataset.ann_file, None, '')
+        split.add('note', 'absent', file, f'no sample of {", ".join(absent)}')
 
 
 def check_twice(split: Split, media: dict[str, Media]) -> None:
@@ -428,7 +446,8 @@ def check_twice(split: Split, media: dict[str, Media]) -> None:
             what = f'{said} as {_place(other, split)}'
             what += ' with another label' if differs else ''
             trouble = where is paths or differs
-            split.add('trouble' if trouble else 'note', sample, f'{what}; remove one of the two')
+            level = 'trouble' if trouble else 'note'
+            split.add(level, 'twice', sample, f'{what}; remove one of the two')
             break
 
 
@@ -454,6 +473,7 @@ def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
             if other is not None:
                 test.add(
                     'note' if kind == 'first' else 'trouble',
+                    'begins' if kind == 'first' else 'leak',
                     sample,
                     f'{said[kind]} {_place(other, train)}: test data in the training data',
                 )
@@ -502,6 +522,7 @@ def verify(
         if 'train' in split.stages[:-1] and split.samples:
             split.add(
                 'trouble',
+                'stages',
                 Sample(split.dataset.ann_file, None, ''),
                 f'{" and ".join(split.stages)} are the same samples; give another ann_file',
             )
@@ -517,6 +538,54 @@ def verify(
 
 
 # --------------------------------------------------------------------- report
+def in_one_line(split: Split, kind: str, found: Sequence[Finding]) -> str:
+    """Say all findings of a kind in one line.
+
+    Args:
+        split (Split): The split.
+        kind (str): One of :data:`KINDS`.
+        found (Sequence[Finding]): Its findings of this kind; one at least.
+
+    Returns:
+        str: The line.
+    """
+    # a clip with several unreadable frames counts once
+    n, files = len({(f.path, f.line) for f in found}), len(split.samples)
+    lines = files + sum(f.kind == 'line' for f in split.findings)
+    text = KINDS[kind].format(n=n, files=files, lines=lines, split=split.name, what=found[0].what)
+    return f'{text}: is data_root right?' if kind == 'missing' and n == files else text
+
+
+def report(splits: Sequence[Split]) -> Iterator[str]:
+    """What was found: a line for each kind, then one for each finding; trouble before notes.
+
+    Args:
+        splits (Sequence[Split]): The splits with their findings.
+
+    Yields:
+        str: The lines.
+    """
+    groups = []  # level, line, findings
+    for level in ('trouble', 'note'):
+        for split in splits:
+            kinds: dict[str, list] = {}
+            for f in split.findings:
+                if f.level == level:
+                    kinds.setdefault(f.kind, []).append(f)
+            groups += [(level, in_one_line(split, *kind), kind[1]) for kind in kinds.items()]
+    for level in ('trouble', 'note'):
+        count = sum(len(found) for of, _, found in groups if of == level)
+        yield f'{count} {level}{"s" * (count != 1)}'
+        yield from (f'  {line}' for of, line, _ in groups if of == level)
+    for _, line, found in groups:
+        yield f'\n{line}'
+        for f in found[:LISTED]:
+            where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
+            yield f'  {f.path} ({where}): {f.what}'
+        if len(found) > LISTED:
+            yield f'  ... and {len(found) - LISTED} more; --out FILE.csv writes all'
+
+
 def table(split: Split, media: dict[str, Media]) -> str:
     """What a split holds, as text."""
     found = [media[s.path] for s in split.samples]
@@ -570,20 +639,11 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 def main(argv: Optional[list] = None) -> int:
     """Check the data of a config and print what was found; 1 if there is trouble."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    splits, media = verify(cfg, args.workers, args.decode, progress=True)
+    cfg = load_config(args.config, args.cfg_options)
+    splits, media = verify(cfg, args.workers, args.decode, progress=sys.stderr.isatty())
+    print('\n'.join(report(splits)), end='\n\n')
     print('\n\n'.join(table(split, media) for split in splits))
     findings = [f for split in splits for f in split.findings]
-    for level in ('note', 'trouble'):
-        listed = [f for f in findings if f.level == level]
-        print(f'\n{len(listed)} {level}{"s" * (len(listed) != 1)}')
-        for f in listed[:LISTED]:
-            where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
-            print(f'  {f.path} ({where}): {f.what}')
-        if len(listed) > LISTED:
-            print(f'  ... and {len(listed) - LISTED} more; --out FILE.csv writes all')
     if args.out:
         os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
         with open(args.out, 'w', newline='', encoding='utf-8') as file:

@@ -1,5 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Before training and testing: the model fits the classes of the data."""
+"""Before training and testing: the model fits the classes of the data.
+
+In number, as its head says, and by name and order, as its checkpoint says.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Optional, Union
@@ -14,6 +17,8 @@ from torch.utils.data import DataLoader
 from ...models.heads import DualModalHead, check_head_weights, classification_head
 from ..launch import check_fold
 
+# names in label order, those of each modality where there are two
+ClassNames = Union[Sequence[str], dict[str, Sequence[str]], None]
 # of the one head, or of each modality's classifier
 NumClasses = Union[int, dict[str, int]]
 
@@ -24,7 +29,7 @@ class ClassCheckHook(Hook):
 
     Training also checks the validation data before the first iteration, so
     that a wrong setting shows before the first epoch and not after it. Testing
-    also checks that the checkpoint has a head with these classes.
+    also checks that the checkpoint has a head with these classes, in this order.
 
     Raises:
         ValueError: If they differ, with the key to change.
@@ -40,6 +45,12 @@ class ClassCheckHook(Hook):
         check_data(runner.model, runner.train_dataloader, 'train_dataloader')
         if runner.val_loop is not None:
             check_data(runner.model, runner.val_dataloader, 'val_dataloader')
+            check_class_names(
+                data_classes(runner.train_dataloader),
+                'train_dataloader',
+                data_classes(runner.val_dataloader),
+                'val_dataloader',
+            )
 
     def before_val(self, runner: Runner) -> None:
         """Check the validation data."""
@@ -50,16 +61,26 @@ class ClassCheckHook(Hook):
         check_data(runner.model, runner.test_dataloader, 'test_dataloader')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """In testing and validation alone, check that the checkpoint has the head's weights.
+        """Check the checkpoint: its head's weights, and the classes that it was trained on.
 
-        A training may start from a checkpoint with another head or none.
+        A training may start from a checkpoint with another head or none, and other
+        classes; one that is resumed may not.
         """
         # a loop is a config until the run begins it
-        tests = isinstance(runner._test_loop, BaseLoop)
-        validates = isinstance(runner._val_loop, BaseLoop)
-        trains = isinstance(runner._train_loop, BaseLoop)
-        if tests or (validates and not trains):
+        stages = dict(test=runner._test_loop, train=runner._train_loop, val=runner._val_loop)
+        begun = [name for name, loop in stages.items() if isinstance(loop, BaseLoop)]
+        stage = begun[0] if begun else 'train'  # validation may be part of a training
+        if stage != 'train':
             check_head_weights(runner.model, checkpoint)
+        elif not (begun and runner._resume):
+            return
+        meta = checkpoint.get('meta') or {}
+        check_class_names(
+            (meta.get('dataset_meta') or {}).get('classes'),
+            'the checkpoint',
+            data_classes(getattr(stages[stage], 'dataloader', None)),
+            f'{stage}_dataloader',
+        )
 
 
 def check_total_batch(runner: Runner) -> None:
@@ -106,15 +127,61 @@ def check_data(model: nn.Module, dataloader: DataLoader, name: str) -> None:
     """
     model = model.module if is_model_wrapper(model) else model
     check_packed_views(model)
+    for input_type, names in data_classes(dataloader).items():
+        for key, expected in expected_classes(model, input_type):
+            check_class_count(name, input_type, names, key, expected)
+
+
+def data_classes(dataloader: Optional[DataLoader]) -> dict[Optional[str], Sequence[str]]:
+    """The classes of the data, as the metainfo of their dataset says.
+
+    Args:
+        dataloader (DataLoader, optional): The data loader.
+
+    Returns:
+        dict[str | None, Sequence[str]]: Names in label order by modality, which is None
+        if the dataset does not say it; {} if it has no classes.
+    """
     dataset = getattr(dataloader, 'dataset', None)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if classes is None:
-        return
-    if not isinstance(classes, dict):
-        classes = {getattr(dataset, 'INPUT_TYPE', None): classes}
-    for input_type, names in classes.items():
-        for key, expected in expected_classes(model, input_type):
-            check_class_count(name, input_type, names, key, expected)
+        return {}
+    if isinstance(classes, dict):
+        return classes
+    return {getattr(dataset, 'INPUT_TYPE', None): classes}
+
+
+def check_class_names(expected: ClassNames, source: str, found: dict, name: str) -> None:
+    """Compare the classes that a model was trained on with those of data, with their order.
+
+    With the same names in another order a model would be right where it counts as wrong.
+
+    Args:
+        expected (Sequence[str] | dict, optional): Names in label order, or those of
+            each modality. Nothing is compared where there are none.
+        source (str): What they are those of, for messages.
+        found (dict[str | None, Sequence[str]]): Those of the data, by modality.
+        name (str): Key of the data loader in the config, for messages.
+
+    Raises:
+        ValueError: If they differ; the message shows both.
+    """
+    for input_type, names in found.items():
+        theirs = expected
+        if isinstance(expected, dict):
+            theirs = expected.get(input_type, expected.get(None))
+        if not theirs or not names or list(theirs) == list(names):
+            continue
+        same = sorted(theirs) == sorted(names)
+        raise ValueError(
+            f'{name} has other {input_type or ""} classes than {source}'
+            f'{", the same names in another order" if same else ""}:\n'
+            f'  {source}: {", ".join(map(str, theirs))}\n'
+            f'  {name}: {", ".join(map(str, names))}\n'
+            'A label id must mean the same in both. To test on another data set, give its '
+            'dataset metainfo=dict(classes=(...)) with the first of these and label_map=dict(...) '
+            'with its own names that differ from them.'
+        )
 
 
 def expected_classes(

@@ -2,10 +2,11 @@
 """What the Runner does around the model: optimizer groups, hooks, and sharding (FSDP)."""
 
 from .fsdp_strategy import S4DFSDPStrategy
-from .hooks import ClassCheckHook, MediaFaultHook, RunSummaryHook
+from .hooks import BestAndLastHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
 
 __all__ = [
+    'BestAndLastHook',
     'ClassCheckHook',
     'MediaFaultHook',
     'RunSummaryHook',

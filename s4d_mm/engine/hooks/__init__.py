@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+from .best_and_last_hook import BestAndLastHook
 from .class_check_hook import ClassCheckHook
 from .media_fault_hook import MediaFaultHook
 from .run_summary_hook import RunSummaryHook
 
-__all__ = ['ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook']
+__all__ = ['BestAndLastHook', 'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook']

@@ -153,7 +153,8 @@ class DualModalBatchSampler(Sampler):
     come in one random order, in which every process has a batch of the same
     modality and size in the same step. With a sampler that does not shuffle
     (that one, or mmengine's ``DefaultSampler(shuffle=False)``) the order of
-    the samples is kept, and a batch ends where the modality changes.
+    the samples is kept, and a batch ends where the modality changes in any process, so that
+    all have the same number of batches: a model in shards would wait for the missing one.
 
     Args:
         sampler (DualModalSampler | DefaultSampler): Sampler of a
@@ -236,9 +237,10 @@ class DualModalBatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of this process."""
         if not self.shuffle:
-            groups = itertools.groupby(self.sampler, self.dataset.input_type_of)
-            for name, indices in groups:
-                yield from self._cut(name, list(indices))
+            steps = enumerate(self.sampler)
+            for _, group in itertools.groupby(steps, lambda step: self._modalities_at(step[0])):
+                indices = [index for _, index in group]
+                yield from self._cut(self.dataset.input_type_of(indices[0]), indices)
             return
         batches = []
         for name, indices in self.sampler.draw().items():
@@ -248,6 +250,14 @@ class DualModalBatchSampler(Sampler):
         generator.manual_seed(self.sampler.seed + self.sampler.epoch)
         for i in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[i]
+
+    def _modalities_at(self, position: int) -> tuple[str, ...]:
+        """What all processes read at a position of their unshuffled orders."""
+        size, world_size = len(self.dataset), self.sampler.world_size
+        return tuple(
+            self.dataset.input_type_of((position * world_size + rank) % size)
+            for rank in range(world_size)
+        )
 
     def _cut(self, name: str, indices: list[int]) -> Iterator[list[int]]:
         size = self.batch_size[name]

@@ -30,3 +30,5 @@ model = dict(
         )
     )
 )
+# beside the last checkpoints, that of the best epoch: best_video_WAR_epoch_<n>.pth
+default_hooks = dict(checkpoint=dict(save_best='video/WAR', rule='greater'))

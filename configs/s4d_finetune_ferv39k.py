@@ -17,10 +17,12 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        type='FERV39k',
-        data_root='data/FERV39k',
-        ann_file='annotations/test.csv',
-        pipeline=test_pipeline,
+        video=dict(
+            type='FERV39k',
+            data_root='data/FERV39k',
+            ann_file='annotations/test.csv',
+            pipeline=test_pipeline,
+        )
     )
 )
 test_dataloader = val_dataloader

@@ -21,6 +21,8 @@ train_dataloader = dict(
     )
 )
 val_dataloader = dict(
-    dataset=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_test.csv')
+    dataset=dict(
+        video=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_test.csv')
+    )
 )
 test_dataloader = val_dataloader

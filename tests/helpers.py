@@ -195,8 +195,8 @@ def make_public_layout(root):
             osp.join(data, 'VoxCeleb2', 'videos', 'id1', f'{i}.mp4'), 70, height=224, width=224
         )
     images = [f'a/{i}.jpg {i % 7}' for i in range(4)]
-    for count in (7, 8):
-        write_text(osp.join(data, 'AffectNet', 'annotations', f'train_{count}.txt'), *images)
+    for name in ('train_7', 'train_8', 'test_7'):
+        write_text(osp.join(data, 'AffectNet', 'annotations', f'{name}.txt'), *images)
     write_text(
         osp.join(data, 'VoxCeleb2', 'annotations', 'train.txt'), *[f'id1/{i}.mp4' for i in range(4)]
     )

@@ -379,13 +379,14 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     assert runner.iter == len(runner.train_dataloader) >= 2
     if 'pretrain' in name:
         return
-    seen = []
+    check_both_figures(runner, ('video/WAR', 'video/UAR', 'image/WAR', 'image/UAR'))
+    shapes, scores = [], []
     runner.model.data_preprocessor.register_forward_hook(
-        lambda module, args, out: seen.append(out['inputs'].shape)
+        lambda module, args, out: shapes.append(tuple(out['inputs'].shape))
     )
     head = runner.model.cls_head
     getattr(head.classifiers, 'video', head).register_forward_hook(
-        lambda module, args, out: seen.append(out.softmax(-1))
+        lambda module, args, out: scores.append(out.softmax(-1))
     )
     predictions = []
     runner.test_evaluator.metrics[0].process = lambda data_batch, data_samples: predictions.extend(
@@ -394,9 +395,26 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     runner.test_evaluator.metrics[0].results = [None]  # not computed here
     runner.test_evaluator.evaluate = lambda size: {}
     runner.test()
-    shape, *scores = seen
     scores = torch.cat(scores)
-    # the long clip has two views, the short one has one
-    assert shape == (3, 1, 3, 16, 160, 160)
-    for sample, rows in zip(predictions, (scores[:2], scores[2:])):
+    # the long clip has two views, the short one and an image have one
+    assert shapes == [(3, 1, 3, 16, 160, 160), (4, 1, 3, 160, 160)]
+    videos = [s for s in predictions if s['input_type'] == 'video']
+    assert len(videos) == 2 and len(predictions) == 6
+    for sample, rows in zip(videos, (scores[:2], scores[2:])):
         torch.testing.assert_close(sample['pred_score'], rows.mean(0))
+
+
+def check_both_figures(runner, names):
+    """Of a training of one epoch: both figures, and the best checkpoint."""
+    with open(osp.join(runner.work_dir, 'summary.json')) as f:
+        summary = json.load(f)
+    last, best = summary['last'], summary['best on the test split']
+    assert summary['chosen_by'] == 'video/WAR'
+    assert last['metrics'] == best['metrics'] and set(names) <= set(last['metrics'])
+    files = [entry['checkpoint'] for entry in (last, best)]
+    assert files == ['epoch_1.pth', 'best_video_WAR_epoch_1.pth']
+    weights = [
+        torch.load(osp.join(runner.work_dir, f), weights_only=True)['state_dict'] for f in files
+    ]
+    for name, value in weights[0].items():
+        assert torch.equal(weights[1][name], value), name

@@ -39,4 +39,4 @@ def test_models_have_their_configs():
         assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
         for result in model['Results']:  # nothing of ours was measured yet
             assert model['Metadata']['Source of Results'].startswith('paper')
-            assert result['Dataset'] == cfg.test_dataloader.dataset.type
+            assert result['Dataset'] == cfg.test_dataloader.dataset.video.type

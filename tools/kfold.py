@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Train and test each fold of a config, then average.
+"""Train and test each fold of a config, then average, for the last and the best epoch.
 
     python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 2
 
@@ -27,6 +27,7 @@ from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
+from s4d_mm.evaluation.selection import LAST, name_of_best
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
@@ -134,7 +135,7 @@ def check_settings(path: str, settings: dict) -> dict:
         settings (dict): Of :func:`settings_of`.
 
     Returns:
-        dict: What the file says, with ``checkpoint`` after the training.
+        dict: What the file says, with ``checkpoints`` after the training.
 
     Raises:
         ValueError: If the fold was begun with other settings.
@@ -228,7 +229,8 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
         cfg (Config): Its config.
 
     Returns:
-        dict: ``fold``, ``checkpoint``, and ``modalities``: the figures of
+        dict: ``fold``, and ``checkpoints``: for each kind, :data:`LAST` and
+        :func:`name_of_best`, ``file`` and ``modalities``, the figures of
         :func:`figures_by_modality`.
 
     Raises:
@@ -243,22 +245,35 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
         print(f'Fold {fold}: done before, {result_file}')
         return mmengine.load(result_file)
 
-    checkpoint = settings.get('checkpoint')
-    if not checkpoint or not osp.isfile(osp.join(folder, checkpoint)):
-        checkpoint = train_fold(args, fold, folder)
-        write_json(settings_file, dict(settings, checkpoint=checkpoint))
-    samples = test_fold(args, fold, folder, checkpoint)
-    figures = figures_by_modality(samples, class_names_of_test(cfg))
-    result = dict(fold=fold, checkpoint=checkpoint, modalities=figures)
+    files = settings.get('checkpoints')
+    if not files or not all(osp.isfile(osp.join(folder, f)) for f in files.values()):
+        files = train_fold(args, fold, folder, name_of_best(cfg))
+        write_json(settings_file, dict(settings, checkpoints=files))
+    classes = class_names_of_test(cfg)
+    checkpoints = {
+        kind: dict(
+            file=file,
+            modalities=figures_by_modality(test_fold(args, fold, folder, kind, file), classes),
+        )
+        for kind, file in files.items()
+    }
+    result = dict(fold=fold, checkpoints=checkpoints)
     write_json(result_file, result)
     return result
 
 
-def train_fold(args: argparse.Namespace, fold: int, folder: str) -> str:
+def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> dict[str, str]:
     """Train a fold, from its newest checkpoint if there is one.
 
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        fold (int): Number of the fold.
+        folder (str): Its folder.
+        best (str): Name of the best epoch in ``summary.json``.
+
     Returns:
-        str: Name of the last checkpoint in ``folder``.
+        dict[str, str]: Names of the files in ``folder``: of the last checkpoint, and of the best
+        one if the config keeps it.
     """
     newest = last_checkpoint(folder)
     print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
@@ -272,19 +287,34 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str) -> str:
             f'{"" if newest else " and left no checkpoint"}. Its log is '
             f'in {folder}. Repeat the command to resume.'
         )
-    return osp.basename(newest)
+    files = {LAST: osp.basename(newest)}
+    summary = osp.join(folder, 'summary.json')  # of BestAndLastHook
+    chosen = mmengine.load(summary).get(best) if osp.isfile(summary) else None
+    if chosen and chosen['checkpoint']:
+        files[best] = chosen['checkpoint']
+    return files
 
 
-def test_fold(args: argparse.Namespace, fold: int, folder: str, checkpoint: str) -> list[dict]:
-    """Test a fold.
+def test_fold(
+    args: argparse.Namespace, fold: int, folder: str, kind: str, checkpoint: str
+) -> list[dict]:
+    """Test a checkpoint of a fold.
+
+    Args:
+        args (argparse.Namespace): Arguments of the tool.
+        fold (int): Number of the fold.
+        folder (str): Its folder.
+        kind (str): What the checkpoint is: :data:`LAST` or :func:`name_of_best`.
+        checkpoint (str): Name of its file in ``folder``.
 
     Returns:
         list[dict]: The predictions that ``tools/test.py --dump`` saved.
     """
-    print(f'Fold {fold}: testing {checkpoint}', flush=True)
-    dump = osp.join(folder, 'predictions.pkl')
+    print(f'Fold {fold}: testing {checkpoint}, {kind}', flush=True)
+    part = 'last' if kind == LAST else 'best'
+    dump = osp.join(folder, f'predictions_{part}.pkl')
     arguments = [args.config, osp.join(folder, checkpoint)]
-    arguments += ['--work-dir', osp.join(folder, 'test'), '--dump', dump]
+    arguments += ['--work-dir', osp.join(folder, f'test_{part}'), '--dump', dump]
     code = launch('test', [*arguments, '--cfg-options', *cfg_options(args, fold)], args.gpus)
     if code or not osp.isfile(dump):
         raise RuntimeError(
@@ -294,33 +324,34 @@ def test_fold(args: argparse.Namespace, fold: int, folder: str, checkpoint: str)
 
 
 # --------------------------------------------------------------------- figures
-def summarise(results: list[dict]) -> dict[str, dict]:
-    """Mean, standard deviation (n - 1) and pooled figures, by modality.
+def summarise(parts: list[dict]) -> dict:
+    """Mean, standard deviation (n - 1) and pooled figures of folds.
 
     Args:
-        results (list[dict]): Of :func:`run_fold`.
+        parts (list[dict]): Figures of one modality of each fold, of :func:`figures_by_modality`.
 
     Returns:
-        dict[str, dict]: ``mean``, ``std`` (None for one fold), ``pooled`` (the
-        metrics of all samples together), ``classes`` and
-        ``confusion_matrix`` (counts, rows are true classes).
+        dict: ``mean``, ``std`` (None for one fold), ``pooled`` (the metrics of all samples
+        together), ``classes``, ``samples`` and ``confusion_matrix`` (counts, rows are true
+        classes).
     """
-    summary = {}
-    for kind, first in results[0]['modalities'].items():
-        parts = [r['modalities'][kind] for r in results]
-        values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
-        matrix = np.sum([p['matrix'] for p in parts], axis=0)
-        support = np.sum([p['support'] for p in parts], axis=0)
-        several = len(parts) > 1
-        summary[kind] = dict(
-            mean={m: float(np.mean(v)) for m, v in values.items()},
-            std={m: float(np.std(v, ddof=1)) if several else None for m, v in values.items()},
-            pooled=classification_report(matrix, support),
-            classes=first['classes'],
-            samples=int(support.sum()),
-            confusion_matrix=matrix.tolist(),
-        )
-    return summary
+    values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
+    matrix = np.sum([p['matrix'] for p in parts], axis=0)
+    support = np.sum([p['support'] for p in parts], axis=0)
+    several = len(parts) > 1
+    return dict(
+        mean={m: float(np.mean(v)) for m, v in values.items()},
+        std={m: float(np.std(v, ddof=1)) if several else None for m, v in values.items()},
+        pooled=classification_report(matrix, support),
+        classes=parts[0]['classes'],
+        samples=int(support.sum()),
+        confusion_matrix=matrix.tolist(),
+    )
+
+
+def common_kinds(results: list[dict]) -> list[str]:
+    """The checkpoints that every fold has, so that each mean is one of all folds."""
+    return [k for k in results[0]['checkpoints'] if all(k in r['checkpoints'] for r in results)]
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
@@ -331,39 +362,47 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
         results (list[dict]): Of :func:`run_fold`.
 
     Returns:
-        dict: The summary of :func:`summarise`.
+        dict: What :func:`summarise` gives, by kind of checkpoint and modality.
     """
-    summary = summarise(results)
+    folds = [r['fold'] for r in results]
+    summary, tables = {}, {}
+    for kind in common_kinds(results):
+        summary[kind] = {}
+        for modality in results[0]['checkpoints'][kind]['modalities']:
+            parts = [r['checkpoints'][kind]['modalities'][modality] for r in results]
+            own = summary[kind][modality] = summarise(parts)
+            tables[kind, modality] = [
+                *((fold, part['samples'], part['metrics']) for fold, part in zip(folds, parts)),
+                ('mean', '', own['mean']),
+                ('std', '', own['std']),
+                ('pooled', own['samples'], own['pooled']),
+            ]
     write_json(
         osp.join(args.work_dir, 'kfold.json'),
         dict(config=args.config, folds=results, summary=summary),
     )
-    rows = []
-    for kind, own in summary.items():
-        parts = [(r['fold'], r['modalities'][kind]) for r in results]
-        lines = [(fold, part['samples'], part['metrics']) for fold, part in parts]
-        lines += [('mean', '', own['mean']), ('std', '', own['std'])]
-        lines += [('pooled', own['samples'], own['pooled'])]
-        rows += [
-            [kind, name, samples, *(values[m] for m in METRICS)] for name, samples, values in lines
-        ]
     with open(osp.join(args.work_dir, 'kfold.csv'), 'w', newline='', encoding='utf-8') as f:
         writer = csv.writer(f)
-        writer.writerow(['modality', 'fold', 'samples', *METRICS])
-        writer.writerows(rows)
-        for kind, own in summary.items():
+        writer.writerow(['checkpoint', 'modality', 'fold', 'samples', *METRICS])
+        for names, rows in tables.items():
+            writer.writerows(
+                [*names, name, samples, *(values[m] for m in METRICS)]
+                for name, samples, values in rows
+            )
+        for kind, modality in tables:
+            own = summary[kind][modality]
             writer.writerow([])
-            writer.writerow([f'{kind}, pooled: true class', *own['classes']])
+            writer.writerow([f'{kind}, {modality}, pooled: true class', *own['classes']])
             writer.writerows(
                 [name, *row] for name, row in zip(own['classes'], own['confusion_matrix'])
             )
-    for kind, own in summary.items():
-        print(f'\n{kind}, folds {[r["fold"] for r in results]}')
-        for row in rows:
-            if row[0] == kind:
-                values = ['-' if v is None else f'{v:.2f}' for v in row[3:]]
-                numbers = ''.join(f'{m} {v:<8}' for m, v in zip(METRICS, values))
-                print(f'  {row[1]!s:<8}{numbers}')
+    for (kind, modality), rows in tables.items():
+        own = summary[kind][modality]
+        print(f'\n{kind}: {modality}, folds {folds}')
+        for name, _, values in rows:
+            texts = ['-' if values[m] is None else f'{values[m]:.2f}' for m in METRICS]
+            numbers = ''.join(f'{m} {v:<8}' for m, v in zip(METRICS, texts))
+            print(f'  {name!s:<8}{numbers}')
         print(
             f'Pooled confusion matrix, {own["samples"]} samples (rows: true '
             'class, columns: prediction)\n'
@@ -377,7 +416,7 @@ def main(argv: Optional[list] = None) -> dict:
     """Run the tool.
 
     Returns:
-        dict: The summary of :func:`summarise`.
+        dict: The summary of :func:`report`.
     """
     args = parse_args(argv)
     try:

@@ -17,6 +17,7 @@ from s4d_mm.engine.launch import (
     finish_distributed,
     load_run_config,
 )
+from s4d_mm.evaluation.selection import kind_of_checkpoint
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -61,7 +62,12 @@ def make_config(args: argparse.Namespace) -> Config:
 
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
-    build_runner(make_config(parse_args(argv))).test()
+    args = parse_args(argv)
+    runner = build_runner(make_config(args))
+    runner.test()
+    kind = kind_of_checkpoint(args.checkpoint, runner.cfg)
+    if kind is not None:
+        runner.logger.info(f'These are figures of {args.checkpoint}: {kind}')
     finish_distributed()
 
 

@@ -16,6 +16,7 @@ custom_hooks = [
     dict(type='ClassCheckHook'),  # classes of data and head agree
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
+    dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end
 ]
 
 # tools/*.py turn nccl into gloo on a machine without a GPU

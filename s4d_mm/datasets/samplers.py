@@ -167,7 +167,8 @@ class DualModalBatchSampler(Sampler):
     come in one random order, in which every process has a batch of the same
     modality and size in the same step. With a sampler that does not shuffle
     (that one, or mmengine's ``DefaultSampler(shuffle=False)``) the order of
-    the samples is kept, and a batch ends where the modality changes.
+    the samples is kept, and a batch ends where the modality changes in any process, so that
+    all have the same number of batches: a model in shards would wait for the missing one.
 
     A recipe states its ``total_batch_size``. With ``drop_last`` its steps are then the same
     ones, of the same samples, on any number of processes and in any number of parts.
@@ -305,9 +306,10 @@ class DualModalBatchSampler(Sampler):
     def __iter__(self) -> Iterator[list[int]]:
         """Batches of this process."""
         if not self.shuffle:
-            groups = itertools.groupby(self.sampler, self.dataset.input_type_of)
-            for name, group in groups:
-                indices, size = list(group), self.batch_size[name]
+            steps = enumerate(self.sampler)
+            for _, group in itertools.groupby(steps, lambda step: self._modalities_at(step[0])):
+                indices = [index for _, index in group]
+                size = self.batch_size[self.dataset.input_type_of(indices[0])]
                 yield from (indices[i : i + size] for i in range(0, len(indices), size))
             return
         parts = self.sampler.world_size * self.accumulative_counts
@@ -321,6 +323,14 @@ class DualModalBatchSampler(Sampler):
         for i in torch.randperm(len(steps), generator=generator).tolist():
             for part in range(self.sampler.rank, parts, self.sampler.world_size):
                 yield steps[i][part::parts]
+
+    def _modalities_at(self, position: int) -> tuple[str, ...]:
+        """What all processes read at a position of their unshuffled orders."""
+        size, world_size = len(self.dataset), self.sampler.world_size
+        return tuple(
+            self.dataset.input_type_of((position * world_size + rank) % size)
+            for rank in range(world_size)
+        )
 
     def __len__(self) -> int:
         """Number of batches of this process in an epoch."""

@@ -2,11 +2,18 @@
 """What the Runner does around the model: optimizer groups, schedules, hooks, sharding (FSDP)."""
 
 from .fsdp_strategy import S4DFSDPStrategy
-from .hooks import CheckpointFitHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
+from .hooks import (
+    BestAndLastHook,
+    CheckpointFitHook,
+    ClassCheckHook,
+    MediaFaultHook,
+    RunSummaryHook,
+)
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
 from .schedulers import WarmupCosineLR
 
 __all__ = [
+    'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
     'MediaFaultHook',

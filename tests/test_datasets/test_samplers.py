@@ -2,7 +2,7 @@
 """Samplers: who reads what, in which order, over one or more processes."""
 
 from collections import Counter
-from itertools import chain, zip_longest
+from itertools import chain, product, zip_longest
 
 import numpy as np
 import pytest
@@ -318,6 +318,21 @@ def test_order_is_kept_without_shuffling(monkeypatch, world_size, sampler_type):
     # as mmengine's collect_results puts them together
     together = [i for i in chain(*zip_longest(*collected)) if i is not None][:17]
     assert together == list(range(17))
+
+
+@pytest.mark.parametrize('world_size', [2, 3, 5])
+def test_all_processes_have_as_many_batches_in_testing(monkeypatch, world_size):
+    """A model in shards waits for the others; 9 videos are 5 and 4 for two processes."""
+    for num_videos, num_images in product(range(1, 14), range(1, 8)):
+        dataset, counts = dual(num_videos, num_images), set()
+        for rank in range(world_size):
+            info = (rank, world_size)
+            monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda info=info: info)
+            sampler = DefaultSampler(dataset, shuffle=False, seed=1)
+            batches = list(DualModalBatchSampler(sampler, dict(video=4, image=2)))
+            assert all(len(set(kinds(dataset, b))) == 1 for b in batches)
+            counts.add(len(batches))
+        assert len(counts) == 1
 
 
 def test_seed_is_agreed_on_when_there_is_none(monkeypatch):

@@ -3,6 +3,7 @@
 
 import copy
 import csv
+import json
 import logging
 import os.path as osp
 from types import SimpleNamespace
@@ -11,15 +12,24 @@ import pytest
 import torch
 from helpers import ROOT
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import loops
+from mmengine.runner import Runner, loops
 from processes import run_ranks
 from small_models import FINETUNE, build
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from s4d_mm.datasets.media_faults import FaultLedger
-from s4d_mm.engine import CheckpointFitHook, ClassCheckHook, MediaFaultHook, RunSummaryHook
+from s4d_mm.engine import (
+    BestAndLastHook,
+    CheckpointFitHook,
+    ClassCheckHook,
+    MediaFaultHook,
+    RunSummaryHook,
+)
 from s4d_mm.engine.hooks.run_summary_hook import count_millions
 
 SEVEN, TURNED = tuple('abcdefg'), tuple('gfedcba')
@@ -365,3 +375,129 @@ class TestRunSummary:
         (table,) = lines
         assert '1.50M parameters (0.50M trained): 0 1.00M, 1 0.50M\n' in table
         assert '12 samples, 3 batches of 4 per process' in table
+
+
+class TestBestAndLast:
+    """Runs of mmengine's Runner in which the metrics of each epoch are given."""
+
+    FILES = dict(dataset=dict(ann_file='test.csv'))
+
+    def run(self, folder, war, name='video/WAR', epochs=None, save_best='video/WAR', **options):
+        """Train, epoch by epoch with these WAR, and stop after the last of them.
+
+        Returns:
+            tuple: ``summary.json`` (None if there is none), and the texts in the log.
+        """
+
+        class Model(BaseModel):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.zeros(1))
+
+            def forward(self, inputs=None, **kwargs):
+                return dict(loss=self.weight.sum()) if self.training else [{}]
+
+        class Given(BaseMetric):
+            def process(self, data_batch, data_samples):
+                self.results = [0]
+
+            def compute_metrics(self, results):
+                return {name: war[self_runner.epoch - 1], 'image/recall/WAR': 1.0}
+
+        class Stop(Hook):
+            priority = 'LOWEST'
+
+            def after_val_epoch(self, runner, metrics=None):
+                if runner.epoch == len(war):
+                    runner.train_loop.stop_training = True
+
+        loader = dict(
+            dataset=[dict(inputs=torch.zeros(1))] * 2,
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        )
+        epochs = epochs or len(war)
+        checkpoint = dict(type='CheckpointHook', interval=1, save_best=save_best, rule='greater')
+        self_runner = Runner(
+            Model(),
+            str(folder),
+            train_dataloader=loader,
+            val_dataloader=loader,
+            train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
+            val_cfg=dict(),
+            val_evaluator=Evaluator(Given()),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_hooks=dict(checkpoint=checkpoint),
+            custom_hooks=[BestAndLastHook(), Stop()],
+            experiment_name=f'{folder.name}_{len(war)}_{id(loader)}',
+            cfg=Config(
+                dict(
+                    val_dataloader=self.FILES,
+                    test_dataloader=self.FILES,
+                    default_hooks=dict(checkpoint=checkpoint),
+                )
+            ),
+            default_scope='mmengine',
+            **options,
+        )
+        lines = []
+        self_runner.logger.info = lambda text, *args: lines.append(text)
+        self_runner.train()
+        path = folder / 'summary.json'
+        return json.loads(path.read_text()) if path.exists() else None, lines
+
+    def test_the_first_of_the_highest(self, tmp_path):
+        summary, lines = self.run(tmp_path, [30.0, 50.0, 50.0, 40.0])
+        figures = {'video/WAR': 40.0, 'image/recall/WAR': 1.0}
+        assert summary == {
+            'chosen_by': 'video/WAR',
+            'last': dict(epoch=4, checkpoint='epoch_4.pth', metrics=figures),
+            'best on the test split': dict(
+                epoch=2,
+                checkpoint='best_video_WAR_epoch_2.pth',
+                metrics=dict(figures, **{'video/WAR': 50.0}),
+            ),
+        }
+        assert sorted(p.name for p in tmp_path.glob('best*')) == ['best_video_WAR_epoch_2.pth']
+        (table,) = (line for line in lines if 'the highest video/WAR' in line)
+        assert [' '.join(line.split()) for line in table.splitlines()[1:]] == [
+            'epoch video/WAR checkpoint',
+            'last 4 40.00 epoch_4.pth',
+            'best on the test split 2 50.00 best_video_WAR_epoch_2.pth',
+        ]
+
+    @pytest.mark.parametrize('best_epoch', [1, 2])
+    def test_a_resumed_run_knows_the_best(self, best_epoch, tmp_path):
+        """Also if the best epoch was the one whose checkpoint is resumed."""
+        war = [20.0, 20.0, 10.0]
+        war[best_epoch - 1] = 60.0
+        self.run(tmp_path, war[:2], epochs=3)
+        summary, _ = self.run(tmp_path, war, resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+        assert summary['last']['epoch'] == 3
+        best = summary['best on the test split']
+        assert (best['epoch'], best['metrics']['video/WAR']) == (best_epoch, 60.0)
+        assert (tmp_path / best['checkpoint']).exists()
+        assert len(list(tmp_path.glob('best*'))) == 1
+
+    def test_a_finished_run_that_is_resumed(self, tmp_path):
+        """Nothing is validated any more; the file stays, or says what is not known."""
+        summary, _ = self.run(tmp_path, [60.0, 10.0])
+        again = dict(resume=True, load_from=str(tmp_path / 'epoch_2.pth'))
+        assert self.run(tmp_path, [0.0, 0.0], **again)[0] == summary
+        (tmp_path / 'summary.json').unlink()
+        without, lines = self.run(tmp_path, [0.0, 0.0], **again)
+        assert without['last'] == dict(epoch=2, checkpoint='epoch_2.pth', metrics=None)
+        assert without['best on the test split'] == summary['best on the test split']
+        (table,) = (line for line in lines if 'the highest video/WAR' in line)
+        assert table.splitlines()[2].split()[:3] == ['last', '2', '-']
+
+    def test_one_modality_and_no_best_checkpoint(self, tmp_path):
+        summary, _ = self.run(tmp_path, [30.0, 20.0], name='WAR', save_best=None)
+        assert summary['chosen_by'] == 'WAR'
+        best = summary['best on the test split']
+        assert best['epoch'] == 1 and best['checkpoint'] is None
+
+    def test_other_metrics_have_no_table(self, tmp_path):
+        summary, _ = self.run(tmp_path, [1.0], name='acc/top1', save_best=None)
+        assert summary is None

@@ -31,7 +31,7 @@ def all_ann_files(cfg):
     """Of a fine-tuning config: train video, train image, val, test."""
     train = cfg.train_dataloader.dataset
     loaders = (cfg.val_dataloader, cfg.test_dataloader)
-    return [d.ann_file for d in (train.video, train.image, *[x.dataset for x in loaders])]
+    return [d.ann_file for d in (train.video, train.image, *[x.dataset.video for x in loaders])]
 
 
 @pytest.mark.parametrize('name', ['s4d_finetune_dfew', 's4d_finetune_mafw'])
@@ -133,9 +133,9 @@ def test_fold_of_a_config_without_folds_is_refused(name):
 
 def test_fold_that_testing_does_not_know_is_refused():
     cfg = Config.fromfile(config_path('s4d_finetune_dfew'))
-    cfg.val_dataloader.dataset.ann_file = 'fixed.csv'
+    cfg.val_dataloader.dataset.video.ann_file = 'fixed.csv'
     set_fold(cfg, 2)  # this is allowed
-    cfg.test_dataloader.dataset.ann_file = 'fixed.csv'
+    cfg.test_dataloader.dataset.video.ann_file = 'fixed.csv'
     with pytest.raises(ValueError, match='names no fold in test_dataloader'):
         set_fold(cfg, 3)
 
@@ -155,8 +155,8 @@ def test_fold_that_differs_from_the_files_is_found():
         check_fold(cfg)
     set_fold(cfg, 3)
     check_fold(cfg)
-    cfg.test_dataloader.dataset.ann_file = 'annotations/set_1_test.csv'
-    with pytest.raises(ValueError, match='fold=3, but test_dataloader.dataset.ann_file is'):
+    cfg.test_dataloader.dataset.video.ann_file = 'annotations/set_1_test.csv'
+    with pytest.raises(ValueError, match='fold=3, but test_dataloader.dataset.video.ann_file is'):
         check_fold(cfg)
     cfg.pop('fold')
     check_fold(cfg)

@@ -34,10 +34,14 @@ test_pipeline[3]['scale'] = (32, 32)
 image_train_pipeline = _base_.image_train_pipeline
 image_train_pipeline[1]['scale'] = (36, 36)
 image_train_pipeline[2]['size'] = 32
+image_test_pipeline = _base_.image_test_pipeline
+image_test_pipeline[1]['scale'] = (32, 32)
 train_dataloader = dict(dataset=dict(
     video=dict(pipeline=train_pipeline),
     image=dict(pipeline=image_train_pipeline)))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(
+    video=dict(pipeline=test_pipeline),
+    image=dict(pipeline=image_test_pipeline)))
 test_dataloader = val_dataloader
 arch = dict(_delete_=True, embed_dims=24, num_layers=4, num_heads=2)
 size = dict(img_size=32, num_frames=4)
@@ -75,11 +79,13 @@ class InProcess:
         return 0
 
     def names(self):
-        """Such as ['train fold_1', 'test fold_1']."""
+        """Such as ['train fold_1', 'test last fold_1', 'test best fold_1']."""
         names = []
         for tool, arguments in self.calls:
             folder = arguments[arguments.index('--work-dir') + 1]
-            folder = osp.dirname(folder) if tool == 'test' else folder
+            if tool == 'test':
+                folder, part = osp.split(folder)
+                tool = part.replace('test_', 'test ')
             names.append(f'{tool} {osp.basename(folder)}')
         return names
 
@@ -107,7 +113,8 @@ def root(tmp_path_factory):
             )
     for i in range(2):
         write_image(data / 'AffectNet' / 'images' / f'{i}.jpg')
-    write_text(data / 'AffectNet' / 'annotations' / 'train_7.txt', '0.jpg 0', '1.jpg 1')
+    for split in ('train', 'test'):
+        write_text(data / 'AffectNet' / 'annotations' / f'{split}_7.txt', '0.jpg 0', '1.jpg 1')
     (root / 'mini.py').write_text(CONFIG)
     before = os.getcwd()
     os.chdir(root)
@@ -138,43 +145,81 @@ def finished(root):
     return root / 'work', launch, summary
 
 
+LAST, BEST = 'last', 'best on the test split'
+
+
 def test_two_folds(finished):
     work, launch, summary = finished
-    assert launch.names() == ['train fold_1', 'test fold_1', 'train fold_2', 'test fold_2']
+    assert launch.names() == [
+        f'{what} fold_{fold}' for fold in (1, 2) for what in ('train', 'test last', 'test best')
+    ]
     for fold, samples in ((1, ['00000', '00001']), (2, ['00002', '00003', '00004'])):
         folder = work / f'fold_{fold}'
-        dumped = kfold.mmengine.load(str(folder / 'predictions.pkl'))
-        assert [d['sample_id'] for d in dumped] == samples
         cfg = Config.fromfile(str(folder / 'mini.py'))
         assert cfg.train_dataloader.dataset.video.ann_file == (f'annotations/set_{fold}_train.csv')
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            assert loader.dataset.ann_file == (f'annotations/set_{fold}_test.csv')
-        # the figures are those of tools/test.py
+            assert loader.dataset.video.ann_file == (f'annotations/set_{fold}_test.csv')
         result = json.loads((folder / 'result.json').read_text())
-        assert result['checkpoint'] == 'epoch_2.pth'
-        (file,) = folder.glob('test/20*/20*.json')
-        logged = json.loads(file.read_text())
-        for name, value in result['modalities']['video']['metrics'].items():
-            assert logged[name] == pytest.approx(value, abs=1e-9)
-    assert set(summary) == {'video'}
+        assert list(result['checkpoints']) == [LAST, BEST]
+        trained = json.loads((folder / 'summary.json').read_text())
+        for kind, part in ((LAST, 'last'), (BEST, 'best')):
+            dumped = kfold.mmengine.load(str(folder / f'predictions_{part}.pkl'))
+            assert [d['sample_id'] for d in dumped] == [*samples, '0.jpg', '1.jpg']
+            own = result['checkpoints'][kind]
+            assert own['file'] == trained[kind]['checkpoint'] and (folder / own['file']).exists()
+            # the figures are those of tools/test.py, and of the training's validation
+            (file,) = folder.glob(f'test_{part}/20*/20*.json')
+            logged = json.loads(file.read_text())
+            for modality in ('video', 'image'):
+                for name, value in own['modalities'][modality]['metrics'].items():
+                    assert logged[f'{modality}/{name}'] == pytest.approx(value, abs=1e-9)
+                    validated = trained[kind]['metrics'][f'{modality}/{name}']
+                    assert validated == pytest.approx(value, abs=1e-9)
+            # tests of one process within a second share a log
+            logs = ''.join(log.read_text() for log in folder.glob('test_*/20*/20*.log'))
+            assert f'{own["file"]}: {kind}\n' in logs
+        assert result['checkpoints'][LAST]['file'] == 'epoch_2.pth'
+    assert {kind: set(own) for kind, own in summary.items()} == {
+        kind: {'video', 'image'} for kind in (LAST, BEST)
+    }
 
 
 def test_files(finished):
     work, _, summary = finished
     written = json.loads((work / 'kfold.json').read_text())
     assert written['summary'] == json.loads(json.dumps(summary))
-    war = [r['modalities']['video']['metrics']['WAR'] for r in written['folds']]
-    assert summary['video']['mean']['WAR'] == pytest.approx(sum(war) / 2)
-    assert summary['video']['std']['WAR'] == pytest.approx(abs(war[0] - war[1]) / 2**0.5)
-    matrix = np.array(summary['video']['confusion_matrix'])
-    assert matrix.sum(axis=1).tolist() == [1, 1, 1, 1, 1, 0, 0]
     with open(work / 'kfold.csv', newline='') as f:
         rows = list(csv.reader(f))
-    assert rows[0][:4] == ['modality', 'fold', 'samples', 'WAR']
-    assert [r[1] for r in rows[1:6]] == ['1', '2', 'mean', 'std', 'pooled']
-    assert float(rows[3][3]) == pytest.approx(sum(war) / 2)
-    assert rows[6] == [] and rows[7][1:3] == ['happiness', 'sadness']
-    assert [list(map(int, r[1:])) for r in rows[8:15]] == matrix.tolist()
+    assert rows[0][:5] == ['checkpoint', 'modality', 'fold', 'samples', 'WAR']
+    tables = [(kind, modality) for kind in (LAST, BEST) for modality in ('video', 'image')]
+    for i, (kind, modality) in enumerate(tables):
+        own = summary[kind][modality]
+        war = [r['checkpoints'][kind]['modalities'][modality]['metrics'] for r in written['folds']]
+        war = [m['WAR'] for m in war]
+        assert own['mean']['WAR'] == pytest.approx(sum(war) / 2)
+        assert own['std']['WAR'] == pytest.approx(abs(war[0] - war[1]) / 2**0.5)
+        lines = rows[1 + 5 * i : 6 + 5 * i]
+        assert [r[:3] for r in lines] == [
+            [kind, modality, name] for name in ('1', '2', 'mean', 'std', 'pooled')
+        ]
+        assert float(lines[2][4]) == pytest.approx(sum(war) / 2)
+        matrix = np.array(own['confusion_matrix'])
+        block = rows[21 + 9 * i : 30 + 9 * i]
+        assert block[0] == [] and block[1][0] == f'{kind}, {modality}, pooled: true class'
+        assert [list(map(int, r[1:])) for r in block[2:]] == matrix.tolist()
+    video = np.array(summary[LAST]['video']['confusion_matrix'])
+    assert video.sum(axis=1).tolist() == [1, 1, 1, 1, 1, 0, 0]
+
+
+def test_a_fold_without_a_best_checkpoint(finished, monkeypatch, capsys):
+    """Its mean would not be one of all folds, so there is none."""
+    work, _, summary = finished
+    results = json.loads((work / 'kfold.json').read_text())['folds']
+    del results[1]['checkpoints'][BEST]
+    assert kfold.report(argparse.Namespace(work_dir=work, config='mini.py'), results) == {
+        LAST: json.loads(json.dumps(summary[LAST]))
+    }
+    kfold.main(arguments(work))  # the files as they were
 
 
 def test_finished_folds_are_not_run_again(finished, launch):
@@ -182,7 +227,7 @@ def test_finished_folds_are_not_run_again(finished, launch):
     assert kfold.main(arguments(work)) == summary
     assert launch.calls == []
     one = kfold.main(arguments(work, folds='2'))
-    assert one['video']['std']['WAR'] is None
+    assert one[LAST]['video']['std']['WAR'] is None
     assert launch.calls == []
 
 
@@ -193,7 +238,7 @@ def test_deleted_result_is_tested_again(finished, monkeypatch):
     monkeypatch.setattr(kfold, 'launch', lambda *args: calls.append(args[0]) or launch(*args))
     os.remove(work / 'fold_2' / 'result.json')
     assert kfold.main(arguments(work)) == summary
-    assert calls == ['test']
+    assert calls == ['test', 'test']
 
 
 def test_deleted_fold_is_run_again(finished, launch, capfd):
@@ -202,7 +247,7 @@ def test_deleted_fold_is_run_again(finished, launch, capfd):
     time = os.path.getmtime(work / 'fold_1' / 'epoch_2.pth')
     shutil.rmtree(work / 'fold_2')
     assert kfold.main(arguments(work)) == summary
-    assert launch.names() == ['train fold_2', 'test fold_2']
+    assert launch.names() == [f'{what} fold_2' for what in ('train', 'test last', 'test best')]
     out = capfd.readouterr().out
     assert 'Fold 1: done before' in out and 'Fold 2: training' in out
     assert 'Pooled confusion matrix, 5 samples' in out
@@ -230,11 +275,14 @@ def test_interrupted_training_resumes(finished, root, launch, monkeypatch):
         patch.setattr(CheckpointHook, 'after_train_epoch', interrupt)
         with pytest.raises(KeyboardInterrupt):
             kfold.main(command)
-    assert launch.names() == ['train fold_1', 'test fold_1', 'train fold_2']
-    assert sorted(p.name for p in (work / 'fold_2').glob('*.pth')) == ['epoch_1.pth']
+    assert launch.names() == [
+        *(f'{what} fold_1' for what in ('train', 'test last', 'test best')),
+        'train fold_2',
+    ]
+    assert sorted(p.name for p in (work / 'fold_2').glob('epoch*.pth')) == ['epoch_1.pth']
     launch.calls.clear()
     kfold.main(command)
-    assert launch.names() == ['train fold_2', 'test fold_2']
+    assert launch.names() == [f'{what} fold_2' for what in ('train', 'test last', 'test best')]
     resumed = launch.calls[0][1]
     assert resumed[resumed.index('--resume') + 1] == str(work / 'fold_2' / 'epoch_1.pth')
     first, last = (
@@ -341,9 +389,9 @@ def test_mean_and_deviation():
             )
             for label, predicted in pairs
         ]
-        return dict(modalities=figures_by_modality(samples, dict(video='ab')))
+        return figures_by_modality(samples, dict(video='ab'))['video']
 
-    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]), fold([(0, 1), (1, 1)])])['video']
+    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]), fold([(0, 1), (1, 1)])])
     assert own['mean']['WAR'] == 62.5
     assert own['std']['WAR'] == pytest.approx(25 / 2**0.5)
     assert own['mean']['UAR'] == pytest.approx((250 / 3 + 50) / 2)

@@ -141,20 +141,32 @@ train_dataloader = dict(
         ),
     ),
 )
-# DFEW has no validation split. The test split of the fold is watched during
-# training, but no checkpoint is chosen by it: the last one is what counts.
+# DFEW and AffectNet have no validation split: each epoch is watched on the test
+# splits. The last epoch is no selection; the best one, as the authors report it, is.
 val_dataloader = dict(
     batch_size=16,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type='DualModalBatchSampler', batch_size=dict(video=16, image=64)),
     dataset=dict(
-        type='DFEW',
-        data_root='data/DFEW',
-        ann_file=f'annotations/set_{fold}_test.csv',
-        data_prefix=dict(video='frames'),
-        pipeline=test_pipeline,
-        test_mode=True,
+        type='DualModalDataset',
+        video=dict(
+            type='DFEW',
+            data_root='data/DFEW',
+            ann_file=f'annotations/set_{fold}_test.csv',
+            data_prefix=dict(video='frames'),
+            pipeline=test_pipeline,
+            test_mode=True,
+        ),
+        image=dict(
+            type='AffectNet',
+            data_root='data/AffectNet',
+            ann_file='annotations/test_7.txt',
+            data_prefix=dict(img='images'),
+            pipeline=image_test_pipeline,
+            test_mode=True,
+        ),
     ),
 )
 test_dataloader = val_dataloader

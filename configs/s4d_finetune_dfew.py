@@ -9,22 +9,22 @@ _base_ = [
     '_base_/schedules/s4d_finetune_100e.py',
     '_base_/default_runtime.py',
 ]
-# Mixup 0.8 or CutMix 1.0, one of them for every batch
+# Mixup 0.8 or CutMix 1.0, one of them for every batch, with the batch reversed
 model = dict(
     data_preprocessor=dict(
         blending=dict(
             video=dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
-                    dict(type='CutmixBlending', alpha=1.0, num_classes=7),
+                    dict(type='ReversedMixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='ReversedCutmixBlending', alpha=1.0, num_classes=7),
                 ],
             ),
             image=dict(
                 type='RandomBatchAugment',
                 augments=[
-                    dict(type='MixupBlending', alpha=0.8, num_classes=7),
-                    dict(type='CutmixBlending', alpha=1.0, num_classes=7),
+                    dict(type='ReversedMixupBlending', alpha=0.8, num_classes=7),
+                    dict(type='ReversedCutmixBlending', alpha=1.0, num_classes=7),
                 ],
             ),
         )

@@ -4,10 +4,9 @@
 # _base_.
 _base_ = './s4d_finetune_dfew.py'
 mean, std = _base_.mean, _base_.std
-hparams = dict(pad_val=mean, interpolation='bilinear')
 area = dict(min_area_ratio=0.02, max_area_ratio=1 / 3)
 # the options are those of the steps that the pipelines lose here, but torchvision
-# moves pixels bilinearly, not bicubically
+# moves the pixels of tensors bilinearly, not bicubically
 model = dict(
     data_preprocessor=dict(
         augments=dict(
@@ -18,7 +17,6 @@ model = dict(
                     num_policies=4,
                     magnitude_level=7,
                     magnitude_std=0.5,
-                    hparams=hparams,
                 ),
                 dict(
                     type='BatchRandomResizedCrop', size=160, area_range=(0.08, 1.0), flip_ratio=0.5
@@ -39,7 +37,6 @@ model = dict(
                     num_policies=2,
                     magnitude_level=9,
                     magnitude_std=0.5,
-                    hparams=hparams,
                 ),
                 dict(
                     type='BatchRandomErasing', erase_prob=0.25, mode='const', fill_color=0, **area
@@ -52,7 +49,7 @@ train_dataloader = dict(
     dataset=dict(
         video=dict(
             pipeline=[
-                *_base_.train_pipeline[:4],  # as far as Resize
+                *_base_.train_pipeline[:4],  # as far as ClipResize
                 *_base_.train_pipeline[-2:],
             ]
         ),

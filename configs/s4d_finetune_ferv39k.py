@@ -2,7 +2,7 @@
 # split; its clips are short, so every frame is taken.
 _base_ = './s4d_finetune_dfew.py'
 train_pipeline = _base_.train_pipeline
-train_pipeline[1]['frame_interval'] = 1  # SampleFrames
+train_pipeline[1]['frame_interval'] = 1  # SampleClipWindow
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]['frame_interval'] = 1  # SampleClipViews
 train_dataloader = dict(

@@ -7,8 +7,8 @@ model = dict(
         blending=dict(
             video=dict(
                 augments=[
-                    dict(type='MixupBlending', alpha=0.8, num_classes=11),
-                    dict(type='CutmixBlending', alpha=1.0, num_classes=11),
+                    dict(type='ReversedMixupBlending', alpha=0.8, num_classes=11),
+                    dict(type='ReversedCutmixBlending', alpha=1.0, num_classes=11),
                 ]
             )
         )

@@ -35,6 +35,8 @@ from .data_preprocessors import (
     BatchRandomErasing,
     BatchRandomResizedCrop,
     DualModalDataPreprocessor,
+    ReversedCutmixBlending,
+    ReversedMixupBlending,
 )
 from .heads import ClipTSNHead, DualModalHead, S4DMAEHead
 from .necks import MoAENeck, S4DMAEDecoder
@@ -51,6 +53,8 @@ __all__ = [
     'FrameWiseBackbone',
     'MoAEImageClassifier',
     'MoAENeck',
+    'ReversedCutmixBlending',
+    'ReversedMixupBlending',
     'S4DMAEDecoder',
     'S4DMAEHead',
     'S4DMAEViT',

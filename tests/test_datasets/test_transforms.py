@@ -23,6 +23,7 @@ from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
+from torchvision.transforms import functional as TF
 
 import s4d_mm  # noqa: F401
 from s4d_mm.datasets import (
@@ -38,13 +39,11 @@ MEAN, STD = [124, 116, 104], [58, 57, 57]  # ImageNet, RGB, 0..255
 
 def rand_augment(num, level):
     return dict(
-        type='RandAugment',
-        _scope_='mmpretrain',
+        type='ClipRandAugment',
         policies='timm_increasing',
         num_policies=num,
         magnitude_level=level,
         magnitude_std=0.5,
-        hparams=dict(pad_val=MEAN, interpolation='bicubic'),
     )
 
 
@@ -81,19 +80,19 @@ sample = dict(
     num_clips=1,
     out_of_bound_opt='repeat_last',
 )
-to_160 = dict(type='mmaction.Resize', scale=(160, 160), keep_ratio=False)
+to_160 = dict(type='ClipResize', scale=(160, 160))
 pack = dict(
     type='mmaction.PackActionInputs', meta_keys=('input_type', 'sample_id', 'filename', 'img_shape')
 )
 
 VIDEO_TRAIN = [
     dict(type='ClipInit'),
-    sample,
+    dict(type='SampleClipWindow'),
     dict(type='ClipDecode'),
     to_160,
-    every_frame(rand_augment(4, 7)),
+    rand_augment(4, 7),
     dict(type='mmaction.RandomResizedCrop', area_range=(0.08, 1.0)),
-    to_160,
+    dict(type='mmaction.Resize', scale=(160, 160), keep_ratio=False),
     dict(type='mmaction.Flip', flip_ratio=0.5),
     every_frame(noise_erasing),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
@@ -101,10 +100,11 @@ VIDEO_TRAIN = [
 ]
 IMAGE_TRAIN = [
     dict(type='ImageLoad'),
-    dict(type='mmaction.Resize', scale=(192, 192), keep_ratio=False),
+    dict(type='ClipResize', scale=(192, 192)),
     dict(type='mmaction.RandomCrop', size=160),
     dict(type='mmaction.Flip', flip_ratio=0.5),
-    every_frame(rand_augment(2, 9), black_erasing),
+    rand_augment(2, 9),
+    every_frame(black_erasing),
     dict(type='mmaction.FormatShape', input_format='NCHW'),
     pack,
 ]
@@ -113,6 +113,7 @@ VIDEO_PRETRAIN = [
     sample,
     dict(type='ClipDecode'),
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
+    dict(type='ClipResize', scale=(192, 192)),
     dict(type='ClipRandomResizedCrop', size=160, times=4),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     pack,
@@ -125,6 +126,7 @@ IMAGE_PRETRAIN = [
         area_range=(0.2, 1.0),
         flip_ratio=0.5,
         interpolation='bicubic',
+        antialias=True,
     ),
     dict(type='mmaction.FormatShape', input_format='NCHW'),
     pack,
@@ -149,6 +151,7 @@ IMAGE_TEST = [
 def seeded():
     random.seed(0)
     np.random.seed(0)
+    torch.manual_seed(0)
 
 
 def build(cfg):
@@ -382,11 +385,107 @@ def test_sample_clip_views_wrong_argument(name):
         build({'type': 'SampleClipViews', name: 0})
 
 
+def windows(total, times=1, start_index=0, **kwargs):
+    choose = build(dict(type='SampleClipWindow', **kwargs))
+    results = [choose(dict(total_frames=total, start_index=start_index)) for _ in range(times)]
+    assert all(r['num_clips'] == 1 for r in results)
+    return [r['frame_inds'].tolist() for r in results]
+
+
+@pytest.mark.parametrize('interval', [4, 1])
+def test_frames_of_a_window(interval):
+    """Positions 0, w / 15, ... w, rounded down, the last one inside the window."""
+    width = 16 * interval
+    wanted = [min(i * width // 15, width - 1) for i in range(16)]
+    found = windows(width + 5, 300, frame_interval=interval)
+    starts = {first for first, *_ in found}
+    assert starts == set(range(5))  # the authors' window never takes the last frame
+    assert all(inds == [inds[0] + i for i in wanted] for inds in found)
+
+
+@pytest.mark.parametrize(
+    'total, interval, wanted',
+    [
+        (64, 4, [i * 64 // 15 for i in range(15)] + [63]),
+        (33, 4, [i * 33 // 7 for i in range(7)] + [32] * 9),
+        (10, 4, [0] + [9] * 15),
+        (4, 4, [0] + [3] * 15),
+        (3, 4, [2] * 16),
+        (1, 1, [0] * 16),
+        (9, 1, [i * 9 // 8 for i in range(8)] + [8] * 8),
+    ],
+)
+def test_a_clip_within_the_window_ends_with_its_last_frame(total, interval, wanted):
+    assert windows(total, frame_interval=interval) == [wanted]
+
+
+def test_windows_count_from_start_index():
+    assert windows(4, start_index=1, clip_len=4, frame_interval=1) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize('name', ['clip_len', 'frame_interval'])
+@pytest.mark.parametrize('value', [0, -1, 1.5])
+def test_sample_clip_window_wrong_argument(name, value):
+    with pytest.raises(ValueError, match=f'{name} of SampleClipWindow must be .* got {value}'):
+        build({'type': 'SampleClipWindow', name: value})
+
+
 def test_short_clip_in_training(tmp_path):
     path = write_frames(tmp_path / 'a', 10)
-    load = Compose([dict(type='ClipInit'), sample, dict(type='ClipDecode')])
-    results = load(dict(filename=path))
-    assert numbers(results['imgs']) == [0, 4] + [8] * 14
+    choose = dict(type='SampleClipWindow')
+    load = Compose([dict(type='ClipInit'), choose, dict(type='ClipDecode')])
+    assert numbers(load(dict(filename=path))['imgs']) == [0] + [9] * 15
+
+
+# -- resizing
+
+
+def shrunk(img, height, width):
+    """Bilinear with antialiasing, by its definition: triangles as wide as the scale."""
+
+    def weights(before, after):
+        scale = before / after
+        support = max(scale, 1)
+        centers = (np.arange(after) + 0.5) * scale
+        distance = np.abs(np.arange(before) + 0.5 - centers[:, None])
+        found = np.clip(1 - distance / support, 0, None)
+        return found / found.sum(1, keepdims=True)
+
+    rows, columns = weights(img.shape[0], height), weights(img.shape[1], width)
+    return np.einsum('ih,jw,hwc->ijc', rows, columns, img.astype(float))
+
+
+@pytest.mark.parametrize('size', [(50, 70), (224, 224), (20, 30)])
+def test_clip_resize_antialiases(size):
+    imgs = noise_clip(2, *size)
+    results = build(dict(type='ClipResize', scale=(48, 40)))(dict(imgs=list(imgs)))
+    assert results['img_shape'] == (40, 48)
+    for img, out in zip(imgs, results['imgs']):
+        assert out.dtype == np.uint8 and out.shape == (40, 48, 3)
+        assert np.abs(out - shrunk(img, 40, 48)).max() <= 1.01
+        out[:] = 0  # a step may work in place
+
+
+@pytest.mark.parametrize('scale', [(160,), (0, 160), (-1, 160), (160.0, 160)])
+def test_clip_resize_wrong_argument(scale):
+    with pytest.raises(ValueError, match='scale of ClipResize must be .* two positive ints'):
+        build(dict(type='ClipResize', scale=scale))
+
+
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_antialiased_crops_are_those_of_torchvision_on_pillow(interpolation):
+    imgs = noise_clip(2, 90, 80)
+    crop = dict(type='ClipRandomResizedCrop', size=24, times=3, flip_ratio=0.5, antialias=True)
+    results = build(dict(crop, interpolation=interpolation))(dict(imgs=imgs))
+    wanted = []
+    for x1, y1, x2, y2, mirror in results['crop_boxes'].tolist():
+        for img in imgs:
+            how = TF.InterpolationMode(interpolation)
+            out = TF.resized_crop(
+                Image.fromarray(img), y1, x1, y2 - y1, x2 - x1, [24, 24], interpolation=how
+            )
+            wanted.append(np.array(TF.hflip(out) if mirror else out))
+    np.testing.assert_array_equal(results['imgs'], np.stack(wanted))
 
 
 # -- fixed crop
@@ -422,7 +521,7 @@ def noise():
 
 
 def test_rand_augment_treats_all_frames_of_a_clip_alike(noise):
-    clips = augmented(every_frame(rand_augment(4, 7)), noise, 40)
+    clips = augmented(rand_augment(4, 7), noise, 40)
     for first, *others in clips:
         assert all((first == other).all() for other in others)
     assert len({clip[0].tobytes() for clip in clips}) > 20  # clips differ
@@ -522,6 +621,7 @@ def test_training_pipelines_are_random_and_repeatable(datasets):
         for seed in (1, 1, 2):
             random.seed(seed)
             np.random.seed(seed)
+            torch.manual_seed(seed)
             runs.append(dataset[0]['inputs'])
         assert (runs[0] == runs[1]).all()
         assert not (runs[0] == runs[2]).all()

@@ -7,33 +7,18 @@ meta_keys = ('input_type', 'sample_id', 'img_shape')
 
 train_pipeline = [
     dict(type='ClipInit'),
-    dict(
-        type='SampleFrames',
-        clip_len=clip_len,
-        frame_interval=frame_interval,
-        num_clips=1,
-        out_of_bound_opt='repeat_last',
-    ),
+    dict(type='SampleClipWindow', clip_len=clip_len, frame_interval=frame_interval),
     dict(type='ClipDecode'),
-    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='ClipResize', scale=(160, 160)),
     dict(  # rand-m7-n4-mstd0.5-inc1, the same for all frames
-        type='TransformBroadcaster',
-        mapping=dict(img='imgs'),
-        auto_remap=True,
-        share_random_params=True,
-        transforms=[
-            dict(
-                type='RandAugment',
-                _scope_='mmpretrain',
-                policies='timm_increasing',
-                num_policies=4,
-                magnitude_level=7,
-                magnitude_std=0.5,
-                hparams=dict(pad_val=mean, interpolation='bicubic'),
-            ),
-        ],
+        type='ClipRandAugment',
+        policies='timm_increasing',
+        num_policies=4,
+        magnitude_level=7,
+        magnitude_std=0.5,
     ),
     dict(type='RandomResizedCrop', area_range=(0.08, 1.0)),
+    # only enlarges, so there is nothing to antialias
     dict(type='Resize', scale=(160, 160), keep_ratio=False),
     dict(type='Flip', flip_ratio=0.5),
     dict(
@@ -67,30 +52,28 @@ test_pipeline = [
         merge_equal=True,
     ),  # a short clip is computed once
     dict(type='ClipDecode'),
-    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='ClipResize', scale=(160, 160)),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]
 image_train_pipeline = [
     dict(type='ImageLoad'),
-    dict(type='Resize', scale=(192, 192), keep_ratio=False),
+    dict(type='ClipResize', scale=(192, 192)),
     dict(type='RandomCrop', size=160),
     dict(type='Flip', flip_ratio=0.5),
+    dict(
+        type='ClipRandAugment',
+        policies='timm_increasing',
+        num_policies=2,
+        magnitude_level=9,
+        magnitude_std=0.5,
+    ),
     dict(
         type='TransformBroadcaster',
         mapping=dict(img='imgs'),
         auto_remap=True,
         share_random_params=True,
         transforms=[
-            dict(
-                type='RandAugment',
-                _scope_='mmpretrain',
-                policies='timm_increasing',
-                num_policies=2,
-                magnitude_level=9,
-                magnitude_std=0.5,
-                hparams=dict(pad_val=mean, interpolation='bicubic'),
-            ),
             dict(
                 type='RandomErasing',
                 _scope_='mmpretrain',
@@ -107,7 +90,7 @@ image_train_pipeline = [
 ]
 image_test_pipeline = [
     dict(type='ImageLoad'),
-    dict(type='Resize', scale=(160, 160), keep_ratio=False),
+    dict(type='ClipResize', scale=(160, 160)),
     dict(type='FormatShape', input_format='NCHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]

@@ -12,8 +12,9 @@ video_pipeline = [
     dict(type='ClipDecode'),
     # the face in VoxCeleb2's 224 x 224 frames
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
-    # one crop for all frames of a view; no flip. The window's share of the
-    # frame counts, so that S4D's resizing to 192 before it can be left out
+    dict(type='ClipResize', scale=(192, 192)),
+    # one crop for all frames of a view; no flip. As in the authors' code, clips
+    # are resized here without antialiasing (tensors), images with it (Pillow)
     dict(type='ClipRandomResizedCrop', size=160, times=4, area_range=(0.08, 1.0)),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
@@ -26,6 +27,7 @@ image_pipeline = [
         area_range=(0.2, 1.0),
         flip_ratio=0.5,
         interpolation='bicubic',
+        antialias=True,
     ),
     dict(type='FormatShape', input_format='NCHW'),
     dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),

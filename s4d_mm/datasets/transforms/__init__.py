@@ -2,16 +2,20 @@
 """Pipeline steps that mmaction2 and mmpretrain do not have."""
 
 from ...media import MediaReadError
-from .crops import ClipRandomResizedCrop, FixedCrop, RandomCropBoxes
-from .loading import ClipDecode, ClipInit, ImageLoad, SampleClipViews
+from .augment import ClipRandAugment
+from .crops import ClipRandomResizedCrop, ClipResize, FixedCrop, RandomCropBoxes
+from .loading import ClipDecode, ClipInit, ImageLoad, SampleClipViews, SampleClipWindow
 
 __all__ = [
     'ClipDecode',
     'ClipInit',
+    'ClipRandAugment',
     'ClipRandomResizedCrop',
+    'ClipResize',
     'FixedCrop',
     'ImageLoad',
     'MediaReadError',
     'RandomCropBoxes',
     'SampleClipViews',
+    'SampleClipWindow',
 ]

@@ -1,8 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps 1 to 3: from a file name to RGB frames.
 
-``ClipInit`` opens a clip, ``SampleClipViews`` (in training mmaction2's ``SampleFrames``) chooses
-frames, ``ClipDecode`` decodes just these. ``ImageLoad`` does all three for an image and leaves the
+``ClipInit`` opens a clip, ``SampleClipViews`` (in training ``SampleClipWindow``, in pre-training
+mmaction2's ``SampleFrames``) chooses frames, ``ClipDecode`` decodes just these. ``ImageLoad`` does all three for an image and leaves the
 same keys, so that every later step serves clips and images alike.
 """
 
@@ -23,6 +23,15 @@ def require_file(path: str, results: dict) -> None:
         raise FileNotFoundError(
             f'{path} does not exist{named}. Check data_root, data_prefix and suffix of the dataset.'
         )
+
+
+def require_positive(part: BaseTransform, **values: int) -> None:
+    """Raise a ``ValueError`` if an argument of a transform is no positive int."""
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f'{name} of {type(part).__name__} must be a positive int, but got {value!r}.'
+            )
 
 
 @TRANSFORMS.register_module()
@@ -120,13 +129,9 @@ class SampleClipViews(BaseTransform):
         num_views: int = 2,
         merge_equal: bool = False,
     ) -> None:
-        for name, value in dict(
-            clip_len=clip_len, frame_interval=frame_interval, num_views=num_views
-        ).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f'{name} of SampleClipViews must be a positive int, but got {value!r}.'
-                )
+        require_positive(
+            self, clip_len=clip_len, frame_interval=frame_interval, num_views=num_views
+        )
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.num_views = num_views
@@ -155,6 +160,70 @@ class SampleClipViews(BaseTransform):
             f'frame_interval={self.frame_interval}, '
             f'num_views={self.num_views}, '
             f'merge_equal={self.merge_equal})'
+        )
+
+
+@TRANSFORMS.register_module()
+class SampleClipWindow(BaseTransform):
+    """A training clip of S4D's fine-tuning: frames spread over a window.
+
+    The window has ``clip_len * frame_interval`` frames and starts anywhere. The
+    ``clip_len`` frames go from its first to its last, both taken, rounded
+    down, so that they lie a little more than ``frame_interval`` apart (64 / 15
+    for 16 frames of 64). Of a clip that is no longer than the window, one frame
+    in ``frame_interval`` is taken so, and its last frame is repeated.
+
+    The authors' code draws the window's end below the number of frames, so the
+    last frame of a longer clip is never taken; so here.
+
+    Required Keys:
+
+    - total_frames
+    - start_index
+
+    Added Keys:
+
+    - frame_inds
+    - clip_len
+    - frame_interval
+    - num_clips (1)
+
+    Args:
+        clip_len (int): Frames of the clip. Defaults to 16.
+        frame_interval (int): Frames of the window for each frame of the clip.
+            Defaults to 4.
+
+    Raises:
+        ValueError: If an argument is no positive int.
+    """
+
+    def __init__(self, clip_len: int = 16, frame_interval: int = 4) -> None:
+        require_positive(self, clip_len=clip_len, frame_interval=frame_interval)
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+
+    def transform(self, results: dict) -> dict:
+        """Choose the frames."""
+        total, window = results['total_frames'], self.clip_len * self.frame_interval
+        if total > window:
+            start, length = np.random.randint(total - window), window
+            count = self.clip_len
+        else:
+            start, length = 0, total
+            count = total // self.frame_interval
+        frames = np.linspace(start, start + length, count)
+        frames = np.minimum(frames.astype(np.int64), start + length - 1)
+        frames = np.pad(frames, (0, self.clip_len - count), constant_values=total - 1)
+        results['frame_inds'] = (frames + results['start_index']).astype(np.int32)
+        results['clip_len'] = self.clip_len
+        results['frame_interval'] = self.frame_interval
+        results['num_clips'] = 1
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}(clip_len={self.clip_len}, '
+            f'frame_interval={self.frame_interval})'
         )
 
 

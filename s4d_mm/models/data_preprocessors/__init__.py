@@ -1,5 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 from .batch_augments import BatchRandAugment, BatchRandomErasing, BatchRandomResizedCrop
+from .blending import ReversedCutmixBlending, ReversedMixupBlending
 from .dual_modal_data_preprocessor import DualModalDataPreprocessor
 
 __all__ = [
@@ -7,4 +8,6 @@ __all__ = [
     'BatchRandomErasing',
     'BatchRandomResizedCrop',
     'DualModalDataPreprocessor',
+    'ReversedCutmixBlending',
+    'ReversedMixupBlending',
 ]

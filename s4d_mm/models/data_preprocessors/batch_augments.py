@@ -4,17 +4,15 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
 
-Color = Union[float, Sequence[float]]
+from ...rand_augment import Color, RandAugmentIncreasing, per_channel, require
 
 
 class BatchAugment(nn.Module):
@@ -59,8 +57,8 @@ class BatchAugment(nn.Module):
 class BatchRandAugment(BatchAugment):
     """RandAugment (arXiv 1909.13719) on the device.
 
-    The options are those of mmpretrain's ``RandAugment``. The operations are
-    torchvision's, so pixels differ a little from that one's.
+    The options are those of ``ClipRandAugment``, and so are the operations, but torchvision's
+    for tensors, so pixels differ a little from Pillow's.
 
     Args:
         policies (str): 'timm_increasing', the only set of operations here.
@@ -93,91 +91,17 @@ class BatchRandAugment(BatchAugment):
         magnitude_std: float = 0.0,
         hparams: Optional[dict] = None,
     ) -> None:
-        part = 'BatchRandAugment'
-        hparams = {'pad_val': 128, 'interpolation': 'bilinear', **(hparams or {})}
-        known = set(hparams) == {'pad_val', 'interpolation'}
-        positive = isinstance(num_policies, int) and num_policies > 0
-        how = hparams['interpolation']
-        require(policies == 'timm_increasing', part, 'policies', policies, "'timm_increasing'")
-        require(positive, part, 'num_policies', num_policies, 'a positive int')
-        require(0 <= magnitude_level <= 10, part, 'magnitude_level', magnitude_level, '0 to 10')
-        require(magnitude_std >= 0, part, 'magnitude_std', magnitude_std, '0 or more')
-        require(known, part, 'hparams', hparams, 'a dict of pad_val and interpolation')
-        require(
-            how in ('nearest', 'bilinear'), part, 'interpolation', how, "'nearest' or 'bilinear'"
-        )
         super().__init__(
-            RandAugmentIncreasing(
+            RandAugmentIncreasing.from_options(
+                'BatchRandAugment',
+                policies,
                 num_policies,
-                magnitude_level / 10,
-                magnitude_std / 10,
-                interpolation=v2.InterpolationMode(how),
-                fill=per_channel(hparams['pad_val'], part, 'pad_val'),
+                magnitude_level,
+                magnitude_std,
+                {'pad_val': 128, 'interpolation': 'bilinear', **(hparams or {})},
+                ('nearest', 'bilinear'),
             )
         )
-
-
-class RandAugmentIncreasing(v2.RandAugment):
-    """torchvision's RandAugment with operations and strengths of timm's "increasing" set.
-
-    In timm's words it is ``rand-m{10 * level}-n{num_ops}-mstd{10 * std}-inc1``.
-
-    Args:
-        num_ops (int): Operations a sample, each done with probability 0.5.
-        level (float): Strength, 0..1.
-        std (float): Standard deviation of the level.
-        **kwargs: ``interpolation`` and ``fill`` of torchvision's RandAugment.
-    """
-
-    # strength of an operation, in torchvision's units, by level (0..1) and size
-    # of the picture; whether its sign is random
-    _AUGMENTATION_SPACE = {
-        'AutoContrast': (lambda level, height, width: 0, False),
-        'Equalize': (lambda level, height, width: 0, False),
-        'Invert': (lambda level, height, width: 0, False),
-        'Rotate': (lambda level, height, width: 30 * level, True),
-        'Posterize': (lambda level, height, width: 4 - int(4 * level), False),
-        'Solarize': (lambda level, height, width: 256 - int(256 * level), False),
-        'SolarizeAdd': (lambda level, height, width: int(110 * level), False),
-        'Color': (lambda level, height, width: 0.9 * level, True),
-        'Contrast': (lambda level, height, width: 0.9 * level, True),
-        'Brightness': (lambda level, height, width: 0.9 * level, True),
-        'Sharpness': (lambda level, height, width: 0.9 * level, True),
-        'ShearX': (lambda level, height, width: 0.3 * level, True),
-        'ShearY': (lambda level, height, width: 0.3 * level, True),
-        'TranslateX': (lambda level, height, width: 0.45 * level * width, True),
-        'TranslateY': (lambda level, height, width: 0.45 * level * height, True),
-    }
-
-    def __init__(self, num_ops: int, level: float, std: float, **kwargs) -> None:
-        super().__init__(num_ops, **kwargs)
-        self.level = level
-        self.std = std
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Augment uint8 pixels (..., 3, H, W), all frames alike."""
-        for _ in range(self.num_ops):
-            name, (strength, signed) = self._get_random_item(self._AUGMENTATION_SPACE)
-            if torch.rand(()) < 0.5:
-                continue
-            level = self.level + self.std * float(torch.randn(()))
-            magnitude = strength(min(max(level, 0), 1), *x.shape[-2:])
-            if signed and torch.rand(()) < 0.5:
-                magnitude = -magnitude
-            x = self._apply_image_or_video_transform(
-                x, name, magnitude, self.interpolation, self._fill
-            )
-        return x
-
-    def _apply_image_or_video_transform(
-        self, image: Tensor, transform_id: str, magnitude: float, *args: Any
-    ) -> Tensor:
-        """Do an operation; two are not as in torchvision."""
-        if transform_id == 'Solarize':  # 256 is no grey level, and torchvision refuses it
-            return image if magnitude > 255 else TF.solarize(image, magnitude)
-        if transform_id == 'SolarizeAdd':
-            return torch.where(image < 128, image + magnitude, image)
-        return super()._apply_image_or_video_transform(image, transform_id, magnitude, *args)
 
 
 @MODELS.register_module()
@@ -296,20 +220,6 @@ class ErasingWithNoise(v2.RandomErasing):
             noise = torch.randn(shape, device=inpt.device) * self.std + self.mean
             params = dict(params, v=noise.round().clamp(0, 255))
         return super().transform(inpt, params)
-
-
-def require(fits: bool, part: str, option: str, value: Any, needs: str) -> None:
-    """Raise a ``ValueError`` about an option that does not fit."""
-    if not fits:
-        raise ValueError(f'{option} of {part} must be {needs}, but got {value!r}.')
-
-
-def per_channel(value: Color, part: str, option: str) -> list[float]:
-    """A grey level, or one for each of 3 channels, as a list of 3."""
-    values = list(value) if isinstance(value, Sequence) else [value] * 3
-    fits = len(values) == 3 and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in values)
-    require(fits, part, option, value, 'a number from 0 to 255, or one for each of 3 channels')
-    return [float(v) for v in values]
 
 
 def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'bilinear') -> Tensor:

@@ -1,0 +1,162 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""RandAugment (arXiv 1909.13719) with timm's operations, once for workers and device.
+
+``datasets/transforms/augment.py`` augments Pillow frames with it,
+``models/data_preprocessors/batch_augments.py`` tensors on the device.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Union
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as TF
+
+Color = Union[float, Sequence[float]]
+Picture = Union[Tensor, Image.Image]
+Operations = list[tuple[str, float]]
+
+
+class RandAugmentIncreasing(v2.RandAugment):
+    """torchvision's RandAugment with operations and strengths of timm's "increasing" set.
+
+    In timm's words it is ``rand-m{10 * level}-n{num_ops}-mstd{10 * std}-inc1``. Each operation is
+    drawn on its own, also when the same one comes twice.
+
+    Args:
+        num_ops (int): Operations a sample, each done with probability 0.5.
+        level (float): Strength, 0..1.
+        std (float): Standard deviation of the level.
+        **kwargs: ``interpolation`` and ``fill`` of torchvision's RandAugment.
+    """
+
+    # strength of an operation, in torchvision's units, by level (0..1) and size
+    # of the picture; whether its sign is random
+    _AUGMENTATION_SPACE = {
+        'AutoContrast': (lambda level, height, width: 0, False),
+        'Equalize': (lambda level, height, width: 0, False),
+        'Invert': (lambda level, height, width: 0, False),
+        'Rotate': (lambda level, height, width: 30 * level, True),
+        'Posterize': (lambda level, height, width: 4 - int(4 * level), False),
+        'Solarize': (lambda level, height, width: 256 - int(256 * level), False),
+        'SolarizeAdd': (lambda level, height, width: int(110 * level), False),
+        'Color': (lambda level, height, width: 0.9 * level, True),
+        'Contrast': (lambda level, height, width: 0.9 * level, True),
+        'Brightness': (lambda level, height, width: 0.9 * level, True),
+        'Sharpness': (lambda level, height, width: 0.9 * level, True),
+        'ShearX': (lambda level, height, width: 0.3 * level, True),
+        'ShearY': (lambda level, height, width: 0.3 * level, True),
+        'TranslateX': (lambda level, height, width: 0.45 * level * width, True),
+        'TranslateY': (lambda level, height, width: 0.45 * level * height, True),
+    }
+
+    def __init__(self, num_ops: int, level: float, std: float, **kwargs) -> None:
+        super().__init__(num_ops, **kwargs)
+        self.level = level
+        self.std = std
+
+    @classmethod
+    def from_options(
+        cls,
+        part: str,
+        policies: str,
+        num_policies: int,
+        magnitude_level: float,
+        magnitude_std: float,
+        hparams: dict,
+        interpolations: Sequence[str],
+    ) -> 'RandAugmentIncreasing':
+        """Build it from options in the words of mmpretrain's ``RandAugment``.
+
+        Args:
+            part (str): Whose options they are, for messages.
+            policies (str): 'timm_increasing', the only set of operations here.
+            num_policies (int): Operations a sample.
+            magnitude_level (float): Strength, 0..10.
+            magnitude_std (float): Standard deviation of the strength.
+            hparams (dict): ``pad_val``, the colour of what comes from outside of the picture,
+                0..255, a number or one for each channel; ``interpolation``.
+            interpolations (Sequence[str]): The interpolations that ``part`` can do.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        known = set(hparams) == {'pad_val', 'interpolation'}
+        positive = isinstance(num_policies, int) and num_policies > 0
+        ways = ' or '.join(map(repr, interpolations))
+        require(policies == 'timm_increasing', part, 'policies', policies, "'timm_increasing'")
+        require(positive, part, 'num_policies', num_policies, 'a positive int')
+        require(0 <= magnitude_level <= 10, part, 'magnitude_level', magnitude_level, '0 to 10')
+        require(magnitude_std >= 0, part, 'magnitude_std', magnitude_std, '0 or more')
+        require(known, part, 'hparams', hparams, 'a dict of pad_val and interpolation')
+        how = hparams['interpolation']
+        require(how in interpolations, part, 'interpolation', how, ways)
+        return cls(
+            num_policies,
+            magnitude_level / 10,
+            magnitude_std / 10,
+            interpolation=v2.InterpolationMode(how),
+            fill=per_channel(hparams['pad_val'], part, 'pad_val'),
+        )
+
+    def forward(self, x: Picture) -> Picture:
+        """Augment a Pillow image or uint8 pixels (..., 3, H, W), all frames alike."""
+        return self.apply(x, self.draw(*TF.get_size(x)))
+
+    def draw(self, height: int, width: int) -> Operations:
+        """Draw the operations for pictures of this size, with torch's generator.
+
+        Returns:
+            list[tuple[str, float]]: Name and strength of each operation that is to be done.
+        """
+        operations = []
+        for _ in range(self.num_ops):
+            name, (strength, signed) = self._get_random_item(self._AUGMENTATION_SPACE)
+            if torch.rand(()) < 0.5:
+                continue
+            level = self.level + self.std * float(torch.randn(()))
+            magnitude = strength(min(max(level, 0), 1), height, width)
+            if signed and torch.rand(()) < 0.5:
+                magnitude = -magnitude
+            operations.append((name, magnitude))
+        return operations
+
+    def apply(self, x: Picture, operations: Operations) -> Picture:
+        """Do the operations, one after the other."""
+        for name, magnitude in operations:
+            x = self._apply_image_or_video_transform(
+                x, name, magnitude, self.interpolation, self._fill
+            )
+        return x
+
+    def _apply_image_or_video_transform(
+        self, image: Picture, transform_id: str, magnitude: float, *args: Any
+    ) -> Picture:
+        """Do an operation; four are not as in torchvision."""
+        if transform_id == 'Solarize':  # 256 is no grey level, and torchvision refuses it
+            return image if magnitude > 255 else TF.solarize(image, magnitude)
+        if transform_id == 'SolarizeAdd':
+            if isinstance(image, Image.Image):
+                return image.point([i + magnitude * (i < 128) for i in range(256)] * 3)
+            return torch.where(image < 128, image + magnitude, image)
+        if transform_id in ('TranslateX', 'TranslateY'):  # torchvision moves by whole pixels
+            by = [magnitude, 0.0] if transform_id == 'TranslateX' else [0.0, magnitude]
+            fill = self._fill['others']
+            return TF.affine(image, 0.0, by, 1.0, [0.0, 0.0], self.interpolation, fill)
+        return super()._apply_image_or_video_transform(image, transform_id, magnitude, *args)
+
+
+def require(fits: bool, part: str, option: str, value: Any, needs: str) -> None:
+    """Raise a ``ValueError`` about an option that does not fit."""
+    if not fits:
+        raise ValueError(f'{option} of {part} must be {needs}, but got {value!r}.')
+
+
+def per_channel(value: Color, part: str, option: str) -> list[float]:
+    """A grey level, or one for each of 3 channels, as a list of 3."""
+    values = list(value) if isinstance(value, Sequence) else [value] * 3
+    fits = len(values) == 3 and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in values)
+    require(fits, part, option, value, 'a number from 0 to 255, or one for each of 3 channels')
+    return [float(v) for v in values]

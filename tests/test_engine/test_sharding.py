@@ -98,7 +98,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(stage):
     for name, value in whole.items():
         moved = max(moved, (value - start[name]).abs().max().item())
         torch.testing.assert_close(parts[name], value, atol=1e-6, rtol=1e-5, msg=name)
-    assert moved > 1e-3
+    assert moved > 5e-4
 
 
 def test_load_balance_loss_is_that_of_each_micro_batch():

@@ -92,7 +92,7 @@ def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
         report_fit(fit, type(module).__name__, state_dict, 'current')
 
 
-def report_fit(fit: Fit, name: str, weights: Iterable[str], logger: Logger) -> None:
+def report_fit(fit: Fit, name: str, weights: StateDict, logger: Logger) -> None:
     """Log how much of a checkpoint fits, in one line and in groups of names.
 
     Args:

@@ -314,6 +314,12 @@ def test_label_map_of_other_files(tmp_path):
     ann_file = write_text(tmp_path / 'list.txt', '1001_DFA_ANG_XX', '1001_DFA_SAD_XX')
     dataset = CREMAD(ann_file=ann_file, label_map=label_map, metainfo=target)
     assert dataset.get_gt_labels().tolist() == [1]
+    # a word of another data set is read with the dataset's own names
+    label_map = dict.fromkeys(FERV39k.METAINFO['classes'])
+    ann_file = write_text(tmp_path / 'words.txt', 'a Happy')
+    kwargs = dict(ann_file=ann_file, metainfo=dict(classes=('x', 'Happy')))
+    dataset = FERV39k(label_map=dict(label_map, happiness='Happy'), **kwargs)
+    assert dataset.get_gt_labels().tolist() == [1]
 
 
 def test_affectnet_csv(tmp_path):

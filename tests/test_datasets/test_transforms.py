@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps, one by one and as the whole pipelines of the recipes."""
 
+import os.path as osp
 import random
 from collections import Counter
 from unittest import mock
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    ROOT,
     frame_number,
     is_red,
     make_frame,
@@ -20,6 +22,7 @@ from helpers import (
     write_video,
 )
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
@@ -598,6 +601,36 @@ def test_recipe_pipelines(datasets, scope, kind, pipeline, shape):
             assert 'gt_label' not in data_sample
         else:
             assert data_sample.gt_label.tolist() == [i]
+
+
+@pytest.mark.parametrize(
+    'config, loader, modality, pipeline',
+    [
+        ('finetune_dfew', 'train', 'video', VIDEO_TRAIN),
+        ('finetune_dfew', 'train', 'image', IMAGE_TRAIN),
+        ('pretrain', 'train', 'video', VIDEO_PRETRAIN),
+        ('pretrain', 'train', 'image', IMAGE_PRETRAIN),
+    ],
+)
+def test_the_recipes_have_these_pipelines(config, loader, modality, pipeline):
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_{config}.py'))
+    found = cfg[f'{loader}_dataloader'].dataset[modality].pipeline[:-1]
+    assert len(found) == len(pipeline) - 1
+    for step, wanted in zip(found, pipeline):
+        part, ours = build(dict(step, type=wanted['type'])), build(wanted)
+        assert step.type == wanted['type'].replace('mmaction.', '') and repr(part) == repr(ours)
+
+
+@pytest.mark.parametrize('config, interval', [('dfew', 4), ('ferv39k', 1), ('mafw', 4)])
+def test_frames_and_resizing_of_the_recipes(config, interval):
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{config}.py'))
+    clips = cfg.train_dataloader.dataset.video.pipeline, cfg.test_pipeline
+    for pipeline, choose in zip(clips, ('SampleClipWindow', 'SampleClipViews')):
+        assert pipeline[1].type == choose
+        assert (pipeline[1].clip_len, pipeline[1].frame_interval) == (16, interval)
+    for pipeline in (cfg.test_pipeline, cfg.image_test_pipeline):
+        assert [s.scale for s in pipeline if 'Resize' in s.type] == [(160, 160)]
+        assert 'ClipResize' in [s.type for s in pipeline]
 
 
 def test_test_pipelines_are_deterministic_and_keep_order(datasets):

@@ -15,7 +15,7 @@ from small_models import pixel_batch
 
 from s4d_mm.models import BatchRandAugment, BatchRandomErasing, BatchRandomResizedCrop
 from s4d_mm.models.data_preprocessors import dual_modal_data_preprocessor
-from s4d_mm.models.data_preprocessors.batch_augments import RandAugmentIncreasing
+from s4d_mm.rand_augment import RandAugmentIncreasing
 
 CONFIGS = osp.join(ROOT, 'configs')
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
@@ -153,8 +153,8 @@ SAME = [
     ('Sharpness', {}, 'Sharpness', 1, 0.2),
     ('Shear', dict(direction='horizontal'), 'ShearX', -1, 2),
     ('Shear', dict(direction='vertical'), 'ShearY', -1, 2),
-    ('Translate', dict(direction='horizontal'), 'TranslateX', 1, 8),  # whole pixels
-    ('Translate', dict(direction='vertical'), 'TranslateY', 1, 8),
+    ('Translate', dict(direction='horizontal'), 'TranslateX', 1, 2),
+    ('Translate', dict(direction='vertical'), 'TranslateY', 1, 2),
 ]
 
 
@@ -471,16 +471,15 @@ def test_options_of_the_recipe():
         left = device.train_dataloader.dataset[kind].pipeline
         assert all(step in steps for step in left)
         gone = {s.type: s for s in steps if s not in left}
-        ours = {s.type.replace('Batch', ''): s for s in augments[kind]}
+        prefixes = dict(BatchRandAugment='Clip')  # of the workers' step
+        ours = {s.type.replace('Batch', prefixes.get(s.type, '')): s for s in augments[kind]}
         for name, options in ours.items():
             options = dict(options, type=name)
             wanted = dict(gone.pop(name))
             wanted.pop('_scope_', None)
-            if name == 'RandAugment':  # torchvision has no bicubic there
-                wanted['hparams'] = dict(wanted['hparams'], interpolation='bilinear')
             if name == 'RandomResizedCrop':
                 size, flip = options.pop('size'), options.pop('flip_ratio')
-                assert (size, size) == steps[3].scale
+                assert (size, size) == gone.pop('Resize').scale == steps[3].scale
                 assert gone.pop('Flip').flip_ratio == flip
             assert options == wanted
         assert not gone, kind

@@ -30,6 +30,10 @@ BLENDING = dict(
         dict(type='CutmixBlending', alpha=1.0, num_classes=7),
     ],
 )
+REVERSED = [
+    dict(type='ReversedMixupBlending', alpha=0.8, num_classes=7),
+    dict(type='ReversedCutmixBlending', alpha=1.0, num_classes=7),
+]
 CV2 = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 
@@ -72,7 +76,7 @@ def test_same_blending_as_action_data_preprocessor(input_type, layout):
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('input_type', ['video', 'image'])
-@pytest.mark.parametrize('augment', BLENDING['augments'])
+@pytest.mark.parametrize('augment', BLENDING['augments'] + REVERSED)
 def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     cfg = dict(BLENDING, augments=[augment])
     part = build(blending=dict(video=cfg, image=cfg)).to(device)
@@ -91,6 +95,47 @@ def test_blending_mixes_pixels_and_labels(device, input_type, augment):
     assert labels.shape == (4, 7)
     torch.testing.assert_close(labels.sum(1), torch.ones(4))
     torch.testing.assert_close(labels @ torch.arange(7.0), value, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('input_type', ['video', 'image'])
+@pytest.mark.parametrize('cutmix', [False, True])
+def test_partners_are_those_of_the_reversed_batch(device, input_type, cutmix):
+    """Sample i takes what is left from sample B - 1 - i, in pixels and in label."""
+    part = build(blending={input_type: REVERSED[cutmix]}).to(device)
+    before = build().to(device)(pixel_batch(input_type))['inputs']
+    shares = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        out = part(pixel_batch(input_type), training=True)
+        own = torch.stack([s.gt_label for s in out['data_samples']]).cpu()
+        share = float(own[0, 0])
+        wanted = torch.zeros(4, 7)
+        wanted[range(4), range(4)] = share
+        wanted[range(4), [3, 2, 1, 0]] = 1 - share
+        torch.testing.assert_close(own, wanted)
+        shares.append(share)
+        x = out['inputs']
+        if not cutmix:
+            wanted = share * before + (1 - share) * before.flip(0)
+            torch.testing.assert_close(x, wanted, atol=1e-5, rtol=1e-4)
+            continue
+        theirs = (x != before).flatten(1, -3).any(1)  # B H W
+        rows, columns = theirs[0].any(1), theirs[0].any(0)
+        window = rows[:, None] & columns
+        shape = (1,) * (x.ndim - 2) + window.shape
+        assert torch.equal(x, torch.where(window.view(shape), before.flip(0), before))
+        assert float(window.float().mean()) == pytest.approx(1 - share, abs=1e-6)
+    assert len(set(shares)) > 5
+
+
+def test_the_recipes_blend_with_the_reversed_batch():
+    for name, videos in (('dfew', 7), ('ferv39k', 7), ('mafw', 11)):
+        cfg = Config.fromfile(osp.join(CONFIGS, f's4d_finetune_{name}.py'))
+        for kind, classes in (('video', videos), ('image', 7)):
+            found = cfg.model.data_preprocessor.blending[kind]
+            assert found.type == 'RandomBatchAugment' and 'probs' not in found
+            assert found.augments == [dict(part, num_classes=classes) for part in REVERSED]
 
 
 def test_blending_is_for_its_modality_and_for_training():

@@ -1,4 +1,5 @@
-# The drawn faces of tools/data/make_quickstart.py, small enough for 2 cores.
+# The drawn faces of tools/data/make_quickstart.py, small enough for 2 cores. The steps are
+# mmaction2's cheap ones (OpenCV), not the recipe's.
 data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
 img_size, clip_len, frame_interval = 80, 4, 8
 meta_keys = ('input_type', 'sample_id', 'img_shape')

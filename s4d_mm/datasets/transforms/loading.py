@@ -2,8 +2,9 @@
 """Pipeline steps 1 to 3: from a file name to RGB frames.
 
 ``ClipInit`` opens a clip, ``SampleClipViews`` (in training ``SampleClipWindow``, in pre-training
-mmaction2's ``SampleFrames``) chooses frames, ``ClipDecode`` decodes just these. ``ImageLoad`` does all three for an image and leaves the
-same keys, so that every later step serves clips and images alike.
+mmaction2's ``SampleFrames``) chooses frames, ``ClipDecode`` decodes just these. ``ImageLoad`` does
+all three for an image and leaves the same keys, so that every later step serves clips and images
+alike.
 """
 
 import os.path as osp

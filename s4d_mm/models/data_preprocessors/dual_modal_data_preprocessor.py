@@ -33,10 +33,11 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean (Sequence[float]): Mean of each channel, 0..255.
         std (Sequence[float]): Standard deviation of each channel, 0..255.
-        blending (dict[str, dict], optional): Configs of mmaction2's
-            ``MixupBlending``, ``CutmixBlending`` or ``RandomBatchAugment`` for
-            training, under 'video' and/or 'image', since the modalities may
-            have different numbers of classes. Defaults to None.
+        blending (dict[str, dict], optional): Configs of
+            :class:`ReversedMixupBlending`, :class:`ReversedCutmixBlending` or
+            mmaction2's ``RandomBatchAugment`` and others for training, under
+            'video' and/or 'image', since the modalities may have different
+            numbers of classes. Defaults to None.
         merge_views (bool): Whether to make each view a sample of its own, as
             masked pre-training needs. Defaults to False.
         pack_views (bool): Whether in testing the samples of a batch may have

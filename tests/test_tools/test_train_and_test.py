@@ -69,7 +69,7 @@ def test_auto_scale_lr_of_a_total_batch():
     flags = ['--auto-scale-lr', '--cfg-options']
     for factor in (1, 2, 0.25):
         sizes = [f'{total}.video={int(32 * factor)}', f'{total}.image={int(64 * factor)}']
-        cfg = train(*flags, *sizes)
+        cfg = train(*flags, *sizes, 'auto_scale_lr.enable=True')
         assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-5 * factor)
         assert not cfg.auto_scale_lr.enable  # mmengine would scale once more
         assert train(flags[1], *sizes).optim_wrapper.optimizer.lr == pytest.approx(4e-5)

@@ -95,7 +95,7 @@ def test_fold():
         'annotations/set_4_train.csv'
     )
     cfg = config_of_test('--cfg-options', 'fold=4')
-    assert cfg.test_dataloader.dataset.ann_file == 'annotations/set_4_test.csv'
+    assert cfg.test_dataloader.dataset.video.ann_file == 'annotations/set_4_test.csv'
 
 
 def test_dump_is_added_to_the_metrics():

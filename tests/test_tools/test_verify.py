@@ -452,15 +452,17 @@ def test_recipe(tmp_path, monkeypatch):
         write_image(affectnet / 'images' / f'{i}.jpg', number=i)
     write_text(mafw / 'annotations' / 'set_1_train.csv', '00000,0', '00001,1')
     write_text(mafw / 'annotations' / 'set_1_test.csv', '00002,2', '00001,1')
-    write_text(affectnet / 'annotations' / 'train_7.txt', *[f'{i}.jpg {i}' for i in range(3)])
+    write_text(affectnet / 'annotations' / 'train_7.txt', '0.jpg 0', '1.jpg 1')
+    write_text(affectnet / 'annotations' / 'test_7.txt', '2.jpg 2')
     monkeypatch.chdir(tmp_path)
     splits, media = verify.verify(
         Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_mafw.py')), decode='ends'
     )
     assert {s.name: len(s.samples) for s in splits} == {
         'train video': 2,
-        'train image': 3,
+        'train image': 2,
         'val/test video': 2,
+        'val/test image': 1,
     }
     assert all(m.readable for m in media.values())
     troubles = [f for s in splits for f in s.findings if f.level == 'trouble']

@@ -29,6 +29,6 @@ test_dataloader = dict(
 )
 test_evaluator = dict(type='ExpressionMetric')
 test_cfg = dict(type='TestLoop')
-# the test persons are watched; no checkpoint is chosen by them
+# the test persons are watched in training
 val_dataloader, val_evaluator = test_dataloader, test_evaluator
 val_cfg = dict(type='ValLoop')

@@ -95,6 +95,7 @@ def run_pipeline(pipeline: Compose, paths: Sequence[str], modality: str) -> None
     """Run the pipeline on each file, with the same random numbers in each round."""
     for i, path in enumerate(paths):
         np.random.seed(i)
+        torch.manual_seed(i)
         pipeline(sample(path, modality))
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Callable
 
-import cv2
 import decord
 import numpy as np
 import plain_s4d
 import torch
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
+from PIL import Image
 
 from . import media, timing
 from .data import sample
@@ -95,5 +95,6 @@ def decode_view(path: str, last: bool) -> torch.Tensor:
     every_4th = np.pad(every_4th, (0, max(16 - len(every_4th), 0)), mode='edge')
     frames = reader.get_batch(every_4th).asnumpy()
     frames = frames[-16:] if last else frames[:16]
-    pixels = torch.from_numpy(np.stack([cv2.resize(f, (160, 160)) for f in frames]))
+    pictures = [Image.fromarray(f).resize((160, 160), Image.BILINEAR) for f in frames]
+    pixels = torch.from_numpy(np.stack(pictures))
     return normalise(pixels.permute(3, 0, 1, 2)[None])[0]

@@ -103,7 +103,7 @@ class RandAugmentIncreasing(v2.RandAugment):
 
     def forward(self, x: Picture) -> Picture:
         """Augment a Pillow image or uint8 pixels (..., 3, H, W), all frames alike."""
-        return self.apply(x, self.draw(*TF.get_size(x)))
+        return self.operate(x, self.draw(*TF.get_size(x)))
 
     def draw(self, height: int, width: int) -> Operations:
         """Draw the operations for pictures of this size, with torch's generator.
@@ -123,7 +123,7 @@ class RandAugmentIncreasing(v2.RandAugment):
             operations.append((name, magnitude))
         return operations
 
-    def apply(self, x: Picture, operations: Operations) -> Picture:
+    def operate(self, x: Picture, operations: Operations) -> Picture:
         """Do the operations, one after the other."""
         for name, magnitude in operations:
             x = self._apply_image_or_video_transform(

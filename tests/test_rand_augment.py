@@ -87,7 +87,7 @@ def test_color_and_contrast_weigh_the_channels_as_rgb(picture):
     part = augment().augment
     grey = (picture * WEIGHTS).sum(-1, keepdims=True)
     for name, level in (('Color', grey), ('Contrast', grey.mean())):
-        out = np.array(part.apply(Image.fromarray(picture), [(name, -1.0)]))
+        out = np.array(part.operate(Image.fromarray(picture), [(name, -1.0)]))
         assert np.abs(out - level).max() <= 1
 
 

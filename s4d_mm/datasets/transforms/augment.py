@@ -69,7 +69,7 @@ class ClipRandAugment(BaseTransform):
         operations = self.augment.draw(*imgs[0].shape[:2])
         if operations:
             results['imgs'] = [
-                np.array(self.augment.apply(Image.fromarray(img), operations)) for img in imgs
+                np.array(self.augment.operate(Image.fromarray(img), operations)) for img in imgs
             ]
         return results
 

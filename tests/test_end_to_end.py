@@ -271,7 +271,10 @@ def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path,
     assert figures[0]['video/WAR'] == figures[1]['video/WAR']
     assert figures[0]['image/UAR'] == figures[1]['image/UAR']
     capsys.readouterr()
-    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=pre))
+    # a logger of its own: those of two runners within one second are one
+    cfg = short_config(FINETUNE, tmp_path, load_from=pre)
+    cfg.experiment_name = 'from_the_authors'
+    runner = Runner.from_cfg(cfg)
     runner.load_or_resume()
     for ours, theirs in (('backbone.blocks.1', 1), ('neck.blocks.1', 3)):
         name = 'attn.qkv.weight'

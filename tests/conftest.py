@@ -11,7 +11,7 @@ os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, os.environ.get('P
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from mmengine.logging import MessageHub  # noqa: E402
+from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 import s4d_mm  # noqa: E402,F401
@@ -30,17 +30,22 @@ def plain_configs():
 
 @pytest.fixture(scope='session', autouse=True)
 def message_hubs():
-    """Give each Runner a message hub of its own, as in a process of its own.
-    mmengine names it by the second, and two short runs within one would share
-    it, with the list of the checkpoints to keep."""
-    build = Runner.build_message_hub
+    """Give each Runner a message hub and a logger of its own, as in a process of its own.
 
-    def build_new(self, *args, **kwargs):
-        MessageHub._instance_dict.pop(self.experiment_name, None)
-        return build(self, *args, **kwargs)
+    mmengine names both by the second, and two short runs within one would share them, with the
+    list of the checkpoints to keep and the log file.
+    """
+
+    def renewed(build, kind):
+        def build_new(self, *args, **kwargs):
+            kind._instance_dict.pop(self.experiment_name, None)
+            return build(self, *args, **kwargs)
+
+        return build_new
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runner, 'build_message_hub', build_new)
+        for name, kind in (('build_message_hub', MessageHub), ('build_logger', MMLogger)):
+            patch.setattr(Runner, name, renewed(getattr(Runner, name), kind))
         yield
 
 

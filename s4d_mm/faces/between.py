@@ -92,7 +92,7 @@ def move_faces(first: _Key, between: Sequence[np.ndarray], last: _Key) -> Option
     pairs = pair_faces([steps[-1] for steps in moved], last.faces, MAX_DRIFT)
     if len(pairs) < len(moved):
         return None
-    paths = [_corrected(moved[i], last.faces[j]) for i, j in pairs]
+    paths = [_corrected(moved[i], last.faces[j]) for i, j in sorted(pairs)]
     return [list(faces) for faces in zip(*paths)]
 
 
@@ -158,6 +158,6 @@ def _corrected(moved: Sequence[Face], found: Face) -> list[Face]:
     for i, face in enumerate(moved[:-1], 1):
         part = i / len(moved)
         eyes = (np.array(face.eyes) + part * eyes_off).tolist() if eyes_known else None
-        box = (np.array(face.box) + part * off).tolist()
-        faces.append(Face(box, min(face.score, found.score), eyes))
+        box = np.array(face.box) + part * off
+        faces.append(Face(tuple(box.tolist()), min(face.score, found.score), eyes))
     return faces

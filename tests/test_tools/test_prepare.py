@@ -12,7 +12,7 @@ import time
 
 import av
 import cv2
-import face_tracks as ft
+import clip_squares
 import numpy as np
 import prepare as tool
 import pytest
@@ -23,7 +23,6 @@ from face_scenes import (
     write_clip,
     write_folder,
 )
-from face_tracks import Face
 from helpers import ROOT, truncate, write_image, write_text
 
 
@@ -56,107 +55,6 @@ def read_report(dst):
 
 def read(path):
     return cv2.imread(str(path))[..., ::-1]
-
-
-# -- following a face --------------------------------------------------------
-
-
-def box(x, y, side=10):
-    return Face((x, y, x + side, y + side))
-
-
-def test_the_largest_face_is_followed_and_others_are_not():
-    small, large = box(0, 0, 8), box(50, 50, 12)
-    clip = [
-        [small, large],
-        [small, box(53, 50, 12)],
-        [box(52, 52, 30), box(56, 50, 12)],
-    ]  # a larger one, elsewhere
-    assert ft.largest_face([]) is None
-    track = ft.follow_face(clip[:2])
-    assert [f.box[0] for f in track] == [50, 53]
-    near = ft.nearest_face(track[1], [small, box(56, 50, 12)], 0.5)
-    assert near.box[0] == 56
-    assert ft.nearest_face(track[1], [small], 0.5) is None
-
-
-def test_a_face_that_comes_back_is_not_left_for_another_one():
-    mine, other = box(10, 10), box(70, 10, 9)
-    clip = [[mine, other]] + [[other]] * 3 + [[mine, other]]
-    assert ft.follow_face(clip) == [mine, None, None, None, mine]
-
-
-def test_after_a_cut_the_largest_face_is_followed():
-    clip = [[box(10, 10)]] * 2 + [[box(70, 10), box(40, 40, 20)]] * 2
-    track = ft.follow_face(clip)
-    assert [f.box[0] for f in track] == [10, 10, 40, 40]
-    assert ft.find_jumps(track).tolist() == [0, 0, 4, 0]
-    assert ft.follow_face([[], [], clip[0]])[:2] == [None, None]
-
-
-def test_overlap_and_jump():
-    assert ft.overlap((0, 0, 10, 10), (5, 0, 15, 10)) == pytest.approx(1 / 3)
-    assert ft.overlap((0, 0, 10, 10), (10, 0, 20, 10)) == 0
-    assert ft.jump((0, 0, 10, 10), (0, 0, 10, 20)) == 1
-
-
-def test_gaps_are_filled_and_even_motion_is_kept():
-    motion = np.stack([np.arange(20.0)] * 3 + [np.zeros(20)], 1)
-    seen = motion.copy()
-    seen[[4, 5, 11]] = np.nan
-    np.testing.assert_allclose(ft.smooth_squares(seen), motion, atol=1e-9)
-    seen[:3] = seen[18:] = np.nan  # the ends are held
-    filled = ft.smooth_squares(seen, window=1)
-    assert filled[0, 0] == 3 and filled[-1, 0] == 17
-
-
-def test_smoothing_takes_the_tremble_out_but_stops_at_a_cut():
-    rng = np.random.default_rng(0)
-    squares = np.full((40, 4), 50.0) + rng.normal(0, 1, (40, 4))
-    squares[20:] += 100
-    smooth = ft.smooth_squares(squares, [20], 9)
-    assert np.diff(smooth[4:16, 0]).std() < 0.3 * np.diff(squares[:20, 0]).std()
-    assert abs(smooth[19, 0] - 50) < 4 and abs(smooth[20, 0] - 150) < 4
-    squares[15:20] = np.nan  # half of the gap goes to either side
-    smooth = ft.smooth_squares(squares, [20], 9)
-    assert (smooth[:17] < 60).all() and (smooth[18:] > 140).all()
-
-
-def test_crop_is_the_square_and_black_outside():
-    frame = np.random.default_rng(0).integers(1, 255, (60, 80, 3), np.uint8)
-    same = ft.crop_square(frame, (40, 30, 20, 0), 20)
-    np.testing.assert_array_equal(same, frame[20:40, 30:50])
-    half = ft.crop_square(frame, (40, 30, 40, 0), 20).astype(float)
-    want = cv2.resize(frame[10:50, 20:60], (20, 20), interpolation=3)
-    assert np.abs(half - want).max() <= 1
-    edge = ft.crop_square(frame, (0, 30, 20, 0), 20)
-    assert not edge[:, :9].any() and edge[:, 11:].all()
-
-
-@pytest.mark.parametrize('degrees', (-30, 20))
-def test_aligned_eyes_are_level(degrees):
-    angle = np.radians(degrees)
-    middle, half = np.array([60, 50]), 14
-    step = half * np.array([np.cos(angle), np.sin(angle)])
-    eyes = [middle - step, middle + step]
-    frame = np.zeros((100, 120, 3), np.uint8)
-    for eye in eyes:
-        cv2.circle(frame, eye.round().astype(int).tolist(), 3, (255,) * 3, -1)
-    face = Face((30, 20, 90, 80), 1.0, eyes)
-    (square,) = ft.track_squares([face], 0, align=True)
-    crop = ft.crop_square(frame, square, 60)[..., 0] > 128
-    halves = crop[:, :30], crop[:, 30:]
-    left, right = (np.argwhere(half).mean(0) for half in halves)
-    assert abs(left[0] - right[0]) < 1.5 and left[1] < 30
-    corners = ft.square_corners(square)
-    top = corners[1] - corners[0]
-    assert np.degrees(np.arctan2(top[1], top[0])) == pytest.approx(degrees)
-
-
-def test_missing_numbers_know_regular_steps():
-    assert ft.missing_numbers([1, 2, 5, 6]) == [range(3, 5)]
-    assert ft.missing_numbers([0, 4, 8, 16]) == [range(12, 16, 4)]
-    assert ft.missing_numbers([7]) == [] == ft.missing_numbers([])
 
 
 # -- the whole tool ----------------------------------------------------------
@@ -384,9 +282,9 @@ def test_without_the_extra_the_command_says_what_to_install(videos, tmp_path, mo
     def not_found(name):
         raise tool.detector_name.__globals__['metadata'].PackageNotFoundError
 
-    monkeypatch.setattr('face_detector.metadata.version', not_found)
+    monkeypatch.setattr('s4d_mm_alone.faces.detector.metadata.version', not_found)
     assert tool.main(['DFEW', videos, str(tmp_path / 'dst')]) == 1
-    assert 'pip install -e .[prepare]' in capsys.readouterr().err
+    assert 'pip install -e .[faces]' in capsys.readouterr().err
     assert not (tmp_path / 'dst').exists()
 
 

@@ -8,12 +8,12 @@ import os
 import os.path as osp
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import av
 import numpy as np
-from media_alone import media
+from s4d_mm_alone import media
 
 FPS = 25  # of the mp4 made from a folder of frames
 
@@ -120,12 +120,23 @@ def frame_numbers(folder: str) -> list[int]:
     return numbers if len(set(numbers)) == len(found) else []
 
 
+def missing_numbers(numbers: Sequence[int]) -> list[range]:
+    """The gaps in a sequence of frame numbers.
+
+    Numbers that go up in regular steps (0, 4, 8, ...) have none.
+    """
+    numbers = sorted(set(numbers))
+    steps = np.diff(numbers)
+    if not len(steps):
+        return []
+    values, counts = np.unique(steps, return_counts=True)
+    step = int(values[counts.argmax()])
+    return [range(a + step, b, step) for a, b in zip(numbers, numbers[1:]) if b - a > step]
+
+
 def declared_frames(source: Source) -> int:
     """How many frames a video says that it has; 0 if it does not say."""
-    if source.kind != 'video':
-        return 0
-    with av.open(source.file) as container:
-        return container.streams.video[0].frames
+    return media.video_info(source.file).frames if source.kind == 'video' else 0
 
 
 def frame_rate(source: Source):

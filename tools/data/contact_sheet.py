@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from clip_files import Source, read_frames
-from face_tracks import square_corners
+from s4d_mm_alone.faces import square_corners
 
 COLUMNS, CELL, LINE = 6, 144, 20
 GREEN, YELLOW, GREY = (0, 220, 0), (255, 200, 0), (90, 90, 90)

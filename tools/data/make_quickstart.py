@@ -25,8 +25,8 @@ from typing import NamedTuple, Optional
 import cv2
 import numpy as np
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
-from media_alone import media
 from output_folder import claim_folder, write_text
+from s4d_mm_alone import media
 
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')

@@ -31,24 +31,26 @@ import clip_files as files
 import cv2
 import numpy as np
 from clip_files import Source
+from clip_squares import fill_squares, find_cuts, find_jumps
 from contact_sheet import draw_row, draw_sheet, sheet_frames
-from face_detector import FaceDetector, detector_name
-from face_tracks import (
-    crop_square,
-    find_jumps,
-    follow_face,
-    missing_numbers,
-    smooth_squares,
-    track_squares,
-)
-from media_alone import media
 from output_folder import claim_folder
+from s4d_mm_alone import media
+from s4d_mm_alone.faces import (
+    FaceDetector,
+    FaceSettings,
+    PlacedFace,
+    check_settings,
+    crop_square,
+    detector_name,
+    follow_faces,
+)
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
-VERSION = 1  # raise when the same settings give other pictures
+VERSION = 2  # raise when the same settings give other pictures
 STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
 COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
 SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
+DEFAULTS = FaceSettings()
 LOST_SHARE = 0.1  # of its frames that a video may be short of
 
 _detect = None  # the detector of this process
@@ -88,15 +90,14 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
     )
     try:
         record['stamp'] = files.stamp(source.file)
-        detections = [_detect(f) for f in files.read_frames(source)]
-        notes = _missing_notes(source, len(detections))
+        track = follow_clip(source, face_settings(settings))
+        notes = _missing_notes(source, len(track))
     except OSError as e:  # MediaReadError is one
         record['message'] = str(e)
         return record
-    track = follow_face(detections, settings['max_jump'])
-    jumps = find_jumps(track)
-    count, faces = len(track), sum(f is not None for f in track)
-    cuts = np.flatnonzero(jumps > settings['max_jump']).tolist()
+    jumps = find_jumps(track, settings['margin'])
+    cuts = find_cuts(track, jumps, settings['max_jump'])
+    count, faces = len(track), sum(f is not None and f.seen for f in track)
     record.update(
         frames=count, faces=faces, largest_jump=round(float(jumps.max()), 3), missing=notes
     )
@@ -111,23 +112,37 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
             messages.append(f'missing: {notes}')
         if faces < count:
             messages.append(f'{count - faces} frames interpolated')
-        squares = smooth_squares(
-            track_squares(track, settings['margin'], settings['align']), cuts, settings['smooth']
-        )
+        squares = fill_squares(track, cuts)
     record['message'] = '; '.join(messages)
     for i in sheet_frames(count, cuts[0] if cuts else 0):
         square = None if squares is None else squares[i].round(2).tolist()
-        record['samples'].append([i, square, track[i] is not None])
+        seen = track[i] is not None and track[i].seen
+        record['samples'].append([i, square, seen])
     if squares is not None:
         _write(source, osp.join(dst, source.output), squares, settings)
         record['output'] = source.output
     return record
 
 
+def face_settings(settings: dict) -> FaceSettings:
+    """The settings of faces among those of a run."""
+    return FaceSettings(**{name: settings[name] for name in FaceSettings._fields})
+
+
+def follow_clip(source: Source, settings: FaceSettings) -> list[Optional[PlacedFace]]:
+    """The face that is followed, in each frame of a clip or image; None where there is none.
+
+    Raises:
+        MediaReadError: If a frame cannot be decoded, or there is none.
+    """
+    placed = follow_faces(files.read_frames(source), _detect, settings, 'largest')
+    return [faces[0] if faces else None for _, _, faces in placed]
+
+
 def _missing_notes(source: Source, count: int) -> str:
     """The frames that should be there and are not, as text."""
     if source.kind == 'frames':
-        gaps = missing_numbers(files.frame_numbers(source.file))
+        gaps = files.missing_numbers(files.frame_numbers(source.file))
         return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
     declared = files.declared_frames(source)
     if count < (1 - LOST_SHARE) * declared:
@@ -211,15 +226,16 @@ def prepare(
     dataset: str,
     src: str,
     dst: str,
-    size: int = 224,
-    margin: float = 0.3,
-    align: bool = False,
+    size: int = DEFAULTS.size,
+    margin: float = DEFAULTS.margin,
+    align: bool = DEFAULTS.align,
     format: str = 'frames',
-    smooth: int = 9,
-    max_jump: float = 0.5,
+    smooth: int = DEFAULTS.smooth,
+    max_jump: float = DEFAULTS.max_jump,
     min_found: float = 0.1,
-    detect_side: int = 480,
-    threshold: float = 0.5,
+    detect_every: int = DEFAULTS.detect_every,
+    detect_side: int = DEFAULTS.detect_side,
+    threshold: float = DEFAULTS.threshold,
     workers: Optional[int] = None,
     make_detector: Optional[Callable] = None,
 ) -> list[dict]:
@@ -239,6 +255,8 @@ def prepare(
             relative to its size. Defaults to 0.5.
         min_found: Least share of the frames in which the face must be found.
             Defaults to 0.1.
+        detect_every: Distance of the frames that the detector sees; between them faces are
+            moved by optical flow. Defaults to 4.
         detect_side: Longer side of a frame for the detector. Defaults to 480.
         threshold: Least score of a face. Defaults to 0.5.
         workers: Number of processes; 1 works in this one. Defaults to the
@@ -251,19 +269,21 @@ def prepare(
 
     Raises:
         ValueError: If a setting is out of range or ``dst`` is not ours.
-        ImportError: If the extra ``prepare`` is not installed.
+        ImportError: If the extra ``faces`` is not installed.
     """
-    for name, value, low, high in (
-        ('size', size, 16, 4096),
-        ('margin', margin, 0, 5),
-        ('smooth', smooth, 1, 1000),
-        ('max_jump', max_jump, 0.01, 100),
-        ('min_found', min_found, 0, 1),
-        ('detect_side', detect_side, 32, 4096),
-        ('threshold', threshold, 0.01, 1),
-    ):
-        if not low <= value <= high:
-            raise ValueError(f'{name}={value}: must be {low} to {high}')
+    faces = FaceSettings(
+        size=size,
+        margin=margin,
+        align=align,
+        smooth=smooth,
+        max_jump=max_jump,
+        detect_every=detect_every,
+        detect_side=detect_side,
+        threshold=threshold,
+    )
+    check_settings(faces)
+    if not 0 <= min_found <= 1:
+        raise ValueError(f'min_found={min_found}: must be 0 to 1')
     if workers is not None and workers < 1:
         raise ValueError(f'workers={workers}: must be at least 1')
     if format not in ('frames', 'mp4'):
@@ -279,14 +299,8 @@ def prepare(
         version=VERSION,
         source=osp.abspath(src),
         input_type=kind,
-        size=size,
-        margin=margin,
-        align=align,
-        smooth=smooth,
-        max_jump=max_jump,
         min_found=min_found,
-        detect_side=detect_side,
-        threshold=threshold,
+        **faces._asdict(),
     )
     if kind == 'video':
         settings['format'] = format
@@ -409,20 +423,25 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     )
     add('src', help='folder of clips or images, or one file')
     add('dst', help='folder to write to')
-    add('--size', type=int, default=224, help='side of the result, pixels')
-    add('--margin', type=float, default=0.3, help="part of the face's box that is added to it")
+    add('--size', type=int, default=DEFAULTS.size, help='side of the result, pixels')
+    add(
+        '--margin',
+        type=float,
+        default=DEFAULTS.margin,
+        help="part of the face's box that is added to it",
+    )
     add('--align', action='store_true', help='turn the eyes level')
     add('--format', choices=('frames', 'mp4'), default='frames', help='of prepared clips')
     add(
         '--smooth',
         type=int,
-        default=9,
+        default=DEFAULTS.smooth,
         help='frames over which the square is averaged; 1: not at all',
     )
     add(
         '--max-jump',
         type=float,
-        default=0.5,
+        default=DEFAULTS.max_jump,
         help='a larger move of the box, relative to its size, is a jump',
     )
     add(
@@ -431,8 +450,19 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
         default=0.1,
         help='a face in a smaller share of the frames is no face',
     )
-    add('--detect-side', type=int, default=480, help='longer side of a frame for the detector')
-    add('--threshold', type=float, default=0.5, help='least score of a face')
+    add(
+        '--detect-every',
+        type=int,
+        default=DEFAULTS.detect_every,
+        help='distance of the frames that the detector sees; 1: all',
+    )
+    add(
+        '--detect-side',
+        type=int,
+        default=DEFAULTS.detect_side,
+        help='longer side of a frame for the detector',
+    )
+    add('--threshold', type=float, default=DEFAULTS.threshold, help='least score of a face')
     add('--workers', type=int, help='processes (None: all CPUs)')
     return parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ so that a flipped frame and swapped colour channels show too.
 import os
 import os.path as osp
 import runpy
+import struct
 import sys
 from collections.abc import Sequence
 from unittest import mock
@@ -97,6 +98,26 @@ def encode(
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def set_rotation(path: str, degrees: int) -> str:
+    """Write the rotation flag of phones into an mp4 of :func:`encode`: the matrix of its track.
+
+    Args:
+        path (str): The file.
+        degrees (int): By which a player turns the frames clockwise; a multiple of 90.
+
+    Returns:
+        str: ``path``.
+    """
+    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
+    with open(path, 'rb') as f:
+        data = f.read()
+    start = data.index(b'tkhd') + 44  # ISO/IEC 14496-12, track header box of version 0
+    with open(path, 'wb') as f:
+        f.write(data[:start] + struct.pack('>9i', *matrix) + data[start + 36 :])
     return path
 
 

@@ -10,7 +10,16 @@ import av
 import cv2
 import numpy as np
 import pytest
-from helpers import frame_number, make_frame, truncate, write_frames, write_text, write_video
+from helpers import (
+    encode,
+    frame_number,
+    make_frame,
+    set_rotation,
+    truncate,
+    write_frames,
+    write_text,
+    write_video,
+)
 
 from s4d_mm import media
 
@@ -39,6 +48,106 @@ def test_video_is_read_frame_by_frame(tmp_path):
     frames = list(media.read_video(path))
     assert [frame_number(f) for f in frames] == list(range(30))
     assert frames[0].shape == (48, 64, 3) and frames[0].dtype == np.uint8
+
+
+@pytest.mark.parametrize('degrees', (0, 90, 180, 270))
+def test_frames_of_phones_are_upright_here_and_in_training(degrees, tmp_path):
+    decord = pytest.importorskip('decord')
+    frame = make_frame(7, 96, 128)
+    stored = np.ascontiguousarray(np.rot90(frame, degrees // 90))  # the player turns it back
+    path = set_rotation(encode(tmp_path / 'phone.mp4', [stored] * 5), degrees)
+    image = next(media.read_video(path))
+    assert image.shape == frame.shape and image.flags.c_contiguous
+    assert np.abs(np.subtract(image, frame, dtype=float)).mean() < 4
+    assert media.video_info(path).size == (128, 96)
+    np.testing.assert_array_equal(image, decord.VideoReader(path)[0].asnumpy())
+
+
+def test_times_are_those_of_the_file(tmp_path):
+    path = write_video(tmp_path / 'even.mp4', 5, fps=10)
+    assert [f.time for f in media.read_timed(path)] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    path = str(tmp_path / 'uneven.mp4')
+    stamps = [40, 50, 90, 91, 200]  # hundredths of a second
+    with av.open(path, 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+        stream.codec_context.time_base = stream.time_base = Fraction(1, 100)
+        for i, stamp in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(make_frame(i), format='rgb24')
+            frame.pts, frame.time_base = stamp, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = list(media.read_timed(path))
+    assert [frame_number(f.image) for f in frames] == list(range(5))
+    assert [f.time for f in frames] == pytest.approx([0, 0.1, 0.5, 0.51, 1.6])
+
+
+def test_frames_without_times_are_spread_evenly(tmp_path):
+    """A raw stream of H.264 has no clock."""
+    path = write_video(tmp_path / 'x.mp4', 6)
+    raw = str(tmp_path / 'raw.h264')
+    with av.open(path) as source, av.open(raw, 'w', format='h264') as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    times = [f.time for f in media.read_timed(raw)]
+    assert times == pytest.approx([i / 25 for i in range(6)])
+    assert media.video_info(raw).frames == 0
+
+
+def test_what_a_video_says_of_itself(tmp_path):
+    path = write_video(tmp_path / 'x.mp4', 20, 48, 64, fps=10)
+    assert media.video_info(path) == media.VideoInfo(10.0, 20, 2.0, (64, 48), False)
+    sound = str(tmp_path / 'sound.mp4')
+    with av.open(sound, 'w') as container:
+        video = container.add_stream('libx264', rate=10)
+        video.height, video.width, video.pix_fmt = 48, 64, 'yuv420p'
+        audio = container.add_stream('aac', rate=8000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
+        silence.sample_rate = 8000
+        for i in range(3):
+            picture = av.VideoFrame.from_ndarray(make_frame(i), format='rgb24')
+            container.mux(video.encode(picture))
+        container.mux(audio.encode(silence))
+        container.mux([*video.encode(), *audio.encode()])
+    info = media.video_info(sound)
+    assert info.has_sound and info.frames == 3 and info.fps == pytest.approx(10)
+    write_text(tmp_path / 'text.mp4', 'no video')
+    with pytest.raises(media.MediaReadError, match='Cannot open video .*text.mp4'):
+        media.video_info(str(tmp_path / 'text.mp4'))
+
+
+def test_odd_sides_and_pixels_that_are_not_square(tmp_path):
+    path = str(tmp_path / 'odd.mkv')
+    with av.open(path, 'w') as container:
+        stream = container.add_stream('ffv1', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 47, 63, 'bgr0'
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        frame = av.VideoFrame.from_ndarray(make_frame(3, 47, 63), format='rgb24')
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (image,) = media.read_video(path)
+    np.testing.assert_array_equal(image, make_frame(3, 47, 63))
+    assert media.video_info(path).size == (63, 47)
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path):
+    path = str(tmp_path / 'song.mp4')
+    with av.open(path, 'w') as container:
+        audio = container.add_stream('aac', rate=8000)
+        cover = container.add_stream('mjpeg')
+        cover.width, cover.height, cover.pix_fmt = 64, 48, 'yuvj420p'
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(make_frame(), format='rgb24')
+        container.mux(cover.encode(picture))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
+        silence.sample_rate = 8000
+        container.mux(audio.encode(silence))
+        container.mux(audio.encode())
+    with pytest.raises(media.MediaReadError, match='song.mp4 has no video stream'):
+        next(media.read_video(path))
 
 
 def test_broken_videos_are_named(tmp_path):
@@ -121,7 +230,7 @@ def test_workers_of_the_tools_do_not_load_torch():
     """It would take 0.9 GB in each process."""
     code = (
         'import sys, prepare, make_quickstart\n'
-        "assert prepare.media.read_video and 'numpy' in sys.modules\n"
+        "assert prepare.media.read_video and prepare.follow_faces and 'numpy' in sys.modules\n"
         "assert not {'torch', 'mmengine', 's4d_mm'} & set(sys.modules)"
     )
     folder = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'tools', 'data')

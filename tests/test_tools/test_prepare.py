@@ -11,19 +11,23 @@ import sys
 import time
 
 import av
-import cv2
 import clip_squares
+import cv2
 import numpy as np
 import prepare as tool
 import pytest
 from face_scenes import (
     WHITE,
+    find_white,
     make_finder,
     scene,
     write_clip,
     write_folder,
 )
-from helpers import ROOT, truncate, write_image, write_text
+from helpers import ROOT, set_rotation, truncate, write_image, write_text
+
+from s4d_mm.faces import FaceSettings, PlacedFace, crop_square, follow_faces
+from s4d_mm.media import read_video
 
 
 @pytest.fixture(scope='module')
@@ -55,6 +59,39 @@ def read_report(dst):
 
 def read(path):
     return cv2.imread(str(path))[..., ::-1]
+
+
+# -- the squares of a clip ---------------------------------------------------
+
+
+def placed(number, x, seen=True):
+    return PlacedFace(number, np.array([x, 50.0, 13.0, 0.0]), seen)
+
+
+def test_a_long_gap_is_crossed_in_a_straight_line_and_a_cut_is_not():
+    near = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 14)] * 2 + [None]
+    jumps = clip_squares.find_jumps(near, 0.3)
+    np.testing.assert_allclose(jumps, [0, 0, 0, 0, 0, 0.4, 0, 0])
+    assert clip_squares.find_cuts(near, jumps, 0.5) == []
+    squares = clip_squares.fill_squares([None, *near], [])
+    assert squares[:, 0].tolist() == [10, 10, 10, 11, 12, 13, 14, 14, 14]
+    far = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 90)] * 2
+    jumps = clip_squares.find_jumps(far, 0.3)
+    assert clip_squares.find_cuts(far, jumps, 0.5) == [5]
+    squares = clip_squares.fill_squares(far, [5])  # half of the gap to either side
+    assert squares[:, 0].tolist() == [10, 10, 10, 90, 90, 90, 90]
+    # a face that takes over while it is hidden itself is a cut too
+    switch = [placed(1, 10), placed(2, 90, seen=False), placed(2, 90)]
+    jumps = clip_squares.find_jumps(switch, 0.3)
+    assert clip_squares.find_cuts(switch, jumps, 0.5) == [1]
+    # within a track nothing is
+    assert clip_squares.find_cuts([placed(1, 10), placed(1, 90)], [0, 8], 0.5) == []
+
+
+def test_missing_numbers_know_regular_steps():
+    assert tool.files.missing_numbers([1, 2, 5, 6]) == [range(3, 5)]
+    assert tool.files.missing_numbers([0, 4, 8, 16]) == [range(12, 16, 4)]
+    assert tool.files.missing_numbers([7]) == [] == tool.files.missing_numbers([])
 
 
 # -- the whole tool ----------------------------------------------------------
@@ -103,6 +140,42 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     green = (sheet[..., 1] > 150) & (sheet[..., 0] < 100)
     assert green[3 * 164 :].sum() > 200  # of the clips with a face
     assert not green[:164].any()  # no_face comes first
+
+
+def test_prediction_sees_the_pixels_that_are_prepared(tmp_path, monkeypatch):
+    """Before they are written; a gap of 2 frames, turned eyes, and the default settings."""
+    path = str(tmp_path / 'src' / 'x.mp4')
+    frames = [scene((20 + 3 * t, 30 + t, 30)) for t in range(25)]
+    frames[10:12] = [scene()] * 2
+    write_clip(path, frames)
+    crops = []
+    monkeypatch.setattr(tool.files, 'write_frames', lambda folder, images: crops.extend(images))
+    monkeypatch.setattr(tool.os, 'replace', lambda part, target: None)
+    monkeypatch.setattr(tool, '_detect', find_white)
+    record = tool.prepare_one(
+        tool.Source('x.mp4', 'video', path, 'x'),
+        str(tmp_path / 'dst'),
+        dict(FaceSettings(align=True)._asdict(), min_found=0.1, format='frames'),
+    )
+    assert record['message'] == '2 frames interpolated'
+    settings = FaceSettings(align=True)
+    mine = [
+        crop_square(frame, faces[0].square, settings.size)
+        for _, frame, faces in follow_faces(read_video(path), find_white, settings, 'auto')
+    ]
+    np.testing.assert_array_equal(crops, mine)
+
+
+def test_videos_of_phones_are_upright(tmp_path):
+    face = scene((40, 10, 30))
+    face[10:24, 40:70] = (250, 250, 190)  # its upper half
+    path = str(tmp_path / 'src' / 'phone.mp4')
+    write_clip(path, [np.ascontiguousarray(np.rot90(face))] * 5)
+    set_rotation(path, 90)
+    run(tmp_path / 'src', tmp_path / 'dst', margin=0)
+    picture = read(tmp_path / 'dst' / 'phone' / '00001.jpg').astype(int)
+    yellow = picture[..., 0] - picture[..., 2] > 30
+    assert yellow[2:12].mean() > 0.9 and not yellow[18:].any()
 
 
 def test_mp4_and_a_single_file(videos, tmp_path):
@@ -233,6 +306,8 @@ def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
     (
         (dict(size=8), 'size=8'),
         (dict(margin=-1), 'margin=-1'),
+        (dict(min_found=2), 'min_found=2'),
+        (dict(detect_every=0), 'detect_every=0'),
         (dict(workers=0), 'workers=0'),
         (dict(format='avi'), "format='avi'"),
         (dict(format='mp4', size=33), 'must be even'),

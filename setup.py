@@ -106,9 +106,9 @@ setup(
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),
     extras_require={
+        'faces': requirements('faces.txt'),
         'lite': requirements('lite.txt'),
         'mim': requirements('mminstall.txt'),
-        'prepare': requirements('prepare.txt'),
         'tests': requirements('tests.txt'),
     },
     classifiers=[

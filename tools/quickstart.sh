@@ -40,7 +40,7 @@ end() {
 
 begin 'install'
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-bash "$S4D_ROOT/tools/install.sh"
+bash "$S4D_ROOT/tools/install.sh" faces
 end
 place=$S4D_ROOT
 [ -z "$S4D_PACKED" ] || place=$PWD

@@ -18,7 +18,7 @@ class FaceSettings(NamedTuple):
             relative to its size, 0.01..100; a face that is farther away is another one.
             Defaults to 0.5.
         detect_every (int): Distance of the frames that the detector sees, 1..12; on those
-            between, the faces are moved by optical flow. Defaults to 4.
+            between, the faces are moved by optical flow. Defaults to 5.
         detect_side (int): Longer side of a frame for the detector in pixels, 32..4096.
             Defaults to 480.
         threshold (float): Least score of a face, 0.01..1. Defaults to 0.5.
@@ -31,7 +31,7 @@ class FaceSettings(NamedTuple):
     align: bool = False
     smooth: int = 9
     max_jump: float = 0.5
-    detect_every: int = 4
+    detect_every: int = 5
     detect_side: int = 480
     threshold: float = 0.5
     min_sightings: int = 3

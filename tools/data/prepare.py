@@ -256,7 +256,7 @@ def prepare(
         min_found: Least share of the frames in which the face must be found.
             Defaults to 0.1.
         detect_every: Distance of the frames that the detector sees; between them faces are
-            moved by optical flow. Defaults to 4.
+            moved by optical flow. Defaults to 5.
         detect_side: Longer side of a frame for the detector. Defaults to 480.
         threshold: Least score of a face. Defaults to 0.5.
         workers: Number of processes; 1 works in this one. Defaults to the

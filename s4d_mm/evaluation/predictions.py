@@ -17,7 +17,6 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from .functional import classification_report, confusion_matrix
 
-
 PICKLES = ('.pkl', '.pickle')
 # what a pickle of predictions may ask for: tensors, arrays and plain types
 PLAIN_NAMES = frozenset(

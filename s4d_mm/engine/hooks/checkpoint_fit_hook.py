@@ -42,7 +42,7 @@ class CheckpointFitHook(Hook):
 
 
 def source_of(runner: Runner) -> Optional[str]:
-    """File of the checkpoint that a run begins with, as mmengine finds it; None if there is none."""
+    """File of the checkpoint that a run begins with, as mmengine finds it, if there is one."""
     if runner._load_from is None and runner._resume:
         return find_latest_checkpoint(runner.work_dir)
     return runner._load_from

@@ -4,6 +4,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from pickle import UnpicklingError
 
 
 class WeightsError(ValueError):
@@ -20,6 +21,14 @@ class DownloadError(ConnectionError):
 
 class HubMissingError(ImportError):
     """An ``hf://`` address, and no huggingface_hub to read it."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why torch did not read a file, in a line, without its advice to let the file's code run."""
+    cause = error
+    if isinstance(error, UnpicklingError) and error.__context__:
+        cause = error.__context__
+    return (str(cause).splitlines() or [''])[0] or type(cause).__name__
 
 
 WEIGHTS_ERRORS = (WeightsError, WeightsNotFoundError, DownloadError, HubMissingError)

@@ -7,7 +7,6 @@ import os.path as osp
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pickle import UnpicklingError
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from s4d_mm.version import __version__
 
-from .errors import WEIGHTS_ERRORS, WeightsError, WeightsNotFoundError
+from .errors import WEIGHTS_ERRORS, WeightsError, WeightsNotFoundError, reason_of
 from .fetch import digest_of, forget, is_address, local_file
 from .stand_ins import names_in_pickles, stand_ins_for
 from .tensors_file import TENSORS_SUFFIX, is_tensors_file, read_tensors, write_tensors
@@ -62,10 +61,7 @@ def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
         try:
             return torch.load(file, map_location=map_location, weights_only=True)
         except Exception as e:  # torch raises many types
-            # torch buries the cause in advice to let the code of the file run
-            cause = e.__context__ if isinstance(e, UnpicklingError) and e.__context__ else e
-            reason = (str(cause).splitlines() or [''])[0] or type(cause).__name__
-            asked = names_in_pickles(file)
+            reason, asked = reason_of(e), names_in_pickles(file)
             if asked:
                 reason = f'it asks for {", ".join(asked)}'
             elif is_address(path):

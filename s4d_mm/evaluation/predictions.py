@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from ..converters.errors import reason_of
 from .functional import classification_report, confusion_matrix
 
 PICKLES = ('.pkl', '.pickle')
@@ -32,6 +33,7 @@ PLAIN_NAMES = frozenset(
             for core in ('core', '_core')
             for name in ('_reconstruct', 'scalar')
         ),
+        *(f'numpy.{core}.numeric._frombuffer' for core in ('core', '_core')),
         *(
             f'{module}.{name}'
             for module in ('builtins', '__builtin__')
@@ -61,7 +63,10 @@ class PlainUnpickler(pickle.Unpickler):
 
 def load_storage(data: bytes) -> Any:
     """The numbers of a tensor; torch's own function of this kind would run code in them."""
-    return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+    except Exception as e:  # torch raises many types
+        raise ValueError(f'the numbers of a tensor are damaged: {reason_of(e)}') from e
 
 
 def read_predictions(path: str) -> list[dict]:

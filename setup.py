@@ -107,6 +107,7 @@ setup(
     install_requires=requirements('runtime.txt'),
     extras_require={
         'faces': requirements('faces.txt'),
+        'hub': requirements('hub.txt'),
         'lite': requirements('lite.txt'),
         'mim': requirements('mminstall.txt'),
         'tests': requirements('tests.txt'),

@@ -4,7 +4,6 @@
 import csv
 import json
 import os.path as osp
-import pickle
 import socket
 import subprocess
 
@@ -18,6 +17,7 @@ from mmengine.runner import Runner
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.converters.s4d import to_authors
+from s4d_mm.evaluation.predictions import read_predictions
 
 PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
 FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
@@ -167,8 +167,9 @@ def test_two_processes_test_like_one(finetuned, quickstart):
         else:
             run_script('tools/test.py', *arguments)
         file = next(work_dir.glob('20*/20*.json'))
-        with open(work_dir / 'out.pkl', 'rb') as f:
-            dumped = pickle.load(f)
+        dumped = read_predictions(work_dir / 'out.pkl')
+        plain = read_predictions(work_dir / 'out.json')
+        assert [d['sample_id'] for d in plain] == [d['sample_id'] for d in dumped]
         results[name] = (
             json.loads(file.read_text()),
             {d['sample_id']: d['pred_score'] for d in dumped},

@@ -8,6 +8,7 @@ import argparse
 from typing import Optional
 
 from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.converters.errors import weights_errors_as_messages
 
 
 def main(argv: Optional[list] = None) -> None:
@@ -20,7 +21,8 @@ def main(argv: Optional[list] = None) -> None:
     parser.add_argument('input', help='video, folder of frames, or image')
     parser.add_argument('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
-    model = init_model(args.config, args.checkpoint, args.device)
+    with weights_errors_as_messages():
+        model = init_model(args.config, args.checkpoint, args.device)
     scores = predict_expression(model, args.input)
     print(args.input)
     for name, score in sorted(scores.items(), key=lambda x: -x[1]):

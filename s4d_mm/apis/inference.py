@@ -50,7 +50,7 @@ def init_model(
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')
-        check_fit(model, loaded)
+        check_fit(model, loaded, source=checkpoint)
         check_head_weights(model, loaded)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
         if not (model.dataset_meta or {}).get('classes'):

@@ -1,0 +1,149 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""A stranger's file of weights runs no code, by whatever way and from wherever it is read."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from helpers import run_script, write_image
+from small_models import FINETUNE, build
+from toolbox_run import FINETUNE as FINE
+from toolbox_run import PRETRAIN as PRE
+
+from s4d_mm.apis import init_model
+from s4d_mm.converters.errors import WeightsError
+from s4d_mm.converters.fit import check_finite, check_fit
+
+ONE_PROCESS = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
+ONE_PROCESS += [f'{s}_dataloader.num_workers=0' for s in ('val', 'test')]
+ONE_PROCESS += [f'{s}_dataloader.persistent_workers=False' for s in ('val', 'test')]
+TRAIN = ('tools/train.py', FINE, '--work-dir', '{work}', '--cfg-options', *ONE_PROCESS)
+PICTURES, CONVERTERS = 'tools/analysis_tools', 'tools/model_converters'
+# every command that reads weights; {file} is where they lie
+WAYS = dict(
+    load_from=(*TRAIN, 'load_from={file}'),
+    resume=(*TRAIN, 'resume=True', 'load_from={file}'),
+    init_cfg=(
+        *TRAIN,
+        'model.backbone.init_cfg.type=Pretrained',
+        'model.backbone.init_cfg.checkpoint={file}',
+    ),
+    test=('tools/test.py', FINE, '{file}', '--work-dir', '{work}', '--cfg-options', *ONE_PROCESS),
+    predict=('tools/predict.py', FINE, '{file}', '{image}', '--device', 'cpu'),
+    vis_cam=(f'{PICTURES}/vis_cam.py', FINE, '{file}', '{image}', '--device', 'cpu'),
+    reconstruction=(f'{PICTURES}/visualize_reconstruction.py', PRE, '{file}'),
+    publish=(f'{CONVERTERS}/publish_model.py', '{file}', '{work}/out.pth'),
+    from_authors=(f'{CONVERTERS}/s4d_to_mm.py', '{file}', '{work}/out.pth', '--stage', 'finetune'),
+    from_vit=(f'{CONVERTERS}/vit_to_mm.py', '{file}', '{work}/out.pth'),
+    to_mmaction=(
+        f'{CONVERTERS}/s4d_to_mmaction.py',
+        '{file}',
+        '{work}/out.pth',
+        '--img-size=32',
+        '--num-frames=4',
+    ),
+)
+
+
+class Harm:
+    """Makes a folder where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def write_harm(path, harm, form: str) -> None:
+    """A file of weights with a payload, in one of the forms that torch has had."""
+    content = dict(state_dict=dict(a=torch.ones(1)), meta=dict(epoch=1), hook=Harm(harm))
+    if form == 'pickle':
+        with open(path, 'wb') as f:
+            pickle.dump(content['hook'], f, protocol=4)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == 'zip')
+
+
+def run_way(way: str, file: str, work, capsys) -> str:
+    """Run one of the commands on a file of weights.
+
+    Returns:
+        str: What it says where it ends.
+    """
+    image = write_image(str(work / 'image.jpg'), 80, 80)
+    command = [part.format(file=file, work=work, image=image) for part in WAYS[way]]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_script(*command)
+    if ended.value.code != 1:
+        return ended.value.code
+    lines = capsys.readouterr().err.splitlines()
+    return '\n'.join(line for line in lines if not line.startswith('Downloading '))
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_no_way_runs_the_code_of_a_file(way, quickstart, server, tmp_path, capsys):
+    harm = tmp_path / 'harm'
+    forms = ('zip', 'pickle') if way in ('load_from', 'predict', 'publish') else ('zip',)
+    for form in forms:
+        path = tmp_path / f'{form}.pth'
+        write_harm(path, harm, form)
+        address = server.url(f'/{form}.pth', path.read_bytes())
+        for place in (str(path), address):
+            text = run_way(way, place, tmp_path, capsys)
+            assert place in text and f'{os.mkdir.__module__}.mkdir' in text
+            assert '\n' not in text and 'False' not in text
+            assert 'add_safe_globals' not in text and 'Traceback' not in text
+    assert not harm.exists() and not (tmp_path / 'out.pth').exists()
+
+
+def test_the_payload_works_where_it_is_let(tmp_path):
+    for form in ('zip', 'legacy', 'pickle'):
+        write_harm(tmp_path / 'x.pth', tmp_path / form, form)
+        if form == 'pickle':
+            pickle.loads((tmp_path / 'x.pth').read_bytes())
+        else:
+            torch.load(tmp_path / 'x.pth', weights_only=False)
+        assert (tmp_path / form).exists()
+
+
+def test_costs_are_counted_without_reading_weights(quickstart, server, capsys):
+    options = ['model.backbone.init_cfg.type=Pretrained']
+    options += [f'model.backbone.init_cfg.checkpoint={server.url("/none.pth")}']
+    run_script(f'{PICTURES}/get_flops.py', FINE, '--cfg-options', *options)
+    assert 'GMACs' in capsys.readouterr().out and not server.asked
+
+
+# ------------------------------------------------- weights that are not finite
+@pytest.mark.parametrize('way', ['test', 'predict', 'load_from'])
+def test_weights_that_are_not_finite_are_named(way, quickstart, tmp_path, capsys):
+    weights = init_model(FINE, device='cpu').state_dict()
+    weights[list(weights)[3]].view(-1)[1:3] = torch.nan
+    weights[list(weights)[5]].fill_(torch.inf)
+    path = str(tmp_path / 'x.pth')
+    torch.save(dict(state_dict=weights, meta={}), path)
+    text = run_way(way, path, tmp_path, capsys)
+    assert text.startswith(f'The weights of {path} are not finite: 2 of ')
+    assert f'numbers of {list(weights)[3]} are NaN or infinite' in text
+
+
+def test_a_buffer_may_be_infinite():
+    model = build(FINETUNE)
+    model.register_buffer('mask', torch.tensor([0.0, -torch.inf]))
+    check_finite(model, model.state_dict())
+    model.mask[0] = torch.nan
+    with pytest.raises(WeightsError, match='the checkpoint are not finite: 1 of the 2 .* mask'):
+        check_fit(model, model.state_dict())
+
+
+def test_a_part_that_is_loaded_alone_is_checked(tmp_path):
+    part = build(FINETUNE['backbone'])
+    weights = part.state_dict()
+    weights['blocks.1.norm1.weight'] = torch.full_like(weights['blocks.1.norm1.weight'], torch.inf)
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    init_cfg = dict(type='Pretrained', checkpoint=path)
+    with pytest.raises(WeightsError, match=f'{path} are not finite: 32 .* blocks.1.norm1.weight'):
+        build(dict(FINETUNE['backbone'], init_cfg=init_cfg))

@@ -15,7 +15,7 @@ class StandIn:
         frames = [read_image(path)] if image else list(read_video(path))
         media = MediaResult(path, 'image' if image else 'video', len(frames), 25.0)
         if frames[-1].std() < 5:
-            media.status, media.message = 'no_face', f'No face was found in {path}.'
+            media.status, media.message = 'no_face', 'no face was found in it'
             return ExpressionResult([media])
         times = (None, None) if image else (0.0, len(frames) / 25)
         media.records.append(

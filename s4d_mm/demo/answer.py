@@ -85,7 +85,9 @@ def answer_upload(
     media = result.media[0]
     note = _without_folder(media.message, path)
     if not result:
-        return Answer(note=note or f'No face was found in {osp.basename(path)}.')
+        note = note or 'no face was found'
+        name = osp.basename(path)
+        return Answer(note=note if name in note else f'{name}: {note}')
     columns, rows = _table(result)
     return Answer(
         faces=[_describe(record) for record in result.summary()],

@@ -43,7 +43,7 @@ def test_image_whose_name_ends_as_a_timeline_does(tmp_path):
 
 def test_picture_without_a_face(tmp_path):
     shown = answer(write_picture(tmp_path / 'wall.png', faces=0), tmp_path)
-    assert shown.note == 'No face was found in wall.png.'  # without the folder
+    assert shown.note == 'wall.png: no face was found in it'
     assert not shown.faces and not shown.rows
 
 

@@ -196,7 +196,9 @@ def test_image_gets_its_label_and_another_file_replaces_it(site, page, tmp_path)
     text = drop(page, write_picture(tmp_path / 'face.png'))
     assert re.match(r'Face 1: (\w+) \d+ %$', text).group(1) in CLASSES
     page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')
-    assert drop(page, write_picture(tmp_path / 'wall.png', faces=0)).startswith('No face')
+    assert drop(page, write_picture(tmp_path / 'wall.png', faces=0)).startswith(
+        'wall.png: no face was found'
+    )
     assert not page.is_visible('#picture')
     assert not site.files()
 

@@ -106,6 +106,7 @@ setup(
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),
     extras_require={
+        'demo': requirements('demo.txt'),
         'faces': requirements('faces.txt'),
         'hub': requirements('hub.txt'),
         'lite': requirements('lite.txt'),

@@ -43,6 +43,8 @@ for name in names:
         lines = [line.split('#')[0].strip() for line in f]
     for line in filter(None, lines):
         want = Requirement(line)
+        if want.marker and not want.marker.evaluate():
+            continue
         try:
             have = metadata.version(want.name)
         except metadata.PackageNotFoundError:

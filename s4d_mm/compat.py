@@ -15,7 +15,7 @@ from pickle import UnpicklingError
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, checkpoint
 
 DRN_ISSUE = 'https://github.com/open-mmlab/mmaction2/issues/2714'
 
@@ -134,8 +134,28 @@ def read_local_files() -> None:
     CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
+def read_addresses() -> None:
+    """Let mmengine read addresses with :func:`~s4d_mm.converters.loader.load_from_address`.
+
+    Its own reader of ``http(s)://`` runs the code of the file, because torch.hub's downloads are
+    read with ``weights_only=False`` (open-mmlab/mmengine#1655), and keeps it by the last part of
+    its address, so that ``/b/epoch.pth`` gives the weights of ``/a/epoch.pth``
+    (pytorch/pytorch#27830). ``torchvision://``, ``openmmlab://`` and ``mmcls://`` end in the same
+    function. ``hf://`` is new.
+
+    Can be deleted when mmengine reads addresses with ``weights_only=True`` and keeps them apart.
+    """
+    from .converters.loader import load_from_address
+
+    CheckpointLoader.register_scheme(
+        ('http://', 'https://', 'hf://'), load_from_address, force=True
+    )
+    checkpoint.load_from_http = load_from_address
+
+
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
     provide_mmaction_drn()
     allow_mmengine_checkpoints()
     read_local_files()
+    read_addresses()

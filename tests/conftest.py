@@ -70,6 +70,17 @@ def quickstart(quickstart_data, tmp_path_factory):
         yield folder
 
 
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A web server of files, and an empty cache of downloads."""
+    from file_server import FileServer
+
+    monkeypatch.setenv('S4D_MM_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    with FileServer() as server:
+        yield server
+
+
 @pytest.fixture(scope='session')
 def toolbox_run(quickstart_data, tmp_path_factory):
     """A short run with mmaction2's own tools."""

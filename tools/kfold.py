@@ -26,7 +26,11 @@ from mmengine.config import Config, DictAction
 from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
-from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
+from s4d_mm.evaluation.predictions import (
+    class_names_of_test,
+    figures_by_modality,
+    read_predictions,
+)
 from s4d_mm.evaluation.selection import LAST, name_of_best
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -312,15 +316,15 @@ def test_fold(
     """
     print(f'Fold {fold}: testing {checkpoint}, {kind}', flush=True)
     part = 'last' if kind == LAST else 'best'
-    dump = osp.join(folder, f'predictions_{part}.pkl')
+    dump, plain = (osp.join(folder, f'predictions_{part}.{end}') for end in ('pkl', 'json'))
     arguments = [args.config, osp.join(folder, checkpoint)]
     arguments += ['--work-dir', osp.join(folder, f'test_{part}'), '--dump', dump]
     code = launch('test', [*arguments, '--cfg-options', *cfg_options(args, fold)], args.gpus)
-    if code or not osp.isfile(dump):
+    if code or not osp.isfile(plain):
         raise RuntimeError(
             f'Fold {fold}: testing ended with exit code {code}. Repeat the command to test again.'
         )
-    return mmengine.load(dump)
+    return read_predictions(plain)
 
 
 # --------------------------------------------------------------------- figures

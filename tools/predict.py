@@ -8,6 +8,7 @@ import argparse
 from typing import Optional
 
 from s4d_mm.apis import ExpressionInferencer
+from s4d_mm.converters.errors import weights_errors_as_messages
 
 
 def main(argv: Optional[list] = None) -> None:
@@ -26,7 +27,8 @@ def main(argv: Optional[list] = None) -> None:
         help='none: the faces are cut out already; default: auto',
     )
     args = parser.parse_args(argv)
-    inferencer = ExpressionInferencer(args.config, args.checkpoint, args.device)
+    with weights_errors_as_messages():
+        inferencer = ExpressionInferencer(args.config, args.checkpoint, args.device)
     result = inferencer(args.input, faces=args.faces)
     for record in result.summary():
         print(record.media if record.face is None else f'{record.media}, face {record.face}')

@@ -85,7 +85,7 @@ end
 
 begin 'pictures'
 python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
-    "$out/test/predictions.pkl" --out "$out/confusion_matrix.png"
+    "$out/test/predictions.json" --out "$out/confusion_matrix.png"
 python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"
 end

@@ -11,6 +11,8 @@ from typing import Optional
 from mmengine.config import Config
 
 import s4d_mm  # noqa: F401
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.converters.fetch import may_exist
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -25,13 +27,14 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test (and eval) a model')
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--dump', help='save the predictions to this .pkl file')
+    parser.add_argument(
+        '--dump', help='save the predictions to this .pkl file, and to a .json file beside it'
+    )
     add_run_arguments(parser)
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    # a checkpoint may be an address, such as https://... or s3://...
-    if '://' not in args.checkpoint and not osp.isfile(args.checkpoint):
+    if not may_exist(args.checkpoint):
         parser.error(f'checkpoint {args.checkpoint} does not exist')
     if args.dump is not None and not args.dump.endswith(('.pkl', '.pickle')):
         parser.error(f'--dump {args.dump}: must end in .pkl or .pickle')
@@ -53,7 +56,9 @@ def make_config(args: argparse.Namespace) -> Config:
         dump = dict(type='DumpResults', out_file_path=args.dump)
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-        cfg.test_evaluator = [*evaluators, dump]
+        # what our tools read, because reading a pickle may run code
+        plain = dict(type='PredictionsFile', out_file_path=osp.splitext(args.dump)[0] + '.json')
+        cfg.test_evaluator = [*evaluators, dump, plain]
     # a model that was trained in shards is tested whole
     for key in ('runner_type', 'strategy'):
         cfg.pop(key, None)
@@ -63,8 +68,9 @@ def make_config(args: argparse.Namespace) -> Config:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    runner = build_runner(make_config(args))
-    runner.test()
+    with weights_errors_as_messages():
+        runner = build_runner(make_config(args))
+        runner.test()
     kind = kind_of_checkpoint(args.checkpoint, runner.cfg)
     if kind is not None:
         runner.logger.info(f'These are figures of {args.checkpoint}: {kind}')

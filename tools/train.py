@@ -11,6 +11,8 @@ from typing import Optional
 from mmengine.config import Config
 
 import s4d_mm  # noqa: F401
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.converters.fetch import may_exist
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -52,10 +54,9 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    # a checkpoint may be an address, such as https://..., or a folder (FSDP's
-    # state_dict_cfg='local')
-    local = args.resume not in (None, 'auto') and '://' not in args.resume
-    if local and not osp.exists(args.resume):
+    # a checkpoint may be a folder (FSDP's state_dict_cfg='local')
+    named = args.resume not in (None, 'auto')
+    if named and not (may_exist(args.resume) or osp.exists(args.resume)):
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
     return args
 
@@ -118,7 +119,9 @@ def use_mixed_precision(cfg: Config) -> None:
 
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
-    build_runner(make_config(parse_args(argv))).train()
+    args = parse_args(argv)
+    with weights_errors_as_messages():
+        build_runner(make_config(args)).train()
     finish_distributed()
 
 

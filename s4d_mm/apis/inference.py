@@ -9,6 +9,7 @@ from mmaction.apis import init_recognizer
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
+from ..converters.errors import WeightsError
 from ..converters.fit import Fit, check_fit
 from ..datasets.config_classes import config_classes
 from ..models.heads import check_head_weights
@@ -37,7 +38,7 @@ def init_model(
         without a checkpoint, or if no names are known).
 
     Raises:
-        ValueError: If the checkpoint lacks a parameter of the model, has it in
+        WeightsError: If the checkpoint lacks a parameter of the model, has it in
             another size, or holds a number that is not finite.
     """
     if device is None:
@@ -46,10 +47,9 @@ def init_model(
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
-        fit = check_fit(model, loaded, 'silent')
+        fit = check_fit(model, loaded, 'silent', source=checkpoint)
         check_head_weights(model, loaded)
         check_complete(model, fit, loaded.get('state_dict', loaded))
-        check_finite(model)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
         if not (model.dataset_meta or {}).get('classes'):
             classes = config_classes(model.cfg)
@@ -66,38 +66,21 @@ def check_complete(model: nn.Module, fit: Fit, weights: dict[str, Tensor]) -> No
         weights (dict[str, Tensor]): The weights.
 
     Raises:
-        ValueError: With the first key that is missing or of another shape.
+        WeightsError: With the first key that is missing or of another shape.
     """
     if not fit.missing:
         return
     key = fit.missing[0]
     if key in weights:
-        raise ValueError(
+        raise WeightsError(
             f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, but '
             f'{tuple(model.state_dict()[key].shape)} in this model. Give the config that it was '
             'trained with.'
         )
-    raise ValueError(
+    raise WeightsError(
         f'The checkpoint has no {key} (and lacks {len(fit.missing)} tensors in all), so it is of '
         'another model. Give the config that it was trained with.'
     )
-
-
-def check_finite(model: nn.Module) -> None:
-    """Refuse weights that are not numbers, as of a training that diverged.
-
-    Args:
-        model (nn.Module): The model.
-
-    Raises:
-        ValueError: With the first key that holds one.
-    """
-    for key, value in model.state_dict().items():
-        if not torch.isfinite(value).all():
-            raise ValueError(
-                f'The checkpoint has NaN or infinite values in {key}: the training diverged, or '
-                'the file is damaged. Give an earlier checkpoint.'
-            )
 
 
 def class_names(model: nn.Module, input_type: str, count: int) -> list:

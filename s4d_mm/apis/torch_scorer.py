@@ -13,6 +13,8 @@ from mmengine.device import get_device
 from mmpretrain.models.classifiers.base import BaseClassifier
 from torch import Tensor, nn
 
+from ..converters.errors import WeightsError
+from ..converters.fetch import local_file
 from ..datasets.config_classes import config_classes
 from ..models.data_preprocessors import DualModalDataPreprocessor
 from ..models.heads import DualModalHead, classification_head
@@ -36,8 +38,8 @@ class TorchScorer(Scorer):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the config is of pre-training or has no test pipeline, or if the weights are
-            not given, do not fit, or are not finite.
+        ValueError: If the config is of pre-training or has no test pipeline.
+        WeightsError: A ValueError; if the weights are not given, do not fit, or are not finite.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class TorchScorer(Scorer):
         require_classifier(cfg, self.name)
         weights = weights or default_weights(cfg)
         if weights is None:
-            raise ValueError(
+            raise WeightsError(
                 f'No weights are given for {self.name}, and without them the prediction would be '
                 'random. Give a checkpoint of the fine-tuned model, or set load_from in the config.'
             )
@@ -59,7 +61,7 @@ class TorchScorer(Scorer):
         try:
             self.model = init_model(cfg, path, device or get_device())
         except ValueError as e:
-            raise ValueError(f'{weights} cannot be used with {self.name}. {e}') from e
+            raise WeightsError(f'{weights} cannot be used with {self.name}. {e}') from e
         self.cfg = cfg
         _, self.head = classification_head(self.model)
         self.pipelines = {
@@ -169,10 +171,3 @@ def input_types(model: nn.Module, cfg: Config) -> tuple[str, ...]:
         return ('image',)
     both = isinstance(model.data_preprocessor, DualModalDataPreprocessor)
     return ('video', 'image') if both and 'image' in config_classes(cfg) else ('video',)
-
-
-def local_file(address: str) -> str:
-    """Path of weights, which are fetched first if they lie elsewhere."""
-    from ..converters.fetch import local_file
-
-    return local_file(address)

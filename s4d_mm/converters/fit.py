@@ -7,12 +7,13 @@ mmengine lists names that do not match and goes on, also where nothing was loade
 import contextlib
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple, Union
+from typing import NamedTuple, Optional, Union
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from .errors import WeightsError
 from .io import StateDict, first_lines, group_keys
 from .s4d import stage_of
 
@@ -47,19 +48,26 @@ def match_names(own: StateDict, weights: StateDict) -> Fit:
     )
 
 
-def check_fit(model: nn.Module, checkpoint: dict, logger: Logger = 'current') -> Fit:
+def check_fit(
+    model: nn.Module,
+    checkpoint: dict,
+    logger: Logger = 'current',
+    source: Optional[str] = None,
+) -> Fit:
     """Refuse a checkpoint of which nothing fits a model, and say how much of another one does.
 
     Args:
         model (nn.Module): The model, wrapped for distributed runs or not. Nothing is loaded.
         checkpoint (dict): The checkpoint, or its state dict.
         logger (str | Logger): As in mmengine's ``print_log``. Defaults to 'current'.
+        source (str, optional): Its file, for messages. Defaults to None.
 
     Returns:
         Fit: What was found.
 
     Raises:
-        ValueError: If no tensor finds a place, with what the checkpoint looks like and what to do.
+        WeightsError: If no tensor finds a place, with what the checkpoint looks like and what to
+            do; or if one that does is not finite (:func:`check_finite`).
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
@@ -72,7 +80,30 @@ def check_fit(model: nn.Module, checkpoint: dict, logger: Logger = 'current') ->
             hook(names, f'{name}.' if name else '', {}, True, [], [], [])
     fit = match_names(model.state_dict(), names)
     report_fit(fit, type(model).__name__, weights, logger)
+    check_finite(model, {key: names[key] for key in fit.placed}, source)
     return fit
+
+
+def check_finite(module: nn.Module, weights: StateDict, source: Optional[str] = None) -> None:
+    """Refuse weights of which a number is NaN, or a parameter's infinite.
+
+    Args:
+        module (nn.Module): What they are for. A buffer of it, such as a mask, may be infinite.
+        weights (dict): Weights under its names.
+        source (str, optional): Their file, for the message. Defaults to None.
+
+    Raises:
+        WeightsError: Naming the file and the first parameter.
+    """
+    parameters = {name for name, _ in module.named_parameters()}
+    for name, value in weights.items():
+        bad = ~value.isfinite() if name in parameters else value.isnan()
+        if bad.any():
+            raise WeightsError(
+                f'The weights of {source or "the checkpoint"} are not finite: '
+                f'{int(bad.sum())} of the {bad.numel()} numbers of {name} are NaN or infinite. '
+                'Its training went wrong before it was saved: take an earlier checkpoint.'
+            )
 
 
 def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
@@ -85,11 +116,15 @@ def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
         *args: What torch hands to such hooks; not used.
 
     Raises:
-        ValueError: As :func:`check_fit`.
+        WeightsError: As :func:`check_fit`.
     """
     if not prefix:
         fit = match_names(module.state_dict(), state_dict)
         report_fit(fit, type(module).__name__, state_dict, 'current')
+        cfg = getattr(module, 'init_cfg', None) or {}
+        files = [c.get('checkpoint') for c in (cfg if isinstance(cfg, list) else [cfg])]
+        source = next(filter(None, files), None)
+        check_finite(module, {key: state_dict[key] for key in fit.placed}, source)
 
 
 def report_fit(fit: Fit, name: str, weights: StateDict, logger: Logger) -> None:
@@ -102,11 +137,11 @@ def report_fit(fit: Fit, name: str, weights: StateDict, logger: Logger) -> None:
         logger (str | Logger): As in mmengine's ``print_log``.
 
     Raises:
-        ValueError: If nothing does.
+        WeightsError: If nothing does.
     """
     total = len(fit.placed) + len(fit.left_over)
     if not fit.placed:
-        raise ValueError(
+        raise WeightsError(
             f'Of the {total} tensors of the checkpoint none finds a place in {name}: it would '
             f'start from scratch. {looks_like(weights, fit.missing)}'
         )

@@ -2,7 +2,6 @@
 """Conversion step: checkpoint files, read without running code, written whole or not at all."""
 
 import datetime
-import hashlib
 import os
 import os.path as osp
 import re
@@ -16,7 +15,10 @@ from torch import Tensor
 
 from s4d_mm.version import __version__
 
-from .stand_ins import stand_ins_for
+from .errors import WEIGHTS_ERRORS, WeightsError, WeightsNotFoundError
+from .fetch import digest_of, forget, is_address, local_file
+from .stand_ins import names_in_pickles, stand_ins_for
+from .tensors_file import TENSORS_SUFFIX, is_tensors_file, read_tensors, write_tensors
 
 StateDict = dict[str, Tensor]
 MapLocation = Union[str, Callable, torch.device, None]
@@ -33,30 +35,42 @@ class Conversion(NamedTuple):
 
 
 def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
-    """Read a checkpoint with ``weights_only=True``.
+    """Read a checkpoint with ``weights_only=True``, or a file of safetensors.
 
     Args:
-        path (str): File that torch wrote, by whatever code.
+        path (str): File that torch wrote, by whatever code, or one of safetensors; or its address
+            (:func:`~s4d_mm.converters.fetch.local_file`).
         map_location (str | Callable, optional): As in ``torch.load``. Defaults to 'cpu'.
 
     Returns:
         Any: What it holds. Objects of foreign classes, such as the parsed arguments of a training
-        script, are inert (:mod:`~s4d_mm.converters.stand_ins`).
+        script, are inert (:mod:`~s4d_mm.converters.stand_ins`). Of safetensors see
+        :func:`~s4d_mm.converters.tensors_file.read_tensors`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or asks for a class that might run code.
+        WeightsNotFoundError: If there is no such file.
+        DownloadError: If an address cannot be reached.
+        WeightsError: If it is no checkpoint, or asks for a class that might run code.
     """
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'There is no checkpoint {path}.')
-    with stand_ins_for(path):
+    path = str(path)
+    file = local_file(path)
+    if not osp.isfile(file):
+        raise WeightsNotFoundError(f'There is no checkpoint {path}.')
+    if is_tensors_file(file):
+        return read_tensors(file, map_location, path)
+    with stand_ins_for(file, path):
         try:
-            return torch.load(path, map_location=map_location, weights_only=True)
+            return torch.load(file, map_location=map_location, weights_only=True)
         except Exception as e:  # torch raises many types
             # torch buries the cause in advice to let the code of the file run
             cause = e.__context__ if isinstance(e, UnpicklingError) and e.__context__ else e
             reason = (str(cause).splitlines() or [''])[0] or type(cause).__name__
-            raise ValueError(
+            asked = names_in_pickles(file)
+            if asked:
+                reason = f'it asks for {", ".join(asked)}'
+            elif is_address(path):
+                forget(path)  # the server may not have said that it sent a part only
+            raise WeightsError(
                 f'{path} is no checkpoint that can be read with weights_only=True: {reason}'
             ) from e
 
@@ -87,19 +101,20 @@ def load_weights(path: str) -> StateDict:
     """Read the weights of a checkpoint with ``weights_only=True``.
 
     Args:
-        path (str): File in one of the forms that :func:`unwrap` knows.
+        path (str): File in one of the forms that :func:`unwrap` knows, or its address.
 
     Returns:
         dict[str, Tensor]: The weights, on the CPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read with ``weights_only=True`` or holds no weights.
+        WeightsNotFoundError: If there is no such file.
+        DownloadError: If an address cannot be reached.
+        WeightsError: If the file cannot be read with ``weights_only=True`` or holds no weights.
     """
     checkpoint = read_checkpoint(path)
     weights = unwrap(checkpoint)
     if weights is None:
-        raise ValueError(
+        raise WeightsError(
             f'{path} holds no weights: it is a {type(checkpoint).__name__} without tensors.'
         )
     return weights
@@ -109,15 +124,19 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
     """Write a checkpoint. A failed attempt leaves nothing at ``path``, or what was there.
 
     Args:
-        checkpoint (dict): What to write.
-        path (str): Where.
+        checkpoint (dict): What to write: weights and ``meta``.
+        path (str): Where. A name that ends in ``.safetensors`` asks for that format.
 
     Raises:
         OSError: If it cannot be written, naming ``path``.
+        WeightsError: If it holds what safetensors cannot.
     """
     part = f'{path}.part'
     try:
-        torch.save(checkpoint, part)
+        if path.endswith(TENSORS_SUFFIX):
+            write_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {}, part)
+        else:
+            torch.save(checkpoint, part)
         os.replace(part, path)
     except (OSError, RuntimeError) as e:  # torch raises both
         if osp.isfile(part):
@@ -151,7 +170,7 @@ def convert_file(
         if result.classes:
             meta['dataset_meta'] = dict(classes=result.classes)
         save_checkpoint({key: result.weights, 'meta': meta}, dst)
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, *WEIGHTS_ERRORS) as e:
         print(e, file=sys.stderr)
         return 1
     print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
@@ -167,20 +186,27 @@ def publish(src: str, dst: str) -> str:
     """Write a checkpoint without what only the training needs, named by date and hash.
 
     Args:
-        src (str): Checkpoint of mmengine.
-        dst (str): Where to; ``_{date}-{hash}`` is put before the suffix ``.pth``.
+        src (str): Checkpoint of mmengine, or its address.
+        dst (str): Where to; ``_{date}-{hash}`` is put before the suffix, ``.safetensors`` (with
+            names of classes and config as its metadata) or ``.pth``.
 
     Returns:
         str: Name of the file that was written.
+
+    Raises:
+        OSError: If there is no such checkpoint, or the file cannot be written.
+        WeightsError: If the checkpoint cannot be read, or holds no weights.
     """
-    checkpoint = torch.load(src, map_location='cpu', weights_only=True)
+    checkpoint = read_checkpoint(src)
+    if unwrap(checkpoint) is None:
+        raise WeightsError(f'{src} holds no weights.')
     for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
         checkpoint.pop(key, None)
-    unnamed = f'{dst}.tmp'
+    suffix = TENSORS_SUFFIX if dst.endswith(TENSORS_SUFFIX) else '.pth'
+    stem = dst.removesuffix(suffix)
+    unnamed = f'{stem}.tmp{suffix}'
     save_checkpoint(checkpoint, unnamed)
-    with open(unnamed, 'rb') as f:
-        sha = hashlib.sha256(f.read()).hexdigest()[:8]
-    final = f'{dst.removesuffix(".pth")}_{datetime.date.today():%Y%m%d}-{sha}.pth'
+    final = f'{stem}_{datetime.date.today():%Y%m%d}-{digest_of(unnamed)[:8]}{suffix}'
     os.replace(unnamed, final)
     return final
 

@@ -12,6 +12,22 @@ from .io import MapLocation, read_checkpoint, unwrap
 from .s4d import from_authors, stage_of
 
 
+def load_from_address(filename: str, map_location: MapLocation = None, **_: Any) -> Any:
+    """Read the file of an ``http(s)://`` or ``hf://`` address, as :func:`load_from_local` does.
+
+    Each process asks for it; the first of a machine downloads it, the others wait for that.
+
+    Args:
+        filename (str): The address (:func:`~s4d_mm.converters.fetch.local_file`).
+        map_location (str | Callable, optional): As in ``torch.load``. Defaults to None.
+        **_: What mmengine's reader takes besides, of its own cache and progress bar; not used.
+
+    Returns:
+        Any: As :func:`load_from_local`.
+    """
+    return load_from_local(filename, map_location)
+
+
 def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
     """Read a local file for mmengine's ``CheckpointLoader``, in place of its own reader.
 
@@ -27,9 +43,9 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
         Any: What the file holds; a dict with ``state_dict`` and ``meta`` if it is of other code.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read with ``weights_only=True``, or the authors' weights in
-            it are incomplete.
+        WeightsNotFoundError: If there is no such file.
+        WeightsError: If it cannot be read with ``weights_only=True``.
+        ValueError: If the authors' weights in it are incomplete.
     """
     filename = osp.expanduser(filename)
     checkpoint = read_checkpoint(filename, map_location)

@@ -8,9 +8,13 @@ is needed.
 """
 
 import contextlib
+import pickletools
 from collections.abc import Iterator
+from typing import Optional
 
 import torch
+
+from .errors import WeightsError
 
 # packages of classes that only hold data; nothing of them is imported
 HARMLESS_PACKAGES = ('argparse', 'collections', 'numpy', 'omegaconf', 'pathlib', 'typing')
@@ -41,21 +45,23 @@ def plain_dict(*args) -> dict:
 
 
 @contextlib.contextmanager
-def stand_ins_for(path: str) -> Iterator[None]:
+def stand_ins_for(path: str, name: Optional[str] = None) -> Iterator[None]:
     """Let ``torch.load(path, weights_only=True)`` read what the file holds beside its weights.
 
     Args:
         path (str): The checkpoint. Its list of classes is read without loading it.
+        name (str, optional): What the message calls it, such as its address. Defaults to None,
+            the path.
 
     Raises:
-        ValueError: If the file asks for a class or function that is not known to be harmless,
+        WeightsError: If the file asks for a class or function that is not known to be harmless,
             naming it.
     """
     names = foreign_names(path)
     refused = sorted(name for name in names if not is_harmless(name))
     if refused:
-        raise ValueError(
-            f'{path} cannot be read with weights_only=True: beside weights it holds '
+        raise WeightsError(
+            f'{name or path} cannot be read with weights_only=True: beside weights it holds '
             f'{", ".join(refused)}, which is not known to be plain data and might run code. If '
             'you know where the file comes from, save the weights alone with the code that wrote '
             'it: torch.save(model.state_dict(), PATH).'
@@ -79,6 +85,28 @@ def foreign_names(path: str) -> list[str]:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # torch raises many types
         return []
+
+
+def names_in_pickles(path: str) -> list[str]:
+    """Classes and functions that a plain pickle, or a checkpoint older than torch 1.6, asks for.
+
+    Args:
+        path (str): The file. It is read without running it.
+
+    Returns:
+        list[str]: Full names of those that are not known to be harmless. [] if it is no pickle.
+    """
+    found, strings = [], []
+    with open(path, 'rb') as f, contextlib.suppress(ValueError):
+        while True:  # torch put several pickles into a file
+            for op, value, _ in pickletools.genops(f):
+                if op.name in ('GLOBAL', 'INST'):
+                    found.append('.'.join(value.split(' ', 1)))
+                elif op.name == 'STACK_GLOBAL':  # its operands are the last two strings
+                    found.append('.'.join(strings[-2:]))
+                elif isinstance(value, str):
+                    strings.append(value)
+    return sorted({n for n in found if not is_harmless(n) and not n.startswith('torch.')})
 
 
 def is_harmless(name: str) -> bool:

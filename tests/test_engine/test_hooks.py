@@ -235,7 +235,7 @@ class TestCheckpointFit:
         logger.addHandler(logging.NullHandler())
         if lines is not None:
             logger.addFilter(lambda record: lines.append(record.getMessage()))
-        return SimpleNamespace(model=model, logger=logger, _resume=resume)
+        return SimpleNamespace(model=model, logger=logger, _resume=resume, _load_from='start.pth')
 
     def test_what_fits_is_logged_and_nothing_is_loaded(self):
         model, lines = build(FINETUNE), []

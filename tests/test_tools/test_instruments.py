@@ -208,7 +208,8 @@ def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
     mmengine.dump(samples, tmp_path / 'x.pkl')
     out = tmp_path / 'x.png'
     plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.pkl'), '--out', str(out)])
-    ((counts, names, title),) = drawn
+    ((counts, names, title, support),) = drawn
+    assert support[:3] == [4, 0, 0]
     assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3
     assert names[:2] == ['neutral', 'happiness']
     assert title == 'image: 4 samples, WAR 50.0 % (1 unreadable)'
@@ -217,8 +218,8 @@ def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
 
 def test_confusion_matrix_shows_shares_and_counts():
     _, ax = plot_confusion_matrix.plt.subplots()
-    plot_confusion_matrix.draw(ax, np.array([[3, 1], [0, 0]]), ('a', 'b'), 'title')
-    assert [t.get_text() for t in ax.texts] == ['75\n(3)', '25\n(1)', '0\n(0)', '0\n(0)']
+    plot_confusion_matrix.draw(ax, np.array([[3, 1], [0, 0]]), ('a', 'b'), 'title', [5, 0])
+    assert [t.get_text() for t in ax.texts] == ['60\n(3)', '20\n(1)', '0\n(0)', '0\n(0)']
     assert ax.texts[1].get_position() == (1, 0)  # x is the prediction
     plot_confusion_matrix.plt.close()
 

@@ -102,9 +102,10 @@ def test_dump_is_added_to_the_metrics():
     dump = dict(type='DumpResults', out_file_path='x.pkl')
     one = config_of_test('--dump', 'x.pkl', '--cfg-options', 'test_evaluator.out_csv=y.csv')
     assert one.test_evaluator[0].out_csv == 'y.csv' and one.test_evaluator[1] == dump
-    assert len(one.test_evaluator) == 2
+    plain = dict(type='PredictionsFile', out_file_path='x.json')
+    assert one.test_evaluator[2:] == [plain]
     several = config_of_test('--dump', 'x.pkl', '--cfg-options', 'test_evaluator=["a","b"]')
-    assert several.test_evaluator == ['a', 'b', dump]
+    assert several.test_evaluator == ['a', 'b', dump, plain]
     assert not isinstance(config_of_test().test_evaluator, list)
 
 

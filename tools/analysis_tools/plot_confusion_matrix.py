@@ -7,15 +7,19 @@ The predictions are those that ``tools/test.py --dump`` saved.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Optional
 
 import matplotlib
-import mmengine
 import numpy as np
 from mmengine.config import Config
 
-from s4d_mm.evaluation.predictions import class_names_of_test, figures_by_modality
+from s4d_mm.evaluation.predictions import (
+    class_names_of_test,
+    figures_by_modality,
+    read_predictions,
+)
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -25,14 +29,23 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
     parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument('predictions', help='file of tools/test.py --dump')
+    parser.add_argument('predictions', help='file of tools/test.py --dump: the .json or the .pkl')
     parser.add_argument('--out', default='confusion_matrix.png')
     return parser.parse_args(argv)
 
 
-def draw(ax, counts: np.ndarray, names: Sequence[str], title: str) -> None:
-    """One confusion matrix: colour is the share of the true class."""
-    share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequence[int]) -> None:
+    """One confusion matrix: colour is the share of the true class.
+
+    Args:
+        ax (Axes): Where to.
+        counts (np.ndarray): (classes, classes), rows are true classes.
+        names (Sequence[str]): Of the classes.
+        title (str): Of the panel.
+        support (Sequence[int]): Samples of each class, with those that could not be read, so that
+            the diagonal shows the recalls of the metric.
+    """
+    share = counts / np.maximum(support, 1)[:, None]
     ax.imshow(share, vmin=0, vmax=1, cmap='Blues')
     for (i, j), count in np.ndenumerate(counts):
         ax.text(
@@ -52,7 +65,10 @@ def draw(ax, counts: np.ndarray, names: Sequence[str], title: str) -> None:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    samples = mmengine.load(args.predictions)
+    try:
+        samples = read_predictions(args.predictions)
+    except (OSError, ValueError) as e:
+        sys.exit(str(e))
     figures = figures_by_modality(samples, class_names_of_test(Config.fromfile(args.config)))
     fig, axes = plt.subplots(1, len(figures), figsize=(6 * len(figures), 5.5), squeeze=False)
     for ax, (modality, own) in zip(axes[0], figures.items()):
@@ -60,7 +76,7 @@ def main(argv: Optional[list] = None) -> None:
         unreadable = own['samples'] - np.sum(own['matrix'])
         if unreadable:
             title += f' ({unreadable} unreadable)'
-        draw(ax, np.array(own['matrix']), own['classes'], title)
+        draw(ax, np.array(own['matrix']), own['classes'], title, own['support'])
     fig.tight_layout()
     fig.savefig(args.out, dpi=150)
     print(f'{args.out}: {", ".join(figures)}')

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from s4d_mm.apis import init_model
 from s4d_mm.apis.inference import class_names
+from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.media import IMAGE_SUFFIXES
 from s4d_mm.models import MoAENeck, S4DViT
 
@@ -212,7 +213,8 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    model = init_model(args.config, args.checkpoint, args.device)
+    with weights_errors_as_messages():
+        model = init_model(args.config, args.checkpoint, args.device)
     try:
         frames, drawn, name = heat_maps(
             model, args.media, args.target_category, args.target_layer_name

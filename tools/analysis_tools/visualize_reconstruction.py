@@ -16,6 +16,7 @@ from mmengine.config import DictAction
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
+from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.converters.fit import check_fit
 from s4d_mm.engine.launch import load_config
 
@@ -63,7 +64,9 @@ def main(argv: Optional[list] = None) -> None:
     np.random.seed(args.seed)
 
     model = MODELS.build(cfg.model)
-    check_fit(model, load_checkpoint(model, args.checkpoint, map_location='cpu'))
+    with weights_errors_as_messages():
+        loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        check_fit(model, loaded, source=args.checkpoint)
     model.eval()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     blocks = []

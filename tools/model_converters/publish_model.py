@@ -3,6 +3,9 @@
 
     python tools/model_converters/publish_model.py IN_FILE OUT_FILE
 
+OUT_FILE ends in .pth or .safetensors; the latter holds the names of the classes and the config as
+texts. IN_FILE may be an address (docs/weights.md).
+
 As mmaction2's tool of this name, which cannot read mmengine's checkpoints on torch 2.6 and later;
 ``weights_only`` stays on here.
 """
@@ -12,21 +15,25 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Optional
 
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.converters.fetch import local_file, may_exist
 from s4d_mm.converters.io import publish
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Write the file and print its name and size."""
     parser = argparse.ArgumentParser(description='Process a checkpoint to be published')
-    parser.add_argument('in_file', help='input checkpoint filename')
-    parser.add_argument('out_file', help='output checkpoint filename')
+    parser.add_argument('in_file', help='checkpoint to read')
+    parser.add_argument('out_file', help='file to write: .pth or .safetensors')
     args = parser.parse_args(argv)
-    if not osp.isfile(args.in_file):
+    if not may_exist(args.in_file):
         parser.error(f'checkpoint {args.in_file} does not exist')
-    final = publish(args.in_file, args.out_file)
+    with weights_errors_as_messages():
+        final = publish(args.in_file, args.out_file)
+        source = local_file(args.in_file)
     print(
         f'{final}: {osp.getsize(final) / 2**20:.1f} MiB of '
-        f'{osp.getsize(args.in_file) / 2**20:.1f} MiB. The config of the training, with its '
+        f'{osp.getsize(source) / 2**20:.1f} MiB. The config of the training, with its '
         'paths, is in it.'
     )
 

@@ -7,6 +7,8 @@ from typing import Optional
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from ...converters.errors import WeightsError
+
 
 def classification_head(model: nn.Module) -> tuple[str, Optional[nn.Module]]:
     """Find the head that has a number of classes.
@@ -37,7 +39,7 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
         checkpoint (dict): The checkpoint, or its ``state_dict``.
 
     Raises:
-        ValueError: If a parameter of the head is missing or of another shape, with its key.
+        WeightsError: If a parameter of the head is missing or of another shape, with its key.
     """
     model = model.module if is_model_wrapper(model) else model
     head_name, head = classification_head(model)
@@ -48,13 +50,13 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
     for name, param in head.named_parameters():
         key = f'{head_name}.{name}'
         if key not in weights:
-            raise ValueError(
+            raise WeightsError(
                 f'The checkpoint has no {key}, so it cannot predict: it is '
                 'from pre-training or of a model with another head. Give one '
                 'of the fine-tuned model.'
             )
         if weights[key].shape != param.shape:
-            raise ValueError(
+            raise WeightsError(
                 f'The checkpoint is of another size: {key} is '
                 f'{tuple(weights[key].shape)} there, but '
                 f'{tuple(param.shape)} in this model. Give the config that '

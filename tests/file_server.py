@@ -1,0 +1,70 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""A web server of files on this machine, for tests of downloads."""
+
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class FileServer:
+    """Serves bytes by path, in a thread, between ``with`` and its end.
+
+    Attributes:
+        files (dict[str, bytes]): What is served, by path, such as '/a/x.pth'. Other paths are 404.
+        torn (set[str]): Paths of which half is sent, with the whole length announced.
+        silent (set[str]): The same without a length.
+        headers (dict[str, str]): Sent with every file.
+        missing (dict[str, str]): Headers sent where there is no file.
+        asked (Counter): How often each path was asked for with GET.
+    """
+
+    def __init__(self) -> None:
+        self.files, self.torn, self.silent = {}, set(), set()
+        self.headers, self.missing, self.asked = {}, {}, Counter()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                owner._answer(self, body=False)
+
+            def do_GET(self) -> None:
+                owner.asked[self.path] += 1
+                owner._answer(self, body=True)
+
+            def log_message(self, *args) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+
+    def _answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
+        content = self.files.get(request.path.partition('?')[0])
+        if content is None:
+            request.send_response(404)
+            for name, value in {'Content-Length': '0', **self.missing}.items():
+                request.send_header(name, value)
+            request.end_headers()
+            return
+        request.send_response(200)
+        if request.path not in self.silent:
+            request.send_header('Content-Length', str(len(content)))
+        for name, value in self.headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.path in self.torn | self.silent:
+            content = content[: len(content) // 2]
+        if body:
+            request.wfile.write(content)
+
+    def url(self, path: str, content: bytes = None) -> str:
+        """Address of a path, under which ``content`` is served if it is given."""
+        if content is not None:
+            self.files[path] = content
+        return f'http://127.0.0.1:{self._server.server_port}{path}'
+
+    def __enter__(self) -> 'FileServer':
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *args) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -48,8 +48,7 @@ class ExpressionInferencer(BaseInferencer):
     Attributes:
         scorer (Scorer): What computes the model.
         detector (Callable | None): A function from an RGB frame to a list of faces
-            (``s4d_mm.faces.Face``). None until faces are looked for, then ``FaceDetector``; set it
-            to use another one.
+            (``s4d_mm.faces.Face``), to be used in place of ``FaceDetector``. None at first.
 
     Raises:
         FileNotFoundError: If the model or the weights are not there.
@@ -71,7 +70,7 @@ class ExpressionInferencer(BaseInferencer):
         model = str(model) if isinstance(model, Path) else model
         weights = None if weights is None else str(weights)
         self.detector = None
-        self._detector_key = None
+        self._detectors = {}  # by their settings
         if isinstance(model, str) and model.lower().endswith('.onnx'):
             if weights is not None:
                 raise ValueError(f'{model} holds its weights; leave out weights={weights!r}.')
@@ -201,12 +200,14 @@ class ExpressionInferencer(BaseInferencer):
         return settings, self._get_detector(settings)
 
     def _get_detector(self, settings: Any) -> Callable:
+        if self.detector is not None:
+            return self.detector
         key = (settings.detect_side, settings.threshold)
-        if self.detector is None or self._detector_key not in (None, key):
+        if key not in self._detectors:
             from ..faces import FaceDetector
 
-            self.detector, self._detector_key = FaceDetector(*key), key
-        return self.detector
+            self._detectors[key] = FaceDetector(*key)
+        return self._detectors[key]
 
     def _predict(
         self,

@@ -18,7 +18,8 @@ from mmengine.registry import INFERENCERS
 from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer
-from s4d_mm.media import MediaReadError, read_video
+from s4d_mm.apis.outputs import ENDINGS
+from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 
 SPAN = 8  # frames of a window of PREDICT
 
@@ -259,6 +260,42 @@ def test_tables_of_every_input(inferencer, tmp_path):
     content = json.loads((out / 'x_2.json').read_text())
     assert content['media'][0]['media'] == result.media[1].media
     assert content['records'][0]['label'] == result[1].label
+
+
+def test_pictures_of_every_kind_of_input(inferencer, tmp_path):
+    """Also of those that cannot be read twice, with odd sides."""
+    frames = [np.ascontiguousarray(frame[:95, :127]) for frame in two_faces(10)]
+    encode(tmp_path / 'video.mp4', two_faces(10), crf=8)
+    write_frames(tmp_path / 'empty', 3, pattern='{}.png')  # without a face
+    inputs = [tmp_path / 'video.mp4', iter(frames), frames[0], tmp_path / 'empty']
+    out = tmp_path / 'out'
+    inferencer(inputs, out_dir=str(out))
+    assert sorted(os.listdir(out)) == [
+        'array_3.csv',
+        'array_3.json',
+        'array_3.png',
+        'empty.csv',
+        'empty.json',
+        *(f'{n}{e}' for n in ('frames_2', 'video') for e in ENDINGS['video']),
+    ]
+    for name in ('frames_2', 'video'):
+        drawn = list(read_timed(str(out / f'{name}.mp4')))
+        rate = 25 if name == 'frames_2' else 10
+        times = [frame.time for frame in drawn]
+        assert times == pytest.approx([t / rate for t in range(10)], abs=0.01)
+    before = frames[0].astype(int)
+    drawn = read_image(str(out / 'array_3.png'))[:95, :127]
+    assert np.abs(drawn - before).max() > 50  # there is something on it
+
+
+def test_what_is_interrupted_leaves_nothing_half(inferencer, tmp_path):
+    def frames():
+        yield from two_faces(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inferencer(frames(), out_dir=str(tmp_path))
+    assert os.listdir(tmp_path) == []
 
 
 def test_inputs_are_not_overwritten(inferencer, tmp_path):

@@ -265,7 +265,7 @@ def test_tables_of_every_input(inferencer, tmp_path):
 def test_pictures_of_every_kind_of_input(inferencer, tmp_path):
     """Also of those that cannot be read twice, with odd sides."""
     frames = [np.ascontiguousarray(frame[:95, :127]) for frame in two_faces(10)]
-    encode(tmp_path / 'video.mp4', two_faces(10), crf=8)
+    encode(tmp_path / 'video.mp4', two_faces(10), fps=10, crf=8)
     write_frames(tmp_path / 'empty', 3, pattern='{}.png')  # without a face
     inputs = [tmp_path / 'video.mp4', iter(frames), frames[0], tmp_path / 'empty']
     out = tmp_path / 'out'
@@ -295,6 +295,17 @@ def test_what_is_interrupted_leaves_nothing_half(inferencer, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         inferencer(frames(), out_dir=str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_fails_leaves_nothing_half(inferencer, tmp_path, monkeypatch):
+    def replace(part, target):
+        assert os.path.getsize(part) > 50
+        raise OSError('the disk is full')
+
+    monkeypatch.setattr(os, 'replace', replace)
+    with pytest.raises(OSError, match='the disk is full'):
+        inferencer(make_frame(), faces='none', out_dir=str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 

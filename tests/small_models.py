@@ -69,3 +69,41 @@ def pixel_batch(input_type, size=4, shape=None, meta=True, seed=0):
         data_samples.append(sample)
     pixels = torch.randint(0, 256, (size, *shape), dtype=torch.uint8, generator=generator)
     return dict(inputs=list(pixels), data_samples=data_samples)
+
+
+_PACK = dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id'))
+# a whole config of the fine-tuning model: clips of 4 frames, every 2nd; names in the checkpoint
+PREDICT = dict(
+    default_scope='mmaction',
+    model=dict(
+        FINETUNE,
+        data_preprocessor=dict(type='DualModalDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3),
+    ),
+    test_pipeline=[
+        dict(type='ClipInit'),
+        dict(type='SampleClipViews', clip_len=4, frame_interval=2, num_views=2),
+        dict(type='ClipDecode'),
+        dict(type='ClipResize', scale=(32, 32)),
+        dict(type='FormatShape', input_format='NCTHW'),
+        _PACK,
+    ],
+    image_test_pipeline=[
+        dict(type='ImageLoad'),
+        dict(type='ClipResize', scale=(32, 32)),
+        dict(type='FormatShape', input_format='NCHW'),
+        _PACK,
+    ],
+)
+CLASSES = dict(video=tuple('abcdefg'), image=tuple('ABCDEFGH'))
+
+
+def save_checkpoint(path, change=None):
+    """Weights of FINETUNE that tell pictures apart, with CLASSES; ``change`` may alter them."""
+    weights = build(FINETUNE, seed=5).state_dict()
+    for name, value in weights.items():
+        if 'classifiers' in name and name.endswith('weight'):
+            value.mul_(30)
+    if change:
+        change(weights)
+    torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=CLASSES))), path)
+    return str(path)

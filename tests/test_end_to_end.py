@@ -15,7 +15,7 @@ from helpers import ROOT, make_public_layout, process_env, run_script
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.converters.s4d import to_authors
 from s4d_mm.evaluation.predictions import read_predictions
 
@@ -211,11 +211,12 @@ def test_predict_video_and_image(finetuned, quickstart, capsys):
     data = quickstart / 'data'
     clip = next((data / 'clips').glob('*.mp4'))
     image = next((data / 'images' / 'test').glob('*.jpg'))
-    run_script('tools/predict.py', FINETUNE, finetuned, clip)
+    run_script('tools/predict.py', FINETUNE, finetuned, clip, '--faces', 'none')
     output = capsys.readouterr().out
-    model = init_model(FINETUNE, finetuned, 'cpu')
-    scores = predict_expression(model, str(clip))
-    assert list(scores) == [
+    inferencer = ExpressionInferencer(FINETUNE, finetuned, 'cpu')
+    result = inferencer([clip, image], faces='none')
+    of_clip, of_image = (record.probabilities for record in result.summary())
+    assert list(of_clip) == [
         'happiness',
         'sadness',
         'neutral',
@@ -224,13 +225,13 @@ def test_predict_video_and_image(finetuned, quickstart, capsys):
         'disgust',
         'fear',
     ]
-    assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
-    best = max(scores, key=scores.get)
+    assert sum(of_clip.values()) == pytest.approx(1, abs=1e-5)
+    best = max(of_clip, key=of_clip.get)
     listed = [line.split()[0] for line in output.splitlines() if '%' in line]
-    assert listed[0] == best and sorted(listed) == sorted(scores)
-    assert list(predict_expression(model, str(image)))[:2] == ['neutral', 'happiness']
+    assert listed[0] == best and sorted(listed) == sorted(of_clip)
+    assert list(of_image)[:2] == ['neutral', 'happiness']
     with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
-        predict_expression(model, 'nowhere.mp4')
+        inferencer('nowhere.mp4', faces='none')
 
 
 def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):

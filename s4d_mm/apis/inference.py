@@ -1,20 +1,17 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""From a file to class probabilities, with a trained model."""
+"""A trained model and the names of its classes."""
 
-import os.path as osp
 from typing import Optional, Union
 
 import mmengine
 import torch
 from mmaction.apis import init_recognizer
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
-from ..converters.fit import check_fit
+from ..converters.errors import WeightsError
+from ..converters.fit import Fit, check_fit
 from ..datasets.config_classes import config_classes
-from ..media import IMAGE_SUFFIXES
 from ..models.heads import check_head_weights
 
 
@@ -41,17 +38,18 @@ def init_model(
         without a checkpoint, or if no names are known).
 
     Raises:
-        ValueError: If nothing of the checkpoint fits the model, or it has no
-            head of this size.
+        WeightsError: If the checkpoint lacks a parameter of the model, has it in
+            another size, or holds a number that is not finite.
     """
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
     model = init_recognizer(config, device=device)
     model.dataset_meta = None
     if checkpoint is not None:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu')
-        check_fit(model, loaded, source=checkpoint)
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+        fit = check_fit(model, loaded, 'silent', source=checkpoint)
         check_head_weights(model, loaded)
+        check_complete(model, fit, loaded.get('state_dict', loaded))
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
         if not (model.dataset_meta or {}).get('classes'):
             classes = config_classes(model.cfg)
@@ -59,44 +57,30 @@ def init_model(
     return model
 
 
-def read_media(model: nn.Module, path: str) -> dict:
-    """A batch of one video, folder of frames, or image, for ``test_step``.
+def check_complete(model: nn.Module, fit: Fit, weights: dict[str, Tensor]) -> None:
+    """Refuse weights that leave a part of the model as it was initialised.
 
     Args:
-        model (nn.Module): From :func:`init_model`; its config has
-            ``test_pipeline`` (video) and, for images, ``image_test_pipeline``.
-        path (str): The file or folder.
-
-    Returns:
-        dict: ``inputs`` and ``data_samples``, with ``input_type`` in their
-        meta information.
+        model (nn.Module): The model.
+        fit (Fit): What of the weights fits it.
+        weights (dict[str, Tensor]): The weights.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If the config has no pipeline for this kind of file.
+        WeightsError: With the first key that is missing or of another shape.
     """
-    if not osp.exists(path):
-        raise FileNotFoundError(f'There is no file or folder {path}.')
-    is_image = path.lower().endswith(IMAGE_SUFFIXES)
-    input_type = 'image' if is_image else 'video'
-    name = 'image_test_pipeline' if is_image else 'test_pipeline'
-    if name not in model.cfg:
-        raise ValueError(
-            f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
+    if not fit.missing:
+        return
+    key = fit.missing[0]
+    if key in weights:
+        raise WeightsError(
+            f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, but '
+            f'{tuple(model.state_dict()[key].shape)} in this model. Give the config that it was '
+            'trained with.'
         )
-    init_default_scope(model.cfg.get('default_scope', 'mmaction'))
-    data = Compose(model.cfg[name])(
-        dict(
-            filename=path,
-            label=-1,
-            start_index=0,
-            modality='RGB',
-            input_type=input_type,
-            sample_id=path,
-        )
+    raise WeightsError(
+        f'The checkpoint has no {key} (and lacks {len(fit.missing)} tensors in all), so it is of '
+        'another model. Give the config that it was trained with.'
     )
-    data['data_samples'].set_metainfo(dict(input_type=input_type))
-    return pseudo_collate([data])
 
 
 def class_names(model: nn.Module, input_type: str, count: int) -> list:
@@ -114,21 +98,3 @@ def class_names(model: nn.Module, input_type: str, count: int) -> list:
     if isinstance(classes, dict):
         classes = classes.get(input_type)
     return list(classes if classes and len(classes) == count else map(str, range(count)))
-
-
-def predict_expression(model: nn.Module, path: str) -> dict[str, float]:
-    """Probabilities of the expressions in a video, a folder of frames, or an image.
-
-    Args:
-        model (nn.Module): From :func:`init_model`.
-        path (str): See :func:`read_media`, which may raise.
-
-    Returns:
-        dict[str, float]: Probability of each class, in label order.
-    """
-    data = read_media(model, path)
-    with torch.no_grad():
-        (result,) = model.test_step(data)
-    scores = result.pred_score.tolist()
-    names = class_names(model, result.metainfo['input_type'], len(scores))
-    return dict(zip(names, scores))

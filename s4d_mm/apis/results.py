@@ -251,11 +251,13 @@ def frame_weights(spans: Sequence[tuple[int, int]]) -> np.ndarray:
     Returns:
         np.ndarray: (windows, ), their sum is the number of different frames.
     """
-    edges = np.unique([edge for span in spans for edge in span])
-    spans = np.array(spans)
-    covers = (spans[:, :1] <= edges[:-1]) & (edges[1:] <= spans[:, 1:])  # windows x pieces
-    counts = np.maximum(covers.sum(axis=0), 1)
-    return (covers / counts * np.diff(edges)).sum(axis=1)
+    starts, ends = np.array(spans).T
+    edges = np.unique(np.concatenate([starts, ends]))
+    first, last = np.searchsorted(edges, starts), np.searchsorted(edges, ends)
+    opened = np.bincount(first, minlength=len(edges)) - np.bincount(last, minlength=len(edges))
+    counts = np.maximum(np.cumsum(opened)[:-1], 1)  # windows over each piece between two edges
+    until = np.concatenate([[0.0], np.cumsum(np.diff(edges) / counts)])
+    return until[last] - until[first]
 
 
 def _write(text: str, path: Optional[str]) -> str:

@@ -13,10 +13,13 @@ class Window(NamedTuple):
     Attributes:
         clip_len (int): Frames that the model takes.
         frame_interval (int): Distance of these frames in the video.
+        loop (bool): How a clip that is too short is filled up: from its beginning (``'loop'`` of
+            mmaction2's ``SampleFrames``), or by its last frame. Defaults to False, the last frame.
     """
 
     clip_len: int
     frame_interval: int
+    loop: bool = False
 
     @property
     def span(self) -> int:

@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os.path as osp
 import sys
+from types import SimpleNamespace
 
 import cv2
 import get_flops
@@ -17,12 +18,12 @@ import torch
 import torch.nn.functional as F
 import vis_cam
 import visualize_reconstruction
+from helpers import write_image
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from toolbox_run import FINETUNE, PRETRAIN, ROOT
 
-from s4d_mm.apis import init_model, predict_expression
-from s4d_mm.apis.inference import read_media
+from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.models import S4DViT
 
 
@@ -128,9 +129,15 @@ def model(toolbox_run):
     return init_model(FINETUNE, toolbox_run.finetuned, 'cpu')
 
 
+def predicted(path, checkpoint):
+    """Probabilities over a clip or image whose face fills the frame, by name."""
+    result = ExpressionInferencer(FINETUNE, checkpoint, 'cpu')(path, faces='none')
+    return result.summary()[0].probabilities
+
+
 def expected_maps(model, path, label):
     """Grad-CAM of the last block, written down once more."""
-    data = model.data_preprocessor(read_media(model, path))
+    data = model.data_preprocessor(vis_cam.read_media(model, path))
     x = data['inputs'].flatten(0, 1)  # V C [T] H W
     kind = data['data_samples'][0].metainfo['input_type']
     with torch.no_grad():
@@ -162,9 +169,7 @@ def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
         frames, drawn, name = vis_cam.heat_maps(model, path, target)
         assert frames.shape == drawn.shape == (*((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
         assert drawn.min() >= 0 and drawn.max() <= 1
-    before = predict_expression(model, path)
-    assert sum(before.values()) == pytest.approx(1, abs=1e-5)
-    classes = list(before)
+    classes = vis_cam.class_names(model, 'video' if kind == 'clip' else 'image', 7)
     assert name == classes[0]
     for heat, label in zip(maps, (classes.index('anger'), 0)):
         torch.testing.assert_close(heat, expected_maps(model, path, label), rtol=1e-4, atol=1e-4)
@@ -177,8 +182,10 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
     vis_cam.main(command)
     # two views with two rows, two tubelets
     assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
-    scores = predict_expression(model, toolbox_run.clip)
-    assert f'looks like {max(scores, key=scores.get)}' in (capsys.readouterr().out)
+    with torch.no_grad():
+        (sample,) = model.test_step(vis_cam.read_media(model, toolbox_run.clip))
+    name = vis_cam.class_names(model, 'video', 7)[int(sample.pred_label)]
+    assert f'looks like {name}' in capsys.readouterr().out
     command += ['--target-layer-name', 'backbone/blocks/0']
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main([*command, '--target-category', 'joy'])
@@ -235,7 +242,7 @@ def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------ publish
-def test_published_checkpoint_predicts_the_same(toolbox_run, model, tmp_path):
+def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path):
     out = publish_model.publish(toolbox_run.finetuned, str(tmp_path / 's4d.pth'))
     assert [str(p) for p in tmp_path.iterdir()] == [out]
     with open(out, 'rb') as f:
@@ -243,7 +250,14 @@ def test_published_checkpoint_predicts_the_same(toolbox_run, model, tmp_path):
     assert osp.basename(out).startswith('s4d_20')
     assert out.endswith(f'-{sha[:8]}.pth')
     assert osp.getsize(out) < 0.5 * osp.getsize(toolbox_run.finetuned)
-    published = init_model(FINETUNE, out, 'cpu')
-    assert predict_expression(published, toolbox_run.clip) == (
-        predict_expression(model, toolbox_run.clip)
-    )
+    before = predicted(toolbox_run.clip, toolbox_run.finetuned)
+    assert predicted(toolbox_run.clip, out) == before
+
+
+def test_errors_name_the_file(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no file or folder nowhere.mp4'):
+        vis_cam.read_media(model, 'nowhere.mp4')
+    path = write_image(tmp_path / 'face.png')
+    other = SimpleNamespace(cfg=Config(dict(test_pipeline=[])))
+    with pytest.raises(ValueError, match='face.png is of type image.*no `image_test_pipeline`'):
+        vis_cam.read_media(other, path)

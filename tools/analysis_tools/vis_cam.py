@@ -11,6 +11,7 @@ a frame of each tubelet, and the same with its heat map.
 """
 
 import argparse
+import os.path as osp
 import sys
 from typing import Optional
 
@@ -18,11 +19,14 @@ import mmcv
 import numpy as np
 import torch
 from mmaction.utils import GradCAM
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from s4d_mm.apis import init_model
-from s4d_mm.apis.inference import class_names, read_media
+from s4d_mm.apis.inference import class_names
 from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.media import IMAGE_SUFFIXES
 from s4d_mm.models import MoAENeck, S4DViT
 
 
@@ -79,6 +83,46 @@ def last_block(model: nn.Module) -> str:
     """Name of the last block of a recognizer, e.g. 'neck/blocks/5'."""
     part = 'neck' if model.with_neck else 'backbone'
     return f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
+
+
+def read_media(model: nn.Module, path: str) -> dict:
+    """A batch of one video, folder of frames, or image, for ``test_step``.
+
+    Args:
+        model (nn.Module): From ``init_model``; its config has ``test_pipeline`` (video) and, for
+            images, ``image_test_pipeline``.
+        path (str): The file or folder.
+
+    Returns:
+        dict: ``inputs`` and ``data_samples``, with ``input_type`` in their
+        meta information.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If the config has no pipeline for this kind of file.
+    """
+    if not osp.exists(path):
+        raise FileNotFoundError(f'There is no file or folder {path}.')
+    is_image = path.lower().endswith(IMAGE_SUFFIXES)
+    input_type = 'image' if is_image else 'video'
+    name = 'image_test_pipeline' if is_image else 'test_pipeline'
+    if name not in model.cfg:
+        raise ValueError(
+            f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
+        )
+    init_default_scope(model.cfg.get('default_scope', 'mmaction'))
+    data = Compose(model.cfg[name])(
+        dict(
+            filename=path,
+            label=-1,
+            start_index=0,
+            modality='RGB',
+            input_type=input_type,
+            sample_id=path,
+        )
+    )
+    data['data_samples'].set_metainfo(dict(input_type=input_type))
+    return pseudo_collate([data])
 
 
 def heat_maps(

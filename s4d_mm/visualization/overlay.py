@@ -1,0 +1,157 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""What is drawn on, and beside, a picture of which a prediction is known."""
+
+import math
+from typing import TYPE_CHECKING, Optional
+
+import cv2
+import numpy as np
+
+from .colors import BLACK, Color, class_color
+from .panel import BACKGROUND, ProbabilityPanel
+from .pieces import pieces_by_face
+from .plates import Rect, draw_plate, place_plate
+from .text import font_size, one_line
+
+if TYPE_CHECKING:
+    from ..apis.results import MediaResult
+
+SMALLEST, LARGEST = 200, 640  # pixels: sides of a picture that is enlarged, so that text fits on it
+SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's drawing coordinates
+
+
+class Overlay:
+    """Draws the records of one input on its frames.
+
+    In each frame: the square of each face that has a record there, a plate with its number, label
+    and probability, and, outside of the picture, a strip of bars (:class:`ProbabilityPanel`).
+    Where several records cover a frame it is their mean. Sizes follow the picture's.
+
+    Args:
+        result (MediaResult): Of the input.
+        width (int): Of its frames, in pixels.
+        height (int): Of its frames, in pixels.
+        even (bool): Whether to add a pixel to odd sides. Defaults to False.
+
+    Attributes:
+        zoom (int): By which the picture is enlarged; 1 but for small ones, on which no text
+            would fit.
+    """
+
+    def __init__(self, result: 'MediaResult', width: int, height: int, even: bool = False) -> None:
+        fits = LARGEST // max(width, height)
+        self.zoom = max(1, min(math.ceil(SMALLEST / min(width, height)), fits))
+        self.width, self.height = width * self.zoom, height * self.zoom
+        self.tracks = result.tracks
+        self.pieces = pieces_by_face(result.records)
+        self.line = max(2, round(0.006 * min(self.width, self.height)))
+        self.font_size = font_size(self.width, self.height)
+        self.panel = None
+        if result.records:
+            self.classes = [one_line(name) for name in result.records[0].probabilities]
+            importance = np.sum([list(r.probabilities.values()) for r in result.records], axis=0)
+            self.panel = ProbabilityPanel(
+                self.classes, self.width, self.height, importance, len(self.pieces)
+            )
+        self._canvas, self._picture, self._panel = self._make_canvas(even)
+        self._plates = {}  # by face: number of the piece, and its plate
+        self._on_panel = []  # faces and their pieces
+
+    def draw(self, frame: np.ndarray, number: int) -> np.ndarray:
+        """Draw a frame and what is known of it.
+
+        Args:
+            frame (np.ndarray): RGB, uint8, (height, width, 3).
+            number (int): Of the frame, from 0.
+
+        Returns:
+            np.ndarray: RGB, uint8: the frame at its upper left, and the panel to the right or
+            below if there is any record in the input. The next call overwrites it.
+        """
+        if self.zoom > 1:
+            size = self.width, self.height
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+        self._picture[:] = frame
+        found = [(face, pieces.at(number)) for face, pieces in self.pieces.items()]
+        found = [(face, piece) for face, piece in found if piece is not None]
+        corners = {face: self._corners(face, number) for face, _ in found}
+        for face, piece in found:
+            if corners[face] is not None:
+                self._draw_box(corners[face], self._color(face, piece))
+        taken = []
+        for face, piece in found:
+            taken.append(self._put(self._plate(face, piece), corners[face], taken))
+        self._draw_panel(found)
+        height, width = self._picture.shape[:2]
+        if self.panel is None:  # the last row and column twice, where sides are made even
+            self._canvas[height:, :width] = self._picture[-1:]
+            self._canvas[:, width:] = self._canvas[:, width - 1 : width]
+        return self._canvas
+
+    def _make_canvas(self, even: bool) -> tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
+        """The whole picture, and the parts of it that are the frame and the panel."""
+        height, width = self.height, self.width
+        if self.panel is not None and self.panel.beside:
+            height, width = self.panel.height, width + self.panel.width
+        elif self.panel is not None:
+            height, width = height + self.panel.height, self.panel.width
+        if even:
+            height, width = height + height % 2, width + width % 2
+        canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+        panel = None
+        if self.panel is not None:
+            panel = canvas[:, self.width :] if self.panel.beside else canvas[self.height :]
+            panel = panel[: self.panel.height, : self.panel.width]
+        return canvas, canvas[: self.height, : self.width], panel
+
+    def _draw_panel(self, found: list[tuple[Optional[int], int]]) -> None:
+        if found != self._on_panel:
+            faces = [(face, self.pieces[face].scores[piece]) for face, piece in found]
+            self._panel[:] = self.panel.draw(faces)
+            self._on_panel = found
+
+    def _color(self, face: Optional[int], piece: int) -> Color:
+        return class_color(int(self.pieces[face].scores[piece].argmax()))
+
+    def _corners(self, face: Optional[int], number: int) -> Optional[np.ndarray]:
+        """The corners (4, 2) of the square of a face; None where it is not known."""
+        track = self.tracks.get(face)
+        if track is None or not 0 <= number - track.start_frame < len(track.squares):
+            return None
+        cx, cy, side, angle = (float(v) for v in track.squares[number - track.start_frame])
+        if math.isnan(cx):
+            return None
+        return self.zoom * cv2.boxPoints(((cx, cy), (side, side), math.degrees(angle)))
+
+    def _draw_box(self, corners: np.ndarray, color: Color) -> None:
+        points = np.round((corners - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
+        rim = self.line + 2 * math.ceil(self.line / 3)
+        for shade, thickness in ((BLACK, rim), (color, self.line)):
+            cv2.polylines(
+                self._picture, [points], True, shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS
+            )
+
+    def _plate(self, face: Optional[int], piece: int) -> np.ndarray:
+        if self._plates.get(face, (None, None))[0] != piece:
+            scores = self.pieces[face].scores[piece]
+            best = int(scores.argmax())
+            text = f'{self.classes[best]} {scores[best]:.0%}'
+            if face is not None:
+                text = f'{face}  {text}'
+            plate = draw_plate(text, self.font_size, class_color(best), self.width)
+            self._plates[face] = piece, plate
+        return self._plates[face][1]
+
+    def _put(self, plate: np.ndarray, corners: Optional[np.ndarray], taken: list) -> Rect:
+        """Lay a plate on the picture, and say where it is."""
+        height, width = plate.shape[:2]
+        if corners is None:
+            box = (0, height, 0, 0)  # upper left corner of the picture
+        else:
+            rim = self.line
+            low, high = corners.min(axis=0) - rim, corners.max(axis=0) + rim
+            box = (*np.floor(low).astype(int), *np.ceil(high - low).astype(int))
+        x, y = place_plate((width, height), box, taken, (self.width, self.height))
+        target = self._picture[y : y + height, x : x + width]
+        target[:] = plate[: target.shape[0], : target.shape[1]]
+        return x, y, width, height

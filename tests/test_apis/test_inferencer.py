@@ -1,0 +1,342 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Prediction from real files to records, with a model in a size for tests."""
+
+import json
+import logging
+import os
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from face_scenes import find_white, scene
+from helpers import encode, make_frame, truncate, write_frames, write_image, write_video
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.registry import INFERENCERS
+from small_models import CLASSES, PREDICT, save_checkpoint
+
+from s4d_mm.apis import ExpressionInferencer
+from s4d_mm.apis.outputs import ENDINGS
+from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
+
+SPAN = 8  # frames of a window of PREDICT
+
+
+@pytest.fixture(scope='module')
+def inferencer(tmp_path_factory):
+    path = save_checkpoint(tmp_path_factory.mktemp('checkpoint') / 'epoch_1.pth')
+    build = INFERENCERS.build
+    inferencer = build(dict(type='ExpressionInferencer', model=Config(PREDICT), weights=path))
+    inferencer.detector = find_white
+    return inferencer
+
+
+@pytest.fixture
+def log():
+    """Warnings of mmengine's logger."""
+    lines, logger = [], MMLogger.get_current_instance()
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def by_test_py(inferencer, path, pipeline='test_pipeline'):
+    """The probabilities that tools/test.py gives."""
+    data = dict(filename=str(path), label=-1, start_index=0, modality='RGB', sample_id='x')
+    sample = Compose(inferencer.cfg[pipeline])(data)
+    sample['data_samples'].set_metainfo(
+        dict(input_type='image' if 'image' in pipeline else 'video')
+    )
+    with torch.no_grad():
+        return inferencer.model.test_step(pseudo_collate([sample]))[0].pred_score.numpy()
+
+
+def scores(records):
+    return np.array([list(record.probabilities.values()) for record in records])
+
+
+@pytest.mark.parametrize('count', [1, 5, 7, 8])
+def test_a_short_clip_gets_the_scores_of_the_test(inferencer, tmp_path, count):
+    path = write_video(tmp_path / 'x.mp4', count)
+    (record,) = inferencer(path, faces='none')
+    np.testing.assert_allclose(scores([record])[0], by_test_py(inferencer, path), atol=1e-6)
+    assert tuple(record.probabilities) == CLASSES['video']
+    assert record.label == CLASSES['video'][by_test_py(inferencer, path).argmax()]
+    assert (record.start_frame, record.end_frame, record.face, record.box) == (0, count, None, None)
+    assert (record.start, record.end) == (0, pytest.approx(count / 25))
+
+
+def test_an_image_gets_the_scores_of_the_test(inferencer, tmp_path):
+    path = write_image(tmp_path / 'x.JPG', number=77)
+    (record,) = inferencer(path, faces='none')
+    expected = by_test_py(inferencer, path, 'image_test_pipeline')
+    np.testing.assert_allclose(scores([record])[0], expected, atol=1e-6)
+    assert tuple(record.probabilities) == CLASSES['image']
+    assert (record.start, record.end, record.start_frame, record.end_frame) == (None, None, 0, 1)
+
+
+def test_a_long_clip_is_windows_that_are_clips(inferencer, tmp_path):
+    path = write_video(tmp_path / 'x.mp4', 27, fps=10)
+    records = inferencer(path, faces='none', batch_size=2)
+    assert [(r.start_frame, r.end_frame) for r in records] == [(0, 8), (8, 16), (16, 24), (24, 27)]
+    assert [r.start for r in records] == pytest.approx([0, 0.8, 1.6, 2.4])
+    assert records[-1].end == pytest.approx(2.7)
+    frames = np.stack(list(read_video(path)))
+    windows = [frames[0:8], frames[8:16], frames[16:24], frames[20:27]]
+    parts = [inferencer(window, faces='none')[0] for window in windows]
+    np.testing.assert_allclose(scores(records), scores(parts), atol=1e-6)
+    assert np.ptp(scores(records), axis=0).max() > 1e-3  # the windows differ
+    assert [len(inferencer(path, faces='none', window_stride=s)) for s in (4, 8, 27)] == [6, 4, 1]
+    assert [len(inferencer(path, faces='none', max_frames=n)) for n in (8, 9)] == [1, 2]
+
+
+def test_scores_depend_neither_on_the_batch_nor_on_the_kind_of_input(inferencer, tmp_path):
+    folder = write_frames(tmp_path / 'clip', 20, pattern='{:03d}.png')
+    frames = np.stack([make_frame(i) for i in range(20)])
+    image = write_image(tmp_path / 'a.png', number=9)
+    inputs = [folder, image, frames, iter(frames), make_frame(9), image]
+    one = inferencer(inputs, faces='none', batch_size=1)
+    assert [m.media for m in one.media] == [folder, image, 'array_3', 'frames_4', 'array_5', image]
+    assert [m.kind for m in one.media] == ['video', 'image', 'video', 'video', 'image', 'image']
+    assert [len(m.records) for m in one.media] == [3, 1, 3, 3, 1, 1]
+    np.testing.assert_allclose(scores(one[:3]), scores(one.media[2].records), atol=1e-7)
+    np.testing.assert_allclose(scores(one[:3]), scores(one.media[3].records), atol=1e-7)
+    inputs[3] = iter(frames)
+    many = inferencer(inputs, faces='none', batch_size=16)
+    for a, b in zip(one.media, many.media):
+        np.testing.assert_allclose(scores(a.records), scores(b.records), atol=1e-6)
+    assert [m.frames for m in one.media] == [20, 1, 20, 20, 1, 1]
+    assert one.media[0].size == (64, 48) and one.media[0].fps == 25
+
+
+def test_features(inferencer):
+    (record,) = inferencer(make_frame(3), faces='none', features=True)
+    classifier = inferencer.model.cls_head.classifiers['image']
+    logits = classifier(torch.from_numpy(record.features))
+    np.testing.assert_allclose(scores([record])[0], logits.softmax(0).detach(), atol=1e-6)
+
+
+# -------------------------------------------------------------------------- faces
+def two_faces(count=30, leaves=30):
+    """A large square that moves, and a small one that leaves."""
+    small = [(90, 50, 24)]
+    return [
+        scene((8 + t // 3, 10, 40), *(small if t < leaves else []), height=96, width=128)
+        for t in range(count)
+    ]
+
+
+def test_every_face_has_its_own_records(inferencer, tmp_path):
+    path = encode(tmp_path / 'x.mp4', two_faces(leaves=12), crf=8)
+    result = inferencer(path)
+    (media,) = result.media
+    assert sorted(media.tracks) == [1, 2] and media.status == 'ok'
+    assert media.tracks[1].squares.shape == (30, 4)
+    first = [(r.start_frame, r.end_frame) for r in result if r.face == 1]
+    assert first == [(0, 8), (8, 16), (16, 24), (24, 30)]
+    last = [r.end_frame for r in result if r.face == 2][-1]
+    assert last == len(media.tracks[2].squares) and 12 <= last < 30
+    x1, y1, x2, y2 = result[0].box
+    assert x1 < 8 and x2 > 50 and y1 < 10 and y2 > 50 and x2 - x1 < 60
+    assert [r.face for r in result.summary()] == [1, 2]
+    assert {r.face for r in inferencer(path, faces='largest')} == {1}
+
+
+def test_a_face_is_cut_as_for_training(inferencer, tmp_path):
+    from s4d_mm.faces import FaceSettings, crop_square, follow_faces
+
+    path = encode(tmp_path / 'x.mp4', two_faces(8))
+    settings = FaceSettings(size=64, margin=0.5)
+    cut = [[], []]
+    for _, frame, faces in follow_faces(read_video(path), find_white, settings):
+        for face in faces:
+            cut[face.face - 1].append(crop_square(frame, face.square, 64))
+    records = inferencer(path, face_settings=settings)
+    expected = [inferencer(np.stack(crops), faces='none')[0] for crops in cut]
+    np.testing.assert_allclose(scores(records), scores(expected), atol=1e-6)
+
+
+def test_faces_of_an_image(inferencer):
+    result = inferencer(two_faces(1)[0], features=True)
+    assert [r.face for r in result] == [1, 2]
+    assert result[0].box[2] - result[0].box[0] == pytest.approx(40 * 1.3, abs=1)
+    assert result[0].features.shape == (32,)
+
+
+def test_no_face_is_said(inferencer, log, tmp_path):
+    path = encode(tmp_path / 'empty.mp4', [scene() for _ in range(9)])
+    result = inferencer([path, scene()])
+    assert list(result) == [] and [m.status for m in result.media] == ['no_face'] * 2
+    assert ('WARNING', f'{path}: no face was found in its 9 frames') in log
+
+
+def test_whole_frames_with_a_small_face_are_warned_of(inferencer, log):
+    inferencer([scene((10, 10, 40)), scene((10, 10, 40))], faces='none')
+    ((level, text),) = log
+    assert level == 'WARNING' and "fills 42 % of the frame's" in text and "faces='auto'" in text
+    log.clear()
+    inferencer([scene((10, 10, 60)), scene()], faces='none')
+    assert not log
+
+
+# --------------------------------------------------------------------- bad input
+def test_one_unreadable_input_is_an_error(inferencer, tmp_path):
+    path = truncate(write_video(tmp_path / 'x.mp4', 60, faststart=True), 0.6)
+    with pytest.raises(MediaReadError, match='x.mp4'):
+        inferencer(path, faces='none', out_dir=str(tmp_path / 'out'), draw=False)
+    assert os.listdir(tmp_path / 'out') == []
+    with pytest.raises(FileNotFoundError, match='no file or folder nowhere.mp4'):
+        inferencer('nowhere.mp4', faces='none')
+
+
+def test_of_several_the_others_go_on(inferencer, tmp_path, log):
+    broken = truncate(write_video(tmp_path / 'broken.mp4', 60, faststart=True), 0.6)
+    empty = str(tmp_path / 'empty.mp4')
+    open(empty, 'w').close()
+    good = write_image(tmp_path / 'good.jpg')
+    result = inferencer([broken, empty, 'nowhere.jpg', good], faces='none')
+    assert [m.status for m in result.media] == ['unreadable'] * 3 + ['ok']
+    assert [bool(m.records) for m in result.media] == [True, False, False, True]
+    read = result.media[0].frames
+    assert result.media[0].records[-1].end_frame == read < 60
+    for media in result.media[:3]:
+        assert media.media in media.message
+        assert ('WARNING', f'{media.media}: {media.message}') in log
+
+
+@pytest.mark.parametrize(
+    'option, message',
+    [
+        (dict(faces='all'), "faces='all': must be one of"),
+        (dict(batch_size=0), 'batch_size=0: must be a whole'),
+        (dict(window_stride=2.5), 'window_stride=2.5'),
+        (dict(max_frames=-1), 'max_frames=-1'),
+    ],
+)
+def test_options_are_checked(inferencer, option, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(make_frame(), **option)
+
+
+def test_a_model_without_an_image_classifier(inferencer, tmp_path):
+    config = {k: v for k, v in PREDICT.items() if k != 'image_test_pipeline'}
+    path = save_checkpoint(tmp_path / 'x.pth')
+    video_only = ExpressionInferencer(Config(config), path, 'cpu', show_progress=False)
+    with pytest.raises(ValueError, match='good.jpg is an image, but .* classifies videos only'):
+        video_only(['x.mp4', 'good.jpg'], faces='none')
+
+
+def test_models_by_name(tmp_path):
+    with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
+        ExpressionInferencer('s4d_finetune_mafw')
+    with pytest.raises(ValueError, match="'s4d' is neither .* models s4d_pretrain, s4d_finetune_d"):
+        ExpressionInferencer('s4d', 'x.pth')
+    with pytest.raises(FileNotFoundError, match='There is no config configs/x.py'):
+        ExpressionInferencer('configs/x.py', 'x.pth')
+    with pytest.raises(ValueError, match='x.onnx holds its weights'):
+        ExpressionInferencer('x.onnx', 'x.pth')
+
+
+# ------------------------------------------------------------------------- output
+def test_tables_of_every_input(inferencer, tmp_path):
+    for folder in 'ab':
+        write_image(tmp_path / folder / 'x.jpg', number=ord(folder))
+    out = tmp_path / 'out'
+    clip = np.stack([make_frame(i) for i in range(9)])
+    result = inferencer(
+        [tmp_path / 'a', tmp_path / 'b', clip], faces='none', out_dir=out, draw=False
+    )
+    names = ['array_3', 'x', 'x_2']
+    assert sorted(os.listdir(out)) == [f'{n}.{e}' for n in names for e in ('csv', 'json')]
+    text = (out / 'array_3.csv').read_text().splitlines()
+    assert (
+        text[0].startswith('media,face,start,end,start_frame,end_frame,label,a,b')
+        and len(text) == 3
+    )
+    content = json.loads((out / 'x_2.json').read_text())
+    assert content['media'][0]['media'] == result.media[1].media
+    assert content['records'][0]['label'] == result[1].label
+
+
+def test_pictures_of_every_kind_of_input(inferencer, tmp_path):
+    """Also of those that cannot be read twice, with odd sides."""
+    frames = [np.ascontiguousarray(frame[:95, :127]) for frame in two_faces(10)]
+    encode(tmp_path / 'video.mp4', two_faces(10), fps=10, crf=8)
+    write_frames(tmp_path / 'empty', 3, pattern='{}.png')  # without a face
+    inputs = [tmp_path / 'video.mp4', iter(frames), frames[0], tmp_path / 'empty']
+    out = tmp_path / 'out'
+    inferencer(inputs, out_dir=str(out))
+    assert sorted(os.listdir(out)) == [
+        'array_3.csv',
+        'array_3.json',
+        'array_3.png',
+        'empty.csv',
+        'empty.json',
+        *(f'{n}{e}' for n in ('frames_2', 'video') for e in ENDINGS['video']),
+    ]
+    for name in ('frames_2', 'video'):
+        drawn = list(read_timed(str(out / f'{name}.mp4')))
+        rate = 25 if name == 'frames_2' else 10
+        times = [frame.time for frame in drawn]
+        assert times == pytest.approx([t / rate for t in range(10)], abs=0.01)
+    before = frames[0].astype(int)
+    drawn = read_image(str(out / 'array_3.png'))[:95, :127]
+    assert np.abs(drawn - before).max() > 50  # there is something on it
+
+
+def test_what_is_interrupted_leaves_nothing_half(inferencer, tmp_path):
+    def frames():
+        yield from two_faces(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inferencer(frames(), out_dir=str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_fails_leaves_nothing_half(inferencer, tmp_path, monkeypatch):
+    def replace(part, target):
+        assert os.path.getsize(part) > 50
+        raise OSError('the disk is full')
+
+    monkeypatch.setattr(os, 'replace', replace)
+    with pytest.raises(OSError, match='the disk is full'):
+        inferencer(make_frame(), faces='none', out_dir=str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_inputs_are_not_overwritten(inferencer, tmp_path):
+    path = write_video(tmp_path / 'x.mp4', 3)
+    before = (tmp_path / 'x.mp4').read_bytes()
+    with pytest.raises(ValueError, match='x.mp4 is an input and would be overwritten'):
+        inferencer(path, faces='none', out_dir=tmp_path)
+    assert (tmp_path / 'x.mp4').read_bytes() == before
+
+
+def test_memory_does_not_grow_with_the_clip(inferencer):
+    """Images that are kept, counted while a long clip passes."""
+    alive, most = weakref.WeakSet(), 0
+
+    def frames():
+        nonlocal most
+        for _ in range(400):
+            frame = np.zeros((8, 8, 3), np.uint8).view(Counted)
+            alive.add(Holder.of(frame))
+            most = max(most, len(alive))
+            yield frame
+
+    class Counted(np.ndarray):
+        pass
+
+    class Holder:
+        @staticmethod
+        def of(frame):
+            frame.holder = holder = Holder()
+            return holder
+
+    result = inferencer(frames(), faces='none', batch_size=3)
+    assert result.media[0].frames == 400 and most <= 2 * SPAN

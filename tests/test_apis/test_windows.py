@@ -1,0 +1,89 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Windows over the frames of a face: the frames are their own numbers here."""
+
+import numpy as np
+import pytest
+
+from s4d_mm.apis import Window
+from s4d_mm.apis.results import frame_weights
+from s4d_mm.apis.windows import WindowStream
+from s4d_mm.datasets.transforms import SampleClipViews
+
+WINDOW = Window(4, 3)  # spans 12 frames
+
+
+def cut(count, window=WINDOW, stride=None):
+    """The pieces of a run of so many frames, in the order in which they come."""
+    stream, pieces = WindowStream(window, stride), []
+    for frame in range(count):
+        pieces += stream.push(lambda frame=frame: frame)
+        assert len(stream.grid) <= window.clip_len
+        assert all(len(piece.images) <= window.clip_len for piece in stream.open)
+    return pieces + stream.finish()
+
+
+@pytest.mark.parametrize('window', [WINDOW, Window(16, 4), Window(4, 1)], ids=str)
+def test_up_to_two_windows_are_the_views_of_the_test(window):
+    sampler = SampleClipViews(window.clip_len, window.frame_interval, num_views=2)
+    for count in range(1, 2 * window.span + 1):
+        results = sampler.transform(dict(total_frames=count, start_index=0))
+        views = results['frame_inds'].reshape(2, -1).tolist()
+        expected = views if views[0] != views[1] else views[:1]
+        assert [piece.images for piece in cut(count, window)] == expected, count
+
+
+@pytest.mark.parametrize('count', range(1, 40))
+def test_each_frame_counts_once(count):
+    pieces = cut(count)
+    frames = [frame for piece in pieces for frame in range(piece.start, piece.end)]
+    assert frames == list(range(count))
+    assert all(len(piece.images) == 4 for piece in pieces)
+    for piece in pieces[:-1]:
+        assert piece.images == list(range(piece.start, piece.end, 3))
+    if count >= 12:  # the last one is full, too
+        assert np.diff(pieces[-1].images).tolist() == [3, 3, 3]
+        assert pieces[-1].images[-1] > count - 4
+
+
+def test_overlapping_windows_stand_for_their_own_frames():
+    spans = [(p.start, p.end) for p in cut(29, stride=4)]
+    assert spans == [(0, 12), (4, 16), (8, 20), (12, 24), (16, 28), (18, 29)]
+    assert cut(29, stride=4)[1].images == [4, 7, 10, 13]  # off the grid of the first
+    assert cut(29, stride=4)[-1].images == [18, 21, 24, 27]
+    # the last regular window ends with the run: no other follows
+    assert [(p.start, p.end) for p in cut(28, stride=4)][-2:] == [(12, 24), (16, 28)]
+    assert [(p.start, p.end) for p in cut(5, stride=4)] == [(0, 5)]
+
+
+def test_windows_with_gaps():
+    pieces = cut(27, stride=20)
+    assert [(p.start, p.end, p.images) for p in pieces] == [
+        (0, 12, [0, 3, 6, 9]),
+        (20, 27, [15, 18, 21, 24]),
+    ]
+    assert [(p.start, p.end) for p in cut(20, stride=20)] == [(0, 12)]
+
+
+def test_only_sampled_frames_are_made():
+    made = []
+    stream = WindowStream(WINDOW)
+    for frame in range(14):
+        stream.push(lambda frame=frame: made.append(frame))
+    assert made == [0, 3, 6, 9, 12]
+
+
+def test_short_clips_are_filled_up():
+    assert cut(5)[0].images == [0, 3, 3, 3]
+    assert cut(5, Window(4, 3, loop=True))[0].images == [0, 3, 0, 3]
+    assert cut(3, Window(8, 1, loop=True))[0].images == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert WindowStream(WINDOW).finish() == []
+
+
+def test_frame_weights_are_those_of_the_definition():
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 50, 40)
+    spans = list(zip(starts.tolist(), (starts + rng.integers(1, 20, 40)).tolist()))
+    holders = [sum(a <= t < b for a, b in spans) for t in range(80)]
+    expected = [sum(1 / holders[t] for t in range(a, b)) for a, b in spans]
+    np.testing.assert_allclose(frame_weights(spans), expected)
+    assert frame_weights(spans).sum() == pytest.approx(sum(h > 0 for h in holders))

@@ -9,6 +9,7 @@ import importlib.util
 import os.path as osp
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pickle import UnpicklingError
 
@@ -134,8 +135,24 @@ def read_local_files() -> None:
     CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
+def silence_misleading_warnings() -> None:
+    """Leave out warnings that ask for something which nobody here needs.
+
+    mmcv-lite says at its import that a detector's attention needs ``mmcv``
+   .
+
+    Can be deleted when mmcv says it where somebody builds that attention.
+    """
+    warnings.filterwarnings(
+        'ignore',
+        message='Fail to import ``MultiScaleDeformableAttention``',
+        module=r'mmcv\.cnn\.bricks\.transformer',
+    )
+
+
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
+    silence_misleading_warnings()
     provide_mmaction_drn()
     allow_mmengine_checkpoints()
     read_local_files()

@@ -49,7 +49,8 @@ def init_model(
     model = init_recognizer(config, device=device)
     model.dataset_meta = None
     if checkpoint is not None:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu')
+        # logged, not printed
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='current')
         check_fit(model, loaded)
         check_head_weights(model, loaded)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')

@@ -111,6 +111,7 @@ setup(
         'prepare': requirements('prepare.txt'),
         'tests': requirements('tests.txt'),
     },
+    entry_points=dict(console_scripts=['s4d = s4d_mm.cli:main']),
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3',

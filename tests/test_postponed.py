@@ -49,5 +49,5 @@ from colorsys import rgb_to_hls, rgb_to_hsv
 import colorsys
 print(rgb_to_hsv.__name__, type(colorsys).__name__, *rgb_to_hls(1, 1, 1))
 """
-    expected = '2 True 1.0 True True 0.5 rgb_to_hsv module 0.0 1 0.0'
+    expected = '2 True 1.0 True True 0.5 rgb_to_hsv module 0.0 1.0 0.0'
     assert run(code)[0].split() == expected.split()

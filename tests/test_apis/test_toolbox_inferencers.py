@@ -131,6 +131,7 @@ def test_mmpretrain_inferencers_name_ours_for_the_other_configs(files):
 
 
 def test_steps_that_open_files_name_ours_where_there_is_none():
+    init_default_scope('mmaction')
     steps = Compose(Config.fromfile(JOINT).image_test_pipeline)
     with pytest.raises(ValueError, match='got none, only img. .*ExpressionInferencer'):
         steps(dict(img=make_frame()))

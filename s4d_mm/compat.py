@@ -142,10 +142,10 @@ def read_local_files() -> None:
 def silence_misleading_warnings() -> None:
     """Leave out warnings that ask for something which nobody here needs.
 
-     mmcv-lite says at its import that a detector's attention needs ``mmcv``
+    mmcv-lite says at its import that a detector's attention needs ``mmcv``
     (open-mmlab/mmcv#1975).
 
-     Can be deleted when mmcv says it where somebody builds that attention.
+    Can be deleted when mmcv says it where somebody builds that attention.
     """
     warnings.filterwarnings(
         'ignore',

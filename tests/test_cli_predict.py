@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from helpers import ROOT, process_env, truncate, write_image, write_video
+from helpers import ROOT, encode, make_frame, process_env, truncate, write_image, write_video
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
@@ -95,7 +95,7 @@ def test_one_sentence_says_what_is_wrong(folder, capsys, monkeypatch, argv, code
 
 
 def test_ctrl_c_leaves_no_half_file(folder, tmp_path):
-    clip = write_video(tmp_path / 'long.mp4', 3000)
+    clip = encode(tmp_path / 'long.mp4', [make_frame(i % 256) for i in range(3000)])
     command = [sys.executable, '-m', 's4d_mm', 'predict', clip, '--model', CONFIG]
     options = ['--weights', folder / 'epoch_1.pth', '--faces', 'none', '--out', tmp_path / 'out']
     with subprocess.Popen(

@@ -91,11 +91,14 @@ python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
 end
 
 begin 'predict'
-if [ -z "$clip" ]; then # the first clip of the test split
+faces=auto
+if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
+    faces=none
     name=$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv")
     clip="$out/data/clips/$name.mp4"
 fi
-python tools/predict.py "$finetune" "$finetuned" "$clip"
+python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" --faces "$faces" \
+    --out "$out/predict"
 end
 
 begin 'summary'

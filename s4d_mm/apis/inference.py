@@ -49,8 +49,7 @@ def init_model(
     model = init_recognizer(config, device=device)
     model.dataset_meta = None
     if checkpoint is not None:
-        # logged, not printed
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='current')
+        loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
         check_fit(model, loaded)
         check_head_weights(model, loaded)
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')

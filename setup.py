@@ -113,6 +113,7 @@ setup(
         'mim': requirements('mminstall.txt'),
         'tests': requirements('tests.txt'),
     },
+    entry_points=dict(console_scripts=['s4d = s4d_mm.cli:main']),
     classifiers=[
         'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3',

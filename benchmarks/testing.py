@@ -70,7 +70,7 @@ def build_both(arch: str, device: str, dtype: str) -> dict[str, Callable]:
     plain = plain_s4d.PlainS4D(size, moae_layers=size[1] // 2)
     plain_s4d.load_from_s4d_mm(plain, model.state_dict())
     plain.to(device).eval()
-    pipeline = Compose(cfg.test_dataloader.dataset.video.pipeline)
+    pipeline = Compose(cfg.test_pipeline)
 
     @torch.no_grad()
     def ours(path: str) -> torch.Tensor:

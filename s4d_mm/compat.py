@@ -5,15 +5,20 @@ Each function answers one upstream issue, says when it can be deleted, and
 does nothing where the installed upstream package is whole.
 """
 
+import functools
 import importlib.util
+import inspect
 import os.path as osp
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
@@ -151,11 +156,80 @@ def read_addresses() -> None:
         ('http://', 'https://', 'hf://'), load_from_address, force=True
     )
     checkpoint.load_from_http = load_from_address
+def silence_misleading_warnings() -> None:
+    """Leave out warnings that ask for something which nobody here needs.
+
+    mmcv-lite says at its import that a detector's attention needs ``mmcv``
+    (open-mmlab/mmcv#1975).
+
+    Can be deleted when mmcv says it where somebody builds that attention.
+    """
+    warnings.filterwarnings(
+        'ignore',
+        message='Fail to import ``MultiScaleDeformableAttention``',
+        module=r'mmcv\.cnn\.bricks\.transformer',
+    )
+
+
+def refuse_video_configs_in_image_inferencers() -> None:
+    """Let mmpretrain's inferencers say what to use for a config of mmaction2.
+
+    They build its test pipeline in their own scope, and stop at the first step of it with the list
+    of all steps that they know.
+
+    Can be deleted when mmpretrain compares ``default_scope`` with its own.
+    """
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    build = ImageClassificationInferencer._init_pipeline
+    if hasattr(build, '__wrapped__'):
+        return
+
+    @functools.wraps(build)
+    def checked(self: ImageClassificationInferencer, cfg: Config) -> Callable:
+        if cfg.get('default_scope') == 'mmaction':
+            raise ValueError(
+                f"{cfg.filename} is a config of mmaction2, whose steps mmpretrain's "
+                'ImageClassificationInferencer does not know. Use '
+                's4d_mm.apis.ExpressionInferencer, which takes images, too.'
+            )
+        return build(self, cfg)
+
+    ImageClassificationInferencer._init_pipeline = checked
+
+
+def let_inference_model_take_configs() -> None:
+    """Let mmpretrain's ``inference_model`` take configs, and models of ``get_model``.
+
+    It promises to, but knows only the models whose names are in its own index (mmpretrain 1.2.0).
+
+    Can be deleted when it does.
+    """
+    from mmpretrain import apis
+
+    if hasattr(apis.inference_model, '__wrapped__'):
+        return
+    by_name, inferencer = apis.inference_model, apis.ImageClassificationInferencer
+
+    @functools.wraps(by_name)
+    def inference_model(model: Any, *args, **kwargs) -> Any:
+        is_config = isinstance(model, Config) or str(model).endswith('.py')
+        if not is_config and getattr(model, '_metainfo', by_name) is not None:
+            return by_name(model, *args, **kwargs)
+        of_init = set(kwargs) & set(inspect.signature(inferencer).parameters)
+        built = inferencer(model, **{name: kwargs.pop(name) for name in of_init})
+        return built(*args, **kwargs)[0]
+
+    for module in (apis.model, apis, sys.modules['mmpretrain']):
+        module.inference_model = inference_model
 
 
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
+    silence_misleading_warnings()
     provide_mmaction_drn()
     allow_mmengine_checkpoints()
     read_local_files()
     read_addresses()
+    refuse_video_configs_in_image_inferencers()
+    let_inference_model_take_configs()

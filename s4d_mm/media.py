@@ -338,7 +338,9 @@ def write_image(
     import cv2
 
     suffix = (suffix or osp.splitext(path)[1]).lower()
-    _, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    # OpenCV warns of an option that a format does not have
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in ('.jpg', '.jpeg') else []
+    _, data = cv2.imencode(suffix, image[..., ::-1], options)
     with open(path, 'wb') as f:  # cv2.imwrite cannot write to every name on every system
         f.write(data.tobytes())
 

@@ -2,7 +2,8 @@
 """RandAugment (arXiv 1909.13719) with timm's operations, once for workers and device.
 
 ``datasets/transforms/augment.py`` augments Pillow frames with it,
-``models/data_preprocessors/batch_augments.py`` tensors on the device.
+``models/data_preprocessors/batch_augments.py`` tensors on the device. Both import this module when
+they are built: torchvision's new transforms take a second to import.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-Color = Union[float, Sequence[float]]
+from .augment_options import per_channel, require
+
 Picture = Union[Tensor, Image.Image]
 Operations = list[tuple[str, float]]
 
@@ -146,17 +148,3 @@ class RandAugmentIncreasing(v2.RandAugment):
             fill = self._fill['others']
             return TF.affine(image, 0.0, by, 1.0, [0.0, 0.0], self.interpolation, fill)
         return super()._apply_image_or_video_transform(image, transform_id, magnitude, *args)
-
-
-def require(fits: bool, part: str, option: str, value: Any, needs: str) -> None:
-    """Raise a ``ValueError`` about an option that does not fit."""
-    if not fits:
-        raise ValueError(f'{option} of {part} must be {needs}, but got {value!r}.')
-
-
-def per_channel(value: Color, part: str, option: str) -> list[float]:
-    """A grey level, or one for each of 3 channels, as a list of 3."""
-    values = list(value) if isinstance(value, Sequence) else [value] * 3
-    fits = len(values) == 3 and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in values)
-    require(fits, part, option, value, 'a number from 0 to 255, or one for each of 3 channels')
-    return [float(v) for v in values]

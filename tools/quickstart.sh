@@ -40,7 +40,7 @@ end() {
 
 begin 'install'
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-bash "$S4D_ROOT/tools/install.sh" faces
+bash "$S4D_ROOT/tools/install.sh"
 end
 place=$S4D_ROOT
 [ -z "$S4D_PACKED" ] || place=$PWD
@@ -85,19 +85,20 @@ end
 
 begin 'pictures'
 python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
-    "$out/test/predictions.json" --out "$out/confusion_matrix.png"
+    "$out/test/predictions.pkl" --out "$out/confusion_matrix.png"
 python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"
 end
 
 begin 'predict'
 faces=auto
-if [ -z "$clip" ]; then # the first clip of the test split, whose faces fill the frames
+if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
     faces=none
     name=$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv")
     clip="$out/data/clips/$name.mp4"
 fi
-python tools/predict.py "$finetune" "$finetuned" "$clip" --faces "$faces"
+python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" --faces "$faces" \
+    --out "$out/predict"
 end
 
 begin 'summary'

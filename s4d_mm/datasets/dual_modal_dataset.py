@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, datasets: one video and one image dataset behind one index."""
 
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset, force_full_init
@@ -18,6 +18,8 @@ class DualModalDataset(ConcatDataset):
     Args:
         video (dict | BaseDataset): The video dataset.
         image (dict | BaseDataset): The image dataset.
+        pipeline (list[dict], optional): Steps for the config of the video dataset, if it has none.
+            mmaction2's inferencers look for the test pipeline in this place. Defaults to None.
         lazy_init (bool): Whether to read the annotations later. Defaults to
             False.
 
@@ -32,6 +34,7 @@ class DualModalDataset(ConcatDataset):
         self,
         video: Union[dict, BaseDataset, None] = None,
         image: Union[dict, BaseDataset, None] = None,
+        pipeline: Optional[list[dict]] = None,
         lazy_init: bool = False,
     ) -> None:
         given = dict(video=video, image=image)
@@ -43,6 +46,8 @@ class DualModalDataset(ConcatDataset):
                     'For a run with one modality, use its dataset itself in '
                     'place of DualModalDataset.'
                 )
+        if pipeline is not None and isinstance(video, dict):
+            given['video'] = dict(dict(pipeline=pipeline), **video)
         # what ConcatDataset.__init__ does, less its demand that the two have
         # the same meta information
         self.datasets = [

@@ -139,8 +139,8 @@ def leaf_datasets(cfg: dict) -> Iterator[dict]:
     inner += cfg.get('datasets', ())
     if not inner:
         yield cfg
-    for one in inner:
-        yield from leaf_datasets(one)
+    for one in inner:  # DualModalDataset may have the pipeline of its clips
+        yield from leaf_datasets({'pipeline': cfg.get('pipeline'), **one})
 
 
 def clip_length(steps: list) -> int:

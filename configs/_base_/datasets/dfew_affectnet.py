@@ -134,12 +134,12 @@ val_dataloader = dict(
     batch_sampler=dict(type='DualModalBatchSampler', batch_size=dict(video=16, image=64)),
     dataset=dict(
         type='DualModalDataset',
+        pipeline=test_pipeline,  # of the videos; here mmaction2's inferencers find it
         video=dict(
             type='DFEW',
             data_root='data/DFEW',
             ann_file=f'annotations/set_{fold}_test.csv',
             data_prefix=dict(video='frames'),
-            pipeline=test_pipeline,
             test_mode=True,
         ),
         image=dict(

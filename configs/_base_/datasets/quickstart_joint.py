@@ -8,13 +8,13 @@ test_dataloader = dict(
     batch_sampler=dict(type='DualModalBatchSampler'),
     dataset=dict(
         type='DualModalDataset',
+        pipeline=_base_.test_pipeline,  # of the videos; here mmaction2's inferencers find it
         video=dict(
             type='DFEW',
             data_root=_base_.data_root,
             ann_file='annotations/dfew_test.csv',
             data_prefix=dict(video='clips'),
             suffix='.mp4',
-            pipeline=_base_.test_pipeline,
             test_mode=True,
         ),
         image=dict(

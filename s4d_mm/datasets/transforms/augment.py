@@ -8,8 +8,6 @@ from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 from PIL import Image
 
-from ...rand_augment import RandAugmentIncreasing
-
 
 @TRANSFORMS.register_module()
 class ClipRandAugment(BaseTransform):
@@ -53,6 +51,8 @@ class ClipRandAugment(BaseTransform):
         magnitude_std: float = 0.0,
         hparams: Optional[dict] = None,
     ) -> None:
+        from ...rand_augment import RandAugmentIncreasing
+
         self.augment = RandAugmentIncreasing.from_options(
             'ClipRandAugment',
             policies,

@@ -16,14 +16,26 @@ from mmengine.registry import TRANSFORMS
 from ...media import MediaReadError, list_frames, read_image
 
 
-def require_file(path: str, results: dict) -> None:
-    """Raise a ``FileNotFoundError`` that names the sample, if there is no such file."""
+def require_file(results: dict) -> str:
+    """The file of a sample.
+
+    Raises:
+        ValueError: If there is only its content.
+        FileNotFoundError: If there is no such file, with the name of the sample.
+    """
+    if 'filename' not in results:
+        raise ValueError(
+            f'A step that opens a file got none, only {", ".join(results)}. To predict from pixels '
+            'use s4d_mm.apis.ExpressionInferencer.'
+        )
+    path = results['filename']
     if not osp.exists(path):
         sample = results.get('sample_id')
         named = '' if sample is None else f' (sample {sample!r})'
         raise FileNotFoundError(
             f'{path} does not exist{named}. Check data_root, data_prefix and suffix of the dataset.'
         )
+    return path
 
 
 def require_positive(part: BaseTransform, **values: int) -> None:
@@ -65,8 +77,7 @@ class ClipInit(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Open the clip and count its frames."""
-        path = results['filename']
-        require_file(path, results)
+        path = require_file(results)
         results['start_index'] = 0
         if osp.isdir(path):
             results['frame_paths'] = list_frames(path)
@@ -299,8 +310,7 @@ class ImageLoad(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Read the image."""
-        require_file(results['filename'], results)
-        img = read_image(results['filename'])
+        img = read_image(require_file(results))
         results['imgs'] = [img]
         results['original_shape'] = img.shape[:2]
         results['img_shape'] = img.shape[:2]

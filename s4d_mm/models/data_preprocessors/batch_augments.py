@@ -1,18 +1,18 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Augmentation of a training batch on the device, by torchvision's transforms.
 
+These are imported when an augmentation is built, since that takes a second.
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Any, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
-from ...rand_augment import Color, RandAugmentIncreasing, per_channel, require
+from ...augment_options import Color, per_channel, require
 
 
 class BatchAugment(nn.Module):
@@ -91,6 +91,8 @@ class BatchRandAugment(BatchAugment):
         magnitude_std: float = 0.0,
         hparams: Optional[dict] = None,
     ) -> None:
+        from ...rand_augment import RandAugmentIncreasing
+
         super().__init__(
             RandAugmentIncreasing.from_options(
                 'BatchRandAugment',
@@ -124,6 +126,8 @@ class BatchRandomResizedCrop(BatchAugment):
     def __init__(
         self, size: int, area_range: tuple[float, float] = (0.08, 1.0), flip_ratio: float = 0.0
     ) -> None:
+        from torchvision.transforms import v2
+
         part = 'BatchRandomResizedCrop'
         low, high = area_range
         needs = '(smallest, largest), above 0 and at most 1'
@@ -171,6 +175,10 @@ class BatchRandomErasing(BatchAugment):
         fill_color: Color = 128,
         fill_std: Optional[Color] = None,
     ) -> None:
+        from torchvision.transforms import v2
+
+        from .erasing import ErasingWithNoise
+
         part = 'BatchRandomErasing'
         areas = (min_area_ratio, max_area_ratio)
         noise = mode == 'rand'
@@ -197,29 +205,6 @@ class BatchRandomErasing(BatchAugment):
         else:
             transform = v2.RandomErasing(value=color, **options)
         super().__init__(transform)
-
-
-class ErasingWithNoise(v2.RandomErasing):
-    """torchvision's RandomErasing with normal noise of these grey levels.
-
-    Args:
-        mean (list[float]): Of each channel, 0..255.
-        std (list[float]): Standard deviation of each channel.
-        **kwargs: ``p``, ``scale`` and ``ratio`` of torchvision's RandomErasing.
-    """
-
-    def __init__(self, mean: list[float], std: list[float], **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.register_buffer('mean', torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer('std', torch.tensor(std)[:, None, None], persistent=False)
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Erase the window of ``params``, if one was found."""
-        if params['v'] is not None:
-            shape = (*inpt.shape[:-2], params['h'], params['w'])
-            noise = torch.randn(shape, device=inpt.device) * self.std + self.mean
-            params = dict(params, v=noise.round().clamp(0, 255))
-        return super().transform(inpt, params)
 
 
 def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'bilinear') -> Tensor:

@@ -4,7 +4,9 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -19,6 +21,22 @@ from .batch_augments import crop_and_resize
 
 MODALITIES = ('video', 'image')
 INTERPOLATIONS = ('bilinear', 'bicubic')
+
+
+def never_compiled(function: Callable) -> Callable:
+    """``torch.compiler.disable``, without the import of the compiler where nobody compiles."""
+    disabled = None
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        nonlocal disabled
+        if 'torch._dynamo' not in sys.modules:
+            return function(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(function)
+        return disabled(*args, **kwargs)
+
+    return call
 
 
 @MODELS.register_module()
@@ -91,7 +109,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self.crops = crops
         self.image_frames = image_frames
 
-    @torch.compiler.disable  # numbers drawn on the host would compile again
+    @never_compiled  # numbers drawn on the host would compile again
     def forward(self, data: dict, training: bool = False) -> dict:
         """Preprocess a batch.
 

@@ -1,0 +1,137 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The toolbox's own inferencers on our configs: those that work, and what the others say."""
+
+import os.path as osp
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, make_frame, write_image, write_video
+from mmaction.apis import (
+    ActionRecogInferencer,
+    MMAction2Inferencer,
+    inference_recognizer,
+    init_recognizer,
+)
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain import ImageClassificationInferencer, get_model, inference_model
+from mmpretrain.apis import inference_model as inference_model_of_apis
+
+from s4d_mm.media import MediaReadError
+
+CONFIGS = osp.join(ROOT, 'configs')
+JOINT = osp.join(CONFIGS, 'quickstart', 's4d_quickstart_finetune.py')
+IMAGES = osp.join(CONFIGS, 'mix', 'resnet_moae_linear-head_image.py')
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """A clip, an image, and weights of the quickstart's model."""
+    folder = tmp_path_factory.mktemp('inferencers')
+    cfg = Config.fromfile(JOINT)
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
+    weights = str(folder / 'epoch_1.pth')
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    clip = write_video(folder / 'clip.mp4', 60, 80, 80)
+    return clip, write_image(folder / 'face.jpg'), weights
+
+
+def scores_of(model, pipeline, path):
+    """Scores as tools/test.py computes them."""
+    data = Compose(pipeline)(dict(filename=path, label=0, start_index=0, modality='RGB'))
+    with torch.no_grad():
+        return model.test_step(pseudo_collate([data]))[0].pred_score
+
+
+def test_mmaction2_inferencers_give_the_scores_of_a_test(files):
+    clip, image, weights = files
+    model = init_recognizer(JOINT, weights, 'cpu')
+    expected = scores_of(model, model.cfg.test_pipeline, clip)
+    assert expected.max() > 0.3  # not all the same
+
+    one = MMAction2Inferencer(rec=JOINT, rec_weights=weights, device='cpu')
+    (found,) = one(clip)['predictions']
+    np.testing.assert_allclose(found['rec_scores'][0], expected, atol=1e-6)
+    assert found['rec_labels'] == [[expected.argmax().item()]]
+
+    frames = np.stack([make_frame(i, 80, 80) for i in range(60)])
+    for kind, data, tolerance in (('video', clip, 1e-6), ('array', frames, 0.1)):
+        other = ActionRecogInferencer(JOINT, weights, 'cpu', input_format=kind)
+        (found,) = other(data)['predictions']
+        np.testing.assert_allclose(found['pred_scores'], expected, atol=tolerance)
+
+    torch.testing.assert_close(inference_recognizer(model, clip).pred_score, expected)
+    steps = Compose(model.cfg.image_test_pipeline)
+    torch.testing.assert_close(
+        inference_recognizer(model, image, steps).pred_score,
+        scores_of(model, model.cfg.image_test_pipeline, image),
+    )
+    with pytest.raises(MediaReadError, match='face.jpg'):  # without the steps of images
+        inference_recognizer(model, image)
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        's4d_finetune_dfew',
+        's4d_finetune_mafw',
+        'mix/mmpretrain-vit_moae_joint',
+        'mix/slowonly_moae_joint',
+        'mix/s4d-vit_timesformer-head_video',
+    ],
+)
+def test_mmaction2_inferencer_takes_the_other_configs(files, name, monkeypatch):
+    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
+    if name.startswith('s4d'):  # a model for tests
+        cfg.model.backbone.arch = cfg.model.neck.arch = dict(
+            embed_dims=32, num_layers=2, num_heads=4
+        )
+        cfg.model.backbone.depth = cfg.model.neck.num_layers = 1
+        cfg.model.cls_head.in_channels = 32
+    (found,) = ActionRecogInferencer(cfg, device='cpu')(files[0])['predictions']
+    count = 11 if 'mafw' in name else 7
+    assert len(found['pred_scores']) == count and sum(found['pred_scores']) == pytest.approx(1)
+
+
+def test_mmpretrain_inferencers_take_image_configs(files):
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = get_model(IMAGES)
+    image = files[1]
+    (expected,) = ImageClassificationInferencer(model)(image)
+    weights = osp.join(osp.dirname(image), 'image.pth')
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    (found,) = ImageClassificationInferencer(IMAGES, weights, 'cpu')(image)
+    np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
+    assert inference_model is inference_model_of_apis
+    for given in (IMAGES, Config.fromfile(IMAGES)):
+        found = inference_model(given, image, pretrained=weights, device='cpu')
+        np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
+    found = inference_model(model, image)
+    np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
+
+
+def test_mmpretrain_inferencers_name_ours_for_the_other_configs(files):
+    _, image, weights = files
+    for call in (
+        lambda: ImageClassificationInferencer(JOINT, weights, 'cpu'),
+        lambda: inference_model(JOINT, image, pretrained=weights),
+        lambda: inference_model(get_model(JOINT), image),
+    ):
+        with pytest.raises(ValueError, match='finetune.py is a config of mmaction2.*Expression'):
+            call()
+    with pytest.raises(ValueError, match='Failed to find model "no_such_model"'):
+        inference_model('no_such_model', image)
+
+
+def test_steps_that_open_files_name_ours_where_there_is_none():
+    init_default_scope('mmaction')
+    steps = Compose(Config.fromfile(JOINT).image_test_pipeline)
+    with pytest.raises(ValueError, match='got none, only img. .*ExpressionInferencer'):
+        steps(dict(img=make_frame()))

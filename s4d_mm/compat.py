@@ -156,6 +156,8 @@ def read_addresses() -> None:
         ('http://', 'https://', 'hf://'), load_from_address, force=True
     )
     checkpoint.load_from_http = load_from_address
+
+
 def silence_misleading_warnings() -> None:
     """Leave out warnings that ask for something which nobody here needs.
 

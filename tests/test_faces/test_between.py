@@ -57,7 +57,7 @@ def worst(found, want):
     off = 0
     for a, b in zip(found, want):
         assert len(a) == len(b)
-        for x, y in zip(a, b):
+        for x, y in zip(sorted(a), sorted(b)):  # from left to right
             points = [np.reshape(f.box, (2, 2)).tolist() + list(f.eyes) for f in (x, y)]
             distance = np.linalg.norm(np.subtract(*points), axis=1).max()
             off = max(off, distance / (y.box[2] - y.box[0]))
@@ -78,6 +78,7 @@ def test_fast_motion_between_detections(motion):
         else:
             degrees = 30 * wave
         clip.add((1, x, 80, side, degrees), (2, 250, 90, 40, 0))
+    clip.faces[8].reverse()  # the order of a detector means nothing
     assert worst(clip.run(), clip.faces) < 0.02
     assert clip.calls == [0, 4, 8, 12, 16, 20]
 

@@ -125,15 +125,19 @@ def build(
                 )
             with gr.Column(scale=3, min_width=400):
                 text = gr.HTML(to_html(WAITING), elem_id='answer')
-                clip = gr.Video(label='Annotated video', visible=False, buttons=['download'])
+                clip = gr.Video(
+                    label='Annotated video', show_label=False, visible=False, buttons=['download']
+                )
                 picture = gr.Image(
                     label='Annotated image',
+                    show_label=False,
                     visible=False,
                     buttons=['download', 'fullscreen'],
                     elem_id='picture',
                 )
                 timeline = gr.Image(
                     label='Over time',
+                    show_label=False,
                     visible=False,
                     buttons=['download', 'fullscreen'],
                     elem_id='timeline',

@@ -15,7 +15,7 @@ import time
 import pytest
 from helpers import ROOT, process_env, write_text
 from stand_in_inferencer import StandIn
-from user_files import CLASSES, write_clip, write_picture
+from user_files import CLASSES, CONFIG, write_checkpoint, write_clip, write_picture
 
 from s4d_mm.demo import serve
 
@@ -29,8 +29,7 @@ sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not 
 if BROWSER is None:
     pytest.skip('there is no Chromium: apt-get install chromium', allow_module_level=True)
 
-# the stand-in needs no model; with one: [sys.executable, '-m', 's4d_mm', 'demo', '--model', ...]
-COMMAND = [
+STAND_IN = [
     sys.executable,
     '-c',
     """
@@ -44,10 +43,10 @@ parser = argparse.ArgumentParser()
 demo.add_arguments(parser)
 demo.main(parser.parse_args())
 """,
-    '--model',
-    'any',
 ]
-LIMITS = ['--max-seconds', '3', '--max-mb', '0.5']
+REAL = [sys.executable, '-m', 's4d_mm', 'demo']
+COMMAND = STAND_IN
+OPTIONS = ['--model', CONFIG, '--device', 'cpu', '--max-seconds', '3', '--max-mb', '0.5']
 # Python runs it at the start of the server: whom it looks up and calls goes into a file
 WATCH = """
 import os, sys
@@ -78,10 +77,10 @@ class Site:
         env['PYTHONPATH'] = os.pathsep.join(
             (str(folder / 'watch'), ROOT, os.path.join(ROOT, 'tests'))
         )
-        self.command = [*COMMAND, '--port', str(self.port), *LIMITS]
-        self.env = env
+        weights = write_checkpoint(folder / 'weights.pth')
+        command = [*COMMAND, *OPTIONS, '--weights', weights, '--port', str(self.port)]
         with open(self.log, 'w') as log:
-            self.process = subprocess.Popen(self.command, env=env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         self.wait_for_address()
 
     @property
@@ -200,7 +199,7 @@ def test_image_gets_its_label_and_another_file_replaces_it(site, page, tmp_path)
         'wall.png: no face was found'
     )
     assert not page.is_visible('#picture')
-    assert not site.files()
+    assert 'face' not in {p.stem for p in site.files()}
 
 
 def test_errors_are_a_sentence_on_the_page(page, tmp_path):

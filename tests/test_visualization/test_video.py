@@ -5,7 +5,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from helpers import frame_number, make_frame, truncate, write_frames, write_video
+from helpers import frame_number, make_frame, truncate, write_frames, write_image, write_video
 from made_up_results import record, result, still_track
 
 from s4d_mm.media import MediaReadError
@@ -98,7 +98,9 @@ def test_format(tmp_path):
     annotate_video(src, str(dst), face_result())
     with av.open(str(dst)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ('h264', 'yuv420p')
+        codec = stream.codec_context
+        assert (codec.name, codec.pix_fmt) == ('h264', 'yuv420p')
+        assert (codec.colorspace, codec.color_primaries, codec.color_range) == (6, 1, 1)
     content = dst.read_bytes()
     assert content.index(b'moov') < content.index(b'mdat')  # plays from the start
 
@@ -115,8 +117,7 @@ def test_variable_frame_rate_stays(tmp_path):
     times = [0, 40, 50, 300, 310, 700, 1500, 1540]
     src, dst = write_clip(tmp_path / 'a.mp4', times), tmp_path / 'b.mp4'
     annotate_video(src, str(dst), face_result(fps=5.0))
-    assert read(dst)[1] == pytest.approx(read(src)[1], abs=1e-4)
-    assert read(dst)[1] == pytest.approx(np.array(times) / 1000, abs=1e-3)
+    assert read(dst)[1] == pytest.approx(np.array(times) / 1000, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,11 +129,12 @@ def test_sound_stays_in_time(tmp_path, container, sound, expected):
     dst = tmp_path / 'b.mp4'
     annotate_video(src, str(dst), face_result(25))
     start, seconds, name = read_sound(dst)
-    src_start, src_seconds, _ = read_sound(src)
+    src_start, *_ = read_sound(src)
     first = read(src)[1][0]  # a transport stream does not start at 0
     assert name == expected
     assert start == pytest.approx(src_start - first, abs=0.03)
-    assert seconds == pytest.approx(src_seconds, abs=0.15)
+    assert 0.999 < seconds < 1.2
+    assert read(dst)[1][0] == 0
 
 
 def test_copied_sound_is_the_same(tmp_path):
@@ -192,14 +194,6 @@ def test_folder_of_odd_frames(tmp_path):
     assert images[0][-1].mean() > 50 and images[0][:, -1].mean() > 50  # no black line
 
 
-def test_frames_in_memory(tmp_path):
-    frames = np.stack([make_frame(i, 240, 320) for i in range(4)])
-    annotate_video(frames, str(tmp_path / 'b.mp4'), face_result(4, fps=None))
-    images, times = read(tmp_path / 'b.mp4')
-    assert [frame_number(image[:, :320]) for image in images] == list(range(4))
-    assert times == pytest.approx(np.arange(4) / 25, abs=1e-4)
-
-
 def test_face_for_part_of_the_time(tmp_path):
     src, dst = write_clip(tmp_path / 'a.mp4', range(0, 320, 40)), tmp_path / 'b.mp4'
     found = result([record(0, 1, (3, 5))], {1: still_track((240, 150, 100, 0), 2, start=3)})
@@ -224,10 +218,11 @@ def test_failure_leaves_nothing(tmp_path, there):
 
 
 def test_frames_of_several_sizes(tmp_path):
-    frames = [make_frame(0, 240, 320), make_frame(1, 240, 300)]
+    src = write_frames(str(tmp_path / 'frames'), 1, 240, 320)
+    write_image(str(tmp_path / 'frames' / '1.jpg'), 240, 300)
     with pytest.raises(MediaReadError, match='Frame 1 of clip.mp4 is 300 x 240 pixels, .*320'):
-        annotate_video(frames, str(tmp_path / 'b.mp4'), result([], frames=2))
-    assert not list(tmp_path.iterdir())
+        annotate_video(src, str(tmp_path / 'b.mp4'), result([], frames=2))
+    assert [p.name for p in tmp_path.iterdir()] == ['frames']
 
 
 def test_interrupted(tmp_path):

@@ -2,8 +2,8 @@
 """Predictions as pictures: annotated images and videos, and plots over time.
 
 It draws what is in a :class:`~s4d_mm.apis.results.MediaResult` and needs neither a model nor
-torch. mmaction2's ``ActionVisualizer`` keeps all frames of a video in memory and draws one text
-for the whole of it, by matplotlib, at some 50 ms a frame; OpenCV and Pillow draw here.
+torch. mmaction2's ``ActionVisualizer`` keeps all frames of a video in memory, draws one text for
+the whole of it, by matplotlib, and loses the sound; OpenCV and Pillow draw here, frame by frame.
 """
 
 from .image import annotate_image

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 from ..media import MediaReadError
 
 COPIED = ('aac', 'mp3', 'mp3float', 'ac3', 'eac3', 'opus', 'libopus', 'alac')  # what mp4 holds
+AAC_RATE = 48000  # samples per second
 
 
 class Sound:
@@ -23,6 +24,7 @@ class Sound:
     """
 
     def __init__(self, container: 'av.container.InputContainer') -> None:
+        self.path = container.name
         self.source = container.streams.audio[0]
         self.copied = self.source.codec_context.name in COPIED
         self.packets = container.demux(self.source)
@@ -37,13 +39,14 @@ class Sound:
         if self.copied:
             self.stream = output.add_stream_from_template(self.source)
         else:
-            self.stream = output.add_stream('aac', rate=self.source.codec_context.sample_rate)
-            self.stream.codec_context.layout = self.source.codec_context.layout
+            self.stream = output.add_stream('aac', rate=AAC_RATE)
+            channels = self.source.codec_context.layout.nb_channels
+            self.stream.codec_context.layout = 'mono' if channels == 1 else 'stereo'
 
     def copy_until(self, time: float) -> None:
         """Write the packets up to a time in seconds, all that are left if it is infinite."""
         while True:
-            packet = self.waiting or next(self.packets, None)
+            packet = self.waiting or self._read()
             self.waiting = None
             if packet is None:
                 return
@@ -52,19 +55,37 @@ class Sound:
                 return
             self._write(packet)
 
+    def _read(self) -> Optional['av.Packet']:
+        import av
+
+        try:
+            return next(self.packets, None)
+        except av.FFmpegError as e:
+            raise MediaReadError(f'Cannot read the sound of {self.path}: {e}') from e
+
     def _write(self, packet: 'av.Packet') -> None:
         if packet.dts is not None:
             shift = round(self.delay / packet.time_base)
             packet.dts -= shift
             packet.pts = None if packet.pts is None else packet.pts - shift
-        if not self.copied:  # the last packet is empty: it brings out what the codecs still hold
-            for frame in packet.decode():
+        if not self.copied:
+            for frame in _decode(packet):
                 self.output.mux(self.stream.encode(frame))
-            if packet.dts is None:
+            if not packet.size:  # the last packet, which brings out what the codecs still hold
                 self.output.mux(self.stream.encode())
         elif packet.dts is not None:
             packet.stream = self.stream
             self.output.mux(packet)
+
+
+def _decode(packet: 'av.Packet') -> list['av.AudioFrame']:
+    """What a packet holds; nothing if it is broken, which players skip as well."""
+    import av
+
+    try:
+        return packet.decode()
+    except av.FFmpegError:
+        return []
 
 
 @contextmanager

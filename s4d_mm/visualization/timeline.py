@@ -5,13 +5,13 @@ import os
 import os.path as osp
 import warnings
 from itertools import groupby
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from .colors import class_color, text_color
@@ -74,7 +74,7 @@ def draw_timeline(result: 'MediaResult') -> Figure:
     elif result.kind == 'image':
         figure = _draw_image(pieces, classes, look)
     else:
-        figure = _draw_video(pieces, classes, look)
+        figure = _draw_video(result, pieces, classes, look)
     room = (WIDTH - LEFT) * 72 / TITLE_SIZE * 100  # in hundredths of the font's height
     place = _shares(figure, LEFT, figure.get_figheight() - TOP / 2)
     figure.text(*place, shorten(title, 100, int(room)), size=TITLE_SIZE, va='center', **look)
@@ -91,10 +91,10 @@ def _shares(figure: Figure, left: float, bottom: float) -> tuple[float, float]:
     return left / figure.get_figwidth(), bottom / figure.get_figheight()
 
 
-def _add_axes(figure: Figure, below_top: float, height: float) -> Axes:
+def _add_axes(figure: Figure, below_top: float, height: float, right: float = RIGHT) -> Axes:
     """Axes whose lower edge is some inches below the top of all plots."""
     corner = _shares(figure, LEFT, figure.get_figheight() - TOP - below_top)
-    return figure.add_axes((*corner, *_shares(figure, WIDTH - LEFT - RIGHT, height)))
+    return figure.add_axes((*corner, *_shares(figure, WIDTH - LEFT - right, height)))
 
 
 def _face_name(face: Optional[int]) -> str:
@@ -105,7 +105,7 @@ def _draw_image(pieces: dict[Optional[int], Pieces], classes: list[str], look: d
     height = BAR_HEIGHT * len(classes)
     figure = _make_figure(len(pieces) * (height + GAP) - GAP)
     for i, (face, piece) in enumerate(pieces.items()):
-        axes = _add_axes(figure, i * (height + GAP) + height, height)
+        axes = _add_axes(figure, i * (height + GAP) + height, height, right=GAP)
         axes.set_ylabel(_face_name(face))
         _draw_bars(axes, piece.scores[0], classes, look)
         axes.tick_params(labelbottom=i == len(pieces) - 1)
@@ -134,11 +134,11 @@ def _draw_bars(axes: Axes, scores: np.ndarray, classes: list[str], look: dict) -
     axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _draw_video(pieces: dict[Optional[int], Pieces], classes: list[str], look: dict) -> Figure:
-    span = (
-        min(piece.seconds[0] for piece in pieces.values()),
-        max(piece.seconds[-1] for piece in pieces.values()),
-    )
+def _draw_video(
+    result: 'MediaResult', pieces: dict[Optional[int], Pieces], classes: list[str], look: dict
+) -> Figure:
+    end = max(piece.seconds[-1] for piece in pieces.values())
+    span = (0.0, max(end, result.frames / result.fps if result.fps else end))
     row = FACE_HEIGHT + BAND_HEIGHT + GAP
     figure = _make_figure(max(len(pieces) * row - GAP, LEGEND_LINE * len(classes)))
     averaged = 0.0
@@ -163,19 +163,28 @@ def _draw_shares(
     axes: Axes, edges: np.ndarray, scores: np.ndarray, span: tuple[float, float]
 ) -> None:
     """Stacked probabilities; a piece is constant from edge to edge, and blank where it is NaN."""
-    total = np.cumsum(scores, axis=1)
-    low = np.where(np.isnan(total[:, 0]), np.nan, 0.0)
-    for i, high in enumerate(total.T):
-        # the last value again, for the edge at which it ends
-        ends = (np.append(values, values[-1]) for values in (low, high))
-        color = np.array(class_color(i)) / 255
-        axes.fill_between(edges, *ends, step='post', color=color, linewidth=0)
+    low = np.zeros(len(scores))
+    for i, high in enumerate(np.cumsum(scores, axis=1).T):
+        _fill(axes, high, edges, low, i)
         low = high
     axes.set_xlim(span)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_locator(MultipleLocator(0.5))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.tick_params(bottom=False, labelbottom=False)
+
+
+def _fill(
+    axes: Axes, values: np.ndarray, edges: np.ndarray, low: Union[np.ndarray, float], label: int
+) -> None:
+    """Fill from ``low`` up to the values, in the colour of a class."""
+    color = np.array(class_color(label)) / 255
+    # the patch of ``axes.stairs``, which looks for new limits each time, in many times the time
+    axes.add_artist(
+        StepPatch(
+            values, edges, baseline=low, fill=True, color=color, linewidth=0, antialiased=False
+        )
+    )
 
 
 def _draw_band(
@@ -188,6 +197,8 @@ def _draw_band(
 ) -> None:
     """The label over time, with its name where there is room for it."""
     labels = [None if np.isnan(row[0]) else int(row.argmax()) for row in scores]
+    for label in {*labels} - {None}:
+        _fill(band, np.array([1.0 if k == label else np.nan for k in labels]), edges, 0, label)
     pixels = (WIDTH - LEFT - RIGHT) * DPI / max(span[1] - span[0], 1e-9)  # in a second
     last = 0
     for label, group in groupby(labels):
@@ -195,8 +206,6 @@ def _draw_band(
         if label is None:
             continue
         left, right = edges[first], edges[last]
-        color = class_color(label)
-        band.axvspan(left, right, color=np.array(color) / 255, linewidth=0)
         needed = text_width(classes[label], round(SMALL_SIZE / 72 * DPI)) + 6
         if needed < (right - left) * pixels:
             band.text(
@@ -206,7 +215,7 @@ def _draw_band(
                 size=SMALL_SIZE,
                 ha='center',
                 va='center_baseline',
-                color=np.array(text_color(color)) / 255,
+                color=np.array(text_color(class_color(label))) / 255,
                 **look,
             )
     band.set_xlim(span)
@@ -217,7 +226,7 @@ def _draw_band(
 def _draw_time(band: Axes, span: tuple[float, float]) -> None:
     length, unit = span[1] - span[0], _time_unit(span)
     if unit == 's':
-        band.xaxis.set_major_locator(MaxNLocator(9))
+        band.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 2, 2.5, 5, 10)))
         return
     step = next((step for step in STEPS if length / step <= 9), STEPS[-1])
     band.xaxis.set_major_locator(MultipleLocator(step))

@@ -3,11 +3,11 @@
 
 import os
 import os.path as osp
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ class TimedFrame(NamedTuple):
 
 
 def annotate_video(
-    src: Union[str, Iterable[np.ndarray]],
+    src: str,
     dst: str,
     result: 'MediaResult',
     progress: Optional[Callable[[int], None]] = None,
@@ -45,8 +45,8 @@ def annotate_video(
     A failure leaves nothing at ``dst``, or what was there.
 
     Args:
-        src (str | Iterable[np.ndarray]): A video file; a folder of frames, or frames (RGB, uint8,
-            (height, width, 3)), shown at ``result.fps``, or else at 25 frames per second.
+        src (str): A video file, or a folder of frames, which are shown at ``result.fps``, or else
+            at 25 frames per second.
         dst (str): The mp4 file.
         result (MediaResult): What was found in it.
         progress (Callable, optional): It is called after each frame with the number of frames so
@@ -59,9 +59,7 @@ def annotate_video(
     part = f'{dst}.part'
     try:
         with ExitStack() as stack:
-            sound = None
-            if isinstance(src, str) and not osp.isdir(src):
-                sound = stack.enter_context(open_sound(src))
+            sound = None if osp.isdir(src) else stack.enter_context(open_sound(src))
             _write(_timed_frames(src, result.fps), part, result, sound, progress)
         os.replace(part, dst)
     finally:
@@ -69,28 +67,27 @@ def annotate_video(
             os.remove(part)
 
 
-def _timed_frames(
-    src: Union[str, Iterable[np.ndarray]], fps: Optional[float]
-) -> Iterator[TimedFrame]:
-    """Frames of whatever :func:`annotate_video` takes."""
-    if isinstance(src, str) and not osp.isdir(src):
-        yield from _read_timed(src)
-        return
-    images = map(read_image, list_frames(src)) if isinstance(src, str) else src
-    for number, image in enumerate(images):
-        yield TimedFrame(image, number / (fps or DEFAULT_FPS))
+def _timed_frames(src: str, fps: Optional[float]) -> Iterator[TimedFrame]:
+    """Frames of a file or folder; times rise from 0."""
+    if osp.isdir(src):
+        for number, path in enumerate(list_frames(src)):
+            yield TimedFrame(read_image(path), number / (fps or DEFAULT_FPS))
+    else:
+        yield from read_timed(src)
 
 
-def _read_timed(path: str) -> Iterator[TimedFrame]:
-    """Frames of a video file, turned upright, and their times."""
+def read_timed(path: str) -> Iterator[TimedFrame]:
+    """Frames of a video file, turned upright, and their times, which rise from 0."""
     import av
 
     try:
         with av.open(path) as container:
+            start = None
             for frame in container.decode(video=0):
+                start = frame.time if start is None else start
                 turns = round(frame.rotation / 90) % 4
                 image = np.rot90(frame.to_ndarray(format='rgb24'), turns)
-                yield TimedFrame(np.ascontiguousarray(image), float(frame.time))
+                yield TimedFrame(np.ascontiguousarray(image), float(frame.time - start))
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaReadError(f'Cannot read video {path}: {e}') from e
 
@@ -129,7 +126,6 @@ def _write(
                 stream.codec_context.time_base = TIME_BASE
             planes = cv2.cvtColor(canvas, cv2.COLOR_RGB2YUV_I420)  # 8 times as fast as swscale
             frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
-            time -= first.time
             last = max(last + 1, round(time / TIME_BASE))  # a later frame is shown later
             frame.pts, frame.time_base = last, TIME_BASE
             if sound is not None:

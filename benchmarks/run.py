@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-# the script runs from anywhere; the plain S4D is one of the tests' files
+# the script runs from anywhere; the plain S4D is one of the tests' files, drawn faces of the tools'
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / 'tests'))
+sys.path.insert(2, str(Path(__file__).resolve().parents[1] / 'tools' / 'data'))
 
 import torch
 from plain_s4d import SIZES
 
-from benchmarks import data, steps, testing, timing
+from benchmarks import data, inference, steps, testing, timing
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -25,12 +26,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     of_steps = parts.add_parser('steps', help='training steps: plain S4D, ours, without experts')
     of_data = parts.add_parser('data', help='training pipelines against raw decoding')
     of_testing = parts.add_parser('testing', help='from the file to the probabilities')
-    for part in (of_steps, of_data, of_testing):
+    of_inference = parts.add_parser('inference', help='prediction from a video, stage by stage')
+    for part in (of_steps, of_data, of_testing, of_inference):
         part.add_argument('--repeats', type=int, default=5, help='rounds; default: 5')
         part.add_argument('--out', help='also write the rows to this JSON file')
-    for part in (of_steps, of_testing):
+    for part in (of_steps, of_testing, of_inference):
         part.add_argument('--arch', default='base', choices=tuple(SIZES))
         part.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
+    for part in (of_steps, of_testing):
         part.add_argument('--dtype', default='float32', choices=tuple(timing.DTYPES))
     add = of_steps.add_argument
     add('--stage', default='all', choices=('pretrain', 'finetune', 'all'))
@@ -42,7 +45,18 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
         '--config', nargs='+', default=[f'{steps.CONFIGS}/s4d_pretrain.py'], help='config files'
     )
     of_data.add_argument('--clips', type=int, default=8, help='clips, and 4 times as many images')
+    add = of_inference.add_argument
+    add('--seconds', type=float, default=20, help='of the drawn video; default: 20')
+    add('--media', help='a video to predict in place of the drawn one')
+    add('--memory', type=float, nargs='+', metavar='MINUTES', help='measure peak memory instead')
     return parser.parse_args(argv)
+
+
+def run_inference(args: argparse.Namespace) -> list[dict]:
+    """Measure the time, or the memory, of predictions."""
+    if args.memory:
+        return inference.measure_memory(args.memory)
+    return inference.measure(args.arch, args.seconds, args.repeats, args.device, args.media)
 
 
 def run_steps(args: argparse.Namespace) -> list[dict]:
@@ -77,6 +91,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     print(timing.table([machine]))
     if args.part == 'steps':
         rows = run_steps(args)
+    elif args.part == 'inference':
+        rows = run_inference(args)
     elif args.part == 'data':
         rows = data.measure(args.config, args.clips, args.repeats)
     else:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks import data, run, steps, testing, timing
+from benchmarks import data, inference, run, steps, testing, timing
 
 
 @pytest.mark.parametrize('impl', ['plain', 'ours', 'no_experts'])
@@ -89,3 +89,15 @@ def test_rounds_alternate():
     assert len(seconds['a']) == len(seconds['b']) == 2
     found = timing.summary([1.0, 2.0, 4.0], [2.0, 6.0, 4.0])
     assert found == dict(min_s=1.0, median_s=2.0, ratio=2.0)
+
+
+def test_stages_of_a_prediction():
+    rows = inference.measure('tiny', seconds=0.6, repeats=1)
+    assert [row['stage'] for row in rows] == [*inference.STAGES, 'all']
+    assert sum(row['share'] for row in rows[:-1]) == pytest.approx(1)
+    assert rows[-1]['times_real_time'] == pytest.approx(0.6 / rows[-1]['median_s'])
+
+
+def test_memory_of_a_prediction():
+    (row,) = inference.measure_memory([0.01])
+    assert row['records'] == 1 and 100 < row['peak_mib'] < 10_000

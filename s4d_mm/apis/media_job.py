@@ -70,7 +70,9 @@ class MediaJob:
     def __init__(self, source: Source, scorer: Scorer, plan: Plan) -> None:
         self.source, self.scorer, self.plan = source, scorer, plan
         self.on_start, self.on_frame = None, ()
-        self.result = MediaResult(source.name, source.kind, message=source.message)
+        self.result = MediaResult(
+            source.name, source.kind, classes=scorer.classes[source.kind], message=source.message
+        )
         self.image = None
         self.times = array('d')
         self.tracks = {}  # face -> (first frame, its squares one after the other)

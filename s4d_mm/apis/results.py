@@ -78,6 +78,7 @@ class MediaResult:
         size (tuple[int, int] | None): Width and height of the upright frames in pixels.
         tracks (dict[int, FaceTrack]): The faces by number; empty where none was looked for.
         records (list[ExpressionRecord]): The records of this input.
+        classes (list[str]): Names of the classes that the model tells apart here.
         status (str): 'ok', 'no_face', or 'unreadable'.
         message (str): What was wrong, or is worth knowing; '' if nothing.
     """
@@ -89,6 +90,7 @@ class MediaResult:
     size: Optional[tuple[int, int]] = None
     tracks: dict[int, FaceTrack] = field(default_factory=dict)
     records: list[ExpressionRecord] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     status: str = 'ok'
     message: str = ''
 
@@ -109,8 +111,9 @@ class ExpressionResult(list):
 
     @property
     def classes(self) -> list[str]:
-        """Names of all classes that occur, in label order."""
-        return class_names(self)
+        """Names of all classes that the model tells apart in these inputs, in label order."""
+        known = [name for item in self.media for name in item.classes]
+        return list(dict.fromkeys([*known, *class_names(self)]))
 
     def summary(self) -> list[ExpressionRecord]:
         """One record for each face over the whole input.

@@ -172,6 +172,8 @@ def test_no_face_is_said(inferencer, log, tmp_path):
     result = inferencer([path, scene()])
     assert list(result) == [] and [m.status for m in result.media] == ['no_face'] * 2
     assert ('WARNING', f'{path}: no face was found in its 9 frames') in log
+    names = [*inferencer.scorer.classes['video'], *inferencer.scorer.classes['image']]
+    assert result.to_csv().strip().split(',')[7:] == list(dict.fromkeys(names))
 
 
 def test_whole_frames_with_a_small_face_are_warned_of(inferencer, log):

@@ -29,23 +29,7 @@ sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not 
 if BROWSER is None:
     pytest.skip('there is no Chromium: apt-get install chromium', allow_module_level=True)
 
-STAND_IN = [
-    sys.executable,
-    '-c',
-    """
-import argparse
-from stand_in_inferencer import StandIn
-import s4d_mm.apis
-from s4d_mm import demo
-
-s4d_mm.apis.ExpressionInferencer = lambda *args, **kwargs: StandIn()
-parser = argparse.ArgumentParser()
-demo.add_arguments(parser)
-demo.main(parser.parse_args())
-""",
-]
-REAL = [sys.executable, '-m', 's4d_mm', 'demo']
-COMMAND = STAND_IN
+COMMAND = [sys.executable, '-m', 's4d_mm', 'demo']
 OPTIONS = ['--model', CONFIG, '--device', 'cpu', '--max-seconds', '3', '--max-mb', '0.5']
 # Python runs it at the start of the server: whom it looks up and calls goes into a file
 WATCH = """

@@ -38,13 +38,13 @@ def test_recipes_choose_on_the_test_split(name):
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}.py'))
     assert name_of_best(cfg) == 'best on the test split'
     assert cfg.val_dataloader == cfg.test_dataloader
-    video, image = (cfg.val_dataloader.dataset[m] for m in ('video', 'image'))
+    video, image, steps = (cfg.val_dataloader.dataset[m] for m in ('video', 'image', 'pipeline'))
     train = cfg.train_dataloader.dataset
     for found, trained in ((video, train.video), (image, train.image)):
         assert (found.type, found.data_root) == (trained.type, trained.data_root)
         assert found.test_mode and found.ann_file == trained.ann_file.replace('train', 'test')
     interval = [s.get('frame_interval') for s in train.video.pipeline if 'frame_interval' in s]
-    assert [s.frame_interval for s in video.pipeline if 'frame_interval' in s] == interval
+    assert [s.frame_interval for s in steps if 'frame_interval' in s] == interval
     assert (cfg.train_cfg.val_begin, cfg.train_cfg.val_interval) == (1, 1)
     checkpoint = cfg.default_hooks.checkpoint
     assert (checkpoint.save_best, checkpoint.rule) == ('video/WAR', 'greater')

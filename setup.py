@@ -106,6 +106,7 @@ setup(
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),
     extras_require={
+        'export': requirements('export.txt'),
         'lite': requirements('lite.txt'),
         'mim': requirements('mminstall.txt'),
         'prepare': requirements('prepare.txt'),

@@ -154,7 +154,7 @@ def describe_model(model: nn.Module, input_type: str) -> ExportInfo:
     config = model.cfg.filename or 'the config'
     count = count_classes(model, input_type, config)
     name = PIPELINES[input_type]
-    if name not in model.cfg:
+    if not model.cfg.get(name):
         raise ValueError(f'{config} has no `{name}`, which says how a {input_type} is resized.')
     window = sampled_window(model.cfg[name]) if input_type == 'video' else None
     steps = frame_steps(model.cfg[name])
@@ -206,7 +206,7 @@ def export_model(
     suffix = check_options(out, opset, int8)
     model = init_model(config, checkpoint, 'cpu')
     info = describe_model(model, input_type)._replace(int8=int8)
-    graph = PixelsToScores(model, input_type).eval()
+    graph = PixelsToScores(model, input_type).eval().requires_grad_(False)
     folder = osp.dirname(osp.abspath(out))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.export_', dir=folder) as temporary:
@@ -234,9 +234,7 @@ def check_options(out: str, opset: Optional[int], int8: bool) -> str:
     """Check what :func:`export_model` is asked for; return the suffix of the file."""
     suffix = osp.splitext(out)[1].lower()
     if suffix not in SUFFIXES:
-        raise ValueError(
-            f'{out} must end with one of {", ".join(SUFFIXES)}, which says the format.'
-        )
+        raise ValueError(f'{out} must end with {" or ".join(SUFFIXES)}, which says the format.')
     if suffix != '.onnx' and (opset is not None or int8):
         raise ValueError(f'opset and int8 are for .onnx files, but {out} is asked for.')
     if suffix == '.onnx':

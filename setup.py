@@ -107,6 +107,7 @@ setup(
     install_requires=requirements('runtime.txt'),
     extras_require={
         'demo': requirements('demo.txt'),
+        'export': requirements('export.txt'),
         'faces': requirements('faces.txt'),
         'hub': requirements('hub.txt'),
         'lite': requirements('lite.txt'),

@@ -167,11 +167,14 @@ def dense_experts(
 
     The shapes do not depend on values: an expert that is not chosen has a gate of 0.
     """
-    gates_SE = gates_SK.new_zeros(len(x_SC), len(fc1[0])).scatter(1, experts_SK, gates_SK)
-    x_SED = F.gelu(torch.einsum('sc,ecd->sed', x_SC, fc1[0]) + fc1[1])
-    gates_SE = gates_SE.to(x_SED.dtype)
-    y_SC = torch.einsum('sed,edc->sc', x_SED * gates_SE[..., None], fc2[0])
-    return y_SC + gates_SE @ fc2[1]
+    # shape, not len(), which would fix S to that of the traced batch
+    gates_SE = gates_SK.new_zeros(x_SC.shape[0], len(fc1[0])).scatter(1, experts_SK, gates_SK)
+    # the experts side by side, A = E * D, are one product each way
+    w1_CA, w2_AC = fc1[0].transpose(0, 1).flatten(1), fc2[0].flatten(0, 1)
+    x_SA = F.gelu(torch.addmm(fc1[1].flatten(), x_SC, w1_CA))
+    gates_SE = gates_SE.to(x_SA.dtype)
+    x_SED = x_SA.unflatten(1, fc1[1].shape) * gates_SE[..., None]
+    return x_SED.flatten(1) @ w2_AC + gates_SE @ fc2[1]
 
 
 class MoAE(nn.Module):

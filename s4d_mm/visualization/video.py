@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import cv2
-import numpy as np
 
-from ..media import MediaReadError, list_frames, read_image
+from ..media import MediaReadError, TimedFrame, list_frames, read_image, read_timed
 from .overlay import Overlay
 from .sound import Sound, open_sound
 
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
 
 DEFAULT_FPS = 25
 TIME_BASE = Fraction(1, 90000)  # seconds: whole for all usual frame rates
-
-
-class TimedFrame(NamedTuple):
-    """A frame and the time at which it is shown, in seconds."""
-
-    image: np.ndarray  # RGB, uint8, (height, width, 3)
-    time: float
 
 
 def annotate_video(
@@ -74,22 +66,6 @@ def _timed_frames(src: str, fps: Optional[float]) -> Iterator[TimedFrame]:
             yield TimedFrame(read_image(path), number / (fps or DEFAULT_FPS))
     else:
         yield from read_timed(src)
-
-
-def read_timed(path: str) -> Iterator[TimedFrame]:
-    """Frames of a video file, turned upright, and their times, which rise from 0."""
-    import av
-
-    try:
-        with av.open(path) as container:
-            start = None
-            for frame in container.decode(video=0):
-                start = frame.time if start is None else start
-                turns = round(frame.rotation / 90) % 4
-                image = np.rot90(frame.to_ndarray(format='rgb24'), turns)
-                yield TimedFrame(np.ascontiguousarray(image), float(frame.time - start))
-    except (av.FFmpegError, OSError, ValueError) as e:
-        raise MediaReadError(f'Cannot read video {path}: {e}') from e
 
 
 def _write(

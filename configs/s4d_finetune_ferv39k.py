@@ -17,12 +17,8 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     dataset=dict(
-        video=dict(
-            type='FERV39k',
-            data_root='data/FERV39k',
-            ann_file='annotations/test.csv',
-            pipeline=test_pipeline,
-        )
+        pipeline=test_pipeline,
+        video=dict(type='FERV39k', data_root='data/FERV39k', ann_file='annotations/test.csv'),
     )
 )
 test_dataloader = val_dataloader

@@ -26,6 +26,7 @@ from ..version import __version__
 from .export_info import ExportInfo, interpolations
 from .frame_steps import FrameSteps, frame_steps, sampled_window
 from .inference import class_names, init_model
+from .onnx_scorer import open_session
 
 SUFFIXES = ('.onnx', '.pt2')
 TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
@@ -332,9 +333,7 @@ def load_runner(path: str) -> Callable[[Tensor], list[Tensor]]:
     """A function from pixels to the outputs of an exported file."""
     if path.lower().endswith('.pt2'):
         return torch.export.load(path).module()
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    session = open_session(path, 'cpu')
     return lambda pixels: [
         torch.from_numpy(out) for out in session.run(None, {'pixels': pixels.numpy()})
     ]

@@ -2,7 +2,7 @@
 """Slow imports of the toolbox, put off until somebody needs them.
 
 Importing torch, torchvision, mmengine and mmaction2 brings in modules for a name or two that hardly
-anybody calls. They are a third of the time of ``import s4d_mm``.
+anybody calls. They are a quarter of the time of ``import s4d_mm``.
 """
 
 import importlib
@@ -16,10 +16,6 @@ from typing import Any
 SLOW = {
     'scipy.stats': 'mode',  # by mmaction.datasets.transforms.pose_transforms
     'torch._dynamo.utils': 'is_compile_supported',  # torch's compiler, by torchvision.ops.roi_align
-    **{  # for RPC; each compiles itself when it is imported, by torch.distributed.optim
-        f'torch.distributed.optim.functional_{name.lower()}': f'_Functional{name}'
-        for name in ('Adadelta', 'Adagrad', 'Adam', 'Adamax', 'AdamW', 'RMSprop', 'Rprop', 'SGD')
-    },
 }
 
 

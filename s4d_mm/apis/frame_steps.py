@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmaction.registry import TRANSFORMS
 
+from .pipelines import step_name
 from .scorer import Window
 
 # Steps that give the same frames each time and need nothing but frames. The list is closed, since
@@ -68,12 +69,6 @@ def sampled_window(pipeline: Sequence[dict]) -> Window:
         'The test pipeline has no step that samples every n-th frame (SampleClipViews, '
         f'SampleFrames), but the steps {[step_name(step) for step in pipeline]}.'
     )
-
-
-def step_name(step: dict) -> str:
-    """Name of the class of a step, without a scope."""
-    kind = step['type']
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def build_step(step: dict):

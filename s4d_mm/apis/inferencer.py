@@ -22,6 +22,7 @@ from torch import nn
 from ..media import TimedFrame
 from .inputs import Input, Source, list_sources
 from .media_job import FACES, MediaJob, Plan, Task
+from .model_index import find_model
 from .outputs import FrameSpool, OutputFolder
 from .results import ExpressionResult, MediaResult
 from .scorer import Scorer
@@ -99,16 +100,8 @@ class ExpressionInferencer(BaseInferencer):
 
     def _load_model_from_metafile(self, model: str) -> tuple[Config, Optional[str]]:
         """Config and weights of a name in ``model-index.yml``."""
-        root = self._get_repo_or_mim_dir('s4d_mm')
-        models = {entry['Name']: entry for entry in self._get_models_from_metafile(root)}
-        if model not in models:
-            if model.endswith('.py') or os.sep in model:
-                raise FileNotFoundError(f'There is no config {model}.')
-            raise ValueError(
-                f'{model!r} is neither a config file nor one of the models {", ".join(models)}.'
-            )
-        weights = models[model].get('Weights')
-        return Config.fromfile(osp.join(root, models[model]['Config'])), weights
+        config, weights = find_model(model)
+        return Config.fromfile(config), weights
 
     def __call__(
         self,

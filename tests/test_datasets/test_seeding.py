@@ -124,3 +124,5 @@ def test_seeds_are_those_of_the_draws_of_all_processes(monkeypatch, world_size):
     assert found == [sorted((int(i), i.seed) for i in batch) for batch in alone]
     seeds = [i.seed for order in sampler.draw().values() for i in order]
     assert len(set(seeds)) == len(seeds)
+    sampler.set_epoch(2)
+    assert set(seeds).isdisjoint(i.seed for order in sampler.draw().values() for i in order)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Runs repeat bit by bit, and a run that was killed ends like one that was not."""
 
+import itertools
 import os
 import os.path as osp
 import random
@@ -24,6 +25,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from processes import run_ranks
@@ -229,11 +231,14 @@ class Scores(BaseMetric):
         self.results += data_samples
 
     def compute_metrics(self, results):
-        return dict(total=float(np.sum(results)))
+        done = MessageHub.get_current_instance().get_info('iter')
+        return dict(total=float(np.sum(results)), done=done)
 
 
 BY_ITER = dict(by_epoch=False, interval=2)
 TOYS = dict(
+    # each epoch is the best one: its checkpoint is saved again after the validation
+    epochs=dict(best='done', rule='greater'),
     # 20 samples in batches of 4: a step of 3 batches goes over the end of an epoch
     accumulation=dict(counts=3),
     accumulation_mid_epoch=dict(counts=3, checkpoint=BY_ITER),
@@ -260,6 +265,8 @@ def toy_run(
     pipeline=(dict(type=SeedDraws), jitter),
     batch_size=4,
     seed=None,
+    best='total',
+    rule='less',
     **kwargs,
 ):
     """Three epochs, or 15 iterations."""
@@ -290,8 +297,8 @@ def toy_run(
         default_hooks=dict(
             checkpoint=dict(
                 type='CheckpointHook',
-                save_best='total',
-                rule='less',
+                save_best=best,
+                rule=rule,
                 **(checkpoint or dict(interval=1)),
             )
         ),
@@ -305,8 +312,17 @@ def toy_run(
     runner.train()
 
 
-@pytest.mark.parametrize('kill', [('after_train_iter', 8), ('after_val_iter', 7)])
-@pytest.mark.parametrize('name', TOYS)
+@pytest.mark.parametrize(
+    'name, kill',
+    [
+        *((name, ('after_train_iter', 8)) for name in TOYS),
+        ('epochs', ('after_val_iter', 7)),
+        ('epochs', ('after_val_iter', 12)),
+        ('accumulation', ('after_val_iter', 7)),
+        ('schedules_by_epoch', ('after_val_iter', 7)),
+        ('iterations', ('after_val_iter', 7)),
+    ],
+)
 def test_killed_toy(tmp_path, name, kill):
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'
 
@@ -335,6 +351,19 @@ def test_nothing_is_read_twice_to_skip_it(tmp_path):
     assert [i.seed for i in sampler] == [i.seed for i in order]  # of an index, in an epoch
     sampler.set_epoch(1)
     assert {i.seed for i in sampler}.isdisjoint(i.seed for i in order)
+
+
+def test_loop_by_iterations_goes_from_epoch_to_epoch():
+    loop = ResumableIterBasedTrainLoop.__new__(ResumableIterBasedTrainLoop)
+    data = Toy(pipeline=[])
+    sampler = SeededSampler(data, seed=3)
+    loop.dataloader = DataLoader(data, batch_size=4, sampler=sampler, collate_fn=list)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        orders += list(sampler)
+    batches = itertools.islice(loop._batches(3), 12)
+    assert [s['sample_idx'] for batch in batches for s in batch] == orders[12:]
 
 
 def test_another_seed_and_another_batch_size_are_said(tmp_path):

@@ -231,8 +231,8 @@ class Scores(BaseMetric):
         self.results += data_samples
 
     def compute_metrics(self, results):
-        done = MessageHub.get_current_instance().get_info('iter')
-        return dict(total=float(np.sum(results)), done=done)
+        known = MessageHub.get_current_instance().log_scalars.get('val/done')
+        return dict(total=float(np.sum(results)), done=1 + (known.current() if known else 0))
 
 
 BY_ITER = dict(by_epoch=False, interval=2)

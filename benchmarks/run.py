@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Measure speed and memory; print Markdown tables. See README.md of this folder."""
+"""Measure speed, memory and what a kill costs; print Markdown tables. See README.md here."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ sys.path.insert(2, str(Path(__file__).resolve().parents[1] / 'tools' / 'data'))
 import torch
 from plain_s4d import SIZES
 
-from benchmarks import data, inference, steps, testing, timing
+from benchmarks import data, inference, resume, steps, testing, timing
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -27,9 +27,14 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     of_data = parts.add_parser('data', help='training pipelines against raw decoding')
     of_testing = parts.add_parser('testing', help='from the file to the probabilities')
     of_inference = parts.add_parser('inference', help='prediction from a video, stage by stage')
+    of_resume = parts.add_parser('resume', help='trainings that are killed and resumed')
     for part in (of_steps, of_data, of_testing, of_inference):
         part.add_argument('--repeats', type=int, default=5, help='rounds; default: 5')
+    for part in (of_steps, of_data, of_testing, of_inference, of_resume):
         part.add_argument('--out', help='also write the rows to this JSON file')
+    of_resume.add_argument('--kills', type=int, default=30, help='in all; default: 30')
+    of_resume.add_argument('--folder', help='where to train; kept')
+    of_resume.add_argument('--seed', type=int, default=0, help='of the moments')
     for part in (of_steps, of_testing, of_inference):
         part.add_argument('--arch', default='base', choices=tuple(SIZES))
         part.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
@@ -82,7 +87,11 @@ def run_steps(args: argparse.Namespace) -> list[dict]:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Measure one part and print its table."""
+    """Measure one part and print its table.
+
+    Raises:
+        SystemExit: If a training that was killed did not end as the one that was not.
+    """
     args = parse_args(argv)
     device = getattr(args, 'device', 'cpu')
     if device == 'cuda' and not torch.cuda.is_available():
@@ -95,6 +104,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         rows = run_inference(args)
     elif args.part == 'data':
         rows = data.measure(args.config, args.clips, args.repeats)
+    elif args.part == 'resume':
+        rows = resume.measure(args.kills, args.folder, args.seed)
     else:
         rows = testing.measure(
             args.arch, repeats=args.repeats, device=args.device, dtype=args.dtype
@@ -102,6 +113,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     print(timing.table(rows))
     if args.out:
         Path(args.out).write_text(json.dumps(dict(machine=machine, rows=rows), indent=1) + '\n')
+    if any(row.get('first_difference') for row in rows):
+        raise SystemExit('A training that was killed did not end as the one that was not.')
 
 
 if __name__ == '__main__':

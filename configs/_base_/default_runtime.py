@@ -26,8 +26,8 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
-# processes differ in masks, Mixup ratios and router noise; with a seed
-# (tools/train.py --seed 0) each draws the same ones in every run
+# processes differ in masks, Mixup ratios and router noise, which follow from seed, step and rank.
+# Without a seed the log says which one was drawn: tools/train.py --seed N repeats the run
 randomness = dict(seed=None, diff_rank_seed=True)
 
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)

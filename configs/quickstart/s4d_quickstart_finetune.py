@@ -25,5 +25,7 @@ param_scheduler = [
         type='CosineAnnealingLR', eta_min=0.0, begin=2, end=max_epochs, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(
+    type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
+)
 randomness = dict(seed=0)

@@ -35,6 +35,6 @@ param_scheduler = [
         type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs)
 work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/pretrain'
 randomness = dict(seed=0)

@@ -7,7 +7,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=_base_.train_dataloader.dataset.video,
 )
 work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/videomae'

@@ -9,6 +9,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 train_pipeline = [
+    dict(type='SeedDraws'),  # the sample's own seed, in any worker
     dict(type='DecordInit'),
     dict(type='SampleFrames', clip_len=16, frame_interval=4, num_clips=1),
     dict(type='DecordDecode'),
@@ -29,7 +30,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=8,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(
         type='VideoDataset',
         ann_file='data/kinetics400/kinetics400_train_list_videos.txt',
@@ -54,7 +55,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=40, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=40, end=800, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=800)
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=800)
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 32)
 default_hooks = dict(checkpoint=dict(interval=20))
 custom_hooks = [dict(type='RunSummaryHook')]

@@ -14,7 +14,7 @@ train_dataloader = dict(
     batch_size=48,
     num_workers=8,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=_base_.train_dataloader.dataset.video,
 )
 # the lr is that of 384 samples: 2 processes x 48 clips x 4 crops

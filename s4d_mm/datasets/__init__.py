@@ -19,6 +19,7 @@ from .mafw import MAFW
 from .public_dataset import PublicDataset
 from .rafdb import RAFDB
 from .samplers import DualModalBatchSampler, DualModalSampler
+from .seeding import SeedDraws, SeededIndex, SeededSampler
 from .transforms import *  # noqa: F401,F403
 from .transforms import __all__ as _transforms
 from .voxceleb2 import VoxCeleb2
@@ -45,6 +46,9 @@ __all__ = [
     'FERV39k',
     'LabelInName',
     'PublicDataset',
+    'SeedDraws',
+    'SeededIndex',
+    'SeededSampler',
     'VoxCeleb2',
     *_transforms,
 ]

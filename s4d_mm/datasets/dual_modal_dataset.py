@@ -7,6 +7,8 @@ import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset, force_full_init
 from mmengine.registry import DATASETS
 
+from .seeding import seeded_by
+
 
 @DATASETS.register_module()
 class DualModalDataset(ConcatDataset):
@@ -86,6 +88,19 @@ class DualModalDataset(ConcatDataset):
                     f'{type(dataset).__name__} of '
                     f'{getattr(dataset, "ann_file", None)!r}, has no samples.'
                 )
+
+    def __getitem__(self, idx: int) -> dict:
+        """Read a sample.
+
+        Args:
+            idx (int): Its index. A :class:`~s4d_mm.datasets.seeding.SeededIndex` has the seed under
+                which its pipeline draws, of any class of dataset.
+
+        Returns:
+            dict: Output of the pipeline.
+        """
+        with seeded_by(idx):
+            return super().__getitem__(int(idx))
 
     @force_full_init
     def modality_range(self, modality: str) -> range:

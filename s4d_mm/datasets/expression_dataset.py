@@ -26,6 +26,7 @@ from .annotations import (
     split_fields,
 )
 from .media_faults import FaultTolerantDataset
+from .seeding import seeded_by
 
 LISTED = 20  # annotation files named when another one is missing
 
@@ -297,6 +298,22 @@ class BaseExpressionDataset(FaultTolerantDataset):
         self.data_list.clear()
         ends = np.cumsum([len(info) for info in packed], dtype=np.int64)
         return np.frombuffer(b''.join(packed), np.uint8), ends
+
+    def __getitem__(self, idx: int) -> dict:
+        """Read a sample.
+
+        Args:
+            idx (int): Its index. A :class:`~s4d_mm.datasets.seeding.SeededIndex` has the seed under
+                which the pipeline draws, also for the sample that takes its place.
+
+        Returns:
+            dict: Output of the pipeline.
+
+        Raises:
+            OSError: As :meth:`prepare_data`.
+        """
+        with seeded_by(idx):
+            return super().__getitem__(int(idx))
 
     def prepare_data(self, idx: int) -> dict:
         """Run the pipeline on a sample, or on another one if it cannot be read.

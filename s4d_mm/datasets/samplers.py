@@ -10,10 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Optional, Union
 
+import numpy as np
 import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
+
+from .seeding import SeededIndex, draw_seeds
 
 
 @DATA_SAMPLERS.register_module()
@@ -25,6 +28,9 @@ class DualModalSampler(Sampler):
     :class:`DualModalBatchSampler` can give all of them a batch of the same
     modality in every step. Where the number of samples is not a multiple of
     the number of processes, a few more are drawn.
+
+    An index is a :class:`~s4d_mm.datasets.seeding.SeededIndex`: each draw has a seed of its own for
+    the augmentation, a function of seed, epoch, modality and place in the order of all processes.
 
     Without shuffling it is mmengine's ``DefaultSampler(shuffle=False)``: all
     videos, then all images, in turn over the processes.
@@ -128,14 +134,28 @@ class DualModalSampler(Sampler):
             drawn[name] = (order + indices.start).tolist()
         return drawn
 
-    def draw(self) -> dict[str, list[int]]:
+    def draw_seeds(self) -> dict[str, np.ndarray]:
+        """The seed of each draw of :meth:`draw_all`.
+
+        Returns:
+            dict[str, np.ndarray]: uint64, for each modality.
+        """
+        return {
+            name: draw_seeds(number * self.world_size, self.seed, self.epoch, stream)
+            for stream, (name, number) in enumerate(self.num_samples_of.items())
+        }
+
+    def draw(self) -> dict[str, list[SeededIndex]]:
         """Draw this process's indices of the current epoch.
 
         Returns:
-            dict[str, list[int]]: Indices of each modality, in random order.
+            dict[str, list[SeededIndex]]: Indices of each modality, in random order.
         """
-        drawn = self.draw_all()
-        return {name: order[self.rank :: self.world_size] for name, order in drawn.items()}
+        seeds, own = self.draw_seeds(), slice(self.rank, None, self.world_size)
+        return {
+            name: list(map(SeededIndex, order[own], seeds[name][own].tolist()))
+            for name, order in self.draw_all().items()
+        }
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this process, videos first."""
@@ -313,16 +333,19 @@ class DualModalBatchSampler(Sampler):
                 yield from (indices[i : i + size] for i in range(0, len(indices), size))
             return
         parts = self.sampler.world_size * self.accumulative_counts
-        steps = []  # what all processes read in an optimizer step
-        for name, indices in self.sampler.draw_all().items():
+        drawn, seeds = self.sampler.draw_all(), self.sampler.draw_seeds()
+        steps = []  # where all processes read in an optimizer step
+        for name in drawn:
             size = self.batch_size[name] * parts
-            steps += [indices[i * size : (i + 1) * size] for i in range(self._steps_of(name))]
+            steps += [(name, i * size, (i + 1) * size) for i in range(self._steps_of(name))]
         # the same in all processes
         generator = torch.Generator()
         generator.manual_seed(self.sampler.seed + self.sampler.epoch)
         for i in torch.randperm(len(steps), generator=generator).tolist():
+            name, start, stop = steps[i]
             for part in range(self.sampler.rank, parts, self.sampler.world_size):
-                yield steps[i][part::parts]
+                own = slice(start + part, stop, parts)
+                yield list(map(SeededIndex, drawn[name][own], seeds[name][own].tolist()))
 
     def _modalities_at(self, position: int) -> tuple[str, ...]:
         """What all processes read at a position of their unshuffled orders."""

@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What the Runner does around the model: optimizer groups, schedules, hooks, sharding (FSDP)."""
+"""Around the model: training loops, optimizer groups, schedules, hooks, sharding (FSDP)."""
 
 from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import (
@@ -10,6 +10,7 @@ from .hooks import (
     RunSummaryHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
+from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .schedulers import WarmupCosineLR
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     'CheckpointFitHook',
     'ClassCheckHook',
     'MediaFaultHook',
+    'ResumableEpochBasedTrainLoop',
+    'ResumableIterBasedTrainLoop',
     'RunSummaryHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',

@@ -2,6 +2,7 @@
 data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
 img_size = 80
 train_pipeline = [
+    dict(type='SeedDraws'),  # the sample's own seed, in any worker
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=img_size, crop_ratio_range=(0.7, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -25,7 +26,7 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(ann_file='annotations/affectnet_train.txt', pipeline=train_pipeline, **dataset),
 )
 test_dataloader = dict(

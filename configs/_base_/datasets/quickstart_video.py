@@ -8,7 +8,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(ann_file='annotations/dfew_train.csv', pipeline=_base_.train_pipeline, **video),
 )
 test_dataloader = dict(

@@ -22,7 +22,7 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_begin=1, val_interval=1)
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=100, val_begin=1, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 # of train_dataloader.batch_sampler.total_batch_size

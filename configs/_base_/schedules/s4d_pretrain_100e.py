@@ -17,6 +17,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     )
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100)
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=100)
 # of train_dataloader.batch_sampler.total_batch_size
 auto_scale_lr = dict(enable=False, base_batch_size=dict(video=96, image=384))

@@ -1,0 +1,401 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Training loops whose runs repeat, and go on after an interruption as if there had been none.
+
+What a step draws is a function of (run seed, iteration, rank), what a sample's augmentation draws
+one of (run seed, epoch, place in the order): no random state needs to be saved. The other state is
+that of mmengine's checkpoints.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Optional, Union
+
+import torch
+from mmengine import dist
+from mmengine.dataset import InfiniteSampler
+from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch.utils.data import DataLoader, Sampler
+
+from ..datasets.seeding import draw_seeds, seed_generators
+
+VALIDATED = 'validated_iter'  # in the message hub: after which iteration the last validation was
+
+
+class ValidationNoteHook(Hook):
+    """Note in the message hub, which checkpoints hold, what was validated."""
+
+    priority = 'HIGH'  # before CheckpointHook saves the best epoch
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+        """Note it."""
+        runner.message_hub.update_info(VALIDATED, runner.iter)
+
+
+class SeededLoop:
+    """What the two training loops share; mixed into those of mmengine.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The training data. A sampler without a seed of its own gets
+            the run's.
+        **kwargs: Of mmengine's loop.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
+        self._seeds_sampler = needs_seed(dataloader)
+        self._given_seed = runner._randomness_cfg.get('seed')  # resuming overwrites it
+        super().__init__(runner, dataloader, **kwargs)
+        runner.register_hook(ValidationNoteHook())
+
+    def _begin(self) -> None:
+        """After a checkpoint was loaded: seeds, and what hooks must know of the time before."""
+        runner = self.runner
+        self.seed, self._rank = seed_and_rank(runner)
+        sampler = sampler_of(self.dataloader)
+        if self._seeds_sampler and hasattr(sampler, 'seed'):
+            sampler.seed = self.seed
+        runner.logger.info(f'Random seed {self.seed}: --seed {self.seed} repeats this run.')
+        if self._given_seed not in (None, self.seed):
+            runner.logger.warning(
+                f'The seed {self._given_seed} that was asked for is not used: the run that is '
+                f'resumed began with {self.seed} and goes on with it. For another seed start a '
+                'new run in a --work-dir of its own.'
+            )
+        if self._iter == 0:
+            runner.message_hub.pop_info(VALIDATED)
+            return
+        for hook in runner.hooks:
+            # it saves the last checkpoint once more when a validation was the best one
+            if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+                hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
+
+    def run_iter(self, *args) -> None:
+        """Seed the generators, then do mmengine's step.
+
+        Args:
+            *args: Of mmengine's loop: the index of the batch, in the loop by epochs, and the batch.
+        """
+        seed_step(self.seed, self._iter, self._rank)
+        super().run_iter(*args)
+
+    def _num_pending(self) -> int:
+        """How many batches were read of an optimizer step that is not finished."""
+        return self._iter % getattr(self.runner.optim_wrapper, '_accumulative_counts', 1)
+
+    def _recompute_gradients(self, batches: Iterable) -> None:
+        """Compute the gradients of the batches before this one, which no checkpoint has.
+
+        The weights are those of the time; running means are put back.
+
+        Args:
+            batches (Iterable): As many as :meth:`_num_pending`.
+        """
+        runner = self.runner
+        first = self._iter - self._num_pending()
+        runner.logger.info(
+            f'The optimizer step of iteration {first + 1} was not finished: its gradients of '
+            f'{self._iter - first} batches are computed again, so that none is lost.'
+        )
+        buffers = [b.clone() for b in runner.model.buffers()]
+        runner.optim_wrapper.initialize_count_status(runner.model, first, self.max_iters)
+        for iteration, batch in enumerate(batches, first):
+            seed_step(self.seed, iteration, self._rank)
+            runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+        for buffer, value in zip(runner.model.buffers(), buffers):
+            buffer.copy_(value)
+
+    def _validate(self, done: int, total: int) -> None:
+        """Validate if it is time to, unless the checkpoint has the result already.
+
+        Args:
+            done (int): Epochs, or iterations, by which the loop counts.
+            total (int): Those of the whole training.
+        """
+        self._decide_current_val_interval()
+        if (
+            self.runner.val_loop is not None
+            and done >= self.val_begin
+            and (done % self.val_interval == 0 or done == total)
+            and self.runner.message_hub.get_info(VALIDATED) != self._iter
+        ):
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop``, which repeats and resumes bit by bit.
+
+    - Before each step Python's generator, numpy's and torch's are seeded by run seed, iteration and
+      rank (the rank with ``randomness.diff_rank_seed`` alone).
+    - A run that is resumed in the middle of an epoch (``CheckpointHook(by_epoch=False)``, or a
+      checkpoint on a signal) goes on with the next batch. Those before are skipped by the sampler
+      and not read.
+    - What came after the checkpoint is done again, the validation too: an epoch whose checkpoint
+      was saved, but whose validation was not finished, is validated first.
+    - ``optim_wrapper.accumulative_counts``: the gradients of a step that was not finished are
+      computed again.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The training data.
+        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval``, ``dynamic_intervals``, as
+            mmengine's loop has them.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
+        super().__init__(runner, dataloader, **kwargs)
+        self._resumes = False
+        self._skipped = 0  # batches of the first epoch that were read before
+
+    def run(self) -> torch.nn.Module:
+        """Train.
+
+        Returns:
+            nn.Module: The model.
+        """
+        self._begin()
+        self._find_place()
+        self.runner.call_hook('before_train')
+        if self._epoch and not self._skipped:
+            self._validate(self._epoch, self._max_epochs)
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate(self._epoch, self._max_epochs)
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train for an epoch, or the rest of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        start, self._skipped = self._skipped, 0
+        if self._resumes:
+            self._resumes = False
+            if self._num_pending():
+                self._recompute_gradients(self._pending_batches())
+        if start < len(self.dataloader):
+            for idx, data_batch in enumerate(read_from(self.dataloader, start), start):
+                self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _find_place(self) -> None:
+        """Where in its epoch a run is that was resumed."""
+        self._resumes = self._iter > 0
+        length = saved = len(self.dataloader)
+        hub = self.runner.message_hub  # what it has is of the time when the checkpoint was saved
+        iters, epochs = hub.get_info('max_iters'), hub.get_info('max_epochs')
+        if self._resumes and iters and epochs:
+            saved = iters // epochs
+        done = self._iter - self._epoch * saved
+        if saved != length or not 0 <= done <= length:
+            if 0 < done < saved:
+                self.runner.logger.warning(
+                    f'An epoch had {saved} batches when the checkpoint was saved and has {length} '
+                    f'now: batch size, processes or data are others. Epoch {self._epoch + 1}, of '
+                    f'which {done} batches were done, starts anew.'
+                )
+            done = length if done == saved else 0
+            self._iter = self._epoch * length + done
+            self.runner.optim_wrapper.initialize_count_status(
+                self.runner.model, self._iter, self.max_iters
+            )
+        self._skipped = done
+        if done:
+            self.runner.logger.info(
+                f'Epoch {self._epoch + 1} goes on after batch {done} of {length}; those before are '
+                'not read again.'
+            )
+
+    def _pending_batches(self) -> Iterator:
+        """The batches of an optimizer step that was not finished; it may begin an epoch before."""
+        for iteration in range(self._iter - self._num_pending(), self._iter):
+            epoch, place = divmod(iteration, len(self.dataloader))
+            set_epoch(self.dataloader, epoch)
+            yield read_one(self.dataloader, place)
+        set_epoch(self.dataloader, self._epoch)
+
+
+@LOOPS.register_module()
+class ResumableIterBasedTrainLoop(SeededLoop, IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop``, which repeats and resumes bit by bit.
+
+    As :class:`ResumableEpochBasedTrainLoop`. The data are read epoch by epoch; mmengine reads all
+    batches that were seen to skip them, and waits 2 seconds between two epochs.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader | dict): The training data.
+        **kwargs: ``max_iters``, ``val_begin``, ``val_interval``, ``dynamic_intervals``, as
+            mmengine's loop has them.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
+        BaseLoop.__init__(self, runner, dataloader)
+        loader = self.dataloader
+        # mmengine's would begin to read here, before a checkpoint says where
+        super().__init__(runner, UnreadLoader(loader), **kwargs)
+        self.dataloader, self._seeds_sampler = loader, needs_seed(dataloader)
+
+    def run(self) -> torch.nn.Module:
+        """Train.
+
+        Returns:
+            nn.Module: The model.
+        """
+        self._begin()
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        if self._iter:
+            self._validate(self._iter, self._max_iters)
+        pending = self._num_pending()
+        self.dataloader_iterator = self._batches(self._iter - pending)
+        self.runner.model.train()
+        if pending:
+            self._recompute_gradients(itertools.islice(self.dataloader_iterator, pending))
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._validate(self._iter, self._max_iters)
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _batches(self, start: int) -> Iterator:
+        """All batches from an iteration on, without end."""
+        loader = self.dataloader
+        if isinstance(sampler_of(loader), InfiniteSampler):
+            yield from read_from(loader, start)
+        epoch, place = divmod(start, len(loader))
+        while True:
+            set_epoch(loader, epoch)
+            yield from read_from(loader, place)
+            epoch, place = epoch + 1, 0
+
+
+# ------------------------------------------------------------------ seeds
+def seed_and_rank(runner: Runner) -> tuple[int, int]:
+    """The seed of a run, and what tells the draws of its processes apart.
+
+    Args:
+        runner (Runner): The runner, after a checkpoint was loaded: mmengine then has its seed.
+
+    Returns:
+        tuple[int, int]: The seed, the same in all processes; and the rank, or 0 if the processes
+        are to draw the same numbers.
+    """
+    rank = runner.rank if runner._randomness_cfg.get('diff_rank_seed') else 0
+    seed = torch.tensor(runner.seed - rank)  # mmengine adds the rank
+    dist.broadcast(seed)
+    return int(seed), rank
+
+
+def needs_seed(dataloader: Union[DataLoader, dict]) -> bool:
+    """Whether a data loader is to be built with a sampler to which the config gives no seed."""
+    sampler = dataloader.get('sampler') if isinstance(dataloader, dict) else None
+    return isinstance(sampler, dict) and sampler.get('seed') is None
+
+
+def seed_step(seed: int, iteration: int, rank: int) -> None:
+    """Seed all generators for a step: masks, Mixup, router noise, drop path.
+
+    Args:
+        seed (int): Of the run.
+        iteration (int): Iteration, from 0.
+        rank (int): Rank of the process.
+    """
+    # the 1 keeps it apart from the seeds of samples
+    value = int(draw_seeds(1, seed, iteration, rank, 1)[0])
+    seed_generators(value)
+    if get_device() != 'cpu':
+        torch.manual_seed(value)
+
+
+# ------------------------------------------------------------------ data
+class UnreadLoader(list):
+    """No batches, in place of a data loader.
+
+    Args:
+        loader (DataLoader): The data loader.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        super().__init__()
+        self.dataset = loader.dataset
+
+
+class SkippingBatchSampler(Sampler):
+    """A batch sampler without its first batches.
+
+    Args:
+        batch_sampler (Sampler): The batch sampler.
+        start (int): How many to leave out.
+    """
+
+    def __init__(self, batch_sampler: Sampler, start: int) -> None:
+        self.batch_sampler, self.start = batch_sampler, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The batches from ``start`` on."""
+        return itertools.islice(iter(self.batch_sampler), self.start, None)
+
+    def __len__(self) -> int:
+        """Number of batches that are left."""
+        return max(0, len(self.batch_sampler) - self.start)
+
+
+def read_from(loader: DataLoader, start: int) -> Iterable:
+    """The batches of an epoch from one on, without reading those before.
+
+    Args:
+        loader (DataLoader): The data loader.
+        start (int): Number of the first batch, from 0.
+
+    Returns:
+        Iterable: The batches.
+    """
+    if start == 0:
+        return loader
+    if loader.batch_sampler is None:  # batches that the dataset makes
+        return itertools.islice(loader, start, None)
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=SkippingBatchSampler(loader.batch_sampler, start),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+    )
+
+
+def read_one(loader: DataLoader, place: int) -> object:
+    """Read one batch of the epoch in this process.
+
+    Args:
+        loader (DataLoader): The data loader.
+        place (int): Number of the batch, from 0.
+
+    Returns:
+        object: What the loader gives.
+    """
+    indices = next(iter(SkippingBatchSampler(loader.batch_sampler, place)))
+    return loader.collate_fn([loader.dataset[i] for i in indices])
+
+
+def sampler_of(loader: DataLoader) -> Optional[Sampler]:
+    """The sampler below the batch sampler of a data loader, None if there is none."""
+    return getattr(loader.batch_sampler, 'sampler', None)
+
+
+def set_epoch(loader: DataLoader, epoch: int) -> None:
+    """Tell the sampler of a data loader the epoch, as mmengine's ``DistSamplerSeedHook`` does."""
+    sampler = sampler_of(loader)
+    if hasattr(sampler, 'set_epoch'):
+        sampler.set_epoch(epoch)

@@ -6,7 +6,9 @@ from .hooks import (
     BestAndLastHook,
     CheckpointFitHook,
     ClassCheckHook,
+    ExpertLoadHook,
     MediaFaultHook,
+    NonFiniteHook,
     RunSummaryHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
@@ -16,7 +18,9 @@ __all__ = [
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
+    'ExpertLoadHook',
     'MediaFaultHook',
+    'NonFiniteHook',
     'RunSummaryHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',

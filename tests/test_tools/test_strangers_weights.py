@@ -129,6 +129,20 @@ def test_weights_that_are_not_finite_are_named(way, quickstart, tmp_path, capsys
     assert f'numbers of {list(weights)[3]} are NaN or infinite' in text
 
 
+@pytest.mark.parametrize('way, named', [('test', "of sample '"), ('predict', 'image.jpg')])
+def test_scores_that_are_not_finite_name_the_sample(way, named, quickstart, tmp_path, capsys):
+    """Of weights that are finite, whose sums are not."""
+    weights = init_model(FINE, device='cpu').state_dict()
+    for name, value in weights.items():
+        if 'classifiers' in name:
+            value.fill_(3e38)
+    path = str(tmp_path / 'x.pth')
+    torch.save(dict(state_dict=weights, meta={}), path)
+    text = run_way(way, path, tmp_path, capsys)
+    assert 'The scores of ' in text and named in text and 'are not finite' in text
+    assert 'Traceback' not in text and 'cannot convert' not in text
+
+
 def test_a_buffer_may_be_infinite():
     model = build(FINETUNE)
     model.register_buffer('mask', torch.tensor([0.0, -torch.inf]))

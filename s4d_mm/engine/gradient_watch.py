@@ -101,7 +101,8 @@ def spread_bad_losses(module: nn.Module, args: Any, losses: Any) -> None:
 
     An infinite loss can have finite gradients. This way one look at the gradients is enough, and
     the sum of the gradients over processes tells all of them, at the price of no message and no
-    wait. Other gradients are multiplied by 1; no value is changed.
+    wait. Other gradients are multiplied by 1; no value is changed. Where ``torch.compile`` traces
+    the model this is left out: the gradients alone are looked at.
 
     Args:
         module (nn.Module): The model that was run.
@@ -109,6 +110,8 @@ def spread_bad_losses(module: nn.Module, args: Any, losses: Any) -> None:
         losses (Any): What it returned; of a dict the parts with 'loss' in their names count, as
             for mmengine's ``parse_losses``.
     """
+    if torch.compiler.is_compiling():  # which has no place for hooks of tensors
+        return
     if not (module.training and isinstance(losses, dict) and torch.is_grad_enabled()):
         return
     parts = []

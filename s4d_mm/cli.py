@@ -20,6 +20,7 @@ from mmengine.logging import MMLogger
 from . import REQUIREMENTS, installed_version
 from .apis.report import report_lines
 from .apis.results import ExpressionResult
+from .converters.errors import NonFiniteError
 from .version import __version__
 
 EXAMPLES = """examples:
@@ -230,7 +231,7 @@ def predict(args: argparse.Namespace, inputs: Any, options: dict) -> ExpressionR
         raise CommandError(in_one_line(e)) from e
     try:
         return inferencer(inputs, **options)
-    except OSError as e:
+    except (OSError, NonFiniteError) as e:
         raise CommandError(in_one_line(e), code=1) from e
     except (ImportError, ValueError) as e:
         raise CommandError(in_one_line(e)) from e

@@ -58,4 +58,4 @@ param_scheduler = [
 train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=800)
 auto_scale_lr = dict(enable=False, base_batch_size=8 * 32)
 default_hooks = dict(checkpoint=dict(interval=20))
-custom_hooks = [dict(type='RunSummaryHook')]
+custom_hooks = [dict(type='NonFiniteHook'), dict(type='RunSummaryHook')]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from ..converters.errors import NonFiniteError
 from ..media import MediaReadError
 from .inputs import Source, described
 from .results import ExpressionRecord, FaceTrack, MediaResult
@@ -115,6 +116,12 @@ class MediaJob:
         return Task(self.source.kind, sample, partial(self._score, *span))
 
     def _score(self, face: Optional[int], start: int, end: int, scores: Any, seen: Any) -> None:
+        if not np.isfinite(scores).all():
+            raise NonFiniteError(
+                f'The scores of {self.source.name} (frames {start} to {end - 1}) are not finite: '
+                f'{np.round(scores, 4).tolist()}. The numbers of the model overflow: check its '
+                'weights.'
+            )
         self.pending -= 1
         self.scored.append((face, start, end, scores, seen))
 

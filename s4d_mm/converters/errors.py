@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What can be wrong with weights, and how a command says it."""
+"""What can be wrong with weights and numbers, and how a command says it."""
 
 import contextlib
 import sys
@@ -23,6 +23,10 @@ class HubMissingError(ImportError):
     """An ``hf://`` address, and no huggingface_hub to read it."""
 
 
+class NonFiniteError(ValueError):
+    """A loss, a gradient, weights or scores that are NaN or infinite, while a command runs."""
+
+
 def reason_of(error: Exception) -> str:
     """Why torch did not read a file, in a line, without its advice to let the file's code run."""
     cause = error
@@ -32,6 +36,7 @@ def reason_of(error: Exception) -> str:
 
 
 WEIGHTS_ERRORS = (WeightsError, WeightsNotFoundError, DownloadError, HubMissingError)
+MESSAGES = (*WEIGHTS_ERRORS, NonFiniteError)
 
 
 @contextlib.contextmanager
@@ -39,9 +44,9 @@ def weights_errors_as_messages() -> Iterator[None]:
     """End the command with the message alone, without a traceback, where weights are at fault.
 
     Raises:
-        SystemExit: In place of one of :data:`WEIGHTS_ERRORS`; the exit code is 1.
+        SystemExit: In place of one of :data:`MESSAGES`; the exit code is 1.
     """
     try:
         yield
-    except WEIGHTS_ERRORS as e:
+    except MESSAGES as e:
         sys.exit(str(e))

@@ -95,15 +95,33 @@ def check_finite(module: nn.Module, weights: StateDict, source: Optional[str] = 
     Raises:
         WeightsError: Naming the file and the first parameter.
     """
-    parameters = {name for name, _ in module.named_parameters()}
+    found = first_not_finite(module, weights)
+    if found is not None:
+        name, bad, total = found
+        raise WeightsError(
+            f'The weights of {source or "the checkpoint"} are not finite: '
+            f'{bad} of the {total} numbers of {name} are NaN or infinite. '
+            'Its training went wrong before it was saved: take an earlier checkpoint.'
+        )
+
+
+def first_not_finite(module: nn.Module, weights: StateDict) -> Optional[tuple[str, int, int]]:
+    """The first of some weights of which a number is NaN, or a parameter's infinite.
+
+    Args:
+        module (nn.Module): What they are for. A buffer of it, such as a mask, may be infinite.
+        weights (dict): Weights under its names.
+
+    Returns:
+        tuple[str, int, int] | None: Its name, how many of its numbers are bad, and how many there
+        are; None if all are finite.
+    """
+    buffers = {name.removeprefix('module.') for name, _ in module.named_buffers()}
     for name, value in weights.items():
-        bad = ~value.isfinite() if name in parameters else value.isnan()
+        bad = value.isnan() if name in buffers else ~value.isfinite()
         if bad.any():
-            raise WeightsError(
-                f'The weights of {source or "the checkpoint"} are not finite: '
-                f'{int(bad.sum())} of the {bad.numel()} numbers of {name} are NaN or infinite. '
-                'Its training went wrong before it was saved: take an earlier checkpoint.'
-            )
+            return name, int(bad.sum()), bad.numel()
+    return None
 
 
 def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:

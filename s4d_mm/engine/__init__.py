@@ -6,7 +6,9 @@ from .hooks import (
     BestAndLastHook,
     CheckpointFitHook,
     ClassCheckHook,
+    ExpertLoadHook,
     MediaFaultHook,
+    NonFiniteHook,
     RunSummaryHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
@@ -17,9 +19,11 @@ __all__ = [
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
+    'ExpertLoadHook',
     'MediaFaultHook',
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
+    'NonFiniteHook',
     'RunSummaryHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',

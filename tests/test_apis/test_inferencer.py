@@ -19,6 +19,7 @@ from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.apis.outputs import ENDINGS
+from s4d_mm.converters.errors import NonFiniteError
 from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 
 SPAN = 8  # frames of a window of PREDICT
@@ -342,3 +343,11 @@ def test_memory_does_not_grow_with_the_clip(inferencer):
 
     result = inferencer(frames(), faces='none', batch_size=3)
     assert result.media[0].frames == 400 and most <= 2 * SPAN
+
+
+def test_scores_that_are_not_finite_name_the_input(inferencer, tmp_path, monkeypatch):
+    path = write_video(tmp_path / 'x.mp4', 5)
+    bias = inferencer.model.cls_head.classifiers['video'].bias
+    monkeypatch.setattr(bias, 'data', torch.full_like(bias, torch.nan))
+    with pytest.raises(NonFiniteError, match=f'{path} .frames 0 to 4. are not finite: .nan'):
+        inferencer(path, faces='none')

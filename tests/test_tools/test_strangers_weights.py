@@ -129,6 +129,24 @@ def test_weights_that_are_not_finite_are_named(way, quickstart, tmp_path, capsys
     assert f'numbers of {list(weights)[3]} are NaN or infinite' in text
 
 
+def test_scores_that_are_not_finite_name_the_sample(quickstart, tmp_path, capsys):
+    """Of weights that are finite, whose sums are not."""
+    weights = init_model(FINE, device='cpu').state_dict()
+    for name, value in weights.items():
+        if 'classifiers' in name:
+            value.fill_(3e38)
+    path = str(tmp_path / 'x.pth')
+    torch.save(dict(state_dict=weights, meta={}), path)
+    text = run_way('test', path, tmp_path, capsys)
+    assert text.startswith("The scores of sample '") and 'are not finite: [nan' in text
+    command = ['tools/predict.py', tmp_path / 'image.jpg', '--model', FINE, '--weights', path]
+    with pytest.raises(SystemExit) as ended:
+        run_script(*command, '--device', 'cpu', '--faces', 'none', '--out', tmp_path / 'out')
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 1 and f'The scores of {tmp_path}/image.jpg' in last
+    assert 'are not finite: [nan' in last
+
+
 def test_a_buffer_may_be_infinite():
     model = build(FINETUNE)
     model.register_buffer('mask', torch.tensor([0.0, -torch.inf]))

@@ -2,13 +2,17 @@
 from .best_and_last_hook import BestAndLastHook
 from .checkpoint_fit_hook import CheckpointFitHook
 from .class_check_hook import ClassCheckHook
+from .expert_load_hook import ExpertLoadHook
 from .media_fault_hook import MediaFaultHook
+from .non_finite_hook import NonFiniteHook
 from .run_summary_hook import RunSummaryHook
 
 __all__ = [
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
+    'ExpertLoadHook',
     'MediaFaultHook',
+    'NonFiniteHook',
     'RunSummaryHook',
 ]

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from mmengine.utils import mkdir_or_exist
 
+from ...converters.errors import NonFiniteError
 from ..functional import classification_report, confusion_matrix, recalls
 
 Classes = Union[Sequence[str], dict[str, Sequence[str]]]
@@ -83,7 +84,7 @@ class ExpressionMetric(BaseMetric):
                     "it average the views (average_clips='prob')."
                 )
             if not np.isfinite(score).all():
-                raise ValueError(
+                raise NonFiniteError(
                     f'The scores of sample {name!r} are not '
                     f'finite: {score.tolist()}. Check the '
                     'checkpoint, or the losses of the training.'

@@ -17,6 +17,7 @@ from ..layers import (
     LN_EPS,
     MMACTION_IN_BLOCK,
     MoAEBlock,
+    NoisyTopKRouter,
     check_shapes,
     drop_path_rates,
     get_arch,
@@ -116,6 +117,11 @@ class MoAENeck(BaseModule):
         self.register_load_state_dict_pre_hook(keep_last_blocks)
         self.register_load_state_dict_pre_hook(check_shapes)
         self.register_load_state_dict_pre_hook(check_part)
+
+    def routers(self) -> dict[int, NoisyTopKRouter]:
+        """The router of each block, by the number of the block in the whole encoder, from 0."""
+        first = self.arch['num_layers'] - len(self.blocks)
+        return {first + i: block.moae.router for i, block in enumerate(self.blocks)}
 
     def init_weights(self) -> None:
         """Initialise as the authors' code does, then by ``init_cfg`` if given.

@@ -98,7 +98,7 @@ def fold_config(args: argparse.Namespace, fold: int) -> Config:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     options = parser.parse_args(['--cfg-options', *cfg_options(args, fold)]).cfg_options
-    cfg = load_config(args.config, options)
+    cfg = load_config(args.config, options, also=())
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{args.config} has no test_dataloader. Give a config of fine-tuning.')
     for key, dataset, _ in fold_datasets(cfg):

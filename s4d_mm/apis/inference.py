@@ -14,7 +14,7 @@ from torch import nn
 
 from ..converters.fit import check_fit
 from ..datasets.config_classes import config_classes
-from ..media import IMAGE_SUFFIXES
+from ..media import is_picture
 from ..models.heads import check_head_weights
 
 
@@ -77,7 +77,7 @@ def read_media(model: nn.Module, path: str) -> dict:
     """
     if not osp.exists(path):
         raise FileNotFoundError(f'There is no file or folder {path}.')
-    is_image = path.lower().endswith(IMAGE_SUFFIXES)
+    is_image = is_picture(path)
     input_type = 'image' if is_image else 'video'
     name = 'image_test_pipeline' if is_image else 'test_pipeline'
     if name not in model.cfg:

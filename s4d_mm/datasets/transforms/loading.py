@@ -13,7 +13,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from ...media import MediaReadError, list_frames, read_image
+from ...media import MediaReadError, list_frames, read_image, refuse_suffix
 
 
 def require_file(path: str, results: dict) -> None:
@@ -32,6 +32,18 @@ def require_positive(part: BaseTransform, **values: int) -> None:
         if not isinstance(value, int) or value < 1:
             raise ValueError(
                 f'{name} of {type(part).__name__} must be a positive int, but got {value!r}.'
+            )
+
+
+def require_one_size(paths: list[str], frames: list[np.ndarray]) -> None:
+    """Raise a ``MediaReadError`` that names two frames of different sizes, if there are."""
+    for path, frame in zip(paths, frames):
+        if frame.shape != frames[0].shape:
+            (height, width), (other_height, other_width) = frames[0].shape[:2], frame.shape[:2]
+            raise MediaReadError(
+                f'Frame folder {osp.dirname(path)} has frames of several sizes: '
+                f'{osp.basename(paths[0])} is {width} x {height}, {osp.basename(path)} is '
+                f'{other_width} x {other_height}. Bring them to one size.'
             )
 
 
@@ -75,6 +87,7 @@ class ClipInit(BaseTransform):
 
         import decord
 
+        refuse_suffix(path)
         try:
             reader = decord.VideoReader(path, num_threads=self.num_threads)
             results['total_frames'] = len(reader)
@@ -246,7 +259,7 @@ class ClipDecode(BaseTransform):
     - img_shape
 
     Raises:
-        MediaReadError: If a frame cannot be decoded.
+        MediaReadError: If a frame cannot be decoded, or the frames of a folder have several sizes.
     """
 
     def transform(self, results: dict) -> dict:
@@ -263,6 +276,7 @@ class ClipDecode(BaseTransform):
         else:
             paths = results.pop('frame_paths')
             frames = [read_image(paths[i]) for i in inds]
+            require_one_size([paths[i] for i in inds], frames)
 
         imgs, seen = [], set()
         for i in where.reshape(-1).tolist():

@@ -36,7 +36,7 @@ OPENCV_WRITES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.webp')
 ASSUMED_FPS = 25.0  # of a video that does not say
 VIDEO_SUFFIXES = (
     *('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.mpe'),
-    *('.wmv', '.asf', '.3gp', '.3g2', '.ts', '.mts', '.m2ts', '.vob', '.ogv', '.mjpeg'),
+    *('.wmv', '.asf', '.3gp', '.3g2', '.ts', '.mts', '.m2ts', '.vob', '.ogv'),
 )
 
 

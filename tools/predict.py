@@ -9,6 +9,7 @@ from typing import Optional
 
 from s4d_mm.apis import init_model, predict_expression
 from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.engine.messages import config_errors_as_messages
 
 
 def main(argv: Optional[list] = None) -> None:
@@ -21,7 +22,7 @@ def main(argv: Optional[list] = None) -> None:
     parser.add_argument('input', help='video, folder of frames, or image')
     parser.add_argument('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
-    with weights_errors_as_messages():
+    with weights_errors_as_messages(), config_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)
     scores = predict_expression(model, args.input)
     print(args.input)

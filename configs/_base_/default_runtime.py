@@ -14,6 +14,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='CheckpointFitHook'),  # a checkpoint of this model, at least in part
     dict(type='ClassCheckHook'),  # classes of data and head agree
+    dict(type='DataCheckHook'),  # there are batches, and the files of validation and test
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
     dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end

@@ -15,7 +15,7 @@ from torch import nn
 from ..converters.fit import check_fit
 from ..datasets.config_classes import config_classes
 from ..media import is_picture
-from ..models.heads import check_head_weights
+from ..models.heads import check_head_weights, classification_head
 
 
 def init_model(
@@ -41,12 +41,18 @@ def init_model(
         without a checkpoint, or if no names are known).
 
     Raises:
-        ValueError: If nothing of the checkpoint fits the model, or it has no
-            head of this size.
+        ValueError: If the model has no classes, nothing of the checkpoint fits it, or it has
+            no head of this size.
     """
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
     model = init_recognizer(config, device=device)
+    if classification_head(model)[1] is None:
+        raise ValueError(
+            f'{getattr(config, "filename", config)} is no config for prediction: its model '
+            f'{type(model).__name__} has no head with classes, as in pre-training. Give one of '
+            'fine-tuning.'
+        )
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')

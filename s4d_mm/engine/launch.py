@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..models.settings import is_number
 from .options import PIPELINES, check_options
 
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
@@ -187,11 +188,29 @@ def build_runner(cfg: Config) -> Runner:
     Returns:
         Runner: Ready to train or test.
     """
+    check_learning_rate(cfg)
     prepare_distributed(cfg)
     count_accumulation(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     log_distributed(runner)
     return runner
+
+
+def check_learning_rate(cfg: Config) -> None:
+    """Refuse a learning rate that is no number, which torch would compare with one.
+
+    Args:
+        cfg (Config): Config of a run.
+
+    Raises:
+        ValueError: If it is none, or negative.
+    """
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    rate = optimizer.get('lr', 0)
+    if not is_number(rate) or rate < 0:
+        raise ValueError(
+            f'optim_wrapper.optimizer.lr must be a number, 0 or more, but is {rate!r}.'
+        )
 
 
 def prepare_distributed(cfg: Config) -> None:

@@ -15,6 +15,8 @@ from mmengine.registry import TRANSFORMS
 
 from ...media import MediaReadError, list_frames, read_image, refuse_suffix
 
+DECORD_FAILS_AT = ('.ts', '.mts', '.m2ts', '.gif')
+
 
 def require_file(path: str, results: dict) -> None:
     """Raise a ``FileNotFoundError`` that names the sample, if there is no such file."""
@@ -45,6 +47,16 @@ def require_one_size(paths: list[str], frames: list[np.ndarray]) -> None:
                 f'{osp.basename(paths[0])} is {width} x {height}, {osp.basename(path)} is '
                 f'{other_width} x {other_height}. Bring them to one size.'
             )
+
+
+def advice(path: str) -> str:
+    """What to do with a video of a kind that decord often fails at, as a sentence; else ''."""
+    if not path.lower().endswith(DECORD_FAILS_AT):
+        return ''
+    return (
+        ' Training reads few files of this type. Convert it to .mp4 (ffmpeg -i OLD -c:v libx264 '
+        'NEW.mp4), or cut its frames out with tools/data/prepare.py.'
+    )
 
 
 @TRANSFORMS.register_module()
@@ -93,7 +105,7 @@ class ClipInit(BaseTransform):
             results['total_frames'] = len(reader)
             results['avg_fps'] = reader.get_avg_fps()
         except Exception as e:  # decord raises several types
-            raise MediaReadError(f'Cannot open video {path}: {e}') from e
+            raise MediaReadError(f'Cannot open video {path}: {e}{advice(path)}') from e
         if results['total_frames'] == 0:
             raise MediaReadError(f'Video {path} has no frames.')
         results['video_reader'] = reader
@@ -272,6 +284,7 @@ class ClipDecode(BaseTransform):
             except Exception as e:  # decord raises several types
                 raise MediaReadError(
                     f'Cannot decode frames {inds.tolist()} of video {results["filename"]}: {e}'
+                    f'{advice(results["filename"])}'
                 ) from e
         else:
             paths = results.pop('frame_paths')

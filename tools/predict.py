@@ -22,7 +22,7 @@ def main(argv: Optional[list] = None) -> None:
     parser.add_argument('input', help='video, folder of frames, or image')
     parser.add_argument('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
-    with weights_errors_as_messages(), config_errors_as_messages():
+    with config_errors_as_messages(), weights_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)
     scores = predict_expression(model, args.input)
     print(args.input)

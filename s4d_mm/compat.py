@@ -8,7 +8,9 @@ does nothing where the installed upstream package is whole.
 import functools
 import importlib.util
 import inspect
+import os
 import os.path as osp
+import re
 import sys
 import types
 import warnings
@@ -226,6 +228,54 @@ def let_inference_model_take_configs() -> None:
         module.inference_model = inference_model
 
 
+def guard_environment_values() -> None:
+    """Let ``{{$NAME:default}}`` in a config file take plain values only.
+
+    mmengine (0.10.7) puts the value of the environment variable into the Python code of the file:
+    a quotation mark in a path ends the string, and what follows it is run.
+
+    Can be deleted when mmengine puts such values in as values. The configs of ``s4d_mm`` read
+    ``os.environ`` themselves, which is safe everywhere.
+    """
+    substitute = Config._substitute_env_variables
+    if getattr(substitute, 'is_guarded', False):
+        return
+
+    def substitute_plain_values(filename: str, temp_config_name: str) -> dict:
+        with open(filename, encoding='utf-8') as f:
+            names = re.findall(r'\{\{[\'"]?\s*\$(\w+)\s*:', f.read())
+        for name in names:
+            check_environment_value(name, os.environ.get(name, ''))
+        return substitute(filename, temp_config_name)
+
+    substitute_plain_values.is_guarded = True
+    Config._substitute_env_variables = staticmethod(substitute_plain_values)
+
+
+# ends a string, a comment or a statement, or calls
+REFUSED_IN_CODE = frozenset('\'"`\\#;()[]{}')
+
+
+def check_environment_value(name: str, value: str) -> None:
+    """Refuse a value that would be more than a part of a string or a number in Python code.
+
+    Args:
+        name (str): Name of the environment variable.
+        value (str): Its value.
+
+    Raises:
+        ValueError: If it has quotation marks, backslashes, line breaks, brackets,
+            ``;`` or ``#``.
+    """
+    found = [c for c in value if c in REFUSED_IN_CODE or not c.isprintable()]
+    if found:
+        raise ValueError(
+            f'The environment variable {name} is {value!r}, but a config file puts it into its '
+            f'code by {{{{${name}:...}}}}, where it may not have the character {found[0]!r}. '
+            f'Give it another value, or write __import__("os").environ[{name!r}] in the config.'
+        )
+
+
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
     silence_misleading_warnings()
@@ -235,3 +285,4 @@ def apply() -> None:
     read_addresses()
     refuse_video_configs_in_image_inferencers()
     let_inference_model_take_configs()
+    guard_environment_values()

@@ -21,21 +21,52 @@ import numpy as np
 from PIL import Image, ImageOps
 
 EXIF_ORIENTATION = 0x0112
+TIFF_BITS = 258  # tag: bits of a value
 TRANSPARENT = (124, 117, 104, 255)  # RGBA under transparent pixels, as in mmcv
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+IMAGE_SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.webp'),
+    *('.gif', '.tif', '.tiff', '.avif'),
+)
+# pictures that Pillow does not read, or not as what a camera saw
+REFUSED_SUFFIXES = (
+    *('.heic', '.heif', '.jxl', '.svg', '.psd', '.exr', '.hdr'),
+    *('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.rw2', '.raf', '.raw'),
+)
+OPENCV_WRITES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.webp')
 ASSUMED_FPS = 25.0  # of a video that does not say
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm')
+VIDEO_SUFFIXES = (
+    *('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.mpe'),
+    *('.wmv', '.asf', '.3gp', '.3g2', '.ts', '.mts', '.m2ts', '.vob', '.ogv'),
+)
 
 
 class MediaReadError(OSError):
     """A video, frame or image file is there but cannot be decoded."""
 
 
+def refuse_suffix(path: str) -> None:
+    """Refuse a file by its name, if it is of a kind that is not read.
+
+    Args:
+        path (str): The file; it need not be there.
+
+    Raises:
+        MediaReadError: If its suffix is one of :data:`REFUSED_SUFFIXES`.
+    """
+    suffix = osp.splitext(path)[1].lower()
+    if suffix in REFUSED_SUFFIXES:
+        raise MediaReadError(
+            f'{path}: files of type {suffix} are not read. Convert it to .jpg or .png.'
+        )
+
+
 @contextmanager
 def open_image(path: str) -> Iterator[Image.Image]:
     """Open an image file with Pillow.
 
-    Unlike OpenCV it never takes a truncated file for a whole one.
+    Unlike OpenCV it never takes a truncated file for a whole one. Files with several pictures
+    (animations, pages) are refused: which of them is meant? Of a phone's double picture (MPO)
+    the first is taken.
 
     Args:
         path (str): The file.
@@ -44,12 +75,19 @@ def open_image(path: str) -> Iterator[Image.Image]:
         PIL.Image.Image: The image, not yet decoded.
 
     Raises:
-        MediaReadError: If the file is no image, or Pillow cannot decode it
+        MediaReadError: If the file is no image, has several, or Pillow cannot decode it
             inside the ``with`` block. Other errors of the block stay as they
             are.
     """
+    refuse_suffix(path)
     try:
         with open(path, 'rb') as f, Image.open(f) as image:
+            count = getattr(image, 'n_frames', 1)
+            if count > 1 and image.format != 'MPO':
+                raise OSError(
+                    f'it has {count} pictures. Save the one that is meant as .png, or all of them '
+                    'as a folder of frames'
+                )
             yield image
     except Exception as e:
         if not (isinstance(e, OSError) or _of_pillow(e)):
@@ -91,16 +129,43 @@ def to_rgb(image: Image.Image) -> np.ndarray:
         image (PIL.Image.Image): The image.
 
     Returns:
-        np.ndarray: RGB, uint8, (height, width, 3).
+        np.ndarray: RGB, uint8, (height, width, 3). Grey values of 16 bits lose the lower 8, as
+        Pillow and OpenCV do it with colours.
+
+    Raises:
+        OSError: If the values have no range that could be scaled to 0..255.
     """
+    bits = bits_of_grey(image)
     if is_turned(image, least=2):
         image = ImageOps.exif_transpose(image)
+    if bits is not None:
+        image = Image.fromarray((np.array(image) >> (bits - 8)).astype(np.uint8))
     if image.mode == 'LA':  # on mmcv's colour, not on black
         canvas = Image.new('RGBA', image.size, TRANSPARENT)
         image = Image.alpha_composite(canvas, image.convert('RGBA'))
     if image.mode != 'RGB':
         image = image.convert('RGB')
     return np.array(image)
+
+
+def bits_of_grey(image: Image.Image) -> Optional[int]:
+    """Bits of the values of a grey image that has more than 8, which Pillow would cut off at 255.
+
+    Args:
+        image (PIL.Image.Image): The image, as it was opened.
+
+    Returns:
+        int | None: 9..16; None for every other image.
+
+    Raises:
+        OSError: If the values are floats, or integers of 32 bits: their range is not known.
+    """
+    # Pillow before 11.3 opens PNGs of 16 bits in this mode
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+        return getattr(image, 'tag_v2', {}).get(TIFF_BITS, (16,))[0]
+    if image.mode in ('I', 'F'):
+        raise OSError('its pixels have 32 bits. Save it with 8 or 16 bits')
+    return None
 
 
 def read_image(path: str) -> np.ndarray:
@@ -119,6 +184,11 @@ def read_image(path: str) -> np.ndarray:
         return to_rgb(image)
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, also one that cannot be read."""
+    return name.lower().endswith(IMAGE_SUFFIXES + REFUSED_SUFFIXES)
+
+
 def natural_key(name: str) -> list:
     """Sort key by which ``2.jpg`` comes before ``10.jpg``."""
     parts = re.split('([0-9]+)', name)  # text, number, text, ...
@@ -130,19 +200,17 @@ def list_frames(folder: str) -> list[str]:
 
     Args:
         folder (str): The folder. Hidden files and files that are no images are
-            skipped.
+            skipped; pictures that cannot be read are not (:func:`refuse_suffix`).
 
     Returns:
         list[str]: Paths.
 
     Raises:
-        MediaReadError: If there is none.
+        MediaReadError: If there is none, or one is of a kind that is not read.
     """
-    names = [
-        n
-        for n in os.listdir(folder)
-        if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith('.')
-    ]
+    names = [n for n in os.listdir(folder) if is_picture(n) and not n.startswith('.')]
+    for name in names:
+        refuse_suffix(osp.join(folder, name))
     if not names:
         raise MediaReadError(
             f'Frame folder {folder} has no image files ({", ".join(IMAGE_SUFFIXES)}).'
@@ -192,6 +260,7 @@ def _open_video(path: str) -> Iterator[tuple]:
     """
     import av  # not above: data loading has decord, which brings its own FFmpeg
 
+    refuse_suffix(path)
     try:
         container = av.open(path)
     except (av.FFmpegError, OSError, ValueError) as e:
@@ -338,10 +407,14 @@ def write_image(
     import cv2
 
     suffix = (suffix or osp.splitext(path)[1]).lower()
-    # OpenCV warns of an option that a format does not have
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in ('.jpg', '.jpeg') else []
-    _, data = cv2.imencode(suffix, image[..., ::-1], options)
     with open(path, 'wb') as f:  # cv2.imwrite cannot write to every name on every system
+        if suffix not in OPENCV_WRITES:
+            kind = Image.registered_extensions()[suffix]
+            Image.fromarray(image).save(f, kind, quality=quality)
+            return
+        # OpenCV warns of an option that a format does not have
+        options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix in ('.jpg', '.jpeg') else []
+        _, data = cv2.imencode(suffix, image[..., ::-1], options)
         f.write(data.tobytes())
 
 

@@ -4,14 +4,14 @@
 import os.path as osp
 
 from s4d_mm.apis.results import ExpressionRecord, ExpressionResult, MediaResult
-from s4d_mm.media import IMAGE_SUFFIXES, read_image, read_video, write_image, write_mp4
+from s4d_mm.media import is_picture, read_image, read_video, write_image, write_mp4
 
 
 class StandIn:
     """Every picture with a spot that is not grey holds a happy face."""
 
     def __call__(self, path, faces='auto', out_dir=None):
-        image = path.lower().endswith(IMAGE_SUFFIXES)
+        image = is_picture(path)
         frames = [read_image(path)] if image else list(read_video(path))
         media = MediaResult(path, 'image' if image else 'video', len(frames), 25.0)
         if frames[-1].std() < 5:

@@ -20,6 +20,7 @@ from helpers import (
     write_text,
     write_video,
 )
+from PIL import Image, features
 
 from s4d_mm import media
 
@@ -203,8 +204,13 @@ def test_mp4_refuses_what_h264_cannot_hold(tmp_path):
     assert not path.exists()
 
 
+FORMATS = {'.jpe': 'jpeg', '.jpg': 'jpeg', '.jfif': 'jpeg', '.tif': 'tiff'}
+
+
 @pytest.mark.parametrize('suffix', media.IMAGE_SUFFIXES)
 def test_image_is_written_in_the_format_of_its_suffix(suffix, tmp_path):
+    if suffix == '.avif' and not features.check('avif'):
+        pytest.skip('Pillow before 11.3')
     path = str(tmp_path / 'Ümläut.part')
     media.write_image(path, make_frame(37), suffix.upper())
     image = media.read_image(path)
@@ -212,7 +218,77 @@ def test_image_is_written_in_the_format_of_its_suffix(suffix, tmp_path):
     if suffix in ('.png', '.bmp'):
         np.testing.assert_array_equal(image, make_frame(37))
     with media.open_image(path) as opened:
-        assert opened.format.lower() in (suffix[1:], 'jpeg')
+        assert opened.format.lower() == FORMATS.get(suffix, suffix[1:])
+
+
+RAMP = np.arange(0, 65536, 256, dtype=np.uint16).reshape(16, 16) + 7
+
+
+@pytest.mark.parametrize('name', ['grey.png', 'grey.tif'])
+def test_grey_of_16_bits_is_scaled(name, tmp_path):
+    """Pillow would cut it off at 255, which is nearly all white."""
+    path = str(tmp_path / name)
+    Image.fromarray(RAMP).save(path)
+    image = media.read_image(path)
+    assert image.dtype == np.uint8 and image.shape == (16, 16, 3)
+    np.testing.assert_array_equal(image, np.stack([np.arange(256).reshape(16, 16)] * 3, -1))
+    np.testing.assert_array_equal(image, cv2.imread(path))  # what mmcv's loader gives
+
+
+def test_grey_of_16_bits_is_turned_upright(tmp_path):
+    path = str(tmp_path / 'turned.png')
+    exif = Image.Exif()
+    exif[media.EXIF_ORIENTATION] = 6
+    Image.fromarray(RAMP).save(path, exif=exif)
+    np.testing.assert_array_equal(media.read_image(path)[..., 0], np.rot90(RAMP >> 8, -1))
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    for i, values in enumerate((np.ones((4, 4), np.float32), np.full((4, 4), 70000, np.int32))):
+        path = str(tmp_path / f'{i}.tif')
+        Image.fromarray(values).save(path)
+        with pytest.raises(media.MediaReadError, match=f'{i}.tif: its pixels have 32 bits'):
+            media.read_image(path)
+
+
+@pytest.mark.parametrize('suffix', ['.gif', '.tiff', '.webp', '.png'])
+def test_a_file_of_several_pictures_is_refused(suffix, tmp_path):
+    path = str(tmp_path / f'x{suffix}')
+    pictures = [Image.fromarray(make_frame(i)) for i in range(3)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    with pytest.raises(media.MediaReadError, match=f'x{suffix}: it has 3 pictures'):
+        media.read_image(path)
+
+
+@pytest.mark.parametrize('suffix', ['.heic', '.HEIF', '.jxl', '.cr2', '.svg'])
+def test_pictures_that_are_not_read_are_refused_by_name(suffix, tmp_path):
+    clip = write_frames(str(tmp_path / 'clip'), 2)
+    path = write_text(tmp_path / 'clip' / f'x{suffix}', 'of whatever content')
+    readers = (media.read_image, media.video_info, lambda _: media.list_frames(clip))
+    for read in readers:
+        with pytest.raises(media.MediaReadError, match=f'x{suffix}: files of type .* Convert it'):
+            read(path)
+
+
+@pytest.mark.parametrize('suffix', ['.m4v', '.mpg', '.wmv', '.3gp'])
+def test_videos_of_rarer_kinds_are_read_here_and_in_training(suffix, tmp_path):
+    decord = pytest.importorskip('decord')
+    codecs = {'.mpg': 'mpeg2video', '.wmv': 'wmv2'}
+    codec = codecs.get(suffix, 'libx264')
+    assert suffix in media.VIDEO_SUFFIXES
+    path = str(tmp_path / f'x{suffix}')
+    with av.open(path, 'w') as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = 176, 144
+        stream.pix_fmt = 'yuv420p'
+        stream.bit_rate = 4_000_000
+        for i in range(5):
+            frame = av.VideoFrame.from_ndarray(make_frame(i, 144, 176), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert [frame_number(f) for f in media.read_video(path)] == list(range(5))
+    frames = decord.VideoReader(path).get_batch(range(5)).asnumpy()
+    assert [frame_number(f) for f in frames] == list(range(5))
 
 
 def test_quality_of_a_jpg(tmp_path):

@@ -24,6 +24,7 @@ import numpy as np
 from mmengine.config import Config, DictAction
 
 from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
+from s4d_mm.engine.options import OptionError
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 from s4d_mm.evaluation.predictions import (
@@ -98,7 +99,7 @@ def fold_config(args: argparse.Namespace, fold: int) -> Config:
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     options = parser.parse_args(['--cfg-options', *cfg_options(args, fold)]).cfg_options
-    cfg = load_config(args.config, options)
+    cfg = load_config(args.config, options, also=())
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{args.config} has no test_dataloader. Give a config of fine-tuning.')
     for key, dataset, _ in fold_datasets(cfg):
@@ -427,6 +428,9 @@ def main(argv: Optional[list] = None) -> dict:
         # all folds are checked before the first one is trained
         configs = {fold: fold_config(args, fold) for fold in args.folds}
         results = [run_fold(args, fold, cfg) for fold, cfg in configs.items()]
+    except OptionError as e:
+        print(f'kfold.py: {e}', file=sys.stderr)
+        sys.exit(2)
     except (OSError, ValueError, RuntimeError) as e:
         sys.exit(f'kfold.py: {e}')
     return report(args, results)

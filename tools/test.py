@@ -19,6 +19,7 @@ from s4d_mm.engine.launch import (
     finish_distributed,
     load_run_config,
 )
+from s4d_mm.engine.messages import config_errors_as_messages
 from s4d_mm.evaluation.selection import kind_of_checkpoint
 
 
@@ -49,8 +50,16 @@ def make_config(args: argparse.Namespace) -> Config:
 
     Returns:
         Config: For :func:`build_runner`.
+
+    Raises:
+        ValueError: If the config has no test.
     """
     cfg = load_run_config(args)
+    if not cfg.get('test_dataloader'):
+        raise ValueError(
+            f'{args.config} has no test_dataloader, as a config of pre-training. Test with one of '
+            'fine-tuning.'
+        )
     cfg.load_from = args.checkpoint
     if args.dump is not None:
         dump = dict(type='DumpResults', out_file_path=args.dump)
@@ -68,7 +77,7 @@ def make_config(args: argparse.Namespace) -> Config:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    with weights_errors_as_messages():
+    with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(make_config(args))
         runner.test()
     kind = kind_of_checkpoint(args.checkpoint, runner.cfg)

@@ -13,6 +13,7 @@ from mmengine.config import Config
 import s4d_mm  # noqa: F401
 from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.converters.fetch import may_exist
+from s4d_mm.engine.hooks.data_check_hook import require_batches
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -20,6 +21,7 @@ from s4d_mm.engine.launch import (
     load_run_config,
     scale_learning_rate,
 )
+from s4d_mm.engine.messages import config_errors_as_messages
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -120,8 +122,10 @@ def use_mixed_precision(cfg: Config) -> None:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    with weights_errors_as_messages():
-        build_runner(make_config(args)).train()
+    with config_errors_as_messages(), weights_errors_as_messages():
+        runner = build_runner(make_config(args))
+        require_batches(runner.train_loop.dataloader, 'train_dataloader')
+        runner.train()
     finish_distributed()
 
 

@@ -16,6 +16,7 @@ custom_hooks = [
     dict(type='ClassCheckHook'),  # classes of data and head agree
     dict(type='NonFiniteHook'),  # a loss or gradient that is NaN or infinite stops the run
     dict(type='ExpertLoadHook'),  # share of each expert in the log; none in pre-training
+    dict(type='DataCheckHook'),  # there are batches, and the files of validation and test
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
     dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end

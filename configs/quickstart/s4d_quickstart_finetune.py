@@ -6,7 +6,8 @@ _base_ = [
     '../_base_/datasets/quickstart_joint.py',
     '../_base_/default_runtime.py',
 ]
-work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/finetune'
+# not `import os`, which mmengine takes for a config of its other kind
+work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
 max_epochs = 20
 base_lr = 1e-3
 optim_wrapper = dict(

@@ -36,5 +36,6 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs)
-work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/pretrain'
+# not `import os`, which mmengine takes for a config of its other kind
+work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/pretrain'
 randomness = dict(seed=0)

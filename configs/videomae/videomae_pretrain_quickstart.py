@@ -10,4 +10,5 @@ train_dataloader = dict(
     sampler=dict(type='SeededSampler', shuffle=True),
     dataset=_base_.train_dataloader.dataset.video,
 )
-work_dir = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/videomae'
+# not `import os`, which mmengine takes for a config of its other kind
+work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/videomae'

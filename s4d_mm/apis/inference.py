@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..converters.errors import WeightsError
 from ..converters.fit import Fit, check_fit
 from ..datasets.config_classes import config_classes
-from ..models.heads import check_head_weights
+from ..models.heads import check_head_weights, classification_head
 
 
 def init_model(
@@ -44,6 +44,12 @@ def init_model(
     if device is None:
         device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
     model = init_recognizer(config, device=device)
+    if classification_head(model)[1] is None:
+        raise ValueError(
+            f'{getattr(config, "filename", config)} is no config for prediction: its model '
+            f'{type(model).__name__} has no head with classes, as in pre-training. Give one of '
+            'fine-tuning.'
+        )
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')

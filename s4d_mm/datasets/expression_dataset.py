@@ -131,6 +131,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
             test_mode=test_mode,
             **kwargs,
         )
+        check_intervals(self.pipeline.transforms)
 
     def _check_metainfo(self, metainfo: Optional[dict]) -> dict:
         """Make ``classes`` a tuple and check it."""
@@ -382,6 +383,26 @@ class BaseExpressionDataset(FaultTolerantDataset):
                 f'{type(self).__name__} of {self.ann_file} has no labels (has_labels=False).'
             )
         return super().get_data_info(idx)['label']
+
+
+def check_intervals(transforms: Sequence) -> None:
+    """Refuse steps that would take the same frame over and over, or none.
+
+    mmaction2's ``SampleFrames(frame_interval=0)`` repeats one frame without a word.
+
+    Args:
+        transforms (Sequence): The steps of a pipeline.
+
+    Raises:
+        ValueError: If ``clip_len``, ``frame_interval`` or ``num_clips`` of one is below 1.
+    """
+    for step in transforms:
+        for name in ('clip_len', 'frame_interval', 'num_clips'):
+            value = getattr(step, name, 1)
+            if isinstance(value, (int, float)) and value < 1:
+                raise ValueError(
+                    f'{name} of {type(step).__name__} must be 1 or more, but is {value}.'
+                )
 
 
 def what_is_there(folder: str) -> str:

@@ -6,7 +6,7 @@ import os.path as osp
 from collections.abc import Iterator
 from typing import Optional, Union
 
-from ..media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from ..media import IMAGE_SUFFIXES, REFUSED_SUFFIXES, VIDEO_SUFFIXES
 from .annotations import Annotation, AnnotationError, parse_lines
 from .expression_dataset import (
     BaseExpressionDataset,
@@ -107,7 +107,8 @@ class PublicDataset(BaseExpressionDataset):
     def _walk(self, folder: str) -> Iterator[str]:
         """Names relative to the folder, without suffix, with ``/``."""
         frames = self.INPUT_TYPE == 'video' and not self.suffix
-        suffixes = self.suffix or IMAGE_SUFFIXES
+        # also those that will be refused when they are read: nothing is left out without a word
+        suffixes = self.suffix or IMAGE_SUFFIXES + REFUSED_SUFFIXES
         for path, folders, files in os.walk(folder, followlinks=True):
             folders[:] = [f for f in folders if f[0] != '.' and f != '__MACOSX']
             files = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
 from ..apis.results import COLUMNS, ExpressionRecord, ExpressionResult, table_rows
-from ..media import IMAGE_SUFFIXES, MediaReadError
+from ..media import MediaReadError, is_picture
 
 HIDDEN = ('media', 'start_frame', 'end_frame')  # columns of the file that the page leaves out
 
@@ -121,7 +121,7 @@ def check_limits(path: str, limits: Limits) -> None:
             f'{name} has {megabytes:.1f} MB, but this page takes {limits.mb:g} MB at most; '
             'see --max-mb.'
         )
-    if not path.lower().endswith(IMAGE_SUFFIXES) and exceeds(path, limits.seconds):
+    if not is_picture(path) and exceeds(path, limits.seconds):
         raise ValueError(
             f'{name} is longer than the {limits.seconds:g} s that this page takes; cut it, start '
             'the page with another --max-seconds, or use "s4d predict", which has no limit.'

@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Optional
 
 import torch.distributed as dist
@@ -13,6 +13,9 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+from ..models.settings import is_number
+from .options import PIPELINES, check_options
 
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
 # the folder that it lies in (set_1/train.csv)
@@ -60,26 +63,34 @@ def load_run_config(args: Namespace) -> Config:
         command line, else of the file, else ``work_dirs/<name of the file>``.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, also=())
     cfg.launcher = args.launcher
     stem = osp.splitext(osp.basename(args.config))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('./work_dirs', stem)
     return cfg
 
 
-def load_config(path: str, options: Optional[dict] = None) -> Config:
+def load_config(
+    path: str, options: Optional[dict] = None, also: Collection[str] = PIPELINES
+) -> Config:
     """Read a config file and change it as ``--cfg-options`` says.
 
     Args:
         path (str): The file.
         options (dict, optional): Parsed ``--cfg-options``. ``fold`` also
             chooses the annotation files, see :func:`set_fold`.
+        also (Collection[str]): Names that the tool reads beside those that a training or a test
+            reads. Defaults to the pipelines of prediction.
 
     Returns:
         Config: The config.
+
+    Raises:
+        OptionError: If nothing reads an option, see :func:`~.options.check_options`.
     """
     cfg = Config.fromfile(path)
     if options:
+        check_options(cfg, options, also)
         cfg.merge_from_dict(options)
         if 'fold' in options:
             set_fold(cfg, options['fold'])
@@ -177,11 +188,29 @@ def build_runner(cfg: Config) -> Runner:
     Returns:
         Runner: Ready to train or test.
     """
+    check_learning_rate(cfg)
     prepare_distributed(cfg)
     count_accumulation(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     log_distributed(runner)
     return runner
+
+
+def check_learning_rate(cfg: Config) -> None:
+    """Refuse a learning rate that is no number, which torch would compare with one.
+
+    Args:
+        cfg (Config): Config of a run.
+
+    Raises:
+        ValueError: If it is none, or negative.
+    """
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    rate = optimizer.get('lr', 0)
+    if not is_number(rate) or rate < 0:
+        raise ValueError(
+            f'optim_wrapper.optimizer.lr must be a number, 0 or more, but is {rate!r}.'
+        )
 
 
 def prepare_distributed(cfg: Config) -> None:

@@ -766,3 +766,19 @@ def test_equal_views_are_merged(total, views):
     assert (every['num_clips'], merged['num_clips']) == (2, views)
     inds = merged['frame_inds'].reshape(views, 16)
     assert (inds == every['frame_inds'].reshape(2, 16)[:views]).all()
+
+
+def test_frames_of_several_sizes_are_named(tmp_path):
+    """The step that stacks them would fail without a name."""
+    folder = write_frames(tmp_path / 'clip', 3)
+    write_image(tmp_path / 'clip' / '00001.jpg', 48, 80)
+    for inds, fails in (([0, 2], False), ([0, 1, 2], True)):
+        data = TRANSFORMS.build(dict(type='ClipInit'))(dict(filename=folder))
+        data['frame_inds'] = np.array(inds)
+        decode = TRANSFORMS.build(dict(type='ClipDecode'))
+        if fails:
+            message = 'clip has frames of several sizes: 00000.jpg is 64 x 48, 00001.jpg is 80 x 48'
+            with pytest.raises(MediaReadError, match=message):
+                decode(data)
+        else:
+            assert len(decode(data)['imgs']) == 2

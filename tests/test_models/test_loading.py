@@ -128,3 +128,29 @@ def test_nothing_is_registered_in_torch():
     from torch.nn.modules import module
 
     assert not module._global_module_registration_hooks
+
+
+@pytest.mark.parametrize(
+    'depths, checkpoint, message',
+    [
+        ((2, 1), PRETRAIN, r'has 4 blocks, but .* 2 \(model.backbone.depth\) \+ 1 .* the last 1'),
+        ((1, 2), PRETRAIN, r'has 4 blocks, but .* 1 \(model.backbone.depth\) \+ 2 .* the last 1'),
+        ((2, 1), FINETUNE, r'has 2 blocks .* 2 in the neck, .* has 2 and 1.*neck.num_layers=2'),
+        ((1, 2), FINETUNE, r'has 2 blocks .* 2 in the neck, .* has 1 and 2.*backbone.depth=2'),
+        ((1, 3), FINETUNE, r'has 1 and 3.*backbone.depth=2 and model.neck.num_layers=2'),
+    ],
+)
+def test_blocks_are_not_left_out_without_a_word(depths, checkpoint, message):
+    cfg = copy.deepcopy(FINETUNE)
+    cfg['backbone']['depth'], cfg['neck']['num_layers'] = depths
+    model = build(cfg)
+    with pytest.raises(ValueError, match=message):
+        load_state_dict(model, build(checkpoint).state_dict())
+    load_state_dict(model, model.state_dict())
+
+
+def test_an_encoder_of_fewer_layers_is_refused():
+    cfg = copy.deepcopy(PRETRAIN)
+    cfg['backbone']['arch'] = dict(ARCH, num_layers=2)
+    with pytest.raises(ValueError, match=r'backbone\.blocks\.2 to 3, but this S4DViT has 2'):
+        load_state_dict(build(cfg), build(PRETRAIN).state_dict())

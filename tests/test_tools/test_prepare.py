@@ -142,6 +142,43 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     assert not green[:164].any()  # no_face comes first
 
 
+@pytest.mark.parametrize(
+    'dataset, name, output',
+    [
+        ('DFEW', 'report.csv.mp4', 'report.csv'),
+        ('DFEW', 'Prepare.json.mp4', 'Prepare.json'),
+        ('AffectNet', 'contact_sheet.jpg', 'contact_sheet.jpg'),
+        ('DFEW', 'a/x.part/y.mp4', 'a/x.part/y'),
+    ],
+)
+def test_names_of_the_tools_own_files_are_refused(dataset, name, output, tmp_path):
+    write_text(tmp_path / 'src' / name, 'of whatever content')
+    with pytest.raises(ValueError, match=f'{name} would be written to {output}, .* rename it'):
+        tool.prepare(dataset, str(tmp_path / 'src'), str(tmp_path / 'dst'))
+    assert not (tmp_path / 'dst').exists()
+    moved = tmp_path / 'src' / 'deeper' / name
+    if 'part' not in name:  # below it is nobody's
+        moved.parent.mkdir(parents=True)
+        os.rename(tmp_path / 'src' / name, moved)
+        assert tool.files.list_sources(str(tmp_path / 'src'), tool.input_type(dataset), 'frames')
+
+
+def test_pictures_that_are_not_read_are_in_the_report(tmp_path):
+    src, dst = tmp_path / 'src', tmp_path / 'dst'
+    write_image(src / 'good.tif')
+    write_text(src / 'phone.HEIC', 'of whatever content')
+    settings = dict(size=32, workers=1, min_found=0, make_detector=make_finder)
+    tool.prepare('AffectNet', str(src), str(dst), **settings)
+    rows = read_report(dst)
+    assert rows['phone.HEIC']['status'] == 'unreadable'
+    assert 'files of type .heic are not read' in rows['phone.HEIC']['message']
+    assert rows['good.tif']['status'] == 'no_face'
+    clip = tmp_path / 'clips' / 'a'
+    write_text(clip / '1.heic', 'of whatever content')
+    run(clip.parent, tmp_path / 'faces')
+    assert 'not read' in read_report(tmp_path / 'faces')['a']['message']
+
+
 def test_prediction_sees_the_pixels_that_are_prepared(tmp_path, monkeypatch):
     """Before they are written; a gap of 2 frames, turned eyes, and the default settings."""
     path = str(tmp_path / 'src' / 'x.mp4')

@@ -16,6 +16,8 @@ import numpy as np
 from s4d_mm_alone import media
 
 FPS = 25  # of the mp4 made from a folder of frames
+# what lies beside the clips: settings, journal, report, sheet, and in the end a name of a part
+OWN_NAMES = ('prepare.json', 'journal.jsonl', 'report.csv', 'contact_sheet.jpg')
 
 
 class Source(NamedTuple):
@@ -40,29 +42,34 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
         list[Source]: In natural order of their paths.
 
     Raises:
-        ValueError: If there are none, or two would be written to one place.
+        ValueError: If there are none, two would be written to one place, or one to the place
+            of a file of the tool's own.
     """
     suffixes = media.VIDEO_SUFFIXES if input_type == 'video' else media.IMAGE_SUFFIXES
+
+    def is_listed(name: str) -> bool:  # also what the report will call unreadable
+        return name.lower().endswith(suffixes) if input_type == 'video' else media.is_picture(name)
+
     if not osp.exists(src):
         raise ValueError(f'{src} does not exist')
     src = osp.abspath(src)
     found = []
     if osp.isfile(src):
-        if src.lower().endswith(suffixes):
+        if is_listed(src):
             found = [(osp.basename(src), input_type, src)]
     else:
         for folder, folders, names in os.walk(src):
             folders[:] = sorted(d for d in folders if not d.startswith('.'))
             names = [n for n in names if not n.startswith('.')]
             for name in names:
-                if name.lower().endswith(suffixes):
+                if is_listed(name):
                     file = osp.join(folder, name)
                     found.append((osp.relpath(file, src), input_type, file))
             # images beside videos are their thumbnails, not a clip
             if (
                 input_type == 'video'
                 and not any(n.lower().endswith(media.VIDEO_SUFFIXES) for n in names)
-                and any(n.lower().endswith(media.IMAGE_SUFFIXES) for n in names)
+                and any(map(media.is_picture, names))
             ):
                 path = osp.relpath(folder, src)
                 path = osp.basename(src) if path == '.' else path
@@ -81,6 +88,7 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
         if kind != 'image':
             stem = osp.splitext(path)[0] if kind == 'video' else path
             output = stem if form == 'frames' else f'{stem}.mp4'
+        check_output(path, output)
         if output in owners:
             raise ValueError(
                 f'{owners[output]} and {path} would both be written to '
@@ -94,6 +102,24 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
         s._replace(kind='mixed') if s.output in above or (s.file == src and not alone) else s
         for s in sources
     ]
+
+
+def check_output(path: str, output: str) -> None:
+    """Refuse a clip or image that would be written where the tool keeps files of its own.
+
+    Args:
+        path: The clip or image, relative to the folder that is prepared.
+        output: What it would be called, relative to the folder that is written.
+
+    Raises:
+        ValueError: If it is so.
+    """
+    parts = output.lower().split('/')
+    if parts[0] in OWN_NAMES or any(part.endswith('.part') for part in parts):
+        raise ValueError(
+            f'{path} would be written to {output}, a name that prepare.py keeps for itself '
+            f'({", ".join(OWN_NAMES)}, *.part); rename it'
+        )
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 # The drawn faces of tools/data/make_quickstart.py, small enough for 2 cores. The steps are
 # mmaction2's cheap ones (OpenCV), not the recipe's.
-data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
+# not `import os`, which mmengine takes for a config of its other kind
+data_root = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/data'
 img_size, clip_len, frame_interval = 80, 4, 8
 meta_keys = ('input_type', 'sample_id', 'img_shape')
 

@@ -1,5 +1,6 @@
 # The images of the drawn faces alone, in mmpretrain's way.
-data_root = '{{$QUICKSTART_DIR:work_dirs/quickstart}}/data'
+# not `import os`, which mmengine takes for a config of its other kind
+data_root = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/data'
 img_size = 80
 train_pipeline = [
     dict(type='SeedDraws'),  # the sample's own seed, in any worker

@@ -13,7 +13,9 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from ...media import MediaReadError, list_frames, read_image
+from ...media import MediaReadError, list_frames, read_image, refuse_suffix
+
+DECORD_FAILS_AT = ('.ts', '.mts', '.m2ts', '.gif')
 
 
 def require_file(results: dict) -> str:
@@ -45,6 +47,28 @@ def require_positive(part: BaseTransform, **values: int) -> None:
             raise ValueError(
                 f'{name} of {type(part).__name__} must be a positive int, but got {value!r}.'
             )
+
+
+def require_one_size(paths: list[str], frames: list[np.ndarray]) -> None:
+    """Raise a ``MediaReadError`` that names two frames of different sizes, if there are."""
+    for path, frame in zip(paths, frames):
+        if frame.shape != frames[0].shape:
+            (height, width), (other_height, other_width) = frames[0].shape[:2], frame.shape[:2]
+            raise MediaReadError(
+                f'Frame folder {osp.dirname(path)} has frames of several sizes: '
+                f'{osp.basename(paths[0])} is {width} x {height}, {osp.basename(path)} is '
+                f'{other_width} x {other_height}. Bring them to one size.'
+            )
+
+
+def advice(path: str) -> str:
+    """What to do with a video of a kind that decord often fails at, as a sentence; else ''."""
+    if not path.lower().endswith(DECORD_FAILS_AT):
+        return ''
+    return (
+        ' Training reads few files of this type. Convert it to .mp4 (ffmpeg -i OLD -c:v libx264 '
+        'NEW.mp4), or cut its frames out with tools/data/prepare.py.'
+    )
 
 
 @TRANSFORMS.register_module()
@@ -86,12 +110,13 @@ class ClipInit(BaseTransform):
 
         import decord
 
+        refuse_suffix(path)
         try:
             reader = decord.VideoReader(path, num_threads=self.num_threads)
             results['total_frames'] = len(reader)
             results['avg_fps'] = reader.get_avg_fps()
         except Exception as e:  # decord raises several types
-            raise MediaReadError(f'Cannot open video {path}: {e}') from e
+            raise MediaReadError(f'Cannot open video {path}: {e}{advice(path)}') from e
         if results['total_frames'] == 0:
             raise MediaReadError(f'Video {path} has no frames.')
         results['video_reader'] = reader
@@ -257,7 +282,7 @@ class ClipDecode(BaseTransform):
     - img_shape
 
     Raises:
-        MediaReadError: If a frame cannot be decoded.
+        MediaReadError: If a frame cannot be decoded, or the frames of a folder have several sizes.
     """
 
     def transform(self, results: dict) -> dict:
@@ -270,10 +295,12 @@ class ClipDecode(BaseTransform):
             except Exception as e:  # decord raises several types
                 raise MediaReadError(
                     f'Cannot decode frames {inds.tolist()} of video {results["filename"]}: {e}'
+                    f'{advice(results["filename"])}'
                 ) from e
         else:
             paths = results.pop('frame_paths')
             frames = [read_image(paths[i]) for i in inds]
+            require_one_size([paths[i] for i in inds], frames)
 
         imgs, seen = [], set()
         for i in where.reshape(-1).tolist():

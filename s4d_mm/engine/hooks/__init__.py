@@ -2,6 +2,7 @@
 from .best_and_last_hook import BestAndLastHook
 from .checkpoint_fit_hook import CheckpointFitHook
 from .class_check_hook import ClassCheckHook
+from .data_check_hook import DataCheckHook
 from .expert_load_hook import ExpertLoadHook
 from .media_fault_hook import MediaFaultHook
 from .non_finite_hook import NonFiniteHook
@@ -12,6 +13,7 @@ __all__ = [
     'CheckpointFitHook',
     'ClassCheckHook',
     'ExpertLoadHook',
+    'DataCheckHook',
     'MediaFaultHook',
     'NonFiniteHook',
     'RunSummaryHook',

@@ -4,12 +4,16 @@
 from typing import Optional
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from ...converters.errors import WeightsError
-from ...converters.fit import check_fit
+from ...converters.fit import check_fit, match_names
+from ..saved_config import changed_settings, saved_config
+
+MOST_CHANGES = 5  # named in a message
 
 
 @HOOKS.register_module()
@@ -28,7 +32,7 @@ class CheckpointFitHook(Hook):
 
         Raises:
             WeightsError: If nothing of it fits, a number in it is not finite, or it cannot be
-                resumed from.
+                resumed from, also because it is of another model.
         """
         if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
             raise WeightsError(
@@ -36,9 +40,46 @@ class CheckpointFitHook(Hook):
                 'of a training by s4d_mm (meta.epoch). To start a new training from them, leave '
                 '--resume out and give --cfg-options load_from=CHECKPOINT.'
             )
+        if runner._resume:
+            refuse_other_model(runner, checkpoint)
         # in shards nothing can be compared: S4DFSDPStrategy reports what FSDP found
         if not isinstance(runner.model, FSDP):
             check_fit(runner.model, checkpoint, runner.logger, source_of(runner))
+
+
+def refuse_other_model(runner: Runner, checkpoint: dict) -> None:
+    """Refuse to resume the training of another model, of which mmengine would take what fits.
+
+    Args:
+        runner (Runner): Of a training.
+        checkpoint (dict): What was read.
+
+    Raises:
+        WeightsError: If names or shapes differ, with the settings of the model that do.
+    """
+    model = runner.model
+    if isinstance(model, FSDP):
+        return  # FSDP itself compares the shapes
+    while is_model_wrapper(model):
+        model = model.module
+    weights = checkpoint.get('state_dict', checkpoint)
+    fit = match_names(
+        model.state_dict(), {k.removeprefix('module.'): v for k, v in weights.items()}
+    )
+    if not (fit.missing or fit.left_over):
+        return
+    saved = saved_config(checkpoint).get('model')
+    changed = list(changed_settings(saved, runner.cfg.get('model'), 'model')) if saved else []
+    if changed:
+        reason = f'{"; ".join(changed[:MOST_CHANGES])}{" ..." if changed[MOST_CHANGES:] else ""}'
+    else:
+        keys = [*fit.left_over, *fit.missing]
+        reason = f'{len(keys)} of its weights have another name or shape, such as {keys[0]}'
+    raise WeightsError(
+        f'{source_of(runner)} is the checkpoint of another model: {reason}. A training is resumed '
+        'with the model that it was begun with: set those values, or leave --resume out and give '
+        '--cfg-options load_from=CHECKPOINT to start a new training from its weights.'
+    )
 
 
 def source_of(runner: Runner) -> Optional[str]:

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...converters.errors import WeightsError
 from ...converters.fit import check_part
 from ..layers import (
     FINETUNE_STD,
@@ -26,6 +27,7 @@ from ..layers import (
     run_block,
     sincos_position_table,
 )
+from ..settings import require_positive_ints
 
 
 @MODELS.register_module()
@@ -110,6 +112,13 @@ class S4DViT(BaseModule):
             raise ValueError(
                 f'frozen_stages must be in -1..depth={depth}, but got {frozen_stages}.'
             )
+        require_positive_ints(
+            type(self).__name__,
+            img_size=img_size,
+            num_frames=num_frames,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+        )
         if img_size % patch_size or num_frames % tubelet_size:
             raise ValueError(
                 f'img_size={img_size} must be a multiple of patch_size='
@@ -287,18 +296,19 @@ def refuse_further_blocks(module: S4DViT, state_dict: dict, prefix: str, *args) 
     :class:`MoAENeck`. Models that hand them over have done so before this hook.
 
     Raises:
-        ValueError: Naming the first such block and what to do.
+        WeightsError: Naming the first such block and what to do.
     """
-    depth, whole = len(module.blocks), module.arch['num_layers']
-    if not prefix or depth == whole:
+    depth = len(module.blocks)
+    if not prefix:
         return  # the backbone alone may take a part of an encoder, as by its init_cfg
     pattern = re.compile(rf'{re.escape(prefix)}blocks\.(\d+)\.')
     numbers = {int(m[1]) for m in map(pattern.match, state_dict) if m}
     further = sorted(n for n in numbers if n >= depth)
     if further:
-        raise ValueError(
+        raise WeightsError(
             f'The checkpoint has {prefix}blocks.{further[0]} to {further[-1]}, but this S4DViT '
-            f'has depth={depth}, and no neck takes them over. For S4DViT with MoAENeck set '
+            f'has {depth} (arch.num_layers={module.arch["num_layers"]}, depth), and no neck takes '
+            'them over. Set those of the checkpoint. For S4DViT with MoAENeck set '
             "model.type='DualModalRecognizer'. To leave them out, load the backbone by "
             "init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.') in place of "
             'load_from.'

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS
 from mmengine.utils import is_list_of
 from torch import Tensor, nn
 
+from ..settings import check_pixel_statistics
 from .batch_augments import crop_and_resize
 
 MODALITIES = ('video', 'image')
@@ -78,7 +79,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             None, which leaves them images.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` do not fit each other,
+        ValueError: If ``mean`` and ``std`` do not fit each other or are of pixels in 0..1,
             ``blending``, ``crops`` or ``augments`` has other keys,
             ``blending`` comes with ``merge_views``, or ``image_frames`` is
             below 1.
@@ -271,11 +272,7 @@ def check_options(
     image_frames: Optional[int],
 ) -> None:
     """Raise a ``ValueError`` about an option of the data preprocessor."""
-    if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(
-            'mean and std of DualModalDataPreprocessor must have one value per channel, and std '
-            f'must be positive, but got mean={mean!r} and std={std!r}.'
-        )
+    check_pixel_statistics('DualModalDataPreprocessor', mean, std)
     if not set(blending) <= set(MODALITIES):
         raise ValueError(
             'blending of DualModalDataPreprocessor must be a dict like '

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..layers import normalize_per_channel, tubelets_to_video, video_to_tubelets
+from ..settings import check_pixel_statistics, require_positive_ints
 
 
 @MODELS.register_module()
@@ -37,6 +38,8 @@ class S4DMAEHead(BaseModule):
         patch_size: int = 16,
     ) -> None:
         super().__init__()
+        require_positive_ints(type(self).__name__, tubelet_size=tubelet_size, patch_size=patch_size)
+        check_pixel_statistics(type(self).__name__, mean, std)
         self.tubelet_size = tubelet_size
         self.patch_size = patch_size
         for name, value in (('mean', mean), ('std', std)):

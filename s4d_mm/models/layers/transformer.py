@@ -12,6 +12,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..settings import is_number
 from .moae import MoAE
 
 LN_EPS = 1e-6
@@ -52,7 +53,20 @@ def get_arch(arch: Union[str, dict]) -> dict:
 
 
 def drop_path_rates(rate: float, num_layers: int) -> list[float]:
-    """Stochastic depth rate of each layer, growing linearly from 0 to ``rate``."""
+    """Stochastic depth rate of each layer, growing linearly from 0 to ``rate``.
+
+    Args:
+        rate (float): That of the last layer, at least 0 and below 1.
+        num_layers (int): Number of layers.
+
+    Returns:
+        list[float]: The rates.
+
+    Raises:
+        ValueError: If ``rate`` is out of range.
+    """
+    if not (is_number(rate) and 0 <= rate < 1):
+        raise ValueError(f'drop_path_rate must be at least 0 and below 1, but is {rate!r}.')
     return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 

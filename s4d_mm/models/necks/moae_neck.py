@@ -5,12 +5,14 @@ Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ...converters.errors import WeightsError
 from ...converters.fit import check_part
 from ..layers import (
     FINETUNE_STD,
@@ -190,9 +192,19 @@ def hand_over_blocks(model: nn.Module, state_dict: dict, prefix: str, *args) -> 
         state_dict (dict): Weights, changed in place.
         prefix (str): What precedes the names of the model.
         *args: What torch hands to such hooks; not used.
+
+    Raises:
+        WeightsError: If the checkpoint has more blocks than the model, so that some would be
+            left out.
     """
-    depth = len(getattr(model.backbone, 'blocks', ()))
-    if not depth or not isinstance(getattr(model, 'neck', None), MoAENeck):
+    if not isinstance(getattr(model, 'neck', None), MoAENeck):
+        return
+    depth, taken = len(getattr(model.backbone, 'blocks', ())), len(model.neck.blocks)
+    refuse_more_blocks(
+        (depth, taken),
+        [count_blocks(state_dict, f'{prefix}{part}.') for part in ('backbone', 'neck')],
+    )
+    if not depth:
         return
     pattern = re.compile(rf'{re.escape(prefix)}backbone\.blocks\.(\d+)\.(.+)')
     for match in filter(None, map(pattern.fullmatch, list(state_dict))):
@@ -200,6 +212,39 @@ def hand_over_blocks(model: nn.Module, state_dict: dict, prefix: str, *args) -> 
         if place >= 0:
             key = f'{prefix}neck.blocks.{place}.{name_in_block(match[2])}'
             state_dict[key] = state_dict.pop(match[0])
+
+
+def count_blocks(state_dict: dict, start: str) -> int:
+    """Number of the blocks whose weights are called ``<start>blocks.<i>.``, up to the last one."""
+    pattern = re.compile(rf'{re.escape(start)}blocks\.(\d+)\.')
+    return max((int(m[1]) + 1 for m in map(pattern.match, state_dict) if m), default=0)
+
+
+def refuse_more_blocks(own: tuple[int, int], found: Sequence[int]) -> None:
+    """Refuse a checkpoint with blocks that the model has no place for.
+
+    Args:
+        own (tuple[int]): Blocks of the model's backbone (0 if it has none of that name) and neck.
+        found (Sequence[int]): Those of the checkpoint.
+
+    Raises:
+        WeightsError: If there are more than the model takes, with the keys to set.
+    """
+    (depth, taken), (whole, in_neck) = own, found
+    if not depth:
+        whole = 0
+    if in_neck and (whole > depth or in_neck > taken):
+        raise WeightsError(
+            f'The checkpoint has {whole} blocks in the backbone and {in_neck} in the neck, but '
+            f'this model has {depth} and {taken}, so that some would be left out. Set '
+            f'model.backbone.depth={whole} and model.neck.num_layers={in_neck}.'
+        )
+    if not in_neck and whole > depth + taken:
+        raise WeightsError(
+            f'The encoder of the checkpoint has {whole} blocks, but this model has only '
+            f'{depth} (model.backbone.depth) + {taken} (model.neck.num_layers), so that the last '
+            f'{whole - depth - taken} would be left out. Set them so that they add up to {whole}.'
+        )
 
 
 def keep_last_blocks(neck: MoAENeck, state_dict: dict, prefix: str, *args) -> None:

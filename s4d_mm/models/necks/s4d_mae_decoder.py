@@ -20,6 +20,7 @@ from ..layers import (
     run_block,
     sincos_position_table,
 )
+from ..settings import require_positive_ints
 
 DECODER_ZOO = {
     'small': dict(embed_dims=192, num_layers=4, num_heads=3),
@@ -65,6 +66,13 @@ class S4DMAEDecoder(BaseModule):
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        require_positive_ints(
+            type(self).__name__,
+            img_size=img_size,
+            num_frames=num_frames,
+            tubelet_size=tubelet_size,
+            patch_size=patch_size,
+        )
         if in_channels is None:
             if not isinstance(arch, str):
                 raise ValueError(

@@ -1,0 +1,116 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The scores of a sample are its own: alone, in any batch and order, with workers and processes."""
+
+import copy
+import os
+import os.path as osp
+
+import pytest
+import torch
+from helpers import ROOT, write_text, write_video
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from processes import run_ranks
+
+from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.engine.launch import build_runner
+from s4d_mm.evaluation.predictions import read_predictions
+
+FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
+
+
+class Truth:
+    """A model with weights that tell its inputs apart, its data, and the scores of one run."""
+
+    def __init__(self, folder, data):
+        self.folder, self.data = folder, str(data / 'data')
+        self.clips = sorted(os.listdir(osp.join(self.data, 'clips')))[:5]
+        # too short for a second view
+        self.clips = [osp.join(self.data, 'clips', name) for name in self.clips]
+        self.clips += [write_video(folder / f'short{i}.mp4', 9 + 8 * i, 80, 80) for i in range(2)]
+        images = osp.join(self.data, 'images', 'test')
+        self.images = [osp.join(images, name) for name in sorted(os.listdir(images))[:6]]
+        cfg = Config.fromfile(FINETUNE)
+        init_default_scope('mmaction')
+        torch.manual_seed(0)
+        model = MODELS.build(copy.deepcopy(cfg.model))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        self.checkpoint = str(folder / 'epoch_1.pth')
+        torch.save(dict(state_dict=model.state_dict(), meta={}), self.checkpoint)
+        self.first = self.scores('first', 16)
+
+    def config(self, name, batch, backwards=False, workers=0, launcher='none'):
+        order = -1 if backwards else 1
+        clips, images = self.clips[::order], self.images[::order]
+        names = [osp.splitext(path)[0] for path in clips], images
+        lists = [
+            write_text(self.folder / name / f'{i}.csv', *(f'{path},0' for path in paths))
+            for i, paths in enumerate(names)
+        ]
+        cfg = Config.fromfile(FINETUNE)
+        loader = cfg.test_dataloader
+        loader.update(batch_size=batch, num_workers=workers, persistent_workers=False)
+        for part, file in zip((loader.dataset.video, loader.dataset.image), lists):
+            part.update(ann_file=file, data_root='')
+            part.data_prefix = {key: '' for key in part.data_prefix}
+        loader.dataset.video.pipeline[1].merge_equal = True
+        plain = dict(type='PredictionsFile', out_file_path=str(self.folder / name / 'out.json'))
+        cfg.test_evaluator = [cfg.test_evaluator, plain]
+        work_dir = str(self.folder / name)
+        cfg.update(load_from=self.checkpoint, work_dir=work_dir, launcher=launcher)
+        return cfg
+
+    def scores(self, name, batch, **settings):
+        build_runner(self.config(name, batch, **settings)).test()
+        return self.read(name)
+
+    def read(self, name):
+        samples = read_predictions(str(self.folder / name / 'out.json'))
+        return {osp.basename(s['sample_id']): torch.as_tensor(s['pred_score']) for s in samples}
+
+    def check(self, scores):
+        assert set(scores) == set(self.first) and len(scores) == 13
+        for name, expected in self.first.items():
+            torch.testing.assert_close(scores[name], expected, atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope='module')
+def truth(quickstart_data, tmp_path_factory):
+    return Truth(tmp_path_factory.mktemp('truth'), quickstart_data)
+
+
+def test_the_scores_tell_the_samples_apart(truth):
+    """So that a mix-up would show."""
+    values = torch.stack(list(truth.first.values()))
+    distances = torch.cdist(values, values) + torch.eye(len(values))
+    assert distances.min() > 1e-5
+
+
+@pytest.mark.parametrize('batch, backwards, workers', [(1, False, 0), (3, True, 0), (4, True, 2)])
+def test_batch_order_and_workers(batch, backwards, workers, truth):
+    name = f'{batch}{backwards}{workers}'
+    truth.check(truth.scores(name, batch, backwards=backwards, workers=workers))
+
+
+def test_two_processes(truth, tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')  # as there is no launcher
+    (truth.folder / 'two').mkdir()
+
+    def rank():
+        build_runner(truth.config('two', 3, launcher='pytorch')).test()
+
+    run_ranks(rank, tmp_path)
+    truth.check(truth.read('two'))
+
+
+def test_prediction(truth):
+    cfg = truth.config('predicted', 1)
+    cfg.test_pipeline = cfg.test_dataloader.dataset.video.pipeline
+    model = init_model(cfg, truth.checkpoint, 'cpu')
+    scores = {}
+    for path in [*truth.clips, *truth.images]:
+        stem, suffix = osp.splitext(osp.basename(path))
+        values = predict_expression(model, path).values()
+        scores[stem if suffix == '.mp4' else stem + suffix] = torch.tensor(list(values))
+    truth.check(scores)

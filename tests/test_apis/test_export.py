@@ -21,7 +21,7 @@ from helpers import ROOT, run_script
 from mmengine.config import Config
 from small_models import FINETUNE, PRETRAIN, build
 
-from s4d_mm.apis import init_model, predict_expression
+from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.apis.export import PixelsToScores, export_model
 from s4d_mm.apis.onnx_scorer import OnnxScorer
 from s4d_mm.version import __version__
@@ -99,6 +99,12 @@ def model(folder):
     return init_model(str(folder / 'config.py'), str(folder / 'checkpoint.pth'), 'cpu')
 
 
+@pytest.fixture(scope='module')
+def inferencer(folder):
+    files = [str(folder / name) for name in ('config.py', 'checkpoint.pth')]
+    return ExpressionInferencer(*files, 'cpu', show_progress=False)
+
+
 def noise(count, shape, seed=0):
     return list(np.random.default_rng(seed).integers(0, 256, (count, *shape, 3), dtype=np.uint8))
 
@@ -136,10 +142,11 @@ def test_the_page_leaves_these_files_and_no_others(folder):
     assert set(os.listdir(folder)) == files | {'config.py', 'checkpoint.pth'}
 
 
-def test_clip_has_the_scores_of_the_test_pipeline(folder, model, tmp_path):
+def test_clip_has_the_scores_of_the_test_pipeline(folder, inferencer, tmp_path):
     frames = noise(8, (48, 64))
     write_pictures(tmp_path / 'clip', frames)
-    expected = predict_expression(model, str(tmp_path / 'clip'))
+    (record,) = inferencer(str(tmp_path / 'clip'), faces='none', folder='frames')
+    expected = record.probabilities
     scorer = OnnxScorer(str(folder / 's4d.onnx'))
     assert scorer.classes == dict(video=list(expected))
     assert scorer.window == (4, 2)
@@ -150,10 +157,11 @@ def test_clip_has_the_scores_of_the_test_pipeline(folder, model, tmp_path):
     assert np.ptp(found) > 0.1  # or anything would be close
 
 
-def test_image_has_the_scores_of_the_test_pipeline(folder, model, tmp_path):
+def test_image_has_the_scores_of_the_test_pipeline(folder, inferencer, tmp_path):
     (image,) = noise(1, (48, 64))
     (path,) = write_pictures(tmp_path, [image])
-    expected = predict_expression(model, path)
+    (record,) = inferencer(path, faces='none')
+    expected = record.probabilities
     scorer = OnnxScorer(str(folder / 's4d_image.onnx'))
     assert scorer.classes == dict(image=list(expected))
     assert scorer.window is None

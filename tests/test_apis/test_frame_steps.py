@@ -7,6 +7,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, init_default_scope
 
 from s4d_mm.apis.frame_steps import FrameSteps, frame_steps, sampled_window
+from s4d_mm.apis.scorer import Window
 
 RESIZE = dict(type='Resize', scale=(20, 12), keep_ratio=False)
 PACK = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
@@ -59,8 +60,8 @@ def test_size():
 
 
 def test_window():
-    assert sampled_window([*DECODE, *PACK]) == (8, 3)
-    assert sampled_window([dict(type='SampleClipViews')]) == (16, 4)
+    assert sampled_window([*DECODE, *PACK]) == Window(8, 3)
+    assert sampled_window([dict(type='SampleClipViews')]) == Window(16, 4)
     with pytest.raises(ValueError, match='samples every n-th frame'):
         sampled_window([dict(type='ImageLoad')])
 

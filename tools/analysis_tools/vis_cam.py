@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from s4d_mm.apis import init_model
 from s4d_mm.apis.inference import class_names
 from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.media import IMAGE_SUFFIXES
+from s4d_mm.media import is_picture
 from s4d_mm.models import MoAENeck, S4DViT
 
 
@@ -103,7 +103,7 @@ def read_media(model: nn.Module, path: str) -> dict:
     """
     if not osp.exists(path):
         raise FileNotFoundError(f'There is no file or folder {path}.')
-    is_image = path.lower().endswith(IMAGE_SUFFIXES)
+    is_image = is_picture(path)
     input_type = 'image' if is_image else 'video'
     name = 'image_test_pipeline' if is_image else 'test_pipeline'
     if name not in model.cfg:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 import s4d_mm  # noqa: F401
 from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.converters.fetch import may_exist
+from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -121,7 +122,9 @@ def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     with weights_errors_as_messages():
-        build_runner(make_config(args)).train()
+        runner = build_runner(make_config(args))
+        with loader_errors_as_messages(runner):
+            runner.train()
     finish_distributed()
 
 

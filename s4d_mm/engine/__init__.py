@@ -6,6 +6,7 @@ from .hooks import (
     BestAndLastHook,
     CheckpointFitHook,
     ClassCheckHook,
+    HangHook,
     MediaFaultHook,
     RunSummaryHook,
 )
@@ -16,6 +17,7 @@ __all__ = [
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
+    'HangHook',
     'MediaFaultHook',
     'RunSummaryHook',
     'S4DFSDPStrategy',

@@ -14,6 +14,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .hangs import group_timeout
+
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
 # the folder that it lies in (set_1/train.csv)
 FOLD = re.compile(
@@ -187,7 +189,8 @@ def build_runner(cfg: Config) -> Runner:
 def prepare_distributed(cfg: Config) -> None:
     """Choose the distributed backend.
 
-    It is NCCL with GPUs (or what the config names), gloo without.
+    It is NCCL with GPUs (or what the config names), gloo without. Its time-out follows that of
+    ``HangHook``, see :func:`.hangs.group_timeout`.
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
@@ -199,14 +202,18 @@ def prepare_distributed(cfg: Config) -> None:
 
     Raises:
         RuntimeError: If the launcher cannot be used without GPUs.
-        ValueError: If the strategy cannot be used as it is asked for.
+        ValueError: If the strategy cannot be used as it is asked for, or a time-out is no number
+            of seconds.
     """
     prepare_strategy(cfg)
     if cfg.launcher == 'none':
         return
     dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+    timeout = group_timeout(cfg)
     if get_device() != 'cpu':
         dist_cfg.setdefault('backend', 'nccl')
+        if timeout is not None:
+            dist_cfg['timeout'] = timeout.total_seconds()
         return
     if cfg.launcher != 'pytorch':
         raise RuntimeError(
@@ -215,7 +222,7 @@ def prepare_distributed(cfg: Config) -> None:
         )
     dist_cfg['backend'] = 'gloo'
     if not dist.is_initialized():
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=timeout)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

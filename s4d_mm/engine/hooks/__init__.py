@@ -2,6 +2,7 @@
 from .best_and_last_hook import BestAndLastHook
 from .checkpoint_fit_hook import CheckpointFitHook
 from .class_check_hook import ClassCheckHook
+from .hang_hook import HangHook
 from .media_fault_hook import MediaFaultHook
 from .run_summary_hook import RunSummaryHook
 
@@ -9,6 +10,7 @@ __all__ = [
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',
+    'HangHook',
     'MediaFaultHook',
     'RunSummaryHook',
 ]

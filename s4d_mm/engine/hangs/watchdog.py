@@ -24,6 +24,7 @@ from .readers import child_pids, describe_readers
 EXIT_CODE = 1
 TICK = 1.0  # seconds between two looks, or a tenth of the limit where that is less
 TELL = 3.0  # seconds between two words to the other ranks, or a fifth of the limit
+SILENT = 2.5  # times that: a rank that has told nothing for so long
 PATIENCE = 5.0  # seconds that the last words may take: where they go may stand still too
 
 
@@ -61,6 +62,7 @@ class Watchdog:
         self.logger, self.board = logger, board
         # what waits for children at the end of a process is part of the run
         self.run_codes = {*run_codes, _exit_function.__code__}
+        self.tell_every = min(TELL, timeout / 5)
         self.datasets: list[Dataset] = []
         self.thread_id = threading.get_ident()
         self.standing = 0.0
@@ -125,7 +127,9 @@ class Watchdog:
     # ------------------------------------------------------------------ the words
     def _tell(self) -> None:
         told = 0.0
-        while not self._stop.wait(min(TELL, self.timeout / 5)):
+        wait = 0.0
+        while not self._stop.wait(wait):
+            wait = self.tell_every
             try:
                 if self.board.world_size > 1:
                     self.board.write(self.words())
@@ -173,6 +177,8 @@ class Watchdog:
         ranks = {self.board.rank: dict(self.words(), age=0.0)}
         if self.board.world_size > 1:
             ranks.update(in_time(self.board.read, PATIENCE, {}))
+        for words in ranks.values():
+            words['silent'] = words['age'] > SILENT * self.tell_every
         return describe_ranks(ranks, self.board.world_size)
 
     # ------------------------------------------------------------------ the end
@@ -203,11 +209,11 @@ class Watchdog:
 def describe_ranks(ranks: dict[int, dict], world_size: int) -> str:
     """Say who stands still.
 
-    Ranks run through the same steps. Those that are behind the others are waited for; if none
-    is, those that read a file are.
+    Ranks run through the same steps, so that those behind the others are waited for.
 
     Args:
-        ranks (dict[int, dict]): By rank, what :meth:`Watchdog.words` gave, with its ``age``.
+        ranks (dict[int, dict]): By rank, what :meth:`Watchdog.words` gave, with ``age`` (seconds)
+            and ``silent`` (whether that is long).
         world_size (int): Number of ranks.
 
     Returns:
@@ -219,7 +225,7 @@ def describe_ranks(ranks: dict[int, dict], world_size: int) -> str:
             lines.append(f'rank {rank}: nothing was heard of it')
             continue
         words = ranks[rank]
-        silent = f'; silent for {words["age"]:.0f} s' if words['age'] > 4 * TELL else ''
+        silent = f'; silent for {words["age"]:.0f} s' if words['silent'] else ''
         reads = ''.join(f'; {clause}' for clause in words['readers'])
         lines.append(
             f'rank {rank} ({words["host"]}, pid {words["pid"]}): {words["where"]}, for '
@@ -227,15 +233,32 @@ def describe_ranks(ranks: dict[int, dict], world_size: int) -> str:
         )
     if world_size == 1:
         return 'It' + lines[0].partition(':')[2]
-    behind = min(words['marks'] for words in ranks.values())
-    late = [rank for rank in range(world_size) if rank not in ranks]
-    late += [rank for rank, words in ranks.items() if words['marks'] == behind]
-    if len(late) == world_size:
-        late = [r for r, w in ranks.items() if w['readers'] or w['age'] > 4 * TELL] or late
-    named = ', '.join(map(str, sorted(late)))
-    who = 'All ranks stand' if len(late) == world_size else f'The others wait for rank {named}'
-    who += ' still at the same place' if len(late) == world_size else ''
+    late = late_ranks(ranks, world_size)
+    who = (
+        f'The others wait for rank {", ".join(map(str, late))}'
+        if late
+        else 'All ranks stand still at the same place'
+    )
     return '\n  '.join([f'{who}.', *lines])
+
+
+def late_ranks(ranks: dict[int, dict], world_size: int) -> list[int]:
+    """The ranks that the others wait for.
+
+    Args:
+        ranks (dict[int, dict]): As in :func:`describe_ranks`.
+        world_size (int): Number of ranks.
+
+    Returns:
+        list[int]: Those of which nothing was heard or that are behind; else those that read or
+        are silent; [] if this is true of none, or of all.
+    """
+    unheard = [rank for rank in range(world_size) if rank not in ranks]
+    furthest = max(words['marks'] for words in ranks.values())
+    late = unheard + [rank for rank, words in ranks.items() if words['marks'] < furthest]
+    if not late:
+        late = [r for r, words in ranks.items() if words['readers'] or words['silent']]
+    return sorted(late) if len(late) < world_size else []
 
 
 def stacks_of_threads() -> str:

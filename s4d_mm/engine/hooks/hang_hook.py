@@ -44,6 +44,7 @@ class HangHook(Hook):
         self.timeout = check_seconds('timeout of HangHook', timeout)
         self.heartbeat = check_seconds('heartbeat of HangHook', heartbeat)
         self.watchdog: Optional[Watchdog] = None
+        self._data, self._step = self._texts('training')
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Begin to watch, before the loader starts."""
@@ -82,6 +83,8 @@ class HangHook(Hook):
         mode: str = 'train',
     ) -> None:
         """A step of validation or test is finished."""
+        if self.watchdog is None:
+            return
         last = batch_idx + 1 == len(self._loader)
         self._mark(self._figures if last else self._data, batch_idx + 2)
 

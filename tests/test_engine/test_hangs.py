@@ -65,7 +65,8 @@ class StandStill(BaseTransform):
         if self.how == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.how == 'stop':
-            time.sleep(LIMIT * 0.4)  # the rank tells twice in this time what it reads
+            if dist.is_initialized():  # the rank tells twice in this time what it reads
+                time.sleep(LIMIT * 0.4)
             os.kill(os.getpid(), signal.SIGSTOP)
         parent = os.getppid()
         while os.getppid() == parent:  # not longer than the test
@@ -162,10 +163,10 @@ def test_a_main_process_that_stands_still_ends_a_test(quickstart, tmp_path):
 def test_a_stopped_worker_ends_the_run_and_leaves_no_process(quickstart, tmp_path):
     """torch's own time-out raises an error, after which Python waits for the worker for ever."""
     cfg = make_config(tmp_path, 'stop', workers=2)
-    cfg.train_dataloader.timeout = 1
+    cfg.train_dataloader.timeout = LIMIT - 2
     (code,), (output,) = fork(lambda: build_runner(cfg).train(), tmp_path)
     file = (tmp_path / 'stuck').read_text()
-    assert 'DataLoader timed out after 1 seconds' in output
+    assert f'DataLoader timed out after {LIMIT - 2} seconds' in output
     assert code == 1
     found = output.partition('This run ends')[2].partition(f'has read {file} for ')
     assert 'stopped by a signal (SIGSTOP)' in found[2].splitlines()[0]
@@ -262,8 +263,7 @@ def test_what_follows_a_failed_run_goes_on(tmp_path):
 
 def test_time_in_which_the_job_was_suspended_does_not_count(tmp_path):
     def run():
-        end = time.monotonic() + 5
-        while time.monotonic() < end:
+        for _ in range(15):
             time.sleep(0.1)
 
     def suspended():

@@ -13,6 +13,7 @@ from mmengine.config import Config
 import s4d_mm  # noqa: F401
 from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.converters.fetch import may_exist
+from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.launch import (
     add_run_arguments,
     build_runner,
@@ -79,7 +80,8 @@ def main(argv: Optional[list] = None) -> None:
     args = parse_args(argv)
     with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(make_config(args))
-        runner.test()
+        with loader_errors_as_messages(runner):
+            runner.test()
     kind = kind_of_checkpoint(args.checkpoint, runner.cfg)
     if kind is not None:
         runner.logger.info(f'These are figures of {args.checkpoint}: {kind}')

@@ -13,6 +13,7 @@ from mmengine.config import Config
 import s4d_mm  # noqa: F401
 from s4d_mm.converters.errors import weights_errors_as_messages
 from s4d_mm.converters.fetch import may_exist
+from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.hooks.data_check_hook import require_batches
 from s4d_mm.engine.launch import (
     add_run_arguments,
@@ -125,7 +126,8 @@ def main(argv: Optional[list] = None) -> None:
     with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(make_config(args))
         require_batches(runner.train_loop.dataloader, 'train_dataloader')
-        runner.train()
+        with loader_errors_as_messages(runner):
+            runner.train()
     finish_distributed()
 
 

@@ -2,14 +2,17 @@
 """Data flow, where a sample cannot be read: another one takes its place."""
 
 import logging
+from collections.abc import Iterator
 from typing import Optional
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
+from torch.utils.data import Dataset
 
 from ..media import MediaReadError
+from .reading_notes import ReadingNotes
 
 REPLACEMENTS = 20  # tried for a sample that cannot be read
 LISTED_FAULTS = 20  # named in an error message
@@ -57,6 +60,9 @@ class FaultLedger:
 class FaultTolerantDataset(BaseDataset):
     """Dataset that goes on after a sample whose files cannot be read.
 
+    It also keeps note of the sample that each process reads, so that a file on which one
+    stands still can be named: ``notes``, :class:`.reading_notes.ReadingNotes`.
+
     A subclass says ``INPUT_TYPE``, gives ``filename`` and ``sample_id`` in
     ``get_data_info``, and calls :meth:`replace_unreadable` where its pipeline
     raises an OSError.
@@ -94,6 +100,19 @@ class FaultTolerantDataset(BaseDataset):
         super().full_init()
         if not hasattr(self, 'faults'):
             self.faults = FaultLedger(len(self))
+            self.notes = ReadingNotes()
+
+    def prepare_data(self, idx: int) -> dict:
+        """Run the pipeline on a sample, with a note that it is being read.
+
+        Args:
+            idx (int): Index of the sample.
+
+        Returns:
+            dict: Output of the pipeline.
+        """
+        with self.notes.reading(idx):
+            return super().prepare_data(idx)
 
     def replace_unreadable(self, idx: int, error: OSError) -> dict:
         """Run the pipeline on another sample, in place of one that cannot be read.
@@ -119,7 +138,7 @@ class FaultTolerantDataset(BaseDataset):
         rng = np.random.default_rng(idx)
         for other in rng.integers(len(self), size=REPLACEMENTS).tolist():
             try:
-                data = super().prepare_data(other)
+                data = FaultTolerantDataset.prepare_data(self, other)
             except OSError as e:
                 if not self.test_mode:
                     self._record_fault(other, e)
@@ -179,3 +198,20 @@ class FaultTolerantDataset(BaseDataset):
         if 'label' in info:
             sample.set_gt_label(info['label'])
         return data
+
+
+def datasets_with_faults(dataset: Dataset) -> Iterator[Dataset]:
+    """The datasets of s4d_mm inside of wrappers such as ``ConcatDataset``.
+
+    Args:
+        dataset (Dataset): A dataset, or a wrapper with ``dataset`` or ``datasets``.
+
+    Yields:
+        Dataset: Each one that keeps a ledger of its unreadable samples.
+    """
+    if hasattr(dataset, 'faults'):
+        yield dataset
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in inner:
+        if part is not None:
+            yield from datasets_with_faults(part)

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..models.settings import is_number
+from .hangs import group_timeout
 from .options import PIPELINES, check_options
 
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
@@ -216,7 +217,8 @@ def check_learning_rate(cfg: Config) -> None:
 def prepare_distributed(cfg: Config) -> None:
     """Choose the distributed backend.
 
-    It is NCCL with GPUs (or what the config names), gloo without.
+    It is NCCL with GPUs (or what the config names), gloo without. Its time-out follows that of
+    ``HangHook``, see :func:`.hangs.group_timeout`.
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
@@ -228,14 +230,18 @@ def prepare_distributed(cfg: Config) -> None:
 
     Raises:
         RuntimeError: If the launcher cannot be used without GPUs.
-        ValueError: If the strategy cannot be used as it is asked for.
+        ValueError: If the strategy cannot be used as it is asked for, or a time-out is no number
+            of seconds.
     """
     prepare_strategy(cfg)
     if cfg.launcher == 'none':
         return
     dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+    timeout = group_timeout(cfg)
     if get_device() != 'cpu':
         dist_cfg.setdefault('backend', 'nccl')
+        if timeout is not None:
+            dist_cfg['timeout'] = timeout.total_seconds()
         return
     if cfg.launcher != 'pytorch':
         raise RuntimeError(
@@ -244,7 +250,7 @@ def prepare_distributed(cfg: Config) -> None:
         )
     dist_cfg['backend'] = 'gloo'
     if not dist.is_initialized():
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=timeout)
     wrapper = cfg.get('model_wrapper_cfg') or dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

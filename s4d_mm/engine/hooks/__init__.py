@@ -4,6 +4,7 @@ from .checkpoint_fit_hook import CheckpointFitHook
 from .class_check_hook import ClassCheckHook
 from .data_check_hook import DataCheckHook
 from .expert_load_hook import ExpertLoadHook
+from .hang_hook import HangHook
 from .media_fault_hook import MediaFaultHook
 from .non_finite_hook import NonFiniteHook
 from .run_summary_hook import RunSummaryHook
@@ -14,6 +15,7 @@ __all__ = [
     'ClassCheckHook',
     'ExpertLoadHook',
     'DataCheckHook',
+    'HangHook',
     'MediaFaultHook',
     'NonFiniteHook',
     'RunSummaryHook',

@@ -3,7 +3,6 @@
 
 import csv
 import os.path as osp
-from collections.abc import Iterator
 from typing import Optional
 
 from mmengine import dist
@@ -11,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+
+from ...datasets.media_faults import datasets_with_faults
 
 
 @HOOKS.register_module()
@@ -81,20 +82,3 @@ def write_faults(path: str, datasets: list[Dataset]) -> None:
             for index in dataset.faults.indices():
                 info = dataset.get_data_info(index)
                 writer.writerow([dataset.ann_file, info['sample_id'], info['filename']])
-
-
-def datasets_with_faults(dataset: Dataset) -> Iterator[Dataset]:
-    """The datasets of s4d_mm inside of wrappers such as ``ConcatDataset``.
-
-    Args:
-        dataset (Dataset): A dataset, or a wrapper with ``dataset`` or ``datasets``.
-
-    Yields:
-        Dataset: Each one that keeps a ledger of its unreadable samples.
-    """
-    if hasattr(dataset, 'faults'):
-        yield dataset
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for part in inner:
-        if part is not None:
-            yield from datasets_with_faults(part)

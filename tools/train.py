@@ -6,6 +6,7 @@ python tools/train.py configs/quickstart/s4d_quickstart_pretrain.py
 
 import argparse
 import os.path as osp
+import sys
 from typing import Optional
 
 from mmengine.config import Config
@@ -18,8 +19,10 @@ from s4d_mm.engine.launch import (
     build_runner,
     finish_distributed,
     load_run_config,
+    run_faults_as_messages,
     scale_learning_rate,
 )
+from s4d_mm.engine.resume import ResumeError, prepare_training
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -120,8 +123,14 @@ def use_mixed_precision(cfg: Config) -> None:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    with weights_errors_as_messages():
-        build_runner(make_config(args)).train()
+    cfg = make_config(args)
+    try:
+        prepare_training(cfg)
+    except ResumeError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
+    with weights_errors_as_messages(), run_faults_as_messages(cfg.work_dir):
+        build_runner(cfg).train()
     finish_distributed()
 
 

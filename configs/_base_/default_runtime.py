@@ -12,11 +12,13 @@ default_hooks = dict(
     sync_buffers=dict(type='SyncBuffersHook'),
 )
 custom_hooks = [
+    dict(type='ResumeCheckHook'),  # --resume says which settings are not as they were
     dict(type='CheckpointFitHook'),  # a checkpoint of this model, at least in part
     dict(type='ClassCheckHook'),  # classes of data and head agree
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
     dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end
+    dict(type='StopSignalHook'),  # Ctrl-C, SIGTERM and SIGUSR1 save first
 ]
 
 # tools/*.py turn nccl into gloo on a machine without a GPU

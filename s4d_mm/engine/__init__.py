@@ -7,7 +7,10 @@ from .hooks import (
     CheckpointFitHook,
     ClassCheckHook,
     MediaFaultHook,
+    ResumeCheckHook,
     RunSummaryHook,
+    SafeCheckpointHook,
+    StopSignalHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
 from .schedulers import WarmupCosineLR
@@ -17,7 +20,10 @@ __all__ = [
     'CheckpointFitHook',
     'ClassCheckHook',
     'MediaFaultHook',
+    'ResumeCheckHook',
     'RunSummaryHook',
+    'SafeCheckpointHook',
+    'StopSignalHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',
     'WarmupCosineLR',

@@ -9,7 +9,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from ...converters.errors import WeightsError
-from ...converters.fit import check_fit
+from ...converters.fit import Fit, check_fit
+from ..resume import changed_settings
 
 
 @HOOKS.register_module()
@@ -28,7 +29,7 @@ class CheckpointFitHook(Hook):
 
         Raises:
             WeightsError: If nothing of it fits, a number in it is not finite, or it cannot be
-                resumed from.
+                resumed from: it has weights alone, or is of another model.
         """
         if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
             raise WeightsError(
@@ -38,7 +39,23 @@ class CheckpointFitHook(Hook):
             )
         # in shards nothing can be compared: S4DFSDPStrategy reports what FSDP found
         if not isinstance(runner.model, FSDP):
-            check_fit(runner.model, checkpoint, runner.logger, source_of(runner))
+            fit = check_fit(runner.model, checkpoint, runner.logger, source_of(runner))
+            if runner._resume and (fit.missing or fit.left_over):
+                raise WeightsError(other_model(fit, checkpoint, runner))
+
+
+def other_model(fit: Fit, checkpoint: dict, runner: Runner) -> str:
+    """Why a training cannot be resumed from the checkpoint of another model, for a message."""
+    changed = changed_settings(checkpoint['meta'].get('cfg') or '', runner.cfg.pretty_text)
+    changed = [line for line in changed if line.startswith('model.')][:5]
+    return (
+        f'--resume: the checkpoint is of another model, to which the state of the optimizer '
+        f'belongs: {len(fit.missing)} tensors of this one have no place in it, and '
+        f'{len(fit.left_over)} of it none in this one, such as '
+        f'{(fit.missing or fit.left_over)[0]} ({"; ".join(changed) or "no setting of it changed"}).'
+        ' Give the settings that it was trained with, or begin a new training by --cfg-options '
+        'load_from=CHECKPOINT.'
+    )
 
 
 def source_of(runner: Runner) -> Optional[str]:

@@ -8,12 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.backends.backend_agg
+import matplotlib.pyplot  # noqa: F401
 import torch
+import torch._dynamo  # noqa: F401  # by every optimizer: not again in each fork
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmengine.runner import Runner
 from torch import nn
 
 STEPS = 6  # of an epoch
@@ -22,14 +26,14 @@ TIMEOUT = 120  # ends a hang only
 
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """The mean of its weights times the sample; ``width`` of them."""
+    """Weights, ``width`` of them, and a scale, times the sample."""
 
     def __init__(self, width=4, data_preprocessor=None):
         super().__init__(data_preprocessor)
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight, self.scale = (nn.Parameter(torch.ones(n)) for n in (width, 1))
 
     def forward(self, inputs, mode='tensor'):
-        loss = (self.weight * inputs.float().mean()).pow(2).mean()
+        loss = (self.weight * self.scale * inputs.float().mean()).pow(2).mean()
         return dict(loss=loss) if mode == 'loss' else [dict(loss=loss)]
 
 
@@ -102,7 +106,7 @@ def config(folder, epochs=3, pause=0.0, width=4, workers=0, save=None, scores=No
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', interval=1, **(save or {})),
+            checkpoint={'type': 'CheckpointHook', 'interval': 1, **(save or {})},
             logger=dict(type='LoggerHook', interval=1000),
         ),
         custom_hooks=[
@@ -166,6 +170,7 @@ class Training:
         sys.stdout = os.fdopen(1, 'w', buffering=1)
         sys.stderr = os.fdopen(2, 'w', buffering=1)
         torch.set_num_threads(1)
+        Runner._log_env = lambda self, env_cfg: None  # takes seconds
         function()
 
     def wait_for(self, text, name='steps'):

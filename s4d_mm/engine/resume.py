@@ -123,9 +123,9 @@ def find_checkpoint(work_dir: str, out_dir: Optional[str] = None) -> Optional[st
         folders.append(osp.dirname(note))
     folder = next((f for f in folders if checkpoints_in(f)), None)
     last = osp.join(folder or work_dir, osp.basename(note)) if note else None
-    if last is not None and not osp.exists(last):
-        last = note if osp.exists(note) else None  # a name of the user's own
     candidates = checkpoints_in(folder) if folder else []
+    if last is not None and not osp.exists(last):
+        last = note if osp.exists(note) and not candidates else None  # another name elsewhere
     if last is None and not candidates:
         return None
 
@@ -217,7 +217,9 @@ def read_settings(text: str) -> dict:
 
 def _value(node: ast.AST) -> Any:
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-        return {word.arg: _value(word.value) for word in node.keywords}
+        given = [_value(part) for part in node.args]  # dict({'1': 2}), for names that are none
+        named = {word.arg: _value(word.value) for word in node.keywords}
+        return {k: v for part in (*given, named) for k, v in dict(part).items()}
     if isinstance(node, ast.Dict):
         keys = [_value(key) if key else None for key in node.keys]
         return dict(zip(map(str, keys), map(_value, node.values)))

@@ -83,7 +83,7 @@ def test_last_file_that_is_torn_or_missing(spoil, run, said):
     assert find_checkpoint(str(run)) == str(run / 'epoch_2.pth')
     (line,) = said
     assert line.startswith(f'Resuming from {run / "epoch_2.pth"}, the newest whole')
-    assert f'{run / "epoch_3.pth"}: ' in line
+    assert 'epoch_3.pth: ' in line
 
 
 def test_order_is_that_of_the_iterations(run):

@@ -24,8 +24,6 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
-from . import whole_files
-
 DRN_ISSUE = 'https://github.com/open-mmlab/mmaction2/issues/2714'
 
 
@@ -171,6 +169,8 @@ def write_files_whole() -> None:
 
     Can be deleted when mmengine writes under another name and renames.
     """
+    from . import whole_files
+
     LocalBackend.put, LocalBackend.put_text = whole_files.put, whole_files.put_text
 
 

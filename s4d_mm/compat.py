@@ -6,6 +6,7 @@ does nothing where the installed upstream package is whole.
 """
 
 import functools
+import importlib
 import importlib.util
 import inspect
 import os
@@ -16,11 +17,12 @@ import types
 import warnings
 from collections.abc import Callable
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
@@ -160,6 +162,39 @@ def read_addresses() -> None:
     checkpoint.load_from_http = load_from_address
 
 
+def write_files_whole() -> None:
+    """Let mmengine write local files with :func:`~s4d_mm.whole_files.write_whole`.
+
+    It writes in place, so that a run that is killed while it saves leaves a torn checkpoint under
+    the final name, and a full disk takes the one that was there (mmengine 0.10.7,
+    ``LocalBackend.put``, by which every runner, strategy and hook saves).
+
+    Can be deleted when mmengine writes under another name and renames.
+    """
+    from . import whole_files
+
+    LocalBackend.put, LocalBackend.put_text = whole_files.put, whole_files.put_text
+
+
+def resume_from_whole_files() -> None:
+    """Let mmengine's ``resume=True`` find its file with ``find_checkpoint``.
+
+    It takes what the note ``last_checkpoint`` says, torn or missing (mmengine 0.10.7). Where there
+    is no checkpoint at all, it starts from scratch as before; ``tools/train.py`` refuses to.
+
+    Can be deleted when mmengine looks at the files.
+    """
+
+    def find_latest_checkpoint(path: str) -> Optional[str]:
+        from .engine.resume import find_checkpoint
+
+        return find_checkpoint(str(path))
+
+    for name in ('', '.checkpoint', '.runner', '._flexible_runner'):
+        module = importlib.import_module(f'mmengine.runner{name}')
+        module.find_latest_checkpoint = find_latest_checkpoint
+
+
 def silence_misleading_warnings() -> None:
     """Leave out warnings that ask for something which nobody here needs.
 
@@ -283,6 +318,8 @@ def apply() -> None:
     allow_mmengine_checkpoints()
     read_local_files()
     read_addresses()
+    write_files_whole()
+    resume_from_whole_files()
     refuse_video_configs_in_image_inferencers()
     let_inference_model_take_configs()
     guard_environment_values()

@@ -16,7 +16,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Optional
 
 import mmengine
@@ -25,6 +24,7 @@ from mmengine.config import Config, DictAction
 
 from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.engine.options import OptionError
+from s4d_mm.engine.resume import find_checkpoint, flat
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 from s4d_mm.evaluation.predictions import (
@@ -33,6 +33,7 @@ from s4d_mm.evaluation.predictions import (
     read_predictions,
 )
 from s4d_mm.evaluation.selection import LAST, name_of_best
+from s4d_mm.whole_files import write_whole
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
@@ -165,22 +166,9 @@ def check_settings(path: str, settings: dict) -> dict:
     return before
 
 
-def flat(node, key: str) -> Iterator[tuple[str, object]]:
-    """All settings of a nested config, each with its key, such as ``a.b.0``."""
-    if isinstance(node, (dict, list)) and node:
-        pairs = node.items() if isinstance(node, dict) else enumerate(node)
-        for name, value in pairs:
-            yield from flat(value, f'{key}.{name}' if key else str(name))
-    else:
-        yield key, node
-
-
 def write_json(path: str, content: dict) -> None:
     """Write a file that is whole or not there."""
-    os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
-    with open(f'{path}.part', 'w', encoding='utf-8') as f:
-        json.dump(content, f, indent=1)
-    os.replace(f'{path}.part', path)
+    write_whole(path, json.dumps(content, indent=1))
 
 
 # ------------------------------------------------------------------ subprocess
@@ -212,17 +200,6 @@ def launch(tool: str, arguments: list[str], gpus: int) -> int:
         if process.poll() is None:  # interrupted
             process.terminate()
             process.wait()
-
-
-def last_checkpoint(folder: str) -> Optional[str]:
-    """The newest checkpoint that mmengine has written whole."""
-    note = osp.join(folder, 'last_checkpoint')
-    if not osp.isfile(note):
-        return None
-    with open(note, encoding='utf-8') as f:
-        path = f.read().strip()
-    here = osp.join(folder, osp.basename(path))  # the folder may have moved
-    return next((p for p in (here, path) if osp.isfile(p)), None)
 
 
 def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
@@ -280,12 +257,12 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
         dict[str, str]: Names of the files in ``folder``: of the last checkpoint, and of the best
         one if the config keeps it.
     """
-    newest = last_checkpoint(folder)
+    newest = find_checkpoint(folder)
     print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
     arguments = [args.config, '--work-dir', folder]
     arguments += ['--resume', newest] if newest else []
     code = launch('train', [*arguments, '--cfg-options', *cfg_options(args, fold)], args.gpus)
-    newest = last_checkpoint(folder)
+    newest = find_checkpoint(folder)
     if code or not newest:
         raise RuntimeError(
             f'Fold {fold}: training ended with exit code {code}'
@@ -437,6 +414,7 @@ def main(argv: Optional[list] = None) -> dict:
 
 
 if __name__ == '__main__':
-    # end the training too, instead of leaving it alone
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # end the training too, which saves, instead of leaving it alone
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     main()

@@ -64,6 +64,9 @@ begin 'data'
 python tools/data/make_quickstart.py "$out/data"
 end
 
+# those of an earlier quickstart
+rm -rf "$out/pretrain" "$out/finetune"
+
 begin 'pre-train'
 python tools/train.py "$pretrain" --work-dir "$out/pretrain"
 pretrained=$(last_checkpoint "$out/pretrain")

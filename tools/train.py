@@ -6,6 +6,7 @@ python tools/train.py configs/quickstart/s4d_quickstart_pretrain.py
 
 import argparse
 import os.path as osp
+import sys
 from typing import Optional
 
 from mmengine.config import Config
@@ -20,9 +21,11 @@ from s4d_mm.engine.launch import (
     build_runner,
     finish_distributed,
     load_run_config,
+    run_faults_as_messages,
     scale_learning_rate,
 )
 from s4d_mm.engine.messages import config_errors_as_messages
+from s4d_mm.engine.resume import ResumeError, prepare_training
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -123,10 +126,17 @@ def use_mixed_precision(cfg: Config) -> None:
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
+    with config_errors_as_messages():
+        cfg = make_config(args)
+    try:
+        prepare_training(cfg)
+    except ResumeError as e:
+        print(e, file=sys.stderr)
+        sys.exit(2)
     with config_errors_as_messages(), weights_errors_as_messages():
-        runner = build_runner(make_config(args))
+        runner = build_runner(cfg)
         require_batches(runner.train_loop.dataloader, 'train_dataloader')
-        with loader_errors_as_messages(runner):
+        with run_faults_as_messages(cfg.work_dir), loader_errors_as_messages(runner):
             runner.train()
     finish_distributed()
 

@@ -7,6 +7,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
+    # s4d_mm's SafeCheckpointHook: import s4d_mm registers it under mmengine's name
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
@@ -14,6 +15,7 @@ default_hooks = dict(
     hang=dict(type='HangHook', timeout=600, heartbeat=60),
 )
 custom_hooks = [
+    dict(type='ResumeCheckHook'),  # --resume says which settings are not as they were
     dict(type='CheckpointFitHook'),  # a checkpoint of this model, at least in part
     dict(type='ClassCheckHook'),  # classes of data and head agree
     dict(type='NonFiniteHook'),  # a loss or gradient that is NaN or infinite stops the run
@@ -22,6 +24,7 @@ custom_hooks = [
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
     dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end
+    dict(type='StopSignalHook'),  # Ctrl-C, SIGTERM and SIGUSR1 save first
 ]
 
 # tools/*.py turn nccl into gloo on a machine without a GPU

@@ -11,7 +11,10 @@ from .hooks import (
     HangHook,
     MediaFaultHook,
     NonFiniteHook,
+    ResumeCheckHook,
     RunSummaryHook,
+    SafeCheckpointHook,
+    StopSignalHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
@@ -28,7 +31,10 @@ __all__ = [
     'ResumableEpochBasedTrainLoop',
     'ResumableIterBasedTrainLoop',
     'NonFiniteHook',
+    'ResumeCheckHook',
     'RunSummaryHook',
+    'SafeCheckpointHook',
+    'StopSignalHook',
     'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',
     'WarmupCosineLR',

@@ -1,9 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, before it starts: the config of a run, its fold, and its processes."""
 
+import contextlib
 import os
 import os.path as osp
 import re
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterator
 from typing import Optional
@@ -15,6 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..models.settings import is_number
+from ..whole_files import DISK_FULL, FileNotWrittenError, free_space
 from .hangs import group_timeout
 from .options import PIPELINES, check_options
 
@@ -366,6 +369,30 @@ def check_batch_size(cfg: Config) -> None:
             f'{loader.batch_size}, which is none of train_dataloader.'
             f'batch_sampler.batch_size={dict(sizes)}. Set it to the one that '
             'auto_scale_lr.base_batch_size counts.'
+        )
+
+
+@contextlib.contextmanager
+def run_faults_as_messages(work_dir: str) -> Iterator[None]:
+    """End the command with the message alone, without a traceback, where the disk is at fault.
+
+    Args:
+        work_dir (str): Folder of the run, whose free space the message names.
+
+    Raises:
+        SystemExit: In place of a :class:`~s4d_mm.whole_files.FileNotWrittenError`, or another error
+            that says that the disk is full; the exit code is 1.
+    """
+    try:
+        yield
+    except FileNotWrittenError as e:
+        sys.exit(f'{e} Make room, then go on with --resume.')
+    except OSError as e:
+        if e.errno not in DISK_FULL:
+            raise
+        sys.exit(
+            f'{e.filename or "A file of the log"} cannot be written: {e.strerror}. '
+            f'{free_space(work_dir)} Make room, then go on with --resume.'
         )
 
 

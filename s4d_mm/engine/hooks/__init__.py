@@ -7,7 +7,10 @@ from .expert_load_hook import ExpertLoadHook
 from .hang_hook import HangHook
 from .media_fault_hook import MediaFaultHook
 from .non_finite_hook import NonFiniteHook
+from .resume_check_hook import ResumeCheckHook
 from .run_summary_hook import RunSummaryHook
+from .safe_checkpoint_hook import SafeCheckpointHook
+from .stop_signal_hook import StopSignalHook
 
 __all__ = [
     'BestAndLastHook',
@@ -18,5 +21,8 @@ __all__ = [
     'HangHook',
     'MediaFaultHook',
     'NonFiniteHook',
+    'ResumeCheckHook',
     'RunSummaryHook',
+    'SafeCheckpointHook',
+    'StopSignalHook',
 ]

@@ -1,0 +1,177 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""mmengine's ``CheckpointHook``, in an order that always leaves a checkpoint to resume from."""
+
+import contextlib
+import os
+import os.path as osp
+from glob import escape, glob
+from typing import Any, Optional
+
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ...whole_files import PART_SUFFIX, write_whole
+
+
+# configs name the checkpoint hook by mmengine's name, and so does mmengine where they do not
+@HOOKS.register_module(name=['SafeCheckpointHook', 'CheckpointHook'], force=True)
+class SafeCheckpointHook(CheckpointHook):
+    """Save checkpoints so that a run may be killed at any moment.
+
+    It takes the place of mmengine's hook (0.10.7) under its name, with its arguments. What
+    differs:
+
+    - An older checkpoint, also a best one, is removed after the newer one is whole, not before it
+      is written. One whose removal a kill prevented is removed by the run that resumes.
+    - The note ``last_checkpoint`` is written after its file, and whole (the files themselves
+      are, by :func:`~s4d_mm.compat.write_files_whole`).
+    - What a killed run left half written is removed at the start of the next one.
+    - The epoch and the iteration in a checkpoint are those that were completed, also where
+      ``FlexibleRunner`` saves the best one after validation.
+    - :meth:`save_now` saves in the middle of an epoch.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder, and remove what an earlier run left half written.
+
+        Args:
+            runner (Runner): Of the training.
+        """
+        super().before_train(runner)
+        self.file_backend = _RemovesLater(self.file_backend)
+        # of the resumed checkpoint: what the next one replaces
+        outdated = runner.message_hub.get_info('outdated_ckpts') or []
+        self.file_backend.later = [osp.join(self.out_dir, name) for name in outdated]
+        self.saved_iter: Optional[int] = None
+        self._meta: dict = {}
+        if is_main_process():
+            self._remove_parts(runner)
+
+    def _remove_parts(self, runner: Runner) -> None:
+        folder = escape(str(self.out_dir))
+        found = glob(osp.join(folder, f'*.pth.*{PART_SUFFIX}'))
+        found += glob(osp.join(folder, '*.pth', f'*.pth.*{PART_SUFFIX}'))  # sharded ones
+        note = osp.join(escape(runner.work_dir), f'last_checkpoint.*{PART_SUFFIX}')
+        for path in (*found, *glob(note)):
+            os.remove(path)
+            runner.logger.info(f'Removed {path}, which an earlier run left half written.')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put in what was completed; ``FlexibleRunner`` counts from the moment of saving."""
+        checkpoint['meta'].update(self._meta)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                oldest = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+                self.file_backend.remove(self.file_backend.join_path(self.out_dir, oldest))
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self._save(runner, self.filename_tmpl.format(step), meta)
+
+    def _save(self, runner: Runner, name: str, meta: dict, outdated: tuple = ()) -> None:
+        """Save, note the name, then remove what the new file replaces.
+
+        Args:
+            runner (Runner): Of the training.
+            name (str): Of the file.
+            meta (dict): ``epoch`` and ``iter`` that were completed.
+            outdated (tuple[str]): Names of further files that the one after this replaces.
+        """
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        hub = runner.message_hub
+        hub.update_info('last_ckpt', self.last_ckpt)
+        replaced = [osp.basename(path) for path in self._outdated()]
+        hub.update_info('outdated_ckpts', [*replaced, *outdated])
+        self._meta = dict(meta)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+        finally:
+            self._meta = {}
+        barrier()  # each process may write a shard
+        if is_main_process():
+            write_whole(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+        self.file_backend.remove_now(self._outdated())
+        self.saved_iter = meta['iter']
+
+    def _outdated(self) -> list[str]:
+        """What may be removed; a best checkpoint may have replaced one of its own name."""
+        best = [getattr(self, 'best_ckpt_path', None)]
+        best += getattr(self, 'best_ckpt_path_dict', {}).values()
+        return [path for path in self.file_backend.later if path not in (self.last_ckpt, *best)]
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        self._meta = dict(epoch=runner.epoch, iter=runner.iter)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self._meta = {}
+        self.file_backend.remove_now(self._outdated())
+
+    def save_now(self, runner: Runner) -> str:
+        """Save after a training step, whatever the interval, unless this step is saved already.
+
+        The checkpoint ``iter_<n>.pth`` of an epoch that is not finished does not count in
+        ``max_keep_ckpts``; the first one after the training was resumed replaces it.
+
+        Args:
+            runner (Runner): Of a training, in ``after_train_iter``.
+
+        Returns:
+            str: The file.
+        """
+        done = runner.iter + 1
+        if self.saved_iter != done:
+            if self.by_epoch:
+                name = f'iter_{done}.pth'
+                meta = dict(epoch=runner.epoch, iter=done)
+                self._save(runner, name, meta, outdated=(name,))
+            else:
+                self._save_checkpoint(runner)
+        return self.last_ckpt
+
+
+class _RemovesLater:
+    """A file backend of mmengine that removes files when it is told that it is time.
+
+    Args:
+        backend (BaseStorageBackend): The backend.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.later: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def remove(self, path: str) -> None:
+        """Remember a file, or a folder."""
+        if path not in self.later:
+            self.later.append(path)
+
+    rmtree = remove
+
+    def remove_now(self, paths: list[str]) -> None:
+        """Forget what was remembered, and remove these paths, in the main process."""
+        self.later = []
+        if not is_main_process():
+            return
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                if self._backend.isdir(path):  # of shards
+                    self._backend.rmtree(path)
+                elif self._backend.isfile(path):
+                    self._backend.remove(path)

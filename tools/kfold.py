@@ -24,7 +24,8 @@ from mmengine.config import Config, DictAction
 
 from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.engine.options import OptionError
-from s4d_mm.engine.resume import find_checkpoint, flat
+from s4d_mm.engine.resume import find_checkpoint
+from s4d_mm.engine.saved_config import flat
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
 from s4d_mm.evaluation.predictions import (

@@ -1,13 +1,12 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before a training: which checkpoint it goes on from, or that the folder is free for it."""
 
-import ast
 import os
 import os.path as osp
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
@@ -191,82 +190,3 @@ def prepare_training(cfg: Config) -> None:
                 f'--resume: there is no checkpoint in {work_dir}. Check --work-dir, name the file '
                 '(--resume FILE), or leave --resume out to begin a training.'
             )
-
-
-# ---------------------------------------------------------------- settings of a saved training
-# what a training depends on, and what of it does not change its results
-SECTIONS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader')
-HARMLESS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
-
-
-def read_settings(text: str) -> dict:
-    """The settings in the text of a config, as a checkpoint has it, without running it.
-
-    Args:
-        text (str): What ``Config.pretty_text`` gave.
-
-    Returns:
-        dict: Names and values. What is neither a plain value nor a ``dict(...)`` stays text.
-
-    Raises:
-        SyntaxError: If it is no such text.
-    """
-    lines = [line for line in ast.parse(text).body if isinstance(line, ast.Assign)]
-    return {line.targets[0].id: _value(line.value) for line in lines}
-
-
-def _value(node: ast.AST) -> Any:
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-        given = [_value(part) for part in node.args]  # dict({'1': 2}), for names that are none
-        named = {word.arg: _value(word.value) for word in node.keywords}
-        return {k: v for part in (*given, named) for k, v in dict(part).items()}
-    if isinstance(node, ast.Dict):
-        keys = [_value(key) if key else None for key in node.keys]
-        return dict(zip(map(str, keys), map(_value, node.values)))
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_value(part) for part in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)
-
-
-def changed_settings(text: str, now: str) -> list[str]:
-    """What of a training differs from one that was saved.
-
-    Args:
-        text (str): Text of its config.
-        now (str): Text of the config of this one.
-
-    Returns:
-        list[str]: Lines such as ``optim_wrapper.optimizer.lr: 0.1 before, now 0.2``, for the
-        settings of :data:`SECTIONS`; none if a text is not one of ``Config.pretty_text``.
-    """
-    try:
-        old, new = (read_settings(each) for each in (text, now))
-    except (SyntaxError, AttributeError, ValueError):
-        return []
-    old, new = (dict(flat({key: s.get(key) for key in SECTIONS}, '')) for s in (old, new))
-    return [
-        f'{key}: {old.get(key)!r} before, now {new.get(key)!r}'
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and key.split('.')[-1] not in HARMLESS
-    ]
-
-
-def flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """All settings of a nested config, each with its key, such as ``a.b.0``.
-
-    Args:
-        node (Any): The config, or a part of it.
-        key (str): What precedes the keys.
-
-    Yields:
-        tuple[str, Any]: Key and value; an empty dict or list is a value.
-    """
-    if isinstance(node, (dict, list)) and node:
-        pairs = node.items() if isinstance(node, dict) else enumerate(node)
-        for name, value in pairs:
-            yield from flat(value, f'{key}.{name}' if key else str(name))
-    else:
-        yield key, node

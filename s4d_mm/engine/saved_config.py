@@ -6,6 +6,7 @@ mmengine writes it into ``meta.cfg`` as Python code; the code of a file is never
 
 import ast
 from collections.abc import Iterator
+from typing import Any
 
 MISSING = '(not set)'
 
@@ -47,8 +48,10 @@ def plain_value(node: ast.expr) -> object:
     Raises:
         ValueError: If it is no literal.
     """
-    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict' and not node.args:
-        return {k.arg: plain_value(k.value) for k in node.keywords}
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+        given = [plain_value(part) for part in node.args]  # dict({'1': 2}), for names that are none
+        named = {word.arg: plain_value(word.value) for word in node.keywords}
+        return {k: v for part in (*given, named) for k, v in dict(part).items()}
     if isinstance(node, ast.Dict):
         return {plain_value(k): plain_value(v) for k, v in zip(node.keys, node.values)}
     if isinstance(node, (ast.List, ast.Tuple)):
@@ -81,3 +84,21 @@ def changed_settings(before: object, now: object, key: str) -> Iterator[str]:
             yield from changed_settings(old, new, f'{key}.{i}')
     elif before != now:
         yield f'{key} is {now!r}, in the checkpoint {before!r}'
+
+
+def flat(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """All settings of a nested config, each with its key, such as ``a.b.0``.
+
+    Args:
+        node (Any): The config, or a part of it.
+        key (str): What precedes the keys.
+
+    Yields:
+        tuple[str, Any]: Key and value; an empty dict or list is a value.
+    """
+    if isinstance(node, (dict, list)) and node:
+        pairs = node.items() if isinstance(node, dict) else enumerate(node)
+        for name, value in pairs:
+            yield from flat(value, f'{key}.{name}' if key else str(name))
+    else:
+        yield key, node

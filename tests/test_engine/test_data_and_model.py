@@ -149,6 +149,8 @@ def test_the_saved_config_is_read_and_not_run(tmp_path):
     for meta in (None, {}, dict(cfg='a = ('), dict(cfg=cfg)):
         assert saved_config(dict(meta=meta)) == {}
     assert not marker.exists()
+    named = Config(dict(a={'1': -1, 'b': 2})).pretty_text  # written as dict({'1': -1}, b=2)
+    assert saved_config(dict(meta=dict(cfg=named))) == dict(a={'1': -1, 'b': 2})
     changes = changed_settings(dict(a=1, b=[1, 2], c=[1]), dict(a=1, b=(1, 3), c=[], d=4), 'x')
     assert list(changes) == [
         'x.b.1 is 3, in the checkpoint 2',

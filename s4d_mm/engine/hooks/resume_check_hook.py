@@ -5,10 +5,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..resume import changed_settings
+from ..saved_config import changed_settings, saved_config
 
-# lines of a message
-MOST = 10
+MOST = 10  # lines of a message
+# what a training depends on, and what of it does not change its results
+SECTIONS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader')
+HARMLESS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
 
 
 @HOOKS.register_module()
@@ -28,8 +30,14 @@ class ResumeCheckHook(Hook):
         """
         if not runner._resume:
             return
-        text = checkpoint.get('meta', {}).get('cfg') or ''
-        changed = changed_settings(text, runner.cfg.pretty_text)
+        saved = saved_config(checkpoint)
+        lines = [
+            line
+            for key in SECTIONS
+            if key in saved
+            for line in changed_settings(saved[key], runner.cfg.get(key), key)
+        ]
+        changed = [line for line in lines if line.split()[0].split('.')[-1] not in HARMLESS]
         if changed:
             lines = [f'  {line}' for line in changed[:MOST]]
             lines += [f'  and {len(changed) - MOST} more'] if len(changed) > MOST else []

@@ -21,6 +21,8 @@ from s4d_mm.engine.launch import build_runner
 STAGES = ('pretrain', 'finetune')
 # of a step, not of what is trained
 CLOCKS = ('time', 'memory')
+# of the message hub
+KNOWLEDGE = ('best_score', 'best_validation', 'epoch_begin', 'keep_ckpt_ids', 'validated_iter')
 
 
 class KillHook(Hook):
@@ -148,7 +150,8 @@ def final_state(work_dir: str) -> dict:
     found['info'] = {
         name: value
         for name, value in hub['runtime_info'].items()
-        if name in ('best_score', 'best_validation', 'keep_ckpt_ids', 'validated_iter')
+        if name
+        in ('best_score', 'best_validation', 'epoch_begin', 'keep_ckpt_ids', 'validated_iter')
     }
     for path in glob.glob(osp.join(work_dir, 'summary.json')):
         with open(path) as f:

@@ -21,11 +21,13 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..datasets.seeding import draw_seeds, seed_generators
 
-VALIDATED = 'validated_iter'  # in the message hub: after which iteration the last validation was
+# in the message hub, which checkpoints hold
+VALIDATED = 'validated_iter'  # after which iteration the last validation was
+BEGIN = 'epoch_begin'  # number of the epoch, iterations before it, and its batches
 
 
 class ValidationNoteHook(Hook):
-    """Note in the message hub, which checkpoints hold, what was validated."""
+    """Note in the message hub what was validated."""
 
     priority = 'HIGH'  # before CheckpointHook saves the best epoch
 
@@ -147,8 +149,9 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self._resumes = False
-        self._skipped = 0  # batches of the first epoch that were read before
+        # of a run that was resumed: batches of its first epoch, and of its first optimizer step,
+        # that were read before
+        self._num_skipped = self._num_unfinished = 0
 
     def run(self) -> torch.nn.Module:
         """Train.
@@ -159,7 +162,7 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
         self._begin()
         self._find_place()
         self.runner.call_hook('before_train')
-        if self._epoch and not self._skipped:
+        if self._epoch and not self._num_skipped:
             self._validate(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -171,11 +174,14 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
         """Train for an epoch, or the rest of it."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        start, self._skipped = self._skipped, 0
-        if self._resumes:
-            self._resumes = False
-            if self._num_pending():
-                self._recompute_gradients(self._pending_batches())
+        start, self._num_skipped = self._num_skipped, 0
+        if self._num_unfinished:
+            self._recompute_gradients(self._unfinished_batches(start))
+            self._num_unfinished = 0
+        self.runner.message_hub.update_info(
+            BEGIN,
+            dict(epoch=self._epoch, iter=self._iter - start, batches=len(self.dataloader)),
+        )
         if start < len(self.dataloader):
             for idx, data_batch in enumerate(read_from(self.dataloader, start), start):
                 self.run_iter(idx, data_batch)
@@ -184,14 +190,15 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
 
     def _find_place(self) -> None:
         """Where in its epoch a run is that was resumed."""
-        self._resumes = self._iter > 0
-        length = saved = len(self.dataloader)
-        hub = self.runner.message_hub  # what it has is of the time when the checkpoint was saved
-        iters, epochs = hub.get_info('max_iters'), hub.get_info('max_epochs')
-        if self._resumes and iters and epochs:
-            saved = iters // epochs
-        done = self._iter - self._epoch * saved
-        if saved != length or not 0 <= done <= length:
+        if not self._iter:
+            return
+        begin, length = self._saved_begin(), len(self.dataloader)
+        saved, done = begin['batches'], 0
+        if begin['epoch'] == self._epoch:
+            done = min(max(0, self._iter - begin['iter']), saved)
+        self._num_unfinished = self._num_pending()
+        if saved != length:
+            self._num_unfinished = 0  # what those batches were is not known
             if 0 < done < saved:
                 self.runner.logger.warning(
                     f'An epoch had {saved} batches when the checkpoint was saved and has {length} '
@@ -199,21 +206,30 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
                     f'which {done} batches were done, starts anew.'
                 )
             done = length if done == saved else 0
-            self._iter = self._epoch * length + done
-            self.runner.optim_wrapper.initialize_count_status(
-                self.runner.model, self._iter, self.max_iters
-            )
-        self._skipped = done
+        self._num_skipped = done
         if done:
             self.runner.logger.info(
                 f'Epoch {self._epoch + 1} goes on after batch {done} of {length}; those before are '
                 'not read again.'
             )
 
-    def _pending_batches(self) -> Iterator:
-        """The batches of an optimizer step that was not finished; it may begin an epoch before."""
-        for iteration in range(self._iter - self._num_pending(), self._iter):
-            epoch, place = divmod(iteration, len(self.dataloader))
+    def _saved_begin(self) -> dict:
+        """What the checkpoint says of the epoch that was the last to begin.
+
+        A checkpoint of mmengine's loop does not; there all epochs had as many batches.
+        """
+        hub = self.runner.message_hub
+        iters, epochs = hub.get_info('max_iters'), hub.get_info('max_epochs')
+        batches = iters // epochs if iters and epochs else len(self.dataloader)
+        guess = dict(epoch=self._epoch, iter=self._epoch * batches, batches=batches)
+        return hub.get_info(BEGIN) or guess
+
+    def _unfinished_batches(self, start: int) -> Iterator:
+        """The batches before one of this epoch, which may lie in the epoch before."""
+        length = len(self.dataloader)
+        here = self._epoch * length + start
+        for number in range(here - self._num_unfinished, here):
+            epoch, place = divmod(number, length)
             set_epoch(self.dataloader, epoch)
             yield read_one(self.dataloader, place)
         set_epoch(self.dataloader, self._epoch)

@@ -5,11 +5,13 @@ import datetime
 import multiprocessing
 import os
 import os.path as osp
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
+from multiprocessing.reduction import ForkingPickler
 from unittest import mock
 
 import pytest
@@ -34,7 +36,7 @@ from s4d_mm.engine.hooks import HangHook
 from s4d_mm.engine.launch import build_runner, prepare_distributed
 
 FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
-LIMIT = 6  # seconds without progress; a busy machine reads a sample and steps in less
+LIMIT = 5  # seconds without progress; a busy machine reads a sample and steps in less
 FOREVER = 240  # seconds after which a test that guards an end gives up
 
 
@@ -299,6 +301,19 @@ def test_limit_0_starts_nothing(quickstart, tmp_path):
         runner.train()
         assert set(threads) == expected
     assert not runner.hooks[-1].watchdog.is_running()
+
+
+def test_notes_are_shared_with_workers_that_are_no_forks():
+    """Such a worker gets them through torch's pickler."""
+    notes = ReadingNotes()
+    theirs = pickle.loads(bytes(ForkingPickler.dumps(notes)))
+    assert notes.open_notes() == [] and notes.last_change() == 0
+    before = time.monotonic()
+    with theirs.reading(7):
+        (note,) = notes.open_notes()
+        assert (note.worker, note.pid, note.index) == (-1, os.getpid(), 7)
+        assert before <= note.since <= time.monotonic()
+    assert notes.open_notes() == [] and notes.last_change() > note.since
 
 
 # ------------------------------------------------------------------ settings and words

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Runs repeat bit by bit, and a run that was killed ends like one that was not."""
 
+import functools
 import itertools
 import os
 import os.path as osp
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from killed_runs import (
-    STAGES,
     KillHook,
     differences,
     final_state,
@@ -65,30 +65,13 @@ def assert_same(found, expected):
 
 
 # ------------------------------------------------------------------ repetition
-@pytest.mark.parametrize('stage', STAGES)
-def test_workers_change_nothing(whole, tmp_path, stage):
+@pytest.mark.parametrize('stage, numbers', [('pretrain', [4]), ('finetune', [2, 4])])
+def test_workers_change_nothing(whole, tmp_path, stage, numbers):
     assert len(set(whole(stage)['scalars']['train/loss'])) > 5  # it trains
-    for workers in (2, 4):
+    for workers in numbers:
         cfg = small_config(stage, tmp_path / str(workers), workers=workers)
         assert train(cfg) == 0
         assert_same(final_state(cfg.work_dir), whole(stage))
-
-
-def test_a_run_without_a_seed_says_which_one_repeats_it(whole, quickstart, tmp_path):
-    logs = []
-    for number, name in enumerate(('first', 'second')):
-        np.random.seed(number)  # of the process from which mmengine draws the seed
-        cfg = small_config('pretrain', tmp_path / name, train_cfg__max_epochs=1)
-        cfg.randomness = dict(seed=None, diff_rank_seed=True)
-        assert train(cfg) == 0
-        logs.append(read_log(cfg.work_dir))
-    seeds = [log.split('Random seed ')[1].split(':')[0] for log in logs]
-    assert seeds[0] != seeds[1]
-    cfg.randomness.seed, cfg.work_dir = int(seeds[0]), str(tmp_path / 'again')
-    assert train(cfg) == 0
-    first, second, again = (final_state(tmp_path / n) for n in ('first', 'second', 'again'))
-    assert_same(again, first)
-    assert differences(first, second)
 
 
 def read_log(work_dir):
@@ -305,6 +288,24 @@ def toy_run(
     runner.train()
 
 
+def start_toy(name, work_dir, **kwargs):
+    np.random.seed(kwargs.get('resume', 0))  # the seed of a resumed run comes from the checkpoint
+    return in_fork(lambda: toy_run(work_dir, **TOYS[name], **kwargs))
+
+
+@pytest.fixture(scope='module')
+def whole_toys(tmp_path_factory):
+    """The state with which a toy ends that nobody kills."""
+
+    @functools.cache
+    def get(name):
+        work_dir = tmp_path_factory.mktemp(name)
+        assert start_toy(name, work_dir) == 0
+        return final_state(work_dir)
+
+    return get
+
+
 @pytest.mark.parametrize(
     'name, kill',
     [
@@ -316,18 +317,10 @@ def toy_run(
         ('iterations', ('after_val_iter', 7)),
     ],
 )
-def test_killed_toy(tmp_path, name, kill):
-    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-
-    def start(work_dir, **kwargs):
-        # the seed of the run comes from the checkpoint
-        np.random.seed(kwargs.get('resume', 0))
-        return in_fork(lambda: toy_run(work_dir, **TOYS[name], **kwargs))
-
-    assert start(whole) == 0
-    assert start(cut, kill=kill) == KILLED
-    assert start(cut, resume=True) == 0
-    assert_same(final_state(cut), final_state(whole))
+def test_killed_toy(whole_toys, tmp_path, name, kill):
+    assert start_toy(name, tmp_path, kill=kill) == KILLED
+    assert start_toy(name, tmp_path, resume=True) == 0
+    assert_same(final_state(tmp_path), whole_toys(name))
 
 
 def test_nothing_is_read_twice_to_skip_it(tmp_path):
@@ -357,6 +350,18 @@ def test_loop_by_iterations_goes_from_epoch_to_epoch():
         orders += list(sampler)
     batches = itertools.islice(loop._batches(3), 12)
     assert [s['sample_idx'] for batch in batches for s in batch] == orders[12:]
+
+
+def test_a_run_without_a_seed_says_which_one_repeats_it(tmp_path):
+    for number, name in enumerate(('first', 'second')):
+        np.random.seed(number)  # of the process from which mmengine draws the seed
+        assert in_fork(lambda name=name: toy_run(tmp_path / name)) == 0
+    seed = int(read_log(tmp_path / 'first').split('Random seed ')[1].split(':')[0])
+    assert in_fork(lambda: toy_run(tmp_path / 'again', seed=seed)) == 0
+    first, second, again = (final_state(tmp_path / n) for n in ('first', 'second', 'again'))
+    assert_same(again, first)
+    assert first['meta']['seed'] == seed != second['meta']['seed']
+    assert differences(first['state_dict'], second['state_dict'])
 
 
 def test_another_seed_and_another_batch_size_are_said(tmp_path):

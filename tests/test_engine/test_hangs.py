@@ -265,13 +265,14 @@ def test_what_follows_a_failed_run_goes_on(tmp_path):
 
 def test_time_in_which_the_job_was_suspended_does_not_count(tmp_path):
     def run():
-        for _ in range(15):
+        for _ in range(20):
             time.sleep(0.1)
 
     def suspended():
         watch(run, timeout=4.0)
         if os.fork() == 0:  # wakes its parent
             parent = os.getppid()
+            time.sleep(1)  # the watchdog has looked twice
             os.kill(parent, signal.SIGSTOP)
             time.sleep(4.5)
             os.kill(parent, signal.SIGCONT)

@@ -1,9 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """A training that is told to stop: it saves, says so, ends with the signal's code, and resumes."""
 
+import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,6 +43,41 @@ def test_the_step_is_finished_and_saved(number, tmp_path):
     assert (tmp_path / 'run' / 'last_checkpoint').read_text() == str(tmp_path / 'run' / file)
     meta = saved(tmp_path, file)['meta']
     assert STEPS < done < 2 * STEPS and (meta['epoch'], meta['iter']) == (1, done)
+
+
+def test_workers_leave_the_signals_to_their_process(tmp_path):
+    """They do not die of one that a stranger sends."""
+    run = start(tmp_path, epochs=2, workers=2)
+    run.wait_for('step 2')
+    workers = Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split()
+    assert len(workers) == 2
+    for number in SIGNALS:
+        for pid in workers:
+            os.kill(int(pid), number)
+    assert run.end() == 0, run.output()
+    assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
+    assert not any(Path(f'/proc/{pid}').exists() for pid in workers)
+
+
+def test_process_can_still_end_its_forks(tmp_path):
+    """One that stands still, as a worker may, by SIGTERM of its parent."""
+
+    class Fork(Hook):
+        priority = 'LOW'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            fork = multiprocessing.get_context('fork').Process(target=signal.pause)
+            fork.start()
+            fork.terminate()
+            fork.join(TIMEOUT)
+            sys.exit(7 if fork.exitcode == 0 else 1)
+
+    def run():
+        cfg = config(tmp_path / 'run')
+        cfg.custom_hooks.append(Fork())
+        train(cfg)
+
+    assert Training(run, tmp_path).end() == 7
 
 
 def test_resumed_training_goes_on_and_replaces_it(tmp_path):

@@ -236,7 +236,7 @@ def test_a_model_without_an_image_classifier(inferencer, tmp_path):
 def test_models_by_name(tmp_path):
     with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
         ExpressionInferencer('s4d_finetune_mafw')
-    with pytest.raises(ValueError, match="'s4d' is neither .* models s4d_pretrain, s4d_finetune_d"):
+    with pytest.raises(ValueError, match="'s4d' is neither .* model-index.yml. .*s4d_pretrain"):
         ExpressionInferencer('s4d', 'x.pth')
     with pytest.raises(FileNotFoundError, match='There is no config configs/x.py'):
         ExpressionInferencer('configs/x.py', 'x.pth')

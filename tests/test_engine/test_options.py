@@ -29,7 +29,7 @@ DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
         ('env_cfg.cudnn_benchmrk', 'Did you mean cudnn_benchmark'),
         ('env_cfg.mp_cfg.threads', "nothing reads 'threads' of env_cfg.mp_cfg"),
         ('default_hooks.chekpoint.interval', "has no 'chekpoint'. Did you mean checkpoint"),
-        ('test_pipeline.1.num_views', r'dataloader.dataset.video.pipeline.1.num_views \(now 2\)'),
+        ('test_pipeline.1.num_views', r'dataloader.dataset.pipeline.1.num_views \(now 2\)'),
         ('mine', "nothing reads 'mine'. If code of yours"),
     ],
 )
@@ -73,8 +73,8 @@ def test_where_a_variable_went(tmp_path):
     scales = uses('img_size')
     assert len(scales) == 6 and all(place.endswith('.scale') for place in scales)
     cfg = Config.fromfile(QUICKSTART)
-    assert cfg.val_dataloader.dataset.video.pipeline[3].scale == (80, 80)
-    assert 'val_dataloader.dataset.video.pipeline.3.scale' in scales
+    assert cfg.val_dataloader.dataset.pipeline[3].scale == (80, 80)
+    assert 'val_dataloader.dataset.pipeline.3.scale' in scales
     assert uses('size', PRETRAIN) == ['model.backbone', 'model.neck']
     base = tmp_path / 'base.py'
     text = 'rate, width = 1e-3, 8\nlayers = [dict(width=width * 2)]\nmodel = {"a": layers}'

@@ -118,11 +118,6 @@ def count_classes(model: nn.Module, input_type: str, config: str) -> int:
         ValueError: If the model cannot be exported, or not for this modality.
     """
     _, head = classification_head(model)
-    if head is None:
-        raise ValueError(
-            f'{config} builds a {type(model).__name__} without a classifier, as for '
-            'pre-training. Give the config of fine-tuning and its checkpoint.'
-        )
     if not isinstance(model, Recognizer3D):
         raise ValueError(
             f'{config} builds a {type(model).__name__}, but only mmaction2 recognizers with '

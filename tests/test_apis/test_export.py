@@ -24,6 +24,7 @@ from small_models import FINETUNE, PRETRAIN, build
 from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.apis.export import PixelsToScores, export_model
 from s4d_mm.apis.onnx_scorer import OnnxScorer
+from s4d_mm.apis.scorer import Window
 from s4d_mm.version import __version__
 
 CLASSES = dict(video=list('abcdefg'), image=list('ABCDEFGH'))
@@ -149,7 +150,7 @@ def test_clip_has_the_scores_of_the_test_pipeline(folder, inferencer, tmp_path):
     expected = record.probabilities
     scorer = OnnxScorer(str(folder / 's4d.onnx'))
     assert scorer.classes == dict(video=list(expected))
-    assert scorer.window == (4, 2)
+    assert scorer.window == Window(4, 2)
     found, features = scorer.score([scorer.prepare(frames[::2], 'video')], 'video')
     assert features is None
     assert found.dtype == np.float32
@@ -349,7 +350,7 @@ def test_tool_refuses_what_it_cannot_export(folder, tmp_path, capsys, monkeypatc
     Config(dict(default_scope='mmpretrain', model=PRETRAIN)).dump(pretrain)
     torch.save(build(PRETRAIN, 'mmpretrain').state_dict(), tmp_path / 'pretrain.pth')
     message = error(pretrain, tmp_path / 'pretrain.pth', pt2, *video)
-    assert 'MAE without a classifier' in message
+    assert 'its model MAE has no head with classes' in message
     assert 'pretrain.py' in message
 
     for package in ('onnxscript', 'onnxruntime', 'onnx'):

@@ -3,6 +3,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -84,10 +85,11 @@ def test_resumed_training_goes_on_and_replaces_it(tmp_path):
     run = start(tmp_path, save=dict(max_keep_ckpts=1))
     run.wait_for('step 8')
     run.signal(signal.SIGTERM)
-    assert run.end() == 143 and len(names(tmp_path)) == 2
+    assert run.end() == 143
+    assert len(names(tmp_path)) in (1, 2)  # 1: the machine was slow, and an epoch had ended
     run = start(tmp_path, save=dict(max_keep_ckpts=1), resume=True)
     assert run.end() == 0, run.output()
-    assert 'resumed epoch: 1, iter: ' in run.output()
+    assert re.search(r'resumed epoch: [12], iter: ', run.output())
     assert names(tmp_path) == ['epoch_3.pth']
 
 

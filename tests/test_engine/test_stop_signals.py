@@ -32,7 +32,7 @@ def names(folder):
 @pytest.mark.parametrize('number', SIGNALS)
 def test_the_step_is_finished_and_saved(number, tmp_path):
     """Also where the whole process group gets the signal, workers too, as by Slurm or Ctrl-C."""
-    run = start(tmp_path, workers=2)
+    run = start(tmp_path, workers=2, pause=0.2)
     run.wait_for('step 8')
     run.signal(number, group=True)
     assert run.end() == SIGNALS[number]

@@ -17,8 +17,8 @@ from tiny_training import STEPS, TIMEOUT, Training, config, train
 SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 
 
-def start(folder, **options):
-    return Training(lambda: train(config(folder / 'run', pause=0.1, **options)), folder)
+def start(folder, pause=0.1, **options):
+    return Training(lambda: train(config(folder / 'run', pause=pause, **options)), folder)
 
 
 def saved(folder, name):
@@ -32,7 +32,7 @@ def names(folder):
 @pytest.mark.parametrize('number', SIGNALS)
 def test_the_step_is_finished_and_saved(number, tmp_path):
     """Also where the whole process group gets the signal, workers too, as by Slurm or Ctrl-C."""
-    run = start(tmp_path, workers=2, pause=0.2)
+    run = start(tmp_path, workers=2, pause=0.3)
     run.wait_for('step 8')
     run.signal(number, group=True)
     assert run.end() == SIGNALS[number]

@@ -407,7 +407,8 @@ def read_one(loader: DataLoader, place: int) -> object:
 
 def sampler_of(loader: DataLoader) -> Optional[Sampler]:
     """The sampler below the batch sampler of a data loader, None if there is none."""
-    return getattr(loader.batch_sampler, 'sampler', None)
+    # the stand-in loader of mmpretrain's vis_scheduler.py has neither
+    return getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)
 
 
 def set_epoch(loader: DataLoader, epoch: int) -> None:

@@ -159,11 +159,18 @@ def test_error_gives_the_signals_back(tmp_path):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             raise RuntimeError
 
+    def fork():  # one that may train itself
+        sys.exit(7 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)
+
     def failing():
         cfg = config(tmp_path / 'run')
         cfg.custom_hooks.append(Failing())
         with pytest.raises(RuntimeError):
             train(cfg)
+        process = multiprocessing.get_context('fork').Process(target=fork)
+        process.start()
+        process.join(TIMEOUT)
+        assert process.exitcode == 7
         try:
             os.kill(os.getpid(), signal.SIGINT)
         except KeyboardInterrupt:

@@ -70,10 +70,21 @@ class StopSignalHook(Hook):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
-    def _listen(self, number: int, frame: Any) -> None:
+    def is_running(self, frame: Any) -> bool:
+        """Whether the training is what a frame was called from.
+
+        Args:
+            frame (types.FrameType | None): The innermost frame.
+
+        Returns:
+            bool: False where an error has ended it.
+        """
         while frame is not None and frame.f_code is not self._run:
             frame = frame.f_back
-        if frame is None:  # an error has ended the training, and this process goes on
+        return frame is not None
+
+    def _listen(self, number: int, frame: Any) -> None:
+        if not self.is_running(frame):  # an error has ended the training, and this process goes on
             self._restore()
             os.kill(os.getpid(), number)
             return
@@ -156,19 +167,49 @@ def _protect_forks() -> None:
     """Let processes that are forked from a training leave the signals to it, once for all."""
     global _forks_protected
     if not _forks_protected and hasattr(os, 'register_at_fork'):
-        os.register_at_fork(after_in_child=_leave_signals_to_parent)
+        os.register_at_fork(
+            before=_hold_sigterm,
+            after_in_parent=_release_sigterm,
+            after_in_child=_leave_signals_to_parent,
+        )
         _forks_protected = True
 
 
+_mask_before: Optional[set] = None
+
+
+def _hold_sigterm() -> None:
+    """Keep SIGTERM waiting over a fork: the child may get it before it is ready to read it."""
+    global _mask_before
+    if hasattr(signal, 'sigwaitinfo') and _is_listener(signal.getsignal(signal.SIGTERM)):
+        _mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _release_sigterm() -> None:
+    global _mask_before
+    if _mask_before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask_before)
+        _mask_before = None
+
+
 def _leave_signals_to_parent() -> None:
+    global _mask_before
     listens = [n for n in SIGNALS if _is_listener(signal.getsignal(n))]
+    if listens:
+        hook = signal.getsignal(listens[0]).__self__
+        if not hook.is_running(sys._getframe()):
+            hook._restore()
+            _release_sigterm()
+            return
+    _mask_before = None  # the signal stays blocked here
     for number in listens:
-        signal.signal(number, signal.SIG_IGN)
-    if signal.SIGTERM in listens and hasattr(signal, 'sigwaitinfo'):
-        # torch's workers set a handler of their own, so the signal is blocked and read instead
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_for_parent, daemon=True).start()
+        if number == signal.SIGTERM and hasattr(signal, 'sigwaitinfo'):
+            # torch's workers set a handler of their own, so the signal, which is blocked since
+            # before the fork, is read instead. To ignore it would drop one that is waiting
+            signal.signal(number, signal.SIG_DFL)
+            threading.Thread(target=_end_for_parent, daemon=True).start()
+        else:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _is_listener(handler: Any) -> bool:

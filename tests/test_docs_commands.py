@@ -3,12 +3,12 @@
 
 Blocks of a page run one after the other in one folder, which holds what the pages speak of;
 neighbours in Python make one script. ``<!-- tested: FILE -->`` before a table says that FILE, which
-an earlier block wrote, has its columns.
+an earlier block wrote, has its columns. A block that no test can run says what it needs:
+``<!-- needs: REASON -->``. ``python docs/marked_blocks.py`` lists all of them.
 """
 
 import os
 import os.path as osp
-import re
 import subprocess
 import sys
 from itertools import groupby
@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, process_env
+from marked_blocks import blocks, pages
 from user_files import CONFIG, write_checkpoint, write_clip, write_picture
 
-MARKED = re.compile(r'^<!-- tested(?:: (\S+))? -->\n```(\w+)\n(.*?)^```$', re.M | re.S)
-PAGES = sorted(
-    path.name for path in Path(ROOT, 'docs').glob('*.md') if '<!-- tested' in path.read_text()
-)
+BLOCKS = {page.relative_to(ROOT).as_posix(): blocks(page) for page in pages()}
+TESTED = [page for page, found in BLOCKS.items() if any(block.tested for block in found)]
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +36,8 @@ def folder(tmp_path, checkpoint):
     write_clip(tmp_path / 'clip.mp4')
     write_clip(tmp_path / 'face.mp4')
     write_picture(tmp_path / 'photo.jpg')
+    for name in ('configs', 'tools'):
+        os.symlink(osp.join(ROOT, name), tmp_path / name)
     command = tmp_path / 'bin' / 's4d'  # of this tree, wherever the package is installed
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m s4d_mm "$@"\n')
@@ -44,14 +45,20 @@ def folder(tmp_path, checkpoint):
     return tmp_path
 
 
-def blocks(page):
-    """File, language and text of the marked blocks of a page, those of a script in one."""
-    found = MARKED.findall(Path(ROOT, 'docs', page).read_text(encoding='utf-8'))
-    for language, group in groupby(found, key=lambda block: block[1]):
+def scripts(page):
+    """File, language and text of the tested blocks of a page, those of a script in one."""
+    found = [block for block in BLOCKS[page] if block.tested]
+    for language, group in groupby(found, key=lambda block: block.language):
         if language == 'python':
-            yield '', language, '\n'.join(text for _, _, text in group)
+            yield '', language, '\n'.join(block.text for block in group)
         else:
-            yield from group
+            yield from ((block.file, language, block.text) for block in group)
+
+
+def typed(text):
+    """The commands of a block, without what it shows of their output."""
+    lines = text.splitlines(keepends=True)
+    return ''.join(line[2:] for line in lines if line.startswith('$ '))
 
 
 def run(command, folder):
@@ -61,23 +68,35 @@ def run(command, folder):
     assert done.returncode == 0, f'{command[-1]}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
 
 
-def test_every_mark_is_before_a_block():
+@pytest.mark.parametrize('page', sorted(page for page, found in BLOCKS.items() if found))
+def test_every_block_is_tested_or_says_what_it_needs(page):
+    unmarked = [
+        f'{page}:{block.line}' for block in BLOCKS[page] if not (block.tested or block.needs)
+    ]
+    assert not unmarked, 'write <!-- tested --> or <!-- needs: REASON --> in the line before'
+
+
+@pytest.mark.parametrize('page', BLOCKS)
+def test_every_mark_is_before_a_block(page):
     """A mark that nothing is found for would test nothing."""
-    assert {'predict.md', 'python.md'} <= set(PAGES)
-    for page in PAGES:
-        text = Path(ROOT, 'docs', page).read_text(encoding='utf-8')
-        found = MARKED.findall(text)
-        assert len(found) == text.count('<!-- tested'), page
-        assert {language for _, language, _ in found} <= {'bash', 'python', 'csv'}, page
+    text = Path(ROOT, page).read_text(encoding='utf-8')
+    marks = sum(line.startswith(('<!-- tested', '<!-- needs')) for line in text.splitlines())
+    assert marks == sum(block.tested or bool(block.needs) for block in BLOCKS[page])
 
 
-@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('page', TESTED)
 def test_commands_of_a_page_run(page, folder):
-    for file, language, text in blocks(page):
-        if language == 'bash':
-            run(['bash', '-euc', text], folder)
-        elif language == 'python':
+    for file, language, text in scripts(page):
+        if language == 'python':
             run([sys.executable, '-c', text], folder)
-        else:
+        elif language == 'csv':
             with open(osp.join(folder, file), encoding='utf-8') as f:
                 assert f.readline() == text.splitlines(keepends=True)[0]
+        else:
+            commands = typed(text) if language == 'console' else text
+            assert commands, f'{page}: a block without a command'
+            run(['bash', '-euc', commands], folder)
+
+
+def test_pages_with_tested_commands():
+    assert {'README.md', 'docs/predict.md', 'docs/python.md'} <= set(TESTED)

@@ -34,7 +34,7 @@ FPS = 25
 HOLD = 48  # frames from one expression to the next, of which RISE change the face
 RISE = 8
 PEOPLE = ((36, ('happiness', 'sadness', 'anger')), (9, ('neutral', 'fear', 'disgust')))
-FACE, HEIGHT, WIDTH = 208, 288, 288  # pixels: a face, and its part of the frame
+SIDE = 288  # of a person's part of a frame, in pixels
 SHOWN = 1120  # width of the picture
 LARGEST = 300 * 1024  # bytes of a picture
 
@@ -48,17 +48,15 @@ def expression_at(names: Sequence[str], frame: int) -> Expression:
 
 
 def draw_frame(number: int) -> np.ndarray:
-    """One frame of the clip, (HEIGHT, WIDTH * people, 3) uint8 RGB."""
-    canvas = np.full((HEIGHT, WIDTH * len(PEOPLE), 3), 96, np.uint8)
-    top, left = (HEIGHT - FACE) // 2, (WIDTH - FACE) // 2
+    """One frame of the clip, (SIDE, SIDE * people, 3) uint8 RGB."""
+    parts = []
     for i, (seed, names) in enumerate(PEOPLE):
         who = Identity.draw(np.random.default_rng(seed))
         sway = 0.01 * np.sin(2 * np.pi * number / 60 + i)
-        pose = Pose(x=sway, angle=100 * sway, yaw=20 * sway)
-        scene = Scene(np.random.default_rng(seed), FACE)
-        face = draw_face(who, expression_at(names, number), pose, scene)
-        canvas[top : top + FACE, i * WIDTH + left : i * WIDTH + left + FACE] = face
-    return canvas
+        pose = Pose(x=sway, angle=100 * sway, scale=0.75, yaw=20 * sway)
+        scene = Scene(np.random.default_rng(seed), SIDE)
+        parts.append(draw_face(who, expression_at(names, number), pose, scene))
+    return np.concatenate(parts, axis=1)
 
 
 def scaled(picture: Image.Image, width: int) -> Image.Image:
@@ -98,13 +96,13 @@ def make_prediction(run: str, path: str) -> None:
         clip = osp.join(folder, 'clip.mp4')
         write_mp4(clip, [draw_frame(i) for i in range(steps * HOLD)], FPS)
         out = osp.join(folder, 'results')
-        settings = FaceSettings(detect_side=640, threshold=0.3)  # it has learned from photographs
+        settings = FaceSettings(detect_side=960)  # drawn faces are hard for it
         result = inferencer(clip, window_stride=8, face_settings=settings, out_dir=out)
         for face in result.summary():
             print(face.face, face.label, PEOPLE[face.face - 1][1])
         frames = list(read_video(osp.join(out, 'clip.mp4')))
         timeline = scaled(Image.open(osp.join(out, 'clip_timeline.png')).convert('RGB'), SHOWN)
-    width = WIDTH * len(PEOPLE)  # without the panel of probabilities, which the timeline has too
+    width = SIDE * len(PEOPLE)  # without the panel of probabilities, which the timeline has too
     picks = [Image.fromarray(frames[i * HOLD + 2 * HOLD // 3][:, :width]) for i in range(steps)]
     gap = 8
     picks = [scaled(p, (SHOWN - gap * (steps - 1)) // steps) for p in picks]

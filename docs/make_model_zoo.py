@@ -1,8 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Write ``docs/model_zoo.md`` from ``model-index.yml`` and the files that it imports.
-
-    python docs/make_model_zoo.py
-"""
+"""Write ``docs/model_zoo.md`` from ``model-index.yml``: ``python docs/make_model_zoo.py``."""
 
 from pathlib import Path
 
@@ -14,12 +11,12 @@ HEAD = """# Model zoo
 
 <!-- Written by docs/make_model_zoo.py from model-index.yml: change that file, not this page. -->
 
-All models that have a name: `s4d models` lists them, and `--model` takes a name in place of a config.
-*WAR* is the weighted average recall, which is the accuracy. *UAR* is the unweighted average recall,
+All models that have a name. `s4d models` lists them, and `--model` takes a name in place of a
+config. *WAR* is the weighted average recall, which is the accuracy. *UAR* is the unweighted average recall,
 the mean of the recalls of the classes.
 
-**No figure in this table was measured with this code.** The last column says whose figures they are.
-A dash in the column of weights: we publish none. Files of others that can be used:
+**No figure in this table was measured with this code.** The last column says whose figures they
+are. A dash in the column of weights: we publish none. Files of others that can be used:
 [weights](weights.md).
 """
 

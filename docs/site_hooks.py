@@ -1,9 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Hooks of mkdocs: pages that link to files of the repository work in the site as they do in it.
 
-A link such as ``../configs/mix/README.md`` or ``../s4d_mm/compat.py`` leaves the folder ``docs``. The
-file is then added to the site below ``repository/``: pages as they are, other files as code. The
-site is whole without the address of a repository.
+A link such as ``../configs/mix/README.md`` or ``../s4d_mm/compat.py`` leaves the folder ``docs``.
+The file is then added to the site below ``repository/``: pages as they are, other files as code.
+The site is whole without the address of a repository.
 """
 
 import os.path as osp

@@ -12,7 +12,7 @@ from posixpath import dirname, join, normpath, relpath
 
 import marked_blocks
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = str(marked_blocks.ROOT)
 LINK = re.compile(r'(\]\()([^)\s#:]+)(#[^)\s]*)?(\))')
@@ -93,7 +93,10 @@ def on_files(files, config):
         if not in_docs(path) and path != 'README.md':
             source = page or path
             if not files.get_file_from_path(site_path(source)):
-                files.append(File.generated(config, site_path(source), content=as_page(source)))
+                file = File.generated(config, site_path(source), content=as_page(source))
+                if path not in ALWAYS:
+                    file.inclusion = InclusionLevel.NOT_IN_NAV
+                files.append(file)
         for target in links(page) if page else ():
             if target not in seen:
                 seen.add(target)

@@ -30,9 +30,10 @@ def test_pictures_are_small(name):
 def test_site_builds_without_a_warning(tmp_path):
     for module in ('mkdocs', 'material', 'mkdocstrings', 'mkdocs_jupyter'):
         pytest.importorskip(module, reason='pip install -r requirements/docs.txt')
+    # not with --quiet, which hides warnings from --strict too
     env = dict(process_env(), http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9')
     done = subprocess.run(
-        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-d', str(tmp_path)],
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', str(tmp_path)],
         cwd=ROOT,
         env=env,
         text=True,

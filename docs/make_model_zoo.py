@@ -12,8 +12,8 @@ HEAD = """# Model zoo
 <!-- Written by docs/make_model_zoo.py from model-index.yml: change that file, not this page. -->
 
 All models that have a name. `s4d models` lists them, and `--model` takes a name in place of a
-config. *WAR* is the weighted average recall, which is the accuracy. *UAR* is the unweighted average recall,
-the mean of the recalls of the classes.
+config. *WAR* is the weighted average recall, which is the accuracy. *UAR* is the unweighted average
+recall, the mean of the recalls of the classes.
 
 **No figure in this table was measured with this code.** The last column says whose figures they
 are. A dash in the column of weights: we publish none. Files of others that can be used:

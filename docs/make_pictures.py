@@ -119,7 +119,7 @@ def make_reconstruction(run: str, path: str) -> None:
     config = osp.join(CONFIGS, 's4d_quickstart_pretrain.py')
     weights = newest_weights(osp.join(run, 'pretrain'))
     env = dict(os.environ, QUICKSTART_DIR=osp.abspath(run))
-    command = [sys.executable, tool, config, weights, '--num', '2', '--frames', '3', '--out', path]
+    command = [sys.executable, tool, config, weights, '--num', '1', '--frames', '2', '--out', path]
     subprocess.run(command, check=True, env=env)
     with Image.open(path) as picture:
         save(picture.convert('RGB'), path)

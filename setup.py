@@ -19,6 +19,54 @@ def read(*path: str) -> str:
         return f.read()
 
 
+# The only place of this address; CITATION.cff repeats it, and a test compares the two.
+REPOSITORY = 'https://github.com/s4d-mm/s4d_mm'
+
+
+def absolute_links(markdown: str) -> str:
+    """Let the links of a page in the root of the repository work on another site, such as PyPI.
+
+    Links to files become addresses of their page in the repository, pictures those of the file
+    itself, and links within the page those of the page in the repository. Blocks of code, code
+    within a line and links that are absolute stay as they are.
+
+    Args:
+        markdown (str): The page, with links of Markdown or of HTML.
+
+    Returns:
+        str: The page with absolute links.
+    """
+
+    def absolute(target: str, picture: bool) -> str:
+        if re.match(r'[a-z][a-z0-9+.-]*:|//', target, re.I):
+            return target
+        if target.startswith('#'):
+            return f'{REPOSITORY}{target}'
+        view = 'raw' if picture or target.endswith(('.png', '.jpg', '.gif', '.svg')) else 'blob'
+        return f'{REPOSITORY}/{view}/main/{re.sub(r"^(?:[.]?/)+", "", target)}'
+
+    def mend(text: str) -> str:
+        text = re.sub(  # ![text](file), also within [ ](file)
+            r'(!\[[^\]]*\]\(\s*)([^\s)]+)', lambda m: m[1] + absolute(m[2], True), text
+        )
+        text = re.sub(r'(?<=\])(\(\s*)([^\s)]+)', lambda m: m[1] + absolute(m[2], False), text)
+        text = re.sub(  # [name]: file
+            r'^( {0,3}\[[^\]]+\]:\s+)(\S+)',
+            lambda m: m[1] + absolute(m[2], False),
+            text,
+            flags=re.M,
+        )
+        return re.sub(
+            r'(\b(src|srcset|href)=["\'])([^"\']+)',
+            lambda m: m[1] + absolute(m[3], m[2] != 'href'),
+            text,
+        )
+
+    # blocks of code and code within a line are the odd parts
+    parts = re.split(r'(^```.*?^```|^~~~.*?^~~~|`[^`\n]+`)', markdown, flags=re.M | re.S)
+    return ''.join(part if i % 2 else mend(part) for i, part in enumerate(parts))
+
+
 def requirements(name: str) -> list[str]:
     """Lines of a file of ``requirements/``, without comments."""
     lines = (ln.split('#')[0].strip() for ln in read('requirements', name).splitlines())
@@ -96,12 +144,22 @@ setup(
     name='s4d_mm',
     version=re.search(r"__version__ = '([^']+)'", read('s4d_mm', 'version.py')).group(1),
     description='S4D (Static-for-Dynamic) facial expression recognition in video, for OpenMMLab',
-    long_description=read('README.md'),
+    long_description=absolute_links(read('README.md')),
     long_description_content_type='text/markdown',
+    author='s4d_mm contributors',
+    url=REPOSITORY,
+    project_urls={
+        'Documentation': f'{REPOSITORY}/tree/main/docs',
+        'Source': REPOSITORY,
+        'Issues': f'{REPOSITORY}/issues',
+        'Changelog': f'{REPOSITORY}/blob/main/CHANGELOG.md',
+        'Paper': 'https://doi.org/10.1109/TAFFC.2025.3623135',
+    },
     license='Apache-2.0',
+    license_files=['LICENSE'],
     keywords='facial expression recognition, masked autoencoder, mixture of experts, OpenMMLab',
     packages=find_packages(include=['s4d_mm', 's4d_mm.*']),
-    python_requires='>=3.9,<3.13',
+    python_requires='>=3.9,<3.14',
     # mmcv and mmcv-lite provide the same module, so neither is forced on an
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),
@@ -116,9 +174,16 @@ setup(
     },
     entry_points=dict(console_scripts=['s4d = s4d_mm.cli:main']),
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(9, 14)),
+        'Topic :: Multimedia :: Video',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     cmdclass=dict(build_py=BuildPy),
     zip_safe=False,

@@ -75,7 +75,7 @@ fi
 
 # mmengine imports pkg_resources, which setuptools 81 and later may lack
 python -m pip install -q --disable-pip-version-check \
-    'pip>=23' 'setuptools>=68,<81' wheel
+    'pip>=23' 'setuptools>=77,<81' wheel
 target="$S4D_ROOT"
 [ ${#extras[@]} -gt 0 ] && target="$target[$(IFS=,; echo "${extras[*]}")]"
 python -m pip install --disable-pip-version-check --no-build-isolation \

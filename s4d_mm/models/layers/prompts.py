@@ -156,23 +156,16 @@ class PromptBlock(nn.Module):
         self.prompter.init_weights()
         self.temporal.init_weights()
 
-    def forward(
-        self, x: Tensor, landmarks: Tensor, norm: nn.Module, num_frames: int
-    ) -> tuple[Tensor, Tensor]:
-        """Add prompt and adaptation to the tokens.
+    def forward(self, image: Tensor, landmarks: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
+        """Compute what is added to the tokens.
 
         Args:
-            x (Tensor): Patch tokens (M, N, C).
-            landmarks (Tensor): Landmark tokens, or the last prompt, (M, N, C).
-            norm (nn.Module): Norm of both.
+            image (Tensor): Normalised patch tokens (M, N, C).
+            landmarks (Tensor): Normalised landmark tokens, or the last prompt, (M, N, C).
             num_frames (int): T; 0 for images, which are not adapted.
 
         Returns:
-            tuple[Tensor]: Tokens and prompt, each (M, N, C).
+            tuple[Tensor]: The sum of prompt and adaptation, and the prompt, each (M, N, C).
         """
-        image = norm(x)
-        prompt = self.prompter(image, norm(landmarks))
-        x = x + prompt
-        if num_frames:
-            x = x + self.temporal(image, num_frames)
-        return x, prompt
+        prompt = self.prompter(image, landmarks)
+        return (prompt + self.temporal(image, num_frames) if num_frames else prompt), prompt

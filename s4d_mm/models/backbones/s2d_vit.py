@@ -174,15 +174,15 @@ class S2DViT(VisionTransformer):
         cls_token = self.cls_token.expand(len(tokens), -1, -1)
         temporal_frames = frames if is_clip else 0
         for i, (block, layer) in enumerate(zip(self.prompt_blocks, self.layers)):
-            norm = self.prompt_norms[max(i - 1, 0)]
-            tokens, prompt = block(tokens, prompt, norm, temporal_frames)
-            x = torch.cat((cls_token, tokens), dim=1)
+            image = self.prompt_norms[max(i - 1, 0)](tokens)
+            # prompts have the first norm in every block
+            added, prompt = block(image, self.prompt_norms[0](prompt), temporal_frames)
+            x = torch.cat((cls_token, tokens + added), dim=1)
             if i == 0:
                 x = x + self.pos_embed
                 if is_clip:
-                    x = (
-                        x.unflatten(0, (-1, frames)) + self.temporal_embedding[:, :, None]
-                    ).flatten(0, 1)
+                    x = x.unflatten(0, (-1, frames)) + self.temporal_embedding[:, :, None]
+                    x = x.flatten(0, 1)
             x = layer(x)
             cls_token, tokens = x[:, :1], x[:, 1:]
         if self.out_type == 'raw':

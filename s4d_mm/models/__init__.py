@@ -28,7 +28,13 @@ A     assignments of a token to an expert, S * K
 ====  ==============================================================================
 """
 
-from .backbones import FrameWiseBackbone, S4DMAEViT, S4DViT
+from .backbones import (
+    FrameWiseBackbone,
+    LandmarkMobileFaceNet,
+    S2DViT,
+    S4DMAEViT,
+    S4DViT,
+)
 from .classifiers import MoAEImageClassifier
 from .data_preprocessors import (
     BatchRandAugment,
@@ -51,10 +57,12 @@ __all__ = [
     'DualModalHead',
     'DualModalRecognizer',
     'FrameWiseBackbone',
+    'LandmarkMobileFaceNet',
     'MoAEImageClassifier',
     'MoAENeck',
     'ReversedCutmixBlending',
     'ReversedMixupBlending',
+    'S2DViT',
     'S4DMAEDecoder',
     'S4DMAEHead',
     'S4DMAEViT',

@@ -1,0 +1,115 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""S2D's numbers are the authors' numbers: tensors that their code computed, compared with ours.
+
+``S2D_REFERENCE_DIR`` names a folder with other ``s2d_*.pt`` files to check.
+"""
+
+import glob
+import os
+import os.path as osp
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, init_default_scope
+
+from s4d_mm.converters.landmarks import cut_tail, landmark_settings
+from s4d_mm.converters.s2d import from_s2d_authors
+from s4d_mm.models.layers.emotion_anchors import EmotionAnchors
+
+FOLDER = os.environ.get('S2D_REFERENCE_DIR', osp.join(osp.dirname(__file__), 'data'))
+FILES = sorted(glob.glob(osp.join(FOLDER, 's2d_*.pt'))) or [osp.join(FOLDER, 's2d_*.pt')]
+
+
+@pytest.fixture(params=FILES, ids=osp.basename)
+def ref(request):
+    return torch.load(request.param, map_location='cpu', weights_only=True)
+
+
+def assert_same(name, ours, theirs):
+    assert ours.shape == theirs.shape, name
+    error = (ours - theirs).abs().max().item()
+    assert error <= 1e-5, f'{name} differs by {error:.2e}'
+
+
+def test_network(ref):
+    arch, frames = ref['arch'], ref['frames_part']
+    grid = arch['img_size'] // arch['patch_size']
+    landmark = cut_tail(ref['landmark_state_dict'], 'the reference file')
+    weights, unplaced = from_s2d_authors(ref['vit_state_dict'])
+    last = f'prompt_norms.{arch["depth"] - 1}'
+    assert sorted(unplaced) == [f'{last}.bias', f'{last}.weight']
+    init_default_scope('mmaction')
+    model = MODELS.build(
+        dict(
+            type='S2DViT',
+            arch=dict(
+                embed_dims=arch['embed_dim'],
+                num_layers=arch['depth'],
+                num_heads=arch['num_heads'],
+                feedforward_channels=int(arch['embed_dim'] * arch['mlp_ratio']),
+            ),
+            img_size=arch['img_size'],
+            patch_size=arch['patch_size'],
+            num_frames=arch['num_frames'],
+            landmark=dict(
+                type='LandmarkMobileFaceNet', input_size=8 * grid, **landmark_settings(landmark)
+            ),
+            prompt_dims=arch['hidden_dim'],
+            adapter_ratio=arch['adapter_scale'],
+            adapter_heads=arch['adapter_num_heads'],
+            qkv_bias=arch['qkv_bias'],
+            norm_eps=arch['norm_eps'],
+        )
+    ).eval()
+    own = {k[9:]: v for k, v in weights.items() if k.startswith('backbone.')}
+    own.update({f'landmark.{k}': v for k, v in landmark.items()})
+    model.load_state_dict(own, strict=True)
+
+    got = {}
+
+    def keep(name, module, form):
+        module.register_forward_hook(lambda m, i, out: got.update({name: form(out)}))
+
+    def as_map(x):
+        return x[frames].transpose(1, 2).unflatten(2, (grid, grid))
+
+    keep('landmark_feat', model.landmark, lambda x: x)
+    keep('landmark_tokens', model.landmark_embed, lambda x: x[frames])
+    keep('patch_tokens', model.patch_embed, lambda x: x[0][frames])
+    for i, block in enumerate(model.prompt_blocks):
+        keep(f'fovea.{i}', block.prompter.fovea, as_map)
+        keep(f'mcp.{i}', block.prompter, as_map)
+        keep(f'tma.{i}', block.temporal, lambda x: x[frames])
+        keep(f'block.{i}', model.layers[i], lambda x: x[frames])
+    with torch.no_grad():
+        features = model(ref['video'].float())[..., 0, 0].transpose(1, 2)  # B T C
+    pooled = features.mean(dim=1)
+    logits = F.linear(pooled, weights['cls_head.fc_cls.weight'], weights['cls_head.fc_cls.bias'])
+    got.update(frame_feat=features.flatten(0, 1), pooled=pooled, logits=logits)
+    theirs = {**ref['stages'], **ref['stages_part']}
+    for name, ours in got.items():
+        assert_same(name, ours, theirs[name])
+
+
+def test_anchors(ref):
+    sdl = ref['sdl']
+    queue, probs = sdl['step0']['queue'], sdl['step0']['probe']
+    anchors = EmotionAnchors(len(queue), queue.shape[2], queue.shape[1], sdl['k'], False)
+    anchors.load_state_dict(dict(features=queue, probs=probs))
+    batch = (sdl['feat'], sdl['logits'].softmax(dim=1), sdl['label'])
+    for i in range(3):
+        step = sdl[f'step{i}']
+        assert_same('features', anchors.features, step['queue'])
+        assert_same('probabilities', anchors.probs, step['probe'])
+        logits = sdl['logits'].clone().requires_grad_()
+        targets = anchors.soft_targets(sdl['feat'])
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        loss.backward()
+        assert_same('soft targets', targets, step['soft_targets'])
+        assert_same('loss', loss.detach(), step['bce'])
+        assert_same('gradient', logits.grad, step['grad_logits'])
+        # the reference gives the batch backwards after the first update
+        anchors.update(*(x if i == 0 else x.flip(0) for x in batch))
+    assert_same('features', anchors.features, sdl['queue_final'])
+    assert_same('probabilities', anchors.probs, sdl['probe_final'])

@@ -107,3 +107,11 @@ def save_checkpoint(path, change=None):
         change(weights)
     torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=CLASSES))), path)
     return str(path)
+
+
+def write_landmark_net(path, seed=0, **sizes):
+    """A file of S2D's landmark network, as its authors save it, with random weights."""
+    torch.manual_seed(seed)
+    net = build(dict(type='LandmarkMobileFaceNet', **sizes))
+    torch.save(dict(state_dict=net.state_dict()), path)
+    return str(path)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, datasets: one video and one image dataset behind one index."""
 
+from collections.abc import Sequence
 from typing import Optional, Union
 
 import numpy as np
@@ -24,13 +25,14 @@ class DualModalDataset(ConcatDataset):
             mmaction2's inferencers look for the test pipeline in this place. Defaults to None.
         lazy_init (bool): Whether to read the annotations later. Defaults to
             False.
+        modalities (Sequence[str]): Those that it holds, in this order. With ``('video',)`` a run on
+            clips alone has the samplers and the metric of joint runs. Defaults to
+            ``('video', 'image')``.
 
     Raises:
-        ValueError: If one of the two is missing, has no samples, or is a
-            dataset of the other modality.
+        ValueError: If ``modalities`` is another one, or one of its datasets is missing, has no
+            samples, or is of the other modality.
     """
-
-    modalities = ('video', 'image')
 
     def __init__(
         self,
@@ -38,17 +40,32 @@ class DualModalDataset(ConcatDataset):
         image: Union[dict, BaseDataset, None] = None,
         pipeline: Optional[list[dict]] = None,
         lazy_init: bool = False,
+        modalities: Sequence[str] = ('video', 'image'),
     ) -> None:
-        given = dict(video=video, image=image)
+        self.modalities = tuple(modalities)
+        if self.modalities not in (('video', 'image'), ('video',), ('image',)):
+            raise ValueError(
+                "modalities of DualModalDataset must be ('video', 'image'), ('video',) or "
+                f"('image',), but is {modalities!r}."
+            )
+        datasets = dict(video=video, image=image)
+        given = {name: datasets[name] for name in self.modalities}
+        for name in set(datasets) - set(given):
+            if datasets[name] is not None:
+                raise ValueError(
+                    f'DualModalDataset has modalities={self.modalities}, but got the key {name!r}. '
+                    'Leave one of the two out.'
+                )
         for name, dataset in given.items():
             if dataset is None:
                 raise ValueError(
                     f'DualModalDataset needs the key {name!r}, but it is '
                     f'missing: give {name}=dict(type=..., ann_file=...). '
-                    'For a run with one modality, use its dataset itself in '
+                    'For a run with one modality, set modalities, such as '
+                    "modalities=('video',), or use its dataset itself in "
                     'place of DualModalDataset.'
                 )
-        if pipeline is not None and isinstance(video, dict):
+        if pipeline is not None and isinstance(given.get('video'), dict):
             given['video'] = dict(dict(pipeline=pipeline), **video)
         # what ConcatDataset.__init__ does, less its demand that the two have
         # the same meta information
@@ -79,7 +96,7 @@ class DualModalDataset(ConcatDataset):
         )
 
     def full_init(self) -> None:
-        """Read the annotations of both datasets."""
+        """Read the annotations."""
         super().full_init()
         for name, dataset in zip(self.modalities, self.datasets):
             if len(dataset) == 0:

@@ -44,7 +44,7 @@ from .data_preprocessors import (
     ReversedCutmixBlending,
     ReversedMixupBlending,
 )
-from .heads import ClipTSNHead, DualModalHead, S4DMAEHead
+from .heads import ClipTSNHead, DualModalHead, EmotionAnchorHead, S4DMAEHead, ViewsI3DHead
 from .necks import MoAENeck, S4DMAEDecoder
 from .recognizers import DualModalRecognizer
 
@@ -56,6 +56,7 @@ __all__ = [
     'DualModalDataPreprocessor',
     'DualModalHead',
     'DualModalRecognizer',
+    'EmotionAnchorHead',
     'FrameWiseBackbone',
     'LandmarkMobileFaceNet',
     'MoAEImageClassifier',
@@ -67,4 +68,5 @@ __all__ = [
     'S4DMAEHead',
     'S4DMAEViT',
     'S4DViT',
+    'ViewsI3DHead',
 ]

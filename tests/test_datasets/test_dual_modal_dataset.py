@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import Runner
 
 import s4d_mm  # noqa: F401
-from s4d_mm.datasets.dual_modal_dataset import DualModalDataset
+from s4d_mm.datasets import DualModalBatchSampler, DualModalDataset, DualModalSampler
 
 
 @DATASETS.register_module()
@@ -65,6 +65,19 @@ def test_missing_modality(missing):
     error = f'needs the key {missing!r}.*{missing}=dict'
     with pytest.raises(ValueError, match=error):
         DATASETS.build(cfg)
+
+
+def test_one_modality():
+    dataset = DualModalDataset(video=tiny(1, 0), modalities=('video',))
+    assert dataset.metainfo == dict(classes=dict(video=('calm', 'glad')))
+    sampler = DualModalSampler(dataset, seed=0, balance=('video',))
+    batches = list(DualModalBatchSampler(sampler, total_batch_size=dict(video=2)))
+    assert [len(batch) for batch in batches] == [2]
+    for wrong in (('clips',), ('image', 'video'), ()):
+        with pytest.raises(ValueError, match='modalities of DualModalDataset must be'):
+            DualModalDataset(video=tiny(0), modalities=wrong)
+    with pytest.raises(ValueError, match="modalities=.'video',., but got the key 'image'"):
+        DualModalDataset(video=tiny(0), image=tiny(1), modalities=('video',))
 
 
 def test_wrong_use(tmp_path):

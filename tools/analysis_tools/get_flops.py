@@ -51,7 +51,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s4d_mm.engine.launch import load_config
 from s4d_mm.engine.messages import config_errors_as_messages
-from s4d_mm.models import DualModalHead, S4DViT
+from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
 
 class Cost(NamedTuple):
@@ -139,6 +139,9 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
         dict[str, Cost]: In the order of the data flow.
     """
     model.eval()
+    for module in model.modules():
+        if isinstance(module, LandmarkMobileFaceNet):
+            module.has_weights = True  # any will do for counting
     # attention as plain matrix products, because its CPU kernel is not counted
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), PartCounter(model) as counter:
         run(model, torch.zeros(shape))
@@ -163,6 +166,8 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     if shape:
         raise ValueError(f'--shape {shape}: expected H W, N C H W or N C T H W')
     vit = model.backbone
+    if isinstance(vit, S2DViT):
+        return ((1, 3, vit.num_frames, *vit.img_size),)
     if not isinstance(vit, S4DViT):
         raise ValueError(
             f'Give the input of {type(vit).__name__} by --shape, e.g. --shape 1 3 16 224 224'

@@ -14,7 +14,12 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ...models.heads import DualModalHead, check_head_weights, classification_head
+from ...models.heads import (
+    DualModalHead,
+    ViewsI3DHead,
+    check_head_weights,
+    classification_head,
+)
 from ..launch import check_fold
 
 # names in label order, those of each modality where there are two
@@ -249,13 +254,13 @@ def check_packed_views(model: nn.Module) -> None:
 
     Raises:
         ValueError: If the data preprocessor has ``pack_views`` and the head is
-            no :class:`DualModalHead`.
+            neither :class:`DualModalHead` nor :class:`ViewsI3DHead`.
     """
     packs = getattr(getattr(model, 'data_preprocessor', None), 'pack_views', False)
     head = getattr(model, 'cls_head', None)
-    if packs and not isinstance(head, DualModalHead):
+    if packs and not isinstance(head, (DualModalHead, ViewsI3DHead)):
         raise ValueError(
-            'model.data_preprocessor.pack_views=True needs DualModalHead, '
+            'model.data_preprocessor.pack_views=True needs DualModalHead or ViewsI3DHead, '
             f'but the head is {type(head).__name__}, which expects the same '
             'number of views of every clip. Set pack_views=False there and '
             'merge_equal=False of SampleClipViews.'

@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..layers import pool
+from .views_i3d_head import predict_views
 
 SampleList = list['ActionDataSample']  # noqa: F821
 
@@ -195,11 +196,7 @@ class DualModalHead(BaseHead):
             list[ActionDataSample]: The data samples.
         """
         scores = self(feats, self._modality(data_samples), num_segs)
-        views = len(scores) // len(data_samples)
-        views = [sample.metainfo.get('num_views', views) for sample in data_samples]
-        for sample, part in zip(data_samples, scores.split(views)):
-            self.predict_by_feat(part, [sample])
-        return data_samples
+        return predict_views(self, scores, data_samples)
 
     def _modality(self, data_samples: SampleList) -> str:
         """The modality of a batch."""

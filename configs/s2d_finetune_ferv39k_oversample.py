@@ -1,0 +1,4 @@
+# As s2d_finetune_ferv39k.py, with each class drawn equally often: as many clips as there are,
+# with replacement (the second columns of the authors' results).
+_base_ = './s2d_finetune_ferv39k.py'
+train_dataloader = dict(sampler=dict(balance=('video',)))

@@ -17,7 +17,8 @@ def training_data(cfg):
     """Names of the sets that a config trains on."""
     dataset = cfg.train_dataloader.dataset
     if dataset.type == 'DualModalDataset':
-        return [dataset.video.type, dataset.image.type]
+        parts = dataset.get('modalities', ('video', 'image'))
+        return [dataset[part].type for part in parts]
     if dataset.type == 'VideoDataset':  # mmaction2's, of any set
         return [{'kinetics400': 'Kinetics-400'}[dataset.ann_file.split('/')[1]]]
     return [dataset.type]
@@ -31,7 +32,7 @@ def test_models_have_their_configs():
         for collection in part['Collections']:
             collections.add(collection['Name'])
             assert osp.isfile(osp.join(ROOT, collection['README']))
-    assert len(models) == 6
+    assert len(models) == 9
     for model in models:
         assert model['In Collection'] in collections
         cfg = Config.fromfile(osp.join(ROOT, model['Config']))

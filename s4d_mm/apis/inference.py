@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..converters.errors import WeightsError
 from ..converters.fit import Fit, check_fit
 from ..datasets.config_classes import config_classes
+from ..models.backbones.landmark_net import LandmarkMobileFaceNet
 from ..models.heads import check_head_weights, classification_head
 
 
@@ -74,9 +75,14 @@ def check_complete(model: nn.Module, fit: Fit, weights: dict[str, Tensor]) -> No
     Raises:
         WeightsError: With the first key that is missing or of another shape.
     """
-    if not fit.missing:
+    missing = list(fit.missing)
+    for name, module in model.named_modules():
+        if isinstance(module, LandmarkMobileFaceNet):  # may have a file of its own
+            module.require_weights()
+            missing = [key for key in missing if not key.startswith(f'{name}.')]
+    if not missing:
         return
-    key = fit.missing[0]
+    key = missing[0]
     if key in weights:
         raise WeightsError(
             f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, but '
@@ -84,7 +90,7 @@ def check_complete(model: nn.Module, fit: Fit, weights: dict[str, Tensor]) -> No
             'trained with.'
         )
     raise WeightsError(
-        f'The checkpoint has no {key} (and lacks {len(fit.missing)} tensors in all), so it is of '
+        f'The checkpoint has no {key} (and lacks {len(missing)} tensors in all), so it is of '
         'another model. Give the config that it was trained with.'
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .errors import WeightsError
 from .io import StateDict, first_lines, group_keys
+from .s2d import is_s2d
 from .s4d import stage_of
 
 Logger = Union[str, logging.Logger]
@@ -196,6 +197,11 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
         return (
             f"It looks like a {stage} checkpoint of the S4D authors' code: convert it with "
             f'tools/model_converters/s4d_to_mm.py SRC DST --stage {stage}.'
+        )
+    if is_s2d(weights):
+        return (
+            "It looks like a checkpoint of the S2D authors' code: convert it with "
+            'tools/model_converters/s2d_to_mm.py SRC DST --landmarks FILE.'
         )
     with contextlib.suppress(ValueError):
         family = find_layout(weights)[0].family

@@ -75,14 +75,14 @@ def unwrap(checkpoint: Any) -> Optional[StateDict]:
     """Find the weights in what a checkpoint holds.
 
     Args:
-        checkpoint (Any): A state dict, or a dict with one in ``state_dict``, ``model`` or
-            ``module``.
+        checkpoint (Any): A state dict, or a dict with one in ``state_dict``, ``model``,
+            ``module`` or ``model_state_dict``.
 
     Returns:
         dict[str, Tensor] | None: The weights, without the prefix ``module.`` of distributed
         training; None if there are none.
     """
-    for key in ('state_dict', 'model', 'module'):
+    for key in ('state_dict', 'model', 'module', 'model_state_dict'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break

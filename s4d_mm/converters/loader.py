@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from s4d_mm.version import __version__
 
 from .io import MapLocation, read_checkpoint, unwrap
+from .s2d import from_s2d_authors, is_s2d
 from .s4d import from_authors, stage_of
 
 
@@ -32,7 +33,7 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
     """Read a local file for mmengine's ``CheckpointLoader``, in place of its own reader.
 
     A checkpoint of mmengine comes as it is. The weights of other code come as one of mmengine has
-    them, in ``state_dict``, and those of the S4D authors under our names. So ``load_from``,
+    them, in ``state_dict``, and those of the S4D and S2D authors under our names. So ``load_from``,
     ``init_cfg``, testing and prediction take the authors' files.
 
     Args:
@@ -57,6 +58,11 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
         # what has no place keeps its name, so that loading lists it
         weights = {**renamed, **{key: weights[key] for key in unplaced}}
         family = f'S4D, {stage}'
+    elif weights is not None and is_s2d(weights):
+        renamed, unplaced = from_s2d_authors(weights)
+        print_log(f"{filename} has the S2D authors' names; they are renamed.", 'current')
+        weights = {**renamed, **{key: weights[key] for key in unplaced}}
+        family = 'S2D'
     elif weights is None or not isinstance(checkpoint, dict) or 'state_dict' in checkpoint:
         return checkpoint
     else:

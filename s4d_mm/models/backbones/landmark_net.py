@@ -190,15 +190,24 @@ class LandmarkMobileFaceNet(BaseModule):
         Raises:
             WeightsError: If the network has no trained weights.
         """
-        if not self.has_weights:
-            self.init_weights()
+        self.require_weights()
+        if x.shape[-2:] != (self.input_size, self.input_size):
+            x = F.interpolate(x, (self.input_size,) * 2, mode='bilinear', align_corners=True)
+        x = self.conv_23(self.conv2_dw(self.conv1(x)))
+        return self.conv_4(self.conv_34(self.conv_3(x)))
+
+    def require_weights(self) -> None:
+        """Read ``checkpoint`` unless there are trained weights.
+
+        Raises:
+            WeightsError: If there are none after that.
+        """
+        if self.has_weights:
+            return
+        self.init_weights()
         if not self.has_weights:
             raise WeightsError(
                 'LandmarkMobileFaceNet has no trained weights, and S2D is of no use without them. '
                 'Give the file in model.backbone.landmark.checkpoint, or a checkpoint of the '
                 f'model that holds them. {WHERE_TO_GET_LANDMARKS}'
             )
-        if x.shape[-2:] != (self.input_size, self.input_size):
-            x = F.interpolate(x, (self.input_size,) * 2, mode='bilinear', align_corners=True)
-        x = self.conv_23(self.conv2_dw(self.conv1(x)))
-        return self.conv_4(self.conv_34(self.conv_3(x)))

@@ -25,7 +25,11 @@ class Requirement(NamedTuple):
 
 REQUIREMENTS = (
     Requirement(
-        'mmengine', ('mmengine',), '0.10.4', '1.0.0', 'pip install "mmengine>=0.10.4,<1.0.0"'
+        'mmengine',
+        ('mmengine', 'onedl-mmengine'),
+        '0.10.4',
+        '1.0.0',
+        'pip install "mmengine>=0.10.4,<1.0.0"',
     ),
     Requirement(
         'mmcv',
@@ -39,7 +43,11 @@ REQUIREMENTS = (
         'mmaction2', ('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'
     ),
     Requirement(
-        'mmpretrain', ('mmpretrain',), '1.2.0', '2.0.0', 'pip install "mmpretrain>=1.2.0,<2.0.0"'
+        'mmpretrain',
+        ('mmpretrain', 'onedl-mmpretrain'),
+        '1.2.0',
+        '2.0.0',
+        'pip install "mmpretrain>=1.2.0,<2.0.0"',
     ),
 )
 

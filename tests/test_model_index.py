@@ -39,5 +39,7 @@ def test_models_have_their_configs():
         assert model['Metadata']['Training Data'] == training_data(cfg)
         assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
         for result in model['Results']:  # nothing of ours was measured yet
-            assert model['Metadata']['Source of Results'].startswith('paper')
+            assert model['Metadata']['Source of Results'].startswith(
+                ('paper', "the authors' README")
+            )
             assert result['Dataset'] == cfg.test_dataloader.dataset.video.type

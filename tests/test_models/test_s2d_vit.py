@@ -106,7 +106,7 @@ def test_frozen_inputs_keep_no_tensors_for_gradients():
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: saved.append(tuple(x.shape)) or x, lambda x: x
     ):
-        model(torch.randn(CLIPS))
+        model(torch.randn(CLIPS, requires_grad=True))
     assert saved
     # maps and kernels have 4 dimensions; attention has the number of heads in the second
     heads = {4, BACKBONE['arch']['num_heads'], 8}

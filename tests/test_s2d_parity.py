@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
+from s2d_made_up import made_up_reference
 
 from s4d_mm.converters.landmarks import cut_tail, landmark_settings
 from s4d_mm.converters.s2d import from_s2d_authors
@@ -34,13 +35,15 @@ def assert_same(name, ours, theirs):
     assert error <= 1e-5 * scale, f'{name} differs by {error:.2e}, its largest value is {scale:.3g}'
 
 
-def test_network(ref):
-    arch, frames = ref['arch'], ref['frames_part']
+def compare_network(ref):
+    arch = ref['arch']
     grid = arch['img_size'] // arch['patch_size']
     landmark = cut_tail(ref['landmark_state_dict'], 'the reference file')
     weights, unplaced = from_s2d_authors(ref['vit_state_dict'])
     last = f'prompt_norms.{arch["depth"] - 1}'
-    assert sorted(unplaced) == [f'{last}.bias', f'{last}.weight']
+    # the only layer's is used
+    unused = [f'{last}.bias', f'{last}.weight'] if arch['depth'] > 1 else []
+    assert sorted(unplaced) == unused
     init_default_scope('mmaction')
     model = MODELS.build(
         dict(
@@ -74,26 +77,62 @@ def test_network(ref):
         module.register_forward_hook(lambda m, i, out: got.update({name: form(out)}))
 
     def as_map(x):
-        return x[frames].transpose(1, 2).unflatten(2, (grid, grid))
+        return x.transpose(1, 2).unflatten(2, (grid, grid))
 
     for block in model.prompt_blocks:
         block.temporal.norm.eps = arch['tma_norm_eps']
     keep('landmark_feat', model.landmark, lambda x: x)
-    keep('landmark_tokens', model.landmark_embed, lambda x: x[frames])
-    keep('patch_tokens', model.patch_embed, lambda x: x[0][frames])
+    keep('landmark_tokens', model.landmark_embed, lambda x: x)
+    keep('patch_tokens', model.patch_embed, lambda x: x[0])
     for i, block in enumerate(model.prompt_blocks):
         keep(f'fovea.{i}', block.prompter.fovea, as_map)
         keep(f'mcp.{i}', block.prompter, as_map)
-        keep(f'tma.{i}', block.temporal, lambda x: x[frames])
-        keep(f'block.{i}', model.layers[i], lambda x: x[frames])
+        keep(f'tma.{i}', block.temporal, lambda x: x)
+        keep(f'block.{i}', model.layers[i], lambda x: x)
     with torch.no_grad():
         features = model(ref['video'].float())[..., 0, 0].transpose(1, 2)  # B T C
     pooled = features.mean(dim=1)
     logits = F.linear(pooled, weights['cls_head.fc_cls.weight'], weights['cls_head.fc_cls.bias'])
     got.update(frame_feat=features.flatten(0, 1), pooled=pooled, logits=logits)
-    theirs = {**ref['stages'], **ref['stages_part']}
     for name, ours in got.items():
-        assert_same(name, ours, theirs[name])
+        if name in ref['stages']:
+            assert_same(name, ours, ref['stages'][name])
+        else:
+            assert_same(name, ours[ref['frames_part']], ref['stages_part'][name])
+
+
+def test_network(ref):
+    compare_network(ref)
+
+
+OTHER = dict(
+    img_size=40,
+    patch_size=8,
+    embed_dim=48,
+    depth=4,
+    num_heads=6,
+    mlp_ratio=3.0,
+    num_frames=5,
+    num_classes=11,
+    hidden_dim=6,
+    adapter_scale=0.25,
+    adapter_num_heads=3,
+    qkv_bias=False,
+    norm_eps=1e-5,
+    tma_norm_eps=1e-6,
+)
+
+
+@pytest.mark.parametrize('more', [{}, dict(depth=1, num_frames=3, qkv_bias=True)])
+def test_network_of_other_sizes(more, tmp_path):
+    """Loading and shapes: a plain S2D, whose landmark network has other sizes and its last layers.
+
+    Its numbers are no proof beside the authors', which the other files hold.
+    """
+    sizes = dict(channels=(8, 12, 20), widths=(16, 18, 22, 24), depths=(2, 3))
+    path = tmp_path / 's2d_other.pt'
+    torch.save(made_up_reference({**OTHER, **more}, sizes), path)
+    compare_network(torch.load(path, map_location='cpu', weights_only=True))
 
 
 def samples_of(after, features, labels):

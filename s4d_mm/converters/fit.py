@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from .errors import WeightsError
 from .io import StateDict, first_lines, group_keys
+from .landmarks import is_landmark_net
 from .s2d import is_s2d
-from .s4d import stage_of
+from .s4d import SIGNATURE, STAGES, stage_of
 
+S2D_MODEL = 'landmark_embed.weight'  # a name that only our S2D has
 Logger = Union[str, logging.Logger]
 
 
@@ -188,28 +190,10 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
     Returns:
         str: For a message.
     """
-    from .vit import find_layout  # which imports the models, whose parts import this module
-
-    if not weights:
-        return 'It has no tensors at all. Is it the right file?'
-    stage = stage_of(weights)
-    if stage is not None:
-        return (
-            f"It looks like a {stage} checkpoint of the S4D authors' code: convert it with "
-            f'tools/model_converters/s4d_to_mm.py SRC DST --stage {stage}.'
-        )
-    if is_s2d(weights):
-        return (
-            "It looks like a checkpoint of the S2D authors' code: convert it with "
-            'tools/model_converters/s2d_to_mm.py SRC DST --landmarks FILE.'
-        )
-    with contextlib.suppress(ValueError):
-        family = find_layout(weights)[0].family
-        return (
-            f'It looks like weights of {family}: convert them with '
-            'tools/model_converters/vit_to_mm.py SRC DST (docs/weights.md).'
-        )
     own = list(own)
+    known = known_family(weights, any(key.endswith(S2D_MODEL) for key in own))
+    if known is not None:
+        return known
     split = [key.partition('.') for key in weights]
     outer = next((part for part, _, rest in split if rest in own), None)
     if outer is not None:
@@ -228,3 +212,52 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
         f'{first_lines(own, 5)}\nGive a checkpoint of this model, of its pre-training, or one that '
         'tools/model_converters made (docs/weights.md).'
     )
+
+
+def known_family(weights: StateDict, for_s2d: bool) -> Optional[str]:
+    """Say of which known model weights are, and what to do with them.
+
+    Args:
+        weights (dict): The weights.
+        for_s2d (bool): Whether they were to be loaded into S2D.
+
+    Returns:
+        str | None: For a message; None if their names are of none.
+    """
+    from .vit import find_layout  # which imports the models, whose parts import this module
+
+    if not weights:
+        return 'It has no tensors at all. Is it the right file?'
+    stage = stage_of(weights)
+    if stage is not None:
+        return (
+            f"It looks like a {stage} checkpoint of the S4D authors' code: convert it with "
+            f'tools/model_converters/s4d_to_mm.py SRC DST --stage {stage}.'
+            + (' S2D cannot use it.' if for_s2d else '')
+        )
+    if is_s2d(weights):
+        return (
+            "It looks like a checkpoint of the S2D authors' code: convert it with "
+            'tools/model_converters/s2d_to_mm.py SRC DST --landmarks FILE.'
+        )
+    if any(key.endswith(S2D_MODEL) for key in weights):
+        return "It looks like s4d_mm's checkpoint of S2D: give it to an S2D model (docs/s2d.md)."
+    if is_landmark_net(weights):
+        return (
+            'It looks like the landmark network of S2D: give it by --landmarks to '
+            'tools/model_converters/s2d_to_mm.py, or by model.backbone.landmark.checkpoint.'
+        )
+    if for_s2d and any(all(k in weights for k in SIGNATURE['s4d_mm', s]) for s in STAGES):
+        return "It looks like s4d_mm's checkpoint of S4D, which S2D cannot use."
+    with contextlib.suppress(ValueError):
+        family = find_layout(weights)[0].family
+        if for_s2d:
+            return (
+                f'It looks like weights of {family}, which has no landmark prompts. S2D starts '
+                "from its authors' image model, or from a fine-tuned file (docs/s2d.md)."
+            )
+        return (
+            f'It looks like weights of {family}: convert them with '
+            'tools/model_converters/vit_to_mm.py SRC DST (docs/weights.md).'
+        )
+    return None

@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 
 from .errors import WeightsError
-from .io import Conversion, StateDict, convert_file, load_weights
+from .io import Conversion, StateDict, convert_file, group_keys, load_weights
 from .landmarks import WHERE_TO_GET_LANDMARKS, cut_tail
 from .s4d import replace_prefix, substitute, swap
 
@@ -160,11 +160,12 @@ def require(state_dict: StateDict, keys: Sequence[str], whose: str) -> None:
     """
     missing = [key for key in keys if key not in state_dict]
     if missing:
-        from .fit import looks_like  # which imports this module
+        from .fit import known_family  # which imports this module
 
+        known = known_family(state_dict, for_s2d=True)
         raise WeightsError(
             f'This is no checkpoint of {whose}: it lacks {", ".join(missing)}. '
-            f'{looks_like(state_dict, ())}'
+            + (known or f'Its tensors are:\n{group_keys(state_dict)}')
         )
 
 

@@ -7,12 +7,13 @@ import pytest
 import s2d_to_mm
 import torch
 from mmengine.config import Config
-from small_models import build
+from small_models import FINETUNE, PRETRAIN, build
 
 from s4d_mm.apis import init_model
 from s4d_mm.converters.errors import WeightsError
 from s4d_mm.converters.landmarks import landmark_weights
 from s4d_mm.converters.s2d import from_s2d_authors, is_s2d, to_s2d_authors
+from s4d_mm.converters.s4d import to_authors
 
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
 DIMS, DEPTH, PROMPT, FRAMES, PATCHES, CLASSES = 32, 3, 4, 4, 16, 7
@@ -200,6 +201,54 @@ def test_wrong_files(tmp_path, capsys):
     with pytest.raises(SystemExit):
         s2d_to_mm.main([finetuned, dst, '--landmarks', net, '--reverse'])
     assert not (tmp_path / 'out.pth').exists()
+
+
+def plain_vit(decoder=False):
+    """An image ViT of timm; with ``decoder``, as the authors of MAE save it."""
+    weights = {
+        k.replace('ln_post', 'norm'): v
+        for k, v in authors_weights().items()
+        if not k.startswith(('prompt', 'patch_embed_prompt', 'temporal', 'head'))
+    }
+    if decoder:
+        weights.update({f'decoder_{k}': v for k, v in weights.items() if k.startswith('blocks.')})
+        weights['mask_token'] = torch.zeros(1, 1, DIMS)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (plain_vit, "no landmark prompts. S2D starts from its authors' image model"),
+        (lambda: plain_vit(decoder=True), 'no landmark prompts'),
+        (lambda: to_authors(build(PRETRAIN).state_dict(), 'pretrain')[0], 'S4D'),
+        (lambda: to_authors(build(FINETUNE).state_dict(), 'finetune')[0], 'S4D'),
+        (lambda: build(FINETUNE).state_dict(), "s4d_mm's checkpoint of S4D"),
+    ],
+    ids=['vit', 'mae', 'S4D pretrain', 'S4D finetune', 'S4D ours'],
+)
+def test_other_models_are_named_and_refused(make, message, tmp_path, capsys):
+    """By the converter, and where a configuration's S2D loads them."""
+    src, dst = str(tmp_path / 'other.pth'), str(tmp_path / 'ours.pth')
+    torch.save(dict(model=make()), src)
+    net = landmark_file(tmp_path / 'net.pth')
+    assert s2d_to_mm.main([src, dst, '--landmarks', net]) == 1
+    error = capsys.readouterr().err
+    assert 'other.pth' in error and message in error and 'vit_to_mm' not in error
+    with pytest.raises(WeightsError, match=message):
+        init_model(model_config(net), src, 'cpu')
+
+
+def test_files_of_s2d_are_named(tmp_path, capsys):
+    """Where they are in the wrong place."""
+    net, dst = landmark_file(tmp_path / 'net.pth'), str(tmp_path / 'ours.pth')
+    assert s2d_to_mm.main([net, dst, '--landmarks', net]) == 1
+    assert 'landmark network of S2D: give it by --landmarks' in capsys.readouterr().err
+    src = save_finetuned(tmp_path / 'best.pth')
+    assert s2d_to_mm.main([src, dst, '--reverse']) == 1
+    assert "the S2D authors' code" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match='give it to an S2D model'):
+        init_model(Config(dict(default_scope='mmaction', model=FINETUNE)), src, 'cpu')
 
 
 def test_another_number_of_classes(tmp_path, capsys):

@@ -25,11 +25,15 @@ class Requirement(NamedTuple):
 
 REQUIREMENTS = (
     Requirement(
-        'mmengine', ('mmengine',), '0.10.4', '1.0.0', 'pip install "mmengine>=0.10.4,<1.0.0"'
+        'mmengine',
+        ('mmengine', 'onedl-mmengine'),
+        '0.10.4',
+        '1.0.0',
+        'pip install "mmengine>=0.10.4,<1.0.0"',
     ),
     Requirement(
         'mmcv',
-        ('mmcv', 'mmcv-lite'),
+        ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
         '2.1.0',
         '2.2.0',
         'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '
@@ -39,7 +43,11 @@ REQUIREMENTS = (
         'mmaction2', ('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'
     ),
     Requirement(
-        'mmpretrain', ('mmpretrain',), '1.2.0', '2.0.0', 'pip install "mmpretrain>=1.2.0,<2.0.0"'
+        'mmpretrain',
+        ('mmpretrain', 'onedl-mmpretrain'),
+        '1.2.0',
+        '2.0.0',
+        'pip install "mmpretrain>=1.2.0,<2.0.0"',
     ),
 )
 

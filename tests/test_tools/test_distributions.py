@@ -50,8 +50,7 @@ def run_python(unpacked, folder, *arguments):
         cwd=folder,
         env={**process_env(), 'PYTHONPATH': str(unpacked)},
         text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stderr

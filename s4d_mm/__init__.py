@@ -33,7 +33,7 @@ REQUIREMENTS = (
     ),
     Requirement(
         'mmcv',
-        ('mmcv', 'mmcv-lite'),
+        ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
         '2.1.0',
         '2.2.0',
         'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '

@@ -307,6 +307,28 @@ def guard_environment_values() -> None:
     Config._substitute_env_variables = staticmethod(substitute_plain_values)
 
 
+def find_own_configs() -> None:
+    """Let ``_base_`` name the recipes of this package, as ``s4d_mm::s4d_finetune_dfew.py``.
+
+    mmengine (0.10.7) knows a fixed list of packages, wants a folder in the name, and builds the
+    parts of such a config in a scope with the name of the package, which the recipes do not want.
+
+    Can be deleted when mmengine takes any installed package in the scope of the config.
+    """
+    get_path = Config._get_cfg_path
+    if hasattr(get_path, '__wrapped__'):
+        return
+
+    @functools.wraps(get_path)
+    def get_own_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
+        package, _, name = cfg_path.partition('::')
+        if package != 's4d_mm':
+            return get_path(cfg_path, filename)
+        return osp.join(osp.dirname(osp.abspath(__file__)), '.mim', 'configs', name), None
+
+    Config._get_cfg_path = staticmethod(get_own_path)
+
+
 # ends a string, a comment or a statement, or calls
 REFUSED_IN_CODE = frozenset('\'"`\\#;()[]{}')
 
@@ -344,3 +366,4 @@ def apply() -> None:
     refuse_video_configs_in_image_inferencers()
     let_inference_model_take_configs()
     guard_environment_values()
+    find_own_configs()

@@ -4,7 +4,8 @@
 #   bash tools/install.sh [EXTRA ...]     e.g. `bash tools/install.sh tests`
 #
 # An installed full mmcv is kept; otherwise mmcv-lite is installed (never both:
-# they provide the same module). Installs torch and torchvision from PyPI if
+# they provide the same module). So are the forks onedl-mmengine and
+# onedl-mmpretrain. Installs torch and torchvision from PyPI if
 # they are missing; for another build of them (CPU only, another CUDA) install
 # that first. Does nothing when everything is there.
 set -euo pipefail
@@ -34,6 +35,15 @@ try:
 except ImportError:
     sys.exit(1)
 root, names = sys.argv[1], sys.argv[2:]
+
+
+def forked(name):
+    try:
+        return metadata.version(f'onedl-{name}')
+    except metadata.PackageNotFoundError:
+        return None
+
+
 spec = util.find_spec('s4d_mm')
 if spec is None or spec.origin is None or not os.path.samefile(
         os.path.dirname(os.path.dirname(spec.origin)), root):
@@ -44,6 +54,8 @@ for name in names:
     for line in filter(None, lines):
         want = Requirement(line)
         if want.marker and not want.marker.evaluate():
+            continue
+        if forked(want.name):
             continue
         try:
             have = metadata.version(want.name)
@@ -62,6 +74,9 @@ done
 python -m pip --version >/dev/null 2>&1 ||
     python -m ensurepip --upgrade >/dev/null ||
     die "the environment has no pip and 'python -m ensurepip' failed"
+installed onedl-mmcv &&
+    die "mmaction2 refuses onedl-mmcv, which is 2.3 or later: 'pip uninstall" \
+        "onedl-mmcv', then run this again"
 if installed mmcv; then
     echo "Keeping the installed mmcv"
 else
@@ -76,10 +91,28 @@ fi
 # mmengine imports pkg_resources, which setuptools 81 and later may lack
 python -m pip install -q --disable-pip-version-check \
     'pip>=23' 'setuptools>=77,<81' wheel
-target="$S4D_ROOT"
+target="$S4D_ROOT" options=()
 [ ${#extras[@]} -gt 0 ] && target="$target[$(IFS=,; echo "${extras[*]}")]"
+forks=''
+for name in mmengine mmpretrain; do
+    if installed "onedl-$name"; then
+        echo "Keeping the installed onedl-$name"
+        forks="$forks${forks:+|}$name"
+    fi
+done
+if [ -n "$forks" ]; then # pip would put the packages of those names over them
+    listed="$(mktemp)"
+    trap 'rm -f "$listed"' EXIT
+    for name in runtime ${extras[@]+"${extras[@]}"}; do
+        grep -vE "^($forks)[^a-z]" "$S4D_ROOT/requirements/$name.txt" >>"$listed" || true
+    done
+    python -m pip install --disable-pip-version-check -r "$listed" ||
+        die "pip could not install what s4d_mm needs: see its message above"
+    target="$S4D_ROOT" options=(--no-deps)
+fi
 python -m pip install --disable-pip-version-check --no-build-isolation \
-    -e "$target" || die "pip could not install s4d_mm: see its message above"
+    ${options[@]+"${options[@]}"} -e "$target" ||
+    die "pip could not install s4d_mm: see its message above"
 python -I -c 'import cv2' || die "OpenCV does not start: see its message" \
     "above (on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
 python -I -c 'import s4d_mm' || die "s4d_mm does not start: see above"

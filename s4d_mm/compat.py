@@ -22,7 +22,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.fileio import LocalBackend
+from mmengine.fileio import LocalBackend, file_client
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader, checkpoint
 
@@ -210,6 +210,26 @@ def silence_misleading_warnings() -> None:
     )
 
 
+def silence_file_client_notes() -> None:
+    """Leave out two notes on classes of mmengine's that its own hooks use.
+
+    Each run warned that ``FileClient`` and ``HardDiskBackend`` will be deprecated: the toolbox's
+    ``CheckpointHook`` and ``LoggerHook`` call them (mmengine 0.10.7). No config can change that.
+
+    Can be deleted when mmengine's hooks use ``get_file_backend`` alone.
+    """
+    log = file_client.print_log
+    if hasattr(log, '__wrapped__'):
+        return
+
+    @functools.wraps(log)
+    def print_log(message: str, *args, **kwargs) -> None:
+        if not str(message).startswith(('"FileClient" will be', '"HardDiskBackend" is the alias')):
+            log(message, *args, **kwargs)
+
+    file_client.print_log = print_log
+
+
 def refuse_video_configs_in_image_inferencers() -> None:
     """Let mmpretrain's inferencers say what to use for a config of mmaction2.
 
@@ -314,6 +334,7 @@ def check_environment_value(name: str, value: str) -> None:
 def apply() -> None:
     """Apply every repair. Safe to call more than once."""
     silence_misleading_warnings()
+    silence_file_client_notes()
     provide_mmaction_drn()
     allow_mmengine_checkpoints()
     read_local_files()

@@ -18,31 +18,9 @@ import subprocess
 import sys
 from typing import Optional
 
-import mmengine
-import numpy as np
 from mmengine.config import Config, DictAction
 
-from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
-from s4d_mm.engine.options import OptionError
-from s4d_mm.engine.resume import find_checkpoint
-from s4d_mm.engine.saved_config import flat
-from s4d_mm.evaluation.functional import classification_report
-from s4d_mm.evaluation.metrics.expression_metric import format_matrix
-from s4d_mm.evaluation.predictions import (
-    class_names_of_test,
-    figures_by_modality,
-    read_predictions,
-)
-from s4d_mm.evaluation.selection import LAST, name_of_best
-from s4d_mm.whole_files import write_whole
 
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
-# settings that may differ between two parts of a run, because results do not depend on them
-CHANGEABLE_SETTINGS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
-
-
-# ------------------------------------------------------------------- settings
 def parse_folds(text: str) -> list[int]:
     """``1-5`` or ``1,3,5`` to numbers."""
     folds = []
@@ -84,6 +62,33 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     return args
 
 
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import mmengine
+import numpy as np
+
+from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
+from s4d_mm.engine.options import OptionError
+from s4d_mm.engine.resume import find_checkpoint
+from s4d_mm.engine.saved_config import flat
+from s4d_mm.evaluation.functional import classification_report
+from s4d_mm.evaluation.metrics.expression_metric import format_matrix
+from s4d_mm.evaluation.predictions import (
+    class_names_of_test,
+    figures_by_modality,
+    read_predictions,
+)
+from s4d_mm.evaluation.selection import LAST, name_of_best
+from s4d_mm.whole_files import write_whole
+
+ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
+# settings that may differ between two parts of a run, because results do not depend on them
+CHANGEABLE_SETTINGS = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+
+
+# ------------------------------------------------------------------- settings
 def fold_config(args: argparse.Namespace, fold: int) -> Config:
     """The config of a fold, which :func:`s4d_mm.engine.launch.set_fold` chose.
 

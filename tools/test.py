@@ -9,19 +9,7 @@ import os.path as osp
 from typing import Optional
 
 from mmengine.config import Config
-
-import s4d_mm  # noqa: F401
-from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.converters.fetch import may_exist
-from s4d_mm.engine.hangs import loader_errors_as_messages
-from s4d_mm.engine.launch import (
-    add_run_arguments,
-    build_runner,
-    finish_distributed,
-    load_run_config,
-)
-from s4d_mm.engine.messages import config_errors_as_messages
-from s4d_mm.evaluation.selection import kind_of_checkpoint
+from run_arguments import add_run_arguments
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -36,11 +24,28 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
+    from s4d_mm.converters.fetch import may_exist
+
     if not may_exist(args.checkpoint):
         parser.error(f'checkpoint {args.checkpoint} does not exist')
     if args.dump is not None and not args.dump.endswith(('.pkl', '.pickle')):
         parser.error(f'--dump {args.dump}: must end in .pkl or .pickle')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import s4d_mm  # noqa: F401
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.engine.hangs import loader_errors_as_messages
+from s4d_mm.engine.launch import (
+    build_runner,
+    finish_distributed,
+    load_run_config,
+)
+from s4d_mm.engine.messages import config_errors_as_messages
+from s4d_mm.evaluation.selection import kind_of_checkpoint
 
 
 def make_config(args: argparse.Namespace) -> Config:

@@ -10,22 +10,7 @@ import sys
 from typing import Optional
 
 from mmengine.config import Config
-
-import s4d_mm  # noqa: F401
-from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.converters.fetch import may_exist
-from s4d_mm.engine.hangs import loader_errors_as_messages
-from s4d_mm.engine.hooks.data_check_hook import require_batches
-from s4d_mm.engine.launch import (
-    add_run_arguments,
-    build_runner,
-    finish_distributed,
-    load_run_config,
-    run_faults_as_messages,
-    scale_learning_rate,
-)
-from s4d_mm.engine.messages import config_errors_as_messages
-from s4d_mm.engine.resume import ResumeError, prepare_training
+from run_arguments import add_run_arguments
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -60,11 +45,31 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
+    from s4d_mm.converters.fetch import may_exist
+
     # a checkpoint may be a folder (FSDP's state_dict_cfg='local')
     named = args.resume not in (None, 'auto')
     if named and not (may_exist(args.resume) or osp.exists(args.resume)):
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import s4d_mm  # noqa: F401
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.engine.hangs import loader_errors_as_messages
+from s4d_mm.engine.hooks.data_check_hook import require_batches
+from s4d_mm.engine.launch import (
+    build_runner,
+    finish_distributed,
+    load_run_config,
+    run_faults_as_messages,
+    scale_learning_rate,
+)
+from s4d_mm.engine.messages import config_errors_as_messages
+from s4d_mm.engine.resume import ResumeError, prepare_training
 
 
 def make_config(args: argparse.Namespace) -> Config:

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Around the model: training loops, optimizer groups, schedules, hooks, sharding (FSDP)."""
 
+from .amp_anywhere import AmpOptimWrapperAnywhere
 from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import (
     BestAndLastHook,
@@ -21,6 +22,7 @@ from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .schedulers import WarmupCosineLR
 
 __all__ = [
+    'AmpOptimWrapperAnywhere',
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',

@@ -6,12 +6,12 @@ import os
 import os.path as osp
 import re
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Collection, Iterator
 from typing import Optional
 
 import torch.distributed as dist
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -29,35 +29,8 @@ FOLD = re.compile(
 )
 
 
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that ``tools/train.py`` and ``tools/test.py`` share.
-
-    Args:
-        parser (ArgumentParser): Parser of the tool, with the argument
-            ``config``.
-    """
-    parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change settings of the config file, e.g. fold=3 or '
-        'train_dataloader.num_workers=4. A list is key="[a,b]" or key=a,b; it may be nested, '
-        'e.g. key="[(a,b),(c,d)]", with quotation marks and without white space. The other '
-        'flags win over it',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
 def load_run_config(args: Namespace) -> Config:
-    """The config of a run, with what :func:`add_run_arguments` added.
+    """The config of a run, with what ``tools/run_arguments.py`` added.
 
     Args:
         args (Namespace): Parsed arguments.

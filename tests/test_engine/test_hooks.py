@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, loops
 from processes import run_ranks
@@ -24,13 +25,15 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from s4d_mm.datasets.media_faults import FaultLedger
 from s4d_mm.engine import (
+    AmpOptimWrapperAnywhere,
     BestAndLastHook,
     CheckpointFitHook,
     ClassCheckHook,
     MediaFaultHook,
     RunSummaryHook,
+    amp_anywhere,
 )
-from s4d_mm.engine.hooks.run_summary_hook import count_millions
+from s4d_mm.engine.hooks.run_summary_hook import count_millions, precision
 
 SEVEN, TURNED = tuple('abcdefg'), tuple('gfedcba')
 
@@ -368,6 +371,7 @@ class TestRunSummary:
             SimpleNamespace(
                 model=model,
                 world_size=1,
+                work_dir='work_dirs/run',
                 test_dataloader=data,
                 logger=SimpleNamespace(info=lines.append),
             )
@@ -375,6 +379,18 @@ class TestRunSummary:
         (table,) = lines
         assert '1.50M parameters (0.50M trained): 0 1.00M, 1 0.50M\n' in table
         assert '12 samples, 3 batches of 4 per process' in table
+        assert 'work_dirs/run' in table
+
+    def test_precision(self, monkeypatch):
+        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)
+        assert precision(OptimWrapper(optimizer)) == 'float32'
+        monkeypatch.setattr(amp_anywhere, 'get_device', lambda: 'cpu')
+        for has_bfloat16, text in (
+            (False, 'float32'),
+            (True, 'bfloat16 where torch allows it, without a loss scale'),
+        ):
+            monkeypatch.setattr(amp_anywhere, 'cpu_has_bfloat16', lambda has=has_bfloat16: has)
+            assert precision(AmpOptimWrapperAnywhere(optimizer=optimizer)) == text
 
 
 class TestBestAndLast:

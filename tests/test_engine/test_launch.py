@@ -9,9 +9,9 @@ import os.path as osp
 import pytest
 from helpers import ROOT
 from mmengine.config import Config
+from run_arguments import add_run_arguments
 
 from s4d_mm.engine.launch import (
-    add_run_arguments,
     batch_sampler_of,
     check_batch_size,
     check_fold,

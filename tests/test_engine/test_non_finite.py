@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from s4d_mm.converters.errors import NonFiniteError
-from s4d_mm.engine import NonFiniteHook
+from s4d_mm.engine import NonFiniteHook, amp_anywhere
 
 OPTIMIZERS = [
     dict(type='AdamW', lr=0.1, fused=True),
@@ -252,6 +252,12 @@ def test_a_gradient_too_large_for_the_scale_is_no_fault(fused, tmp_path):
     assert 'In step 3 ' in text  # the scale is 2, 1, 0.5 after the steps
     _, steps, text = train(tmp_path / 'loss', {1: 'value'}, optimizer, **options)
     assert 'In step 2 ' in text and 'loss_cls is inf' in text
+
+
+def test_on_a_cpu_there_is_no_scale_that_a_gradient_is_too_large_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(amp_anywhere, 'get_device', lambda: 'cpu')
+    _, _, text = train(tmp_path / 'run', {1: 'gradient'}, type='AmpOptimWrapper')
+    assert 'the gradient is not finite' in text
 
 
 # ------------------------------------------------------------------- processes

@@ -9,18 +9,48 @@ mixture of experts these are the router and the experts that the tokens use.
 """
 
 import argparse
+import os.path as osp
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
+from mmengine.config import DictAction
+
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
+    parser.add_argument('config')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        default=[],
+        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+# s4d_mm first: the published mmaction2 does not start without its repair
+import s4d_mm  # noqa: F401
+
+# isort: split
 import torch
 from mmaction.models import Recognizer2D
-from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
 from mmpretrain.models import MAE, ImageClassifier
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from s4d_mm.engine.launch import load_config
+from s4d_mm.engine.messages import config_errors_as_messages
 from s4d_mm.models import DualModalHead, S4DViT
 
 
@@ -158,27 +188,11 @@ def format_costs(costs: dict[str, Cost]) -> str:
     return '\n'.join(lines)
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
-    parser.add_argument('config')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        default=[],
-        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
-    )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args()
-
-
-def main() -> None:
+def main(argv: Optional[list] = None) -> None:
     """Print the cost of each part for each input shape."""
-    args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    args = parse_args(argv)
+    with config_errors_as_messages():
+        cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)
     try:

@@ -11,18 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-import matplotlib
-import numpy as np
 from mmengine.config import Config
-
-from s4d_mm.evaluation.predictions import (
-    class_names_of_test,
-    figures_by_modality,
-    read_predictions,
-)
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt  # noqa: E402
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -32,6 +21,22 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser.add_argument('predictions', help='file of tools/test.py --dump: the .json or the .pkl')
     parser.add_argument('--out', default='confusion_matrix.png')
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import matplotlib
+
+matplotlib.use('Agg')  # before pyplot
+import matplotlib.pyplot as plt
+import numpy as np
+
+from s4d_mm.evaluation.predictions import (
+    class_names_of_test,
+    figures_by_modality,
+    read_predictions,
+)
 
 
 def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequence[int]) -> None:

@@ -15,6 +15,25 @@ import os.path as osp
 import sys
 from typing import Optional
 
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
+    parser.add_argument('config', help='fine-tuning config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('media', help='video, folder of frames, or image')
+    parser.add_argument('--out', default='cam.png')
+    parser.add_argument(
+        '--target-category', help='name or number of a class; the predicted one if not given'
+    )
+    parser.add_argument('--target-layer-name', help='such as neck/blocks/5, the default')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
 import mmcv
 import numpy as np
 import torch
@@ -193,21 +212,6 @@ def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
     pairs = torch.stack((frames, drawn), dim=1)[:, :, ::step]  # V 2 t H W 3
     picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
     return (picture.flip(-1) * 255).round().byte().numpy()
-
-
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
-    parser.add_argument('config', help='fine-tuning config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('media', help='video, folder of frames, or image')
-    parser.add_argument('--out', default='cam.png')
-    parser.add_argument(
-        '--target-category', help='name or number of a class; the predicted one if not given'
-    )
-    parser.add_argument('--target-layer-name', help='such as neck/blocks/5, the default')
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    return parser.parse_args(argv)
 
 
 def main(argv: Optional[list] = None) -> None:

@@ -9,16 +9,7 @@ Its rows are original, masked and reconstructed frames.
 import argparse
 from typing import Optional
 
-import mmcv
-import numpy as np
-import torch
 from mmengine.config import DictAction
-from mmengine.registry import DATASETS, MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
-
-from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.converters.fit import check_fit
-from s4d_mm.engine.launch import load_config
 
 
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
@@ -34,6 +25,20 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.converters.fit import check_fit
+from s4d_mm.engine.launch import load_config
 
 
 @torch.no_grad()

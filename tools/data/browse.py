@@ -13,10 +13,37 @@ import random
 import re
 from typing import Optional
 
+from mmengine.config import Config, DictAction
+
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description='Save pictures of what a pipeline feeds the model.'
+    )
+    parser.add_argument('config')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
+    parser.add_argument('--num', type=int, default=8, help='samples of each modality')
+    parser.add_argument('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    if args.num < 1:
+        parser.error(f'--num {args.num}: must be 1 or more')
+    if args.out is None:
+        stem = osp.splitext(osp.basename(args.config))[0]
+        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -170,28 +197,6 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
             write_image(paths[-1], picture)
     return paths
-
-
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Save pictures of what a pipeline feeds the model.'
-    )
-    parser.add_argument('config')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument('--num', type=int, default=8, help='samples of each modality')
-    parser.add_argument('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    if args.num < 1:
-        parser.error(f'--num {args.num}: must be 1 or more')
-    if args.out is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
-    return args
 
 
 def main(argv: Optional[list] = None) -> None:

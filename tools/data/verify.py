@@ -20,8 +20,37 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional, Union
 
-import numpy as np
 from mmengine.config import Config, DictAction
+
+
+def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Open every sample that a config names.')
+    parser.add_argument('config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one'
+    )
+    parser.add_argument('--out', help='CSV file for everything found')
+    parser.add_argument(
+        '--decode',
+        choices=('all', 'ends', 'none'),
+        default='all',
+        help='frames to decode of each clip: all, the first and last, or '
+        'none (open it and read its size)',
+    )
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    if args.workers < 0:
+        parser.error(f'--workers {args.workers}: must be 0 or more')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+import numpy as np
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
 from PIL import Image
@@ -610,30 +639,6 @@ def table(split: Split, media: dict[str, Media]) -> str:
         else f'{type(dataset).__name__}, {dataset.ann_file}'
     )
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
-
-
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Open every sample that a config names.')
-    parser.add_argument('config')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    parser.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one'
-    )
-    parser.add_argument('--out', help='CSV file for everything found')
-    parser.add_argument(
-        '--decode',
-        choices=('all', 'ends', 'none'),
-        default='all',
-        help='frames to decode of each clip: all, the first and last, or '
-        'none (open it and read its size)',
-    )
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    if args.workers < 0:
-        parser.error(f'--workers {args.workers}: must be 0 or more')
-    return args
 
 
 def main(argv: Optional[list] = None) -> int:

@@ -10,10 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from s4d_mm.apis.export import TOLERANCE, ExportReport, export_model
 
-
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of fine-tuning')
@@ -31,6 +29,12 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
         if not osp.isfile(path):
             parser.error(f'there is no file {path}')
     return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+from s4d_mm.apis.export import TOLERANCE, ExportReport, export_model
 
 
 def summary(out: str, report: ExportReport) -> str:

@@ -15,19 +15,31 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Optional
 
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description='Process a checkpoint to be published')
+    parser.add_argument('in_file', help='checkpoint to read')
+    parser.add_argument('out_file', help='file to write: .pth or .safetensors')
+    args = parser.parse_args(argv)
+    from s4d_mm.converters.fetch import may_exist
+
+    if not may_exist(args.in_file):
+        parser.error(f'checkpoint {args.in_file} does not exist')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
 from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.converters.fetch import local_file, may_exist
+from s4d_mm.converters.fetch import local_file
 from s4d_mm.converters.io import publish
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Write the file and print its name and size."""
-    parser = argparse.ArgumentParser(description='Process a checkpoint to be published')
-    parser.add_argument('in_file', help='checkpoint to read')
-    parser.add_argument('out_file', help='file to write: .pth or .safetensors')
-    args = parser.parse_args(argv)
-    if not may_exist(args.in_file):
-        parser.error(f'checkpoint {args.in_file} does not exist')
+    args = parse_args(argv)
     with weights_errors_as_messages():
         final = publish(args.in_file, args.out_file)
         source = local_file(args.in_file)

@@ -12,16 +12,15 @@ from typing import Optional
 
 from mmengine.config import Config
 
-from s4d_mm.converters.s4d import STAGES, convert_authors_file
-from s4d_mm.datasets.config_classes import config_classes
 
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Convert a file; returns the exit code."""
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
-    parser.add_argument('--stage', choices=STAGES, required=True, help='what SRC was for')
+    parser.add_argument(
+        '--stage', choices=('pretrain', 'finetune'), required=True, help='what SRC was for'
+    )
     parser.add_argument(
         '--reverse', action='store_true', help="turn s4d_mm's checkpoint into the authors'"
     )
@@ -29,10 +28,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         '--config', help='config whose datasets give the names of the classes, for --stage finetune'
     )
     args = parser.parse_args(argv)
+    if args.config is not None and not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    return args
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+from s4d_mm.converters.s4d import convert_authors_file
+from s4d_mm.datasets.config_classes import config_classes
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
+    args = parse_args(argv)
     classes = None
     if args.config is not None:
-        if not osp.isfile(args.config):
-            parser.error(f'config file {args.config} does not exist')
         classes = config_classes(Config.fromfile(args.config))
     return convert_authors_file(args.src, args.dst, args.stage, args.reverse, classes)
 

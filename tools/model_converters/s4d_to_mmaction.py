@@ -9,12 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from s4d_mm.converters.io import convert_file
-from s4d_mm.converters.vit import to_mmaction_vit
 
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Convert a file; returns the exit code."""
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
@@ -24,7 +21,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument(
         '--num-frames', type=int, required=True, help="the VisionTransformer's num_frames"
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+from s4d_mm.converters.io import convert_file
+from s4d_mm.converters.vit import to_mmaction_vit
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
+    args = parse_args(argv)
     return convert_file(
         args.src, args.dst, lambda weights: to_mmaction_vit(weights, args.img_size, args.num_frames)
     )

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from s4d_mm.converters.io import convert_file
-from s4d_mm.converters.vit import SOURCES, from_vit
+SOURCES = ('videomae', 'omnimae', 'timm_vit', 'mmaction_vit', 'mmpretrain_mae', 'videomaev2')
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Convert a file; returns the exit code."""
+def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
     parser.add_argument('dst', help='checkpoint to write')
@@ -29,7 +28,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         type=int,
         help='frames of a tubelet, for weights of an image model (default 2)',
     )
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+from s4d_mm.converters.io import convert_file
+from s4d_mm.converters.vit import from_vit
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Convert a file; returns the exit code."""
+    args = parse_args(argv)
     return convert_file(
         args.src, args.dst, lambda weights: from_vit(weights, args.source, args.tubelet_size)
     )

@@ -221,7 +221,7 @@ def loss_scale(wrapper: OptimWrapper) -> Optional[float]:
 
 def overflowed(wrapper: OptimWrapper) -> bool:
     """Whether a step was due that made the loss scaler leave the optimizer alone."""
-    return getattr(wrapper, 'loss_scaler', None) is not None and wrapper.should_update()
+    return loss_scale(wrapper) is not None and wrapper.should_update()
 
 
 def sample_names(data_batch: Any) -> list[str]:

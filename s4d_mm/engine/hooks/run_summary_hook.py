@@ -5,8 +5,10 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as torch_dist
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -32,7 +34,9 @@ class RunSummaryHook(Hook):
                 f'{len(rates)} groups, learning rate {min(rates):.3g} .. '
                 f'{max(rates):.3g} at the start'
             )
+            rows['precision'] = precision(wrapper)
         rows['train data'] = describe_data(runner.train_dataloader)
+        rows['seed'] = f'{runner.seed}'
         rows['length'] = f'{runner.max_epochs} epochs, {runner.max_iters} iterations'
         log_table(runner, rows)
 
@@ -75,8 +79,20 @@ def common_rows(runner: Runner) -> dict[str, str]:
         's4d_mm': f'{__version__}, torch {torch.__version__}',
         'device': f'{device.type} ({device_name})',
         'processes': f'{runner.world_size}, {backend}',
+        'work dir': runner.work_dir,
         'model': f'{type(model).__name__}, {total} parameters ({trained} trained): {parts}',
     }
+
+
+def precision(wrapper: OptimWrapper) -> str:
+    """In which type the step is computed, and whether the loss is scaled."""
+    if not isinstance(wrapper, AmpOptimWrapper):
+        return 'float32'
+    dtype = wrapper.cast_dtype or torch.get_autocast_dtype(get_device())
+    if dtype == torch.float32:
+        return 'float32'
+    scaled = 'with' if wrapper.loss_scaler.is_enabled() else 'without'
+    return f'{str(dtype).split(".")[-1]} where torch allows it, {scaled} a loss scale'
 
 
 def describe_data(dataloader: DataLoader) -> str:

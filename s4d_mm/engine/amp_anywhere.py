@@ -1,0 +1,82 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Mixed precision for recipes that also start on a machine without a GPU."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+from torch.amp import GradScaler
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 by instructions of its own (AVX512-BF16, AMX, Arm).
+
+    Without them torch computes in bfloat16 all the same, more slowly than in float32.
+    """
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported', '_is_arm_bf16_supported')
+    return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
+
+
+@OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', force=True)
+class AmpOptimWrapperAnywhere(AmpOptimWrapper):
+    """mmengine's ``AmpOptimWrapper``, which also starts on a CPU.
+
+    mmengine's stops with an error where there is no GPU (mmengine 0.10.7). Here, on a CPU, the
+    step is computed in bfloat16 if the CPU has instructions for it, else in float32, and the log
+    says which. Neither needs a loss scale: a scale in a checkpoint of a GPU is left alone, and a
+    run that goes on on a GPU begins with a new one. On a GPU nothing changes.
+
+    ``import s4d_mm`` registers the class under mmengine's name, so that ``type='AmpOptimWrapper'``
+    and ``--amp`` mean this class in every tool.
+
+    Args:
+        loss_scale (float | str | dict): See mmengine's. Not used on a CPU. Defaults to 'dynamic'.
+        dtype (str | torch.dtype, optional): See mmengine's. 'float32' computes in float32 on a CPU
+            that has bfloat16. Defaults to None.
+        use_fsdp (bool): See mmengine's. Defaults to False.
+        **kwargs: As mmengine's ``OptimWrapper``.
+    """
+
+    def __init__(self, loss_scale='dynamic', dtype=None, use_fsdp: bool = False, **kwargs) -> None:
+        self.on_cpu = get_device() == 'cpu'
+        if not self.on_cpu:
+            super().__init__(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)
+            return
+        super(AmpOptimWrapper, self).__init__(**kwargs)
+        self._scale_update_param = None
+        self.loss_scaler = GradScaler('cpu', enabled=False)
+        in_bfloat16 = cpu_has_bfloat16() and dtype not in ('float32', torch.float32)
+        self.cast_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+        print_log(
+            'Mixed precision (AmpOptimWrapper) on a CPU: '
+            + ('bfloat16, without a loss scale.' if in_bfloat16 else 'float32 in its place.'),
+            logger='current',
+        )
+
+    def state_dict(self) -> dict:
+        """State of the optimizer, and of the loss scale where there is one."""
+        state = super().state_dict()
+        if not state['loss_scaler']:  # a GPU would refuse an empty one
+            del state['loss_scaler']
+        return state
+
+    @contextlib.contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Within the block, compute in the precision that was chosen.
+
+        Args:
+            model (nn.Module): The model.
+        """
+        if not self.on_cpu:
+            with super().optim_context(model):
+                yield
+            return
+        in_bfloat16 = self.cast_dtype == torch.bfloat16
+        of_optimizer = super(AmpOptimWrapper, self).optim_context(model)
+        with of_optimizer, torch.autocast('cpu', dtype=torch.bfloat16, enabled=in_bfloat16):
+            yield

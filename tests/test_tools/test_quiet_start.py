@@ -1,0 +1,64 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""A run says what was chosen, and nothing that misleads."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, process_env
+
+# what the toolbox says of itself, or of a package that must not be installed
+MISLEADING = ('mmcv-lite', 'MultiScaleDeformableAttention', 'deprecated', 'Warning', 'HardDisk')
+CONFIG = 'configs/quickstart/s4d_quickstart_finetune.py'
+
+
+def run(folder, data, *command):
+    env = process_env(QUICKSTART_DIR=str(data))
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=env, text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def trained(quickstart_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('quiet')
+    options = ('train_cfg.max_epochs=1', 'optim_wrapper.type=AmpOptimWrapper')
+    command = (f'{ROOT}/tools/train.py', f'{ROOT}/{CONFIG}', '--work-dir', str(folder / 'run'))
+    text = run(folder, quickstart_data, *command, '--cfg-options', *options)
+    return folder, text
+
+
+def messages(text):
+    """The log without the config, which may name anything."""
+    return '\n'.join(x for x in text.splitlines() if not x.startswith((' ', ')', ']')))
+
+
+def test_a_training_is_quiet(trained):
+    _, text = trained
+    assert not [word for word in MISLEADING if word in messages(text)]
+
+
+def test_the_table_comes_before_the_first_step(trained):
+    _, text = trained
+    table = text.index('Run summary')
+    assert table < text.index('Epoch(train)')
+    part = text[table:].partition(' - mmengine - ')[0]
+    for row in ('device ', 'precision ', 'seed ', 'work dir ', 'train data ', 'optimizer '):
+        assert f'\n  {row}' in part, row
+
+
+def test_other_commands_are_quiet(trained, quickstart_data):
+    folder, _ = trained
+    data, checkpoint = quickstart_data, str(folder / 'run' / 'epoch_1.pth')
+    clip = sorted((data / 'data' / 'clips').glob('*.mp4'))[0]
+    for command in (
+        ('-m', 's4d_mm', 'predict', str(clip), '--faces', 'none', '--model', f'{ROOT}/{CONFIG}')
+        + ('--weights', checkpoint),
+        (f'{ROOT}/tools/data/browse.py', f'{ROOT}/{CONFIG}', '--num', '1'),
+        (f'{ROOT}/tools/analysis_tools/get_flops.py', f'{ROOT}/{CONFIG}'),
+    ):
+        text = run(folder, data, *command)
+        assert not [word for word in MISLEADING if word in text], command

@@ -3,7 +3,7 @@
 
     python tools/data/make_lists.py clips data/mine/clips data/mine/clip_lists --person '(p[0-9]+)_'
 
-The label of a sample is the folder that it lies in, or comes from a table (``--labels``). All samples
+The label of a sample is the folder that holds it, or comes from a table (``--labels``). All samples
 of a person are on the same side of a split. ``ExpressionVideoDataset`` and
 ``ExpressionImageDataset`` read the lists; docs/own_data.md has the whole path.
 """
@@ -128,7 +128,7 @@ def label_samples(
     Args:
         names (Sequence[str]): Of :func:`find_samples`.
         table (dict, optional): Of :func:`read_table`; None takes the label from the folder.
-        person (str, optional): Regular expression; what its group matches in the name is the person.
+        person (str, optional): Regular expression whose group matches the person in a name.
 
     Returns:
         list[Sample]: In the same order. Without table and expression each sample has a person of
@@ -289,9 +289,7 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]], alone: boo
     persons = len({s.person for s in samples})
     lines = [f'{len(samples)} samples, {persons} persons']
     if alone:
-        lines.append(
-            'No persons were named: each sample counts as a person of its own. See --person.'
-        )
+        lines.append('No persons were named: each sample counts as its own. See --person.')
     lines.append(f'{"":22} {"all":>5} ' + ' '.join(f'{c:>9}' for c in classes))
     for name, rows in lists.items():
         counts = Counter(s.label for s in rows)

@@ -4,6 +4,7 @@
 They run as they are but for the model, which is a small one, and the number of epochs.
 """
 
+import contextlib
 import csv
 import glob
 import os.path as osp
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, process_env
+from helpers import ROOT, process_env, run_script
 from small_models import ARCH, PRETRAIN, build
 from user_files import write_clip, write_picture
 
@@ -89,28 +90,94 @@ def small_config(name, folder):
 
 
 @pytest.mark.parametrize('name', sorted(OWN))
-def test_configs_train_test_and_predict(name, place):
-    """One process on a CPU, from ``load_from`` to the label of a clip or an image."""
+def test_configs_train_test_and_predict(name, place, monkeypatch, capfd):
+    """From ``load_from`` to the label of a clip or an image, on a CPU."""
     folder = place / ('seven' if name == 'own_three_classes' else 'three')
-    config = small_config(name, place)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv('LOCAL_RANK', '0')  # one process, which torchrun would start
+    config, work = small_config(name, place), Path('work_dirs', name)
     loaders = [
         f'{stage}_dataloader.{option}'
-        for stage in ('train', 'val', 'test')
+        for stage in ('test', 'val', 'train')
         for option in ('num_workers=0', 'persistent_workers=False')
     ]
-    options = ['--cfg-options', 'train_cfg.max_epochs=1', *loaders]
-    log = run(folder, TOOLS / 'train.py', config, *options)
-    assert re.search(r'\d+ of \d+ tensors', log) or 'pretrained.pth' in log
-    work = folder / 'work_dirs' / name
-    test = run(folder, TOOLS / 'test.py', config, work / 'epoch_1.pth', *options[:1], *loaders[2:])
-    joint = name == 'own_joint'
-    for prefix in ('video/', 'image/') if joint else ('',):
-        assert re.search(rf'{prefix}WAR: [\d.]+', test)
-    images = name == 'own_images'
-    media = place / ('a.jpg' if images else 'a.mp4')
-    out = folder / f'{name}_out'
-    run(folder, '-m', 's4d_mm', 'predict', media, '--faces', 'none', '--model', config,
-        '--weights', work / 'epoch_1.pth', '--out', out)  # fmt: skip
-    label = rows(out / 'a.csv')[0]
+    run_script('tools/train.py', config, '--cfg-options', 'train_cfg.max_epochs=1', *loaders)
+    log = capfd.readouterr()
+    assert re.search(r'[1-9]\d* of \d+ tensors', log.out + log.err)  # of the pre-trained weights
+    weights = work / 'epoch_1.pth'
+    run_script('tools/test.py', config, weights, '--cfg-options', *loaders[:4])
+    log = capfd.readouterr()
+    for prefix in ('video/', 'image/') if name == 'own_joint' else ('',):
+        assert re.search(rf' {prefix}WAR: [\d.]+', log.out + log.err)
+    media = place / ('a.jpg' if name == 'own_images' else 'a.mp4')
+    options = ('--faces', 'none', '--model', config, '--weights', weights, '--out', 'out')
+    with contextlib.suppress(SystemExit):
+        run_script('tools/predict.py', media, *options, '--overwrite')
     classes = dict(own_three_classes=('negative', 'neutral', 'positive'), own_images=SEVEN)
-    assert set(label) & set(classes.get(name, THREE))
+    assert set(rows('out/a.csv')[0]) & set(classes.get(name, THREE))
+
+
+def test_lists_keep_persons_apart(place):
+    lists = place / 'three' / 'data' / 'mine' / 'clip_lists'
+    for fold in (1, 2):
+        train, test = (rows(lists / f'set_{fold}_{split}.csv') for split in ('train', 'test'))
+        persons = [{name.split('/')[1][:2] for name, _ in part} for part in (train, test)]
+        assert not persons[0] & persons[1] and len(train) + len(test) == 18
+        for part in (train, test):  # each class has its share
+            assert [sum(label == c for _, label in part) for c in THREE] == [3, 3, 3]
+
+
+def write_samples(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_lists_of_a_table(tmp_path):
+    """A table of a spreadsheet: semicolons, a header, suffixes, persons, a line without a file."""
+    clips = tmp_path / 'clips'
+    write_samples(clips, 'a.1/1.jpg', 'a.1/2.jpg', 'b/1.jpg', 'c.mp4', 'd.mp4', 'contact_sheet.jpg')
+    table = tmp_path / 'labels.csv'
+    table.write_text(
+        'file;emotion;who\na.1;sad;A\nb.mp4;happy;B\nc.mp4;sad;C\nd;happy;C\nx.mp4;sad;A\n',
+        encoding='utf-8-sig',
+    )
+    command = ('clips', clips, tmp_path / 'lists', '--labels', table, '--folds', 3, '--val')
+    said = make_lists(tmp_path, *command)
+    assert '1 names of' in said and 'have no file: x' in said and "('happy', 'sad')" in said
+    parts = [rows(tmp_path / 'lists' / f'set_1_{p}.csv') for p in ('train', 'val', 'test')]
+    assert sorted(sum(parts, [])) == [
+        ['a.1', 'sad'], ['b', 'happy'], ['c.mp4', 'sad'], ['d.mp4', 'happy'],
+    ]  # fmt: skip
+    assert ['c.mp4', 'sad'] in next(p for p in parts if ['d.mp4', 'happy'] in p)  # of one person
+    make_lists(tmp_path, *command)  # again, with the same result
+    said = make_lists(tmp_path, *command, '--seed', 5, code=2)
+    assert 'exists with other content' in said
+
+
+def test_images_of_known_persons_stay_in_their_folds(place):
+    mine = place / 'three' / 'data' / 'mine'
+    persons = mine / 'clip_lists' / 'persons.csv'
+    make_lists(place, 'images', mine / 'images', place / 'lists', '--person', '(p[0-9])_',
+               '--folds', 2, '--persons', persons, '--seed', 3)  # fmt: skip
+    assert rows(place / 'lists' / 'persons.csv') == rows(persons)
+
+
+@pytest.mark.parametrize(
+    'names, arguments, message',
+    [
+        (['x.txt'], [], 'holds no video files or folders of frames'),
+        (['a.mp4'], [], 'a.mp4 have no label; each must lie in a folder'),
+        (['k/a.mp4'], ['--person', '(p[0-9])'], "do not match --person '(p[0-9])'"),
+        (['k/a.mp4'], [], '--folds 5: there are only 1 persons'),
+        (['k/a.mp4'], ['--folds', '1'], '--folds 1: must be 2 or more'),
+        (['k/a.mp4'], ['--labels', 'none.csv'], 'none.csv'),
+        (['k/a.mp4'], ['--person', '('], '--person (: '),
+    ],
+)
+def test_a_mistake_is_named_in_a_sentence(names, arguments, message, tmp_path):
+    write_samples(tmp_path / 'clips', *names)
+    said = make_lists(tmp_path, 'clips', 'clips', 'lists', *arguments, code=2)
+    assert message in said and 'Traceback' not in said
+    assert not (tmp_path / 'lists').exists()

@@ -58,10 +58,10 @@ def write_own_data(folder, persons=3):
     Of each person one file in each class, ``p1_anger.mp4``. All faces are one that the detector
     finds, so the labels mean nothing.
     """
-    for label in ('anger', 'happiness', 'neutral'):
+    for i, label in enumerate(('anger', 'happiness', 'neutral')):
         for person in range(1, persons + 1):
             name = f'p{person}_{label}'
-            write_clip(osp.join(folder, 'raw', 'clips', label, f'{name}.mp4'), 13 + person)
+            write_clip(osp.join(folder, 'raw', 'clips', label, f'{name}.mp4'), 16 + 3 * i + person)
             path = osp.join(folder, 'raw', 'images', label, f'{name}.jpg')
             os.makedirs(osp.dirname(path), exist_ok=True)
             write_picture(path)

@@ -148,7 +148,7 @@ def label_samples(
         how = 'add lines for them to the table, or move them out of the folder'
     refuse([name for name in names if not labels[name]], f'have no label; {how}')
     if person is not None:
-        found = {name: re.search(person, name) for name in names}
+        found = {name: re.search(person, without_suffix(name)) for name in names}
         refuse(
             [name for name in names if not found[name]],
             f'do not match --person {person!r}, which must find the person in each name',

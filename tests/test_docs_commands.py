@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, process_env
 from marked_blocks import blocks, pages
-from user_files import CONFIG, write_checkpoint, write_clip, write_picture
+from user_files import CONFIG, write_checkpoint, write_clip, write_own_data, write_picture
 
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks(page) for page in pages()}
 TESTED = [page for page, found in BLOCKS.items() if any(block.tested for block in found)]
@@ -29,13 +29,15 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, checkpoint):
+def folder(tmp_path, checkpoint, page):
     """Where a user works."""
     Path(tmp_path, 'config.py').write_text(f'_base_ = [{CONFIG!r}]\n')
     os.symlink(checkpoint, tmp_path / 'weights.pth')
     write_clip(tmp_path / 'clip.mp4')
     write_clip(tmp_path / 'face.mp4')
     write_picture(tmp_path / 'photo.jpg')
+    if page == 'docs/own_data.md':
+        write_own_data(tmp_path)
     for name in ('configs', 'tools'):
         os.symlink(osp.join(ROOT, name), tmp_path / name)
     command = tmp_path / 'bin' / 's4d'  # of this tree, wherever the package is installed

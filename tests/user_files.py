@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """What a user of a trained model has: a config, a checkpoint, and files with faces in them."""
 
+import os
 import os.path as osp
 
 import numpy as np
@@ -49,3 +50,18 @@ def _on_grey(pictures):
         top, left = (height - side) // 2, width * i + (width - side) // 2
         canvas[top : top + side, left : left + side] = picture
     return canvas
+
+
+def write_own_data(folder, persons=3):
+    """What somebody has who wants to train: ``raw/clips`` and ``raw/images``, a folder per class.
+
+    Of each person one file in each class, ``p1_anger.mp4``. All faces are one that the detector
+    finds, so the labels mean nothing.
+    """
+    for i, label in enumerate(('anger', 'happiness', 'neutral')):
+        for person in range(1, persons + 1):
+            name = f'p{person}_{label}'
+            write_clip(osp.join(folder, 'raw', 'clips', label, f'{name}.mp4'), 16 + 3 * i + person)
+            path = osp.join(folder, 'raw', 'images', label, f'{name}.jpg')
+            os.makedirs(osp.dirname(path), exist_ok=True)
+            write_picture(path)

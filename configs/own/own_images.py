@@ -1,0 +1,71 @@
+# S4D on images of your own. The page for it: docs/own_data.md
+#   python tools/train.py configs/own/own_images.py             # a CPU or one GPU
+#   tools/dist_train.sh configs/own/own_images.py 8 --auto-scale-lr   # 8 GPUs
+_base_ = [
+    '../_base_/models/s4d_base.py',
+    '../_base_/datasets/dfew_affectnet.py',  # its pipelines
+    '../_base_/schedules/s4d_finetune_100e.py',
+    '../_base_/default_runtime.py',
+]
+
+# ------------------------------------------------ what you change
+data_root = 'data/mine'  # holds images/ and image_lists/
+classes = ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
+fold = 1
+watched = 'test'  # list that each epoch is validated on: 'val' if you made one
+batch_size = 16  # images in a step of one process
+lr = 1e-5 * batch_size / 16
+max_epochs = 30
+load_from = 'hf://cyinen/S4D/vit_base_voxceleb2+affectnet_100.pt'
+# ----------------------------------------------------------------
+
+model = dict(cls_head=dict(num_classes=dict(_delete_=True, image=len(classes))))
+images = dict(
+    type='ExpressionImageDataset',
+    data_root=data_root,
+    data_prefix=dict(img='images'),
+    metainfo=dict(classes=classes),
+)
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=batch_size,
+    num_workers=2,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='SeededSampler', shuffle=True),
+    dataset=dict(
+        ann_file=f'image_lists/set_{fold}_train.csv', pipeline=_base_.image_train_pipeline, **images
+    ),
+)
+test_dataloader = dict(
+    _delete_=True,
+    batch_size=batch_size,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        ann_file=f'image_lists/set_{fold}_test.csv',
+        pipeline=_base_.image_test_pipeline,
+        test_mode=True,
+        **images,
+    ),
+)
+val_dataloader = dict(
+    _delete_=True,
+    batch_size=batch_size,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        ann_file=f'image_lists/set_{fold}_{watched}.csv',
+        pipeline=_base_.image_test_pipeline,
+        test_mode=True,
+        **images,
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=lr))
+train_cfg = dict(max_epochs=max_epochs)
+auto_scale_lr = dict(base_batch_size=batch_size)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(save_best='WAR', rule='greater', max_keep_ckpts=1)
+)

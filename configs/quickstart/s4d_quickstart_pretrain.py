@@ -8,7 +8,7 @@ _base_ = [
 ]
 # each clip is decoded once for two crops
 train_pipeline = _base_.train_pipeline
-train_pipeline[3:6] = [
+train_pipeline[3:5] = [
     dict(
         type='ClipRandomResizedCrop',
         size=_base_.img_size,

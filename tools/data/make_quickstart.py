@@ -216,7 +216,7 @@ def make_set(
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
-            if done % 100 == 0 or done == len(todo):
+            if done % 500 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
     for path, text in annotations(samples).items():
         write_text(osp.join(out, path), text)

@@ -18,11 +18,12 @@ train_pipeline[3:5] = [
     )
 ]
 train_dataloader = dict(
-    batch_sampler=dict(batch_size=dict(video=8, image=32)),
+    batch_size=16,
+    batch_sampler=dict(batch_size=dict(video=4, image=16)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )
-max_epochs = 6
-base_lr = 1e-3
+max_epochs = 5
+base_lr = 3e-3
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(

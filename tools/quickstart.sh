@@ -156,7 +156,7 @@ start 'with pre-training' finetune \
     python tools/train.py "$finetune" --work-dir "$with" \
     --cfg-options load_from="$pretrained"
 [ "$cores" -gt 1 ] || finish
-start 'without' finetune_from_scratch \
+start 'without pre-training' finetune_from_scratch \
     python tools/train.py "$finetune" --work-dir "$without"
 finish
 finetuned=$(last_checkpoint "$with")
@@ -168,13 +168,13 @@ start 'with pre-training' test \
     python tools/test.py "$finetune" "$finetuned" --work-dir "$out/test/with" \
     --dump "$out/test/with.pkl"
 [ "$cores" -gt 1 ] || finish
-start 'without' test_from_scratch \
+start 'without pre-training' test_from_scratch \
     python tools/test.py "$finetune" "$scratch" --work-dir "$out/test/without" \
     --dump "$out/test/without.pkl"
 finish
 start 'table' table \
     python tools/analysis_tools/compare_tests.py "$finetune" \
-    "with pre-training=$out/test/with.json" "without=$out/test/without.json"
+    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
 finish
 end
 

@@ -3,7 +3,7 @@
 
 The predictions are those that ``tools/test.py --dump`` saved.
 
-    python tools/analysis_tools/compare_tests.py CONFIG 'A=a/predictions.json' 'B=b/predictions.json'
+    python tools/analysis_tools/compare_tests.py CONFIG 'A=a.json' 'B=b.json'
 """
 
 import argparse

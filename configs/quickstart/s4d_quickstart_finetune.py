@@ -14,16 +14,16 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
-        layer_decay_rate=0.95,
+        layer_decay_rate=0.9,
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         custom_keys={'_bias': dict(decay_mult=0.0)},
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end=2, convert_to_iter_based=True),
     dict(
-        type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
+        type='CosineAnnealingLR', eta_min=0.0, begin=2, end=max_epochs, convert_to_iter_based=True
     ),
 ]
 train_cfg = dict(

@@ -19,6 +19,7 @@ train_pipeline[3:5] = [
 ]
 train_dataloader = dict(
     batch_size=16,
+    sampler=dict(share=dict(video=0.5)),
     batch_sampler=dict(batch_size=dict(video=4, image=16)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )

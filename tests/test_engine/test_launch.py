@@ -206,7 +206,7 @@ def test_batch_size_that_the_sampler_does_not_have_is_refused():
     cfg = Config.fromfile(config_path('quickstart/s4d_quickstart_finetune'))
     check_batch_size(cfg)
     cfg.merge_from_dict({'train_dataloader.batch_sampler.batch_size.image': 32})
-    with pytest.raises(ValueError, match='batch_size=8, which is none of'):
+    with pytest.raises(ValueError, match='batch_size=16, which is none of'):
         check_batch_size(cfg)
 
 

@@ -43,12 +43,12 @@ image_test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DualModalSampler'),
     batch_sampler=dict(
-        type='DualModalBatchSampler', batch_size=dict(video=4, image=8), drop_last=True
+        type='DualModalBatchSampler', batch_size=dict(video=8, image=16), drop_last=True
     ),
     dataset=dict(
         type='DualModalDataset',

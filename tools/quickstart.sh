@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # From nothing to a tested model, on data that it draws itself: environment,
-# installation, data, masked pre-training, joint fine-tuning, test, pictures,
-# and the prediction of a clip.
+# installation, data, masked pre-training, joint fine-tuning with and without
+# it, test, pictures, and the prediction of a clip.
 #
 #   bash tools/quickstart.sh [CLIP.mp4]
 #
-# Results go to work_dirs/quickstart; QUICKSTART_DIR names another folder.
+# Results go to work_dirs/quickstart; QUICKSTART_DIR names another folder. The
+# details of each stage are in its folder `logs`.
 set -euo pipefail
 
 clip=${1:-}
@@ -26,7 +27,16 @@ if [ -n "${QUICKSTART_DIR:-}" ]; then # relative to where it was named
 fi
 
 stage='start'
-trap 'echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2' ERR
+trap 'stopped $?' ERR
+stopped() { # exit code
+    echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2
+    exit "$1"
+}
+# what still runs when this script ends, by Ctrl-C for instance, ends too
+trap 'for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 times=()
 started=$SECONDS
 begin() { # name of the stage that starts
@@ -35,7 +45,61 @@ begin() { # name of the stage that starts
     printf '\n=== %s ===\n' "$stage"
 }
 end() {
-    times+=("$(printf '%-12s %4d s' "$stage" $((SECONDS - started)))")
+    times+=("$stage $((SECONDS - started)) s")
+}
+
+# Commands that run side by side, with their output in log files.
+pids=() labels=() logs=() shown=()
+start() { # label, name of the log file, command
+    local label=$1 log="$out/logs/$2.log"
+    shift 2
+    "$@" >"$log" 2>&1 </dev/null &
+    pids+=($!) labels+=("$label") logs+=("$log") shown+=(0)
+}
+
+# The epochs that a log tells of, a line each.
+epochs_of() { # log
+    sed -n 's/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].* eta: *\([0-9:]*\).* loss: *\([0-9.]*\).*/epoch \1, loss \4, \3 left/p' "$1"
+}
+
+show_epochs() { # index of the command: its epochs since the last call
+    local line
+    while IFS= read -r line; do
+        printf '  %s: %s\n' "${labels[$1]}" "$line"
+        shown[$1]=$((shown[$1] + 1))
+    done < <(epochs_of "${logs[$1]}" | tail -n +$((shown[$1] + 1)))
+}
+
+failed() { # label, log, exit code
+    {
+        echo
+        tail -n 15 "$2"
+        echo
+        echo "quickstart.sh: stopped in stage \"$stage\": $1 failed." \
+            "These are the last lines of $2"
+    } >&2
+    exit "$3"
+}
+
+# Wait for the commands that were started, and show their progress.
+finish() {
+    local i code left=${#pids[@]}
+    while [ "$left" -gt 0 ]; do
+        sleep 1
+        for i in "${!pids[@]}"; do
+            [ -n "${pids[$i]}" ] || continue
+            show_epochs "$i"
+            if ! kill -0 "${pids[$i]}" 2>/dev/null; then
+                code=0
+                wait "${pids[$i]}" || code=$?
+                show_epochs "$i"
+                [ "$code" -eq 0 ] || failed "${labels[$i]}" "${logs[$i]}" "$code"
+                pids[$i]=
+                left=$((left - 1))
+            fi
+        done
+    done
+    pids=() labels=() logs=() shown=()
 }
 
 begin 'install'
@@ -46,13 +110,19 @@ place=$S4D_ROOT
 [ -z "$S4D_PACKED" ] || place=$PWD
 cd "$S4D_ROOT"
 export QUICKSTART_DIR="${QUICKSTART_DIR:-$place/work_dirs/quickstart}"
-# a core for the data loader, the others for the model
-cores=$(nproc 2>/dev/null || echo 2)
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores - 1 : 1))}"
 pretrain=configs/quickstart/s4d_quickstart_pretrain.py
 finetune=configs/quickstart/s4d_quickstart_finetune.py
 out=$QUICKSTART_DIR
+with=$out/finetune
+without=$out/finetune_from_scratch
 work_start=$SECONDS
+# a core for the data loader, the others for the model; more than 4 do not
+# help such small models
+cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+threads() { # cores: of which a process computes with that many threads
+    echo $(($1 <= 2 ? 1 : $1 <= 5 ? $1 - 1 : 4))
+}
+omp=${OMP_NUM_THREADS:-} # of the user
 
 # The checkpoint that a finished training left in its folder.
 last_checkpoint() {
@@ -60,37 +130,63 @@ last_checkpoint() {
     cat "$1/last_checkpoint"
 }
 
+# those of an earlier quickstart
+rm -rf "$out/pretrain" "$with" "$without" "$out/test" "$out/logs"
+mkdir -p "$out/logs"
+echo
+echo "Details are in $out/logs"
+
 begin 'data'
 python tools/data/make_quickstart.py "$out/data"
 end
 
-# those of an earlier quickstart
-rm -rf "$out/pretrain" "$out/finetune"
-
 begin 'pre-train'
-python tools/train.py "$pretrain" --work-dir "$out/pretrain"
+export OMP_NUM_THREADS="${omp:-$(threads "$cores")}"
+start 'masked faces' pretrain \
+    python tools/train.py "$pretrain" --work-dir "$out/pretrain"
+finish
 pretrained=$(last_checkpoint "$out/pretrain")
 end
 
+# the same training from the pre-trained weights and from random ones; side by
+# side where there are two cores
 begin 'fine-tune'
-python tools/train.py "$finetune" --work-dir "$out/finetune" \
+export OMP_NUM_THREADS="${omp:-$(threads $((cores / 2)))}"
+start 'with pre-training' finetune \
+    python tools/train.py "$finetune" --work-dir "$with" \
     --cfg-options load_from="$pretrained"
-finetuned=$(last_checkpoint "$out/finetune")
+[ "$cores" -gt 1 ] || finish
+start 'without pre-training' finetune_from_scratch \
+    python tools/train.py "$finetune" --work-dir "$without"
+finish
+finetuned=$(last_checkpoint "$with")
+scratch=$(last_checkpoint "$without")
 end
 
 begin 'test'
-python tools/test.py "$finetune" "$finetuned" --work-dir "$out/test" \
-    --dump "$out/test/predictions.pkl"
-# the newest <time>/<time>.json holds the metrics
-metrics=$(find "$out/test" -path '*/20*/20*.json' | sort | tail -n 1)
-[ -n "$metrics" ] || die "the test left no metrics in $out/test"
+start 'with pre-training' test \
+    python tools/test.py "$finetune" "$finetuned" --work-dir "$out/test/with" \
+    --dump "$out/test/with.pkl"
+[ "$cores" -gt 1 ] || finish
+start 'without pre-training' test_from_scratch \
+    python tools/test.py "$finetune" "$scratch" --work-dir "$out/test/without" \
+    --dump "$out/test/without.pkl"
+finish
+start 'table' table \
+    python tools/analysis_tools/compare_tests.py "$finetune" \
+    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
+finish
 end
 
 begin 'pictures'
-python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
-    "$out/test/predictions.pkl" --out "$out/confusion_matrix.png"
-python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
+start 'confusion matrix' confusion_matrix \
+    python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
+    "$out/test/with.json" --out "$out/confusion_matrix.png"
+[ "$cores" -gt 1 ] || finish
+start 'reconstruction' reconstruction \
+    python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"
+finish
 end
 
 begin 'predict'
@@ -100,34 +196,25 @@ if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
     name=$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv")
     clip="$out/data/clips/$name.mp4"
 fi
-python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" --faces "$faces" \
-    --out "$out/predict"
+start 'prediction' predict \
+    python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
+    --faces "$faces" --out "$out/predict"
+finish
+cat "$out/logs/predict.log"
 end
 
 begin 'summary'
-python - "$metrics" <<'PY'
-import json
-import sys
-
-with open(sys.argv[1]) as f:
-    metrics = json.load(f)
-print(f'{"":12} {"WAR":>6} {"UAR":>6}   (chance: 14.3)')
-for modality in ('video', 'image'):
-    row = [
-        next((v for k, v in metrics.items()
-              if k.endswith(f'{modality}/{name}')), None)
-        for name in ('WAR', 'UAR')
-    ]
-    if None in row:
-        sys.exit(f'{sys.argv[1]} has no WAR and UAR for {modality}; it has '
-                 f'{", ".join(metrics)}')
-    print(f'{modality:12} {row[0]:6.2f} {row[1]:6.2f}')
-PY
+echo 'In percent, on drawn persons that no training has seen:'
+tail -n 4 "$out/logs/table.log"
 echo
-printf '%s\n' "${times[@]}"
-printf '%-12s %4d s after installation\n' 'all' $((SECONDS - work_start))
+echo "$((SECONDS - work_start)) s after installation:" \
+    "$(printf '%s, ' "${times[@]:1}" | sed 's/, $//')"
 echo
-echo "metrics           $metrics"
 echo "confusion matrix  $out/confusion_matrix.png"
 echo "reconstruction    $out/reconstruction.png"
 echo "model             $finetuned"
+echo "predictions       $out/test/with.json"
+echo
+echo 'Next: what the faces in a video or picture of yours express'
+echo "  python tools/predict.py YOUR.mp4 --model $finetune \\"
+echo "      --weights $finetuned"

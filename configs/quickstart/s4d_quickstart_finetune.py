@@ -1,6 +1,6 @@
 # Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
 #   python tools/train.py configs/quickstart/s4d_quickstart_finetune.py --cfg-options \
-#       load_from=work_dirs/quickstart/pretrain/epoch_6.pth
+#       load_from=work_dirs/quickstart/pretrain/epoch_5.pth
 _base_ = [
     '../_base_/models/s4d_tiny.py',
     '../_base_/datasets/quickstart_joint.py',
@@ -8,7 +8,7 @@ _base_ = [
 ]
 # not `import os`, which mmengine takes for a config of its other kind
 work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
-max_epochs = 20
+max_epochs = 8
 base_lr = 1e-3
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),

@@ -8,7 +8,7 @@ _base_ = [
 ]
 # each clip is decoded once for two crops
 train_pipeline = _base_.train_pipeline
-train_pipeline[3:6] = [
+train_pipeline[3:5] = [
     dict(
         type='ClipRandomResizedCrop',
         size=_base_.img_size,
@@ -18,11 +18,13 @@ train_pipeline[3:6] = [
     )
 ]
 train_dataloader = dict(
-    batch_sampler=dict(batch_size=dict(video=8, image=32)),
+    batch_size=16,
+    sampler=dict(share=dict(video=0.5)),
+    batch_sampler=dict(batch_size=dict(video=4, image=16)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )
-max_epochs = 6
-base_lr = 1e-3
+max_epochs = 5
+base_lr = 3e-3
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(

@@ -7,6 +7,7 @@ import os.path as osp
 import sys
 from types import SimpleNamespace
 
+import compare_tests
 import cv2
 import get_flops
 import mmengine
@@ -212,7 +213,8 @@ def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
     assert support[:3] == [4, 0, 0]
     assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3
     assert names[:2] == ['neutral', 'happiness']
-    assert title == 'image: 4 samples, WAR 50.0 % (1 unreadable)'
+    # the mean over classes counts those that have samples
+    assert title == 'image: 4 samples (1 unreadable)\nWAR 50.0 %, UAR 50.0 %'
     assert out.stat().st_size > 5000 and 'image' in capsys.readouterr().out
 
 
@@ -224,21 +226,94 @@ def test_confusion_matrix_shows_shares_and_counts():
     plot_confusion_matrix.plt.close()
 
 
-def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
+def test_panels_have_one_order_of_classes(toolbox_run, tmp_path, monkeypatch):
+    """The data sets number their classes differently; the second panel follows the first."""
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+    drawn = []
+    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: drawn.append(args[1:]))
+    ids = dict(
+        video=dict(happiness=0, neutral=2, anger=3),
+        image=dict(happiness=1, neutral=0, anger=6),
+    )
+    pairs = [('anger', 'happiness'), ('anger', 'anger'), ('neutral', 'anger')]
+    samples = [
+        dict(gt_label=[of[true]], pred_score=torch.eye(7)[of[said]].tolist(), input_type=kind)
+        for kind, of in ids.items()
+        for true, said in pairs
+    ]
+    mmengine.dump(samples, tmp_path / 'x.json')
+    out = str(tmp_path / 'x.png')
+    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.json'), '--out', out])
+    (counts, names, _, support), image = drawn
+    assert names[:4] == image[1][:4] == ['happiness', 'sadness', 'neutral', 'anger']
+    assert counts[3].tolist() == [1, 0, 0, 1, 0, 0, 0] and support == [0, 0, 1, 2, 0, 0, 0]
+    assert image[0].tolist() == counts.tolist() and image[3] == support
+
+
+def test_classes_of_other_names_keep_their_order():
+    own = dict(classes=['joy', 'anger'], matrix=[[1, 2], [3, 4]], support=[3, 7])
+    assert plot_confusion_matrix.in_order(own, ['anger', 'happiness']) is own
+    assert plot_confusion_matrix.in_order(own, ['anger', 'joy']) == dict(
+        classes=['anger', 'joy'], matrix=[[4, 3], [2, 1]], support=[7, 3]
+    )
+
+
+def test_tests_are_compared_in_a_table(toolbox_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+    scores = torch.eye(7).tolist()
+    for name, said in (('a', (0, 0, 0, 1)), ('b', (0, 1, 1, 1))):
+        samples = [
+            dict(gt_label=[label], pred_score=scores[guess], input_type='image')
+            for label, guess in zip((0, 0, 0, 1), said)
+        ]
+        mmengine.dump(samples, tmp_path / f'{name}.json')
+    command = [FINETUNE, f'one={tmp_path}/a.json', f'two rows={tmp_path}/b.json']
+    compare_tests.main(command)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ['video', 'WAR', 'video', 'UAR', 'image', 'WAR', 'image', 'UAR'],
+        ['one', '-', '-', '100.0', '100.0'],
+        ['two', 'rows', '-', '-', '50.0', '66.7'],
+        ['chance', '14.3', '14.3', '14.3', '14.3'],
+    ]
+    with pytest.raises(SystemExit) as end:
+        compare_tests.main([*command, f'no={tmp_path}/none.json'])
+    assert end.value.code == 2 and 'none.json' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        compare_tests.main([FINETUNE, 'a.json'])
+    assert end.value.code == 2 and 'NAME=PATH' in capsys.readouterr().err
+
+
+def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
+    """A block for each modality, three columns in each; an image is there once."""
+    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+    drawn = []
+    whole = visualize_reconstruction.draw
+    monkeypatch.setattr(
+        visualize_reconstruction, 'draw', lambda blocks: drawn.append(blocks) or whole(blocks)
+    )
     out = str(tmp_path / 'x.png')
     visualize_reconstruction.main(
-        [PRETRAIN, toolbox_run.pretrained, '--out', out, '--num', '1', '--frames', '3']
+        [PRETRAIN, toolbox_run.pretrained, '--out', out, '--num', '2', '--frames', '3']
     )
-    picture = cv2.imread(out)
-    side = 80
-    assert picture.shape == (2 * 3 * side, 3 * side, 3)  # a clip and an image
-    original, masked, rebuilt = picture[: 3 * side].reshape(3, side, 3 * side, 3).astype(float)
-    grey = (np.abs(masked - 128) <= 1).all(-1)
-    assert 0.5 < grey.mean() < 1
-    np.testing.assert_array_equal(masked[~grey], original[~grey])
-    np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
-    assert np.abs(rebuilt - original)[grey].mean() > 1
+    (blocks,) = drawn
+    for name, frames in (('video', 3), ('image', 1)):
+        assert len(blocks[name]) == 2
+        (original, masked, rebuilt), ratio = blocks[name][0]
+        assert original.shape == (frames, 80, 80, 3)
+        grey = (np.abs(masked.astype(float) - 128) <= 1).all(-1)
+        assert abs(grey.mean() - ratio) < 0.2
+        np.testing.assert_array_equal(masked[~grey], original[~grey])
+        np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
+        assert np.abs(rebuilt.astype(float) - original)[grey].mean() > 1
+    first, last = blocks['video'][0][0][0][[0, -1]].astype(float)
+    assert np.abs(first - last).mean() > 1
+    height, width = cv2.imread(out).shape[:2]
+    assert width > 1000 and height > 300
+    titles = [ax.get_title() for ax in whole(blocks).axes[:6]]
+    assert titles[0] == 'video, 3 frames' and titles[3] == 'image'
+    assert titles[1].endswith('% masked') and titles[5] == 'reconstructed'
+    plot_confusion_matrix.plt.close('all')
 
 
 # ------------------------------------------------------------------ publish

@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Draw the confusion matrix of saved predictions, a panel per modality.
 
-The predictions are those that ``tools/test.py --dump`` saved.
+The predictions are those that ``tools/test.py --dump`` saved. All panels with the same class
+names show them in the order of the first panel, whatever the label ids of their data sets.
 
     python tools/analysis_tools/plot_confusion_matrix.py CONFIG PREDICTIONS
 """
@@ -67,6 +68,28 @@ def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequ
     ax.set(xlabel='predicted', ylabel='true', title=title)
 
 
+def in_order(own: dict, names: Sequence[str]) -> dict:
+    """Figures of a modality with its classes in another order.
+
+    Args:
+        own (dict): Figures of one modality, as :func:`figures_by_modality` returns them.
+        names (Sequence[str]): Class names in the order wanted.
+
+    Returns:
+        dict: ``own`` with ``classes``, ``matrix`` and ``support`` in that order; ``own`` itself
+        if its set of names is another one.
+    """
+    if sorted(own['classes']) != sorted(names):
+        return own
+    order = [own['classes'].index(name) for name in names]
+    return dict(
+        own,
+        classes=list(names),
+        matrix=np.array(own['matrix'])[np.ix_(order, order)].tolist(),
+        support=[own['support'][i] for i in order],
+    )
+
+
 def main(argv: Optional[list] = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
@@ -75,12 +98,15 @@ def main(argv: Optional[list] = None) -> None:
     except (OSError, ValueError) as e:
         sys.exit(str(e))
     figures = figures_by_modality(samples, class_names_of_test(Config.fromfile(args.config)))
+    names = next(iter(figures.values()))['classes']
     fig, axes = plt.subplots(1, len(figures), figsize=(6 * len(figures), 5.5), squeeze=False)
     for ax, (modality, own) in zip(axes[0], figures.items()):
-        title = f'{modality}: {own["samples"]} samples, WAR {own["metrics"]["WAR"]:.1f} %'
+        own, metrics = in_order(own, names), own['metrics']
+        title = f'{modality}: {own["samples"]} samples'
         unreadable = own['samples'] - np.sum(own['matrix'])
         if unreadable:
             title += f' ({unreadable} unreadable)'
+        title += f'\nWAR {metrics["WAR"]:.1f} %, UAR {metrics["UAR"]:.1f} %'
         draw(ax, np.array(own['matrix']), own['classes'], title, own['support'])
     fig.tight_layout()
     fig.savefig(args.out, dpi=150)

@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Save a picture of what a pre-trained masked auto-encoder reconstructs.
 
-Its rows are original, masked and reconstructed frames.
+Clips are on the left and images on the right, a sample in each row. The columns are the frames,
+what the model saw of them, and what the model made of that.
 
     python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT
 """
@@ -15,13 +16,13 @@ from mmengine.config import DictAction
 def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        description='Save a grid of original, masked and reconstructed frames.'
+        description='Save a picture of frames, masked frames and reconstructed frames.'
     )
     parser.add_argument('config', help='pre-training config')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', default='reconstruction.png')
     parser.add_argument('--num', type=int, default=3, help='samples of each modality')
-    parser.add_argument('--frames', type=int, default=4, help='frames shown of a clip')
+    parser.add_argument('--frames', type=int, default=2, help='frames shown of a clip')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
@@ -30,7 +31,10 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-import mmcv
+import matplotlib
+
+matplotlib.use('Agg')  # before pyplot
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -42,8 +46,19 @@ from s4d_mm.engine.launch import load_config
 
 
 @torch.no_grad()
-def rows_of(model: torch.nn.Module, sample: dict, frames: int) -> np.ndarray:
-    """Three rows of frames of one sample, (3 * H, frames * W, 3) RGB."""
+def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.ndarray, float]:
+    """What the picture shows of one sample.
+
+    Args:
+        model (torch.nn.Module): The masked auto-encoder, in evaluation mode.
+        sample (dict): Of the training data set: ``inputs`` (views, 3, [T,] H, W), of which the
+            first view is used, and ``data_samples``.
+        frames (int): Frames to show of a clip, at even distances; an image has one.
+
+    Returns:
+        tuple[np.ndarray, float]: The frames, with grey in place of what was masked, and
+        reconstructed, (3, frames, H, W, 3) uint8 RGB; and the share of tokens that was masked.
+    """
     data = dict(inputs=[sample['inputs'][:1]], data_samples=[sample['data_samples']])
     inputs = model.data_preprocessor(data)['inputs']
     latent, mask, ids_restore = model.backbone(inputs)
@@ -53,11 +68,48 @@ def rows_of(model: torch.nn.Module, sample: dict, frames: int) -> np.ndarray:
     original = head.reconstruct(pred, inputs, torch.zeros_like(mask))
     hidden = head.to_video(mask[..., None].expand_as(pred), inputs)
     masked = torch.where(hidden.bool(), torch.full_like(original, 0.5), original)
-    picks = np.linspace(0, original.shape[2] - 1, frames).round().astype(int)
-    rows = [
-        torch.cat([video[0, :, t] for t in picks], dim=2) for video in (original, masked, rebuilt)
-    ]
-    return (torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+    # an image is repeated to fill a tubelet
+    length = inputs.shape[2] if inputs.ndim == 5 else 1
+    picks = np.linspace(0, length - 1, min(frames, length)).round().astype(int).tolist()
+    columns = torch.stack([video[0][:, picks] for video in (original, masked, rebuilt)])
+    pixels = (columns.permute(0, 2, 3, 4, 1).cpu().numpy() * 255).round().astype(np.uint8)
+    return pixels, float(mask.float().mean())
+
+
+def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
+    """Draw the picture: a block of three columns per modality, a row per sample.
+
+    Args:
+        blocks (dict[str, list]): Name of a block -> what :func:`columns_of` returns for each of
+            its samples.
+
+    Returns:
+        Figure: The picture.
+    """
+    widths, titles, pictures = [], [], []
+    for name, samples in blocks.items():
+        shown = samples[0][0].shape[1]
+        widths += [shown] * 3
+        share = 100 * np.mean([ratio for _, ratio in samples])
+        plural = name if shown == 1 else f'{name}, {shown} frames'
+        titles += [plural, f'{share:.0f} % masked', 'reconstructed']
+        pictures += [[np.concatenate(list(s[0][i]), axis=1) for s in samples] for i in range(3)]
+    rows = max(map(len, pictures))
+    fig, axes = plt.subplots(
+        rows,
+        len(widths),
+        figsize=(1.4 * sum(widths), 1.4 * rows + 0.3),
+        squeeze=False,
+        gridspec_kw=dict(width_ratios=widths, wspace=0.04, hspace=0.04),
+        layout='constrained',
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for column, title in enumerate(titles):
+        axes[0, column].set_title(title, fontsize=11)
+        for row, picture in enumerate(pictures[column]):
+            axes[row, column].imshow(picture, interpolation='nearest')
+    return fig
 
 
 def main(argv: Optional[list] = None) -> None:
@@ -74,16 +126,16 @@ def main(argv: Optional[list] = None) -> None:
         check_fit(model, loaded, source=args.checkpoint)
     model.eval()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    blocks = []
     if hasattr(dataset, 'modality_range'):
-        parts = [dataset.modality_range(name) for name in ('video', 'image')]
+        parts = {name: dataset.modality_range(name) for name in ('video', 'image')}
     else:
-        parts = [range(len(dataset))]
-    for indices in parts:
+        parts = {getattr(dataset, 'INPUT_TYPE', 'video'): range(len(dataset))}
+    blocks = {}
+    for name, indices in parts.items():
         picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int)
-        blocks += [rows_of(model, dataset[indices[int(i)]], args.frames) for i in picks]
-    mmcv.imwrite(np.concatenate(blocks)[..., ::-1].copy(), args.out)
-    print(f'{args.out}: {len(blocks)} samples; rows are original, masked, reconstructed.')
+        blocks[name] = [columns_of(model, dataset[indices[int(i)]], args.frames) for i in picks]
+    draw(blocks).savefig(args.out, dpi=150)
+    print(f'{args.out}: {args.num} samples of each of {", ".join(blocks)}')
 
 
 if __name__ == '__main__':

@@ -172,8 +172,8 @@ def annotations(samples: list[Sample]) -> dict:
 
 def make_set(
     out: str,
-    images: int = 700,
-    clips: int = 420,
+    images: int = 2800,
+    clips: int = 1400,
     seed: int = 0,
     size: int = 112,
     workers: Optional[int] = None,
@@ -182,8 +182,8 @@ def make_set(
 
     Args:
         out: Folder to write to.
-        images: Number of images. Defaults to 700.
-        clips: Number of clips. Defaults to 420.
+        images: Number of images. Defaults to 2800.
+        clips: Number of clips. Defaults to 1400.
         seed: Seed of all randomness. Defaults to 0.
         size: Side of images and frames in pixels. Defaults to 112.
         workers: Number of processes. Defaults to the number of CPUs.
@@ -216,7 +216,7 @@ def make_set(
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
-            if done % 100 == 0 or done == len(todo):
+            if done % 500 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
     for path, text in annotations(samples).items():
         write_text(osp.join(out, path), text)
@@ -227,8 +227,8 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
-    parser.add_argument('--images', type=int, default=700, help='number of images')
-    parser.add_argument('--clips', type=int, default=420, help='number of clips')
+    parser.add_argument('--images', type=int, default=2800, help='number of images')
+    parser.add_argument('--clips', type=int, default=1400, help='number of clips')
     parser.add_argument('--seed', type=int, default=0, help='random seed')
     parser.add_argument('--size', type=int, default=112, help='side of images and frames')
     parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')

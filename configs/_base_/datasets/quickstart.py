@@ -15,7 +15,6 @@ train_pipeline = [
         out_of_bound_opt='repeat_last',
     ),
     dict(type='ClipDecode'),
-    dict(type='RandomResizedCrop', area_range=(0.7, 1.0)),
     dict(type='Resize', scale=(img_size, img_size), keep_ratio=False),
     dict(type='Flip', flip_ratio=0.5),
     dict(type='FormatShape', input_format='NCTHW'),
@@ -31,7 +30,6 @@ test_pipeline = [
 ]
 image_train_pipeline = [
     dict(type='ImageLoad'),
-    dict(type='RandomResizedCrop', area_range=(0.7, 1.0)),
     dict(type='Resize', scale=(img_size, img_size), keep_ratio=False),
     dict(type='Flip', flip_ratio=0.5),
     dict(type='FormatShape', input_format='NCHW'),

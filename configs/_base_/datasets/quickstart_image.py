@@ -5,7 +5,7 @@ img_size = 80
 train_pipeline = [
     dict(type='SeedDraws'),  # the sample's own seed, in any worker
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=img_size, crop_ratio_range=(0.7, 1.0)),
+    dict(type='Resize', scale=(img_size, img_size)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]

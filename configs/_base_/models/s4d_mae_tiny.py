@@ -4,7 +4,7 @@ size = dict(img_size=80, num_frames=4)
 model = dict(
     backbone=dict(
         arch=dict(_delete_=True, embed_dims=128, num_layers=4, num_heads=4),
-        mask_ratio=dict(image=0.75, video=0.9),
+        mask_ratio=dict(image=0.6, video=0.75),
         **size,
     ),
     neck=dict(

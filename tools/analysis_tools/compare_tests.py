@@ -12,12 +12,6 @@ from typing import Optional
 
 from mmengine.config import Config
 
-from s4d_mm.evaluation.predictions import (
-    class_names_of_test,
-    figures_by_modality,
-    read_predictions,
-)
-
 
 def named_file(text: str) -> tuple[str, str]:
     """Split ``NAME=PATH``.
@@ -49,6 +43,16 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
         help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
     )
     return parser.parse_args(argv)
+
+
+if __name__ == '__main__':
+    parse_args()  # -h and mistakes end here, before the slow imports
+
+from s4d_mm.evaluation.predictions import (
+    class_names_of_test,
+    figures_by_modality,
+    read_predictions,
+)
 
 
 def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:

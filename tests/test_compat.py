@@ -93,7 +93,10 @@ def test_other_attributes_stay_refused(tmp_path):
 @pytest.mark.parametrize(
     'versions,match',
     [
-        ({'mmengine': None, 'onedl-mmengine': None}, 'needs mmengine .* not installed: pip install'),
+        (
+            {'mmengine': None, 'onedl-mmengine': None},
+            'needs mmengine .* not installed: pip install',
+        ),
         ({'mmengine': '0.7.0', 'onedl-mmengine': None}, 'mmengine==0.7.0 is installed'),
         ({'mmcv': '2.2.0', 'mmcv-lite': None}, 'mmcv==2.2.0 is installed'),
         ({'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'}, 'overwrite each other'),

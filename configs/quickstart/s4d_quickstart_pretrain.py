@@ -20,16 +20,13 @@ train_pipeline[3:5] = [
 train_dataloader = dict(
     batch_size=16,
     sampler=dict(share=dict(video=0.5)),
-    batch_sampler=dict(batch_size=dict(video=4, image=16)),
+    batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )
-max_epochs = 5
-base_lr = 3e-3
+max_epochs = 4
+base_lr = 1.5e-3
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys={'_bias': dict(decay_mult=0.0)}
-    ),
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),

@@ -44,8 +44,8 @@ image_test_pipeline = [
 
 train_dataloader = dict(
     batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DualModalSampler'),
     batch_sampler=dict(
         type='DualModalBatchSampler', batch_size=dict(video=8, image=16), drop_last=True

@@ -25,15 +25,15 @@ dataset = dict(
 )
 train_dataloader = dict(
     batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(ann_file='annotations/affectnet_train.txt', pipeline=train_pipeline, **dataset),
 )
 test_dataloader = dict(
     batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(ann_file='annotations/affectnet_test.txt', pipeline=test_pipeline, **dataset),
 )

@@ -2,8 +2,8 @@
 _base_ = './quickstart.py'
 test_dataloader = dict(
     batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     batch_sampler=dict(type='DualModalBatchSampler'),
     dataset=dict(

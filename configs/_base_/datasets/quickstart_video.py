@@ -6,15 +6,15 @@ video = dict(
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='SeededSampler', shuffle=True),
     dataset=dict(ann_file='annotations/dfew_train.csv', pipeline=_base_.train_pipeline, **video),
 )
 test_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
+    persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         ann_file='annotations/dfew_test.csv', pipeline=_base_.test_pipeline, test_mode=True, **video

@@ -1,6 +1,6 @@
 # Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
 #   python tools/train.py configs/quickstart/s4d_quickstart_finetune.py --cfg-options \
-#       load_from=work_dirs/quickstart/pretrain/epoch_4.pth
+#       load_from=work_dirs/quickstart/pretrain/epoch_3.pth
 _base_ = [
     '../_base_/models/s4d_tiny.py',
     '../_base_/datasets/quickstart_joint.py',

@@ -153,11 +153,11 @@ end
 begin 'fine-tune'
 export OMP_NUM_THREADS="${omp:-$(threads $((cores / 2)))}"
 start 'with pre-training' finetune \
-    python tools/train.py "$finetune" --work-dir "$with" \
+    python tools/train.py "$finetune" --work-dir "$with" --no-validate \
     --cfg-options load_from="$pretrained"
 [ "$cores" -gt 1 ] || finish
 start 'without pre-training' finetune_from_scratch \
-    python tools/train.py "$finetune" --work-dir "$without"
+    python tools/train.py "$finetune" --work-dir "$without" --no-validate
 finish
 finetuned=$(last_checkpoint "$with")
 scratch=$(last_checkpoint "$without")

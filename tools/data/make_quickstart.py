@@ -172,7 +172,7 @@ def annotations(samples: list[Sample]) -> dict:
 
 def make_set(
     out: str,
-    images: int = 2800,
+    images: int = 5600,
     clips: int = 1400,
     seed: int = 0,
     size: int = 112,
@@ -182,7 +182,7 @@ def make_set(
 
     Args:
         out: Folder to write to.
-        images: Number of images. Defaults to 2800.
+        images: Number of images. Defaults to 5600.
         clips: Number of clips. Defaults to 1400.
         seed: Seed of all randomness. Defaults to 0.
         size: Side of images and frames in pixels. Defaults to 112.
@@ -227,7 +227,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
-    parser.add_argument('--images', type=int, default=2800, help='number of images')
+    parser.add_argument('--images', type=int, default=5600, help='number of images')
     parser.add_argument('--clips', type=int, default=1400, help='number of clips')
     parser.add_argument('--seed', type=int, default=0, help='random seed')
     parser.add_argument('--size', type=int, default=112, help='side of images and frames')

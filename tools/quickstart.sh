@@ -123,6 +123,7 @@ threads() { # cores: of which a process computes with that many threads
     echo $(($1 <= 2 ? 1 : $1 <= 5 ? $1 - 1 : 4))
 }
 omp=${OMP_NUM_THREADS:-} # of the user
+half=train_dataloader.sampler.share.image=0.5 # an epoch has half of the images, as in the recipe
 
 # The checkpoint that a finished training left in its folder.
 last_checkpoint() {
@@ -143,7 +144,8 @@ end
 begin 'pre-train'
 export OMP_NUM_THREADS="${omp:-$(threads "$cores")}"
 start 'masked faces' pretrain \
-    python tools/train.py "$pretrain" --work-dir "$out/pretrain"
+    python tools/train.py "$pretrain" --work-dir "$out/pretrain" \
+    --cfg-options "$half"
 finish
 pretrained=$(last_checkpoint "$out/pretrain")
 end
@@ -154,10 +156,11 @@ begin 'fine-tune'
 export OMP_NUM_THREADS="${omp:-$(threads $((cores / 2)))}"
 start 'with pre-training' finetune \
     python tools/train.py "$finetune" --work-dir "$with" --no-validate \
-    --cfg-options load_from="$pretrained"
+    --cfg-options load_from="$pretrained" "$half"
 [ "$cores" -gt 1 ] || finish
 start 'without pre-training' finetune_from_scratch \
-    python tools/train.py "$finetune" --work-dir "$without" --no-validate
+    python tools/train.py "$finetune" --work-dir "$without" --no-validate \
+    --cfg-options "$half"
 finish
 finetuned=$(last_checkpoint "$with")
 scratch=$(last_checkpoint "$without")

@@ -8,8 +8,6 @@ _base_ = [
 ]
 # not `import os`, which mmengine takes for a config of its other kind
 work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
-# an epoch has all clips and, as in the recipe, half of the images
-train_dataloader = dict(sampler=dict(share=dict(video=1.0, image=0.5)))
 max_epochs = 8
 base_lr = 1e-3
 # one group of parameters: for a model this small, a group for each would take a third of a step

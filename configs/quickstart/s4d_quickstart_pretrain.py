@@ -19,7 +19,7 @@ train_pipeline[3:5] = [
 ]
 train_dataloader = dict(
     batch_size=16,
-    sampler=dict(share=dict(video=0.5, image=0.5)),
+    sampler=dict(share=dict(video=0.5)),
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )

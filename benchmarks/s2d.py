@@ -4,7 +4,7 @@
     python benchmarks/s2d.py [--repeats 5] [--clips 1]
 
 The plain one (tests/s2d_made_up.py) writes attention out and takes the clips one by one in the
-temporal adapters. Both have the same weights, and the landmark network up to the layer that is used.
+temporal adapters. Both have the same weights, and the landmark network without its unused layers.
 """
 
 import argparse

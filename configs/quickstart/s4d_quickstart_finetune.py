@@ -8,6 +8,7 @@ _base_ = [
 ]
 # not `import os`, which mmengine takes for a config of its other kind
 work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
+model = dict(backbone=dict(patch_size=40))  # few, large patches: quick to learn
 max_epochs = 8
 base_lr = 1e-3
 # one group of parameters: for a model this small, a group for each would take a third of a step

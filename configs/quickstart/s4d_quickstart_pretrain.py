@@ -17,8 +17,14 @@ train_pipeline[3:5] = [
         flip_ratio=0.5,
     )
 ]
+# few, large patches: quick to learn
+model = dict(
+    backbone=dict(patch_size=40, mask_ratio=dict(image=0.5, video=0.75)),
+    neck=dict(patch_size=40),
+    head=dict(patch_size=40),
+)
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=32,
     sampler=dict(share=dict(video=0.5)),
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)),

@@ -1,7 +1,11 @@
 # VideoMAE pre-training on the clips of the drawn faces, a minute on 2 cores:
 #   python tools/train.py configs/videomae/videomae_pretrain_quickstart.py
 _base_ = '../quickstart/s4d_quickstart_pretrain.py'
-model = dict(backbone=dict(mask_type='tube', mask_ratio=0.9))
+model = dict(
+    backbone=dict(mask_type='tube', mask_ratio=0.9, patch_size=16),
+    neck=dict(patch_size=16),
+    head=dict(patch_size=16),
+)
 train_dataloader = dict(
     _delete_=True,
     batch_size=8,

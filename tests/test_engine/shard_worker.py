@@ -52,6 +52,13 @@ class LossLog(Hook):
 def load_config(folder, name):
     path, sharded, epochs, options = RUNS[name]
     cfg = Config.fromfile(osp.join(ROOT, 'configs', path))
+    # groups of their own for what does not decay, and for each layer, as the recipes have them
+    paramwise = dict(norm_decay_mult=0.0, bias_decay_mult=0.0)
+    paramwise['custom_keys'] = {'_bias': dict(decay_mult=0.0)}
+    if 'finetune' in path:
+        cfg.optim_wrapper.constructor = 'S4DLayerDecayOptimWrapperConstructor'
+        paramwise['layer_decay_rate'] = 0.9
+    cfg.optim_wrapper.paramwise_cfg = paramwise
     if sharded:
         strategy = Config.fromfile(osp.join(ROOT, 'configs', '_base_', 'strategies', 'fsdp.py'))
         cfg.merge_from_dict(strategy._cfg_dict.to_dict())

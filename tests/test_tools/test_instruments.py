@@ -25,7 +25,7 @@ from mmengine.registry import MODELS, init_default_scope
 from toolbox_run import FINETUNE, PRETRAIN, ROOT
 
 from s4d_mm.apis import ExpressionInferencer, init_model
-from s4d_mm.models import S4DViT
+from s4d_mm.models import S2DViT, S4DViT
 
 
 # ------------------------------------------------------------------- FLOPs
@@ -95,6 +95,8 @@ def test_flops_of_the_mixes(path):
     ours = isinstance(model.backbone, S4DViT)
     if ours:
         assert get_flops.input_shapes(model, []) == tuple(shapes[::-1])
+    elif isinstance(model.backbone, S2DViT):
+        assert get_flops.input_shapes(model, []) == tuple(shapes[1:])
     else:
         with pytest.raises(ValueError, match='--shape'):
             get_flops.input_shapes(model, [])

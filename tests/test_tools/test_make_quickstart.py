@@ -87,7 +87,7 @@ def test_images_and_clips_can_be_read(small_set):
     drawn = quickstart.draw_clip(
         quickstart.list_samples('video', 15)[0], SMALL['seed'], SMALL['size']
     )
-    assert 16 <= len(frames) == len(drawn) <= 24
+    assert 32 <= len(frames) == len(drawn) <= 48
     assert np.abs(np.subtract(frames, drawn, dtype=float)).mean() < 8
 
 

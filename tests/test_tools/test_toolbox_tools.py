@@ -71,7 +71,7 @@ def test_tensorboard_has_the_loss(toolbox_run):
     events = accumulator.EventAccumulator(str(file))
     events.Reload()
     losses = events.Scalars('loss')
-    assert [e.step for e in losses] == [1, 2, 3, 4, 5]
+    assert [e.step for e in losses] == [1, 2, 3]
     assert all(e.value > 0 for e in losses)
 
 

@@ -55,7 +55,7 @@ def test_auto_scale_lr():
     assert not train().get('auto_scale_lr', {}).get('enable')
     quickstart = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
     options = ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=64']
-    cfg = train(*options, 'train_dataloader.batch_size=16', config=quickstart)
+    cfg = train(*options, 'train_dataloader.batch_size=32', config=quickstart)
     assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
     with pytest.raises(ValueError, match='batch_size=5, which is none of'):
         train(*options, 'train_dataloader.batch_size=5', config=quickstart)

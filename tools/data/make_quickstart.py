@@ -31,9 +31,9 @@ from s4d_mm_alone import media
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
-DRAWING = 4  # raise when the drawing changes: old files are not mixed in
+DRAWING = 3  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = 0.2
-FPS = 12
+FPS = 25
 
 
 class Sample(NamedTuple):
@@ -87,7 +87,7 @@ def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
     who = _identity(seed, sample)
     pose, scene = Pose.draw(rng), Scene(rng, size)
     apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(_FIELDS))
-    length = int(rng.integers(16, 25))
+    length = int(rng.integers(32, 49))
     onset, rise = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.35)
     blink = rng.uniform(0.0, 1.0)
     phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.5, 1.5, 4)
@@ -95,7 +95,7 @@ def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
     for t in np.linspace(0, 1, length):
         x = np.clip((t - onset) / rise, 0, 1)
         face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
-        if abs(t - blink) < 1.0 / length:
+        if abs(t - blink) < 2.0 / length:
             face[_FIELDS.index('eye')] = -1
         sway = np.sin(phase + 2 * np.pi * speed * t)
         now = Pose(

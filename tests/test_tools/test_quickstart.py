@@ -54,13 +54,16 @@ def quickstart_script(quickstart_data, tmp_path):
         )
         command = ['bash', osp.join(ROOT, 'tools', 'quickstart.sh')]
         done = subprocess.run(
-            command, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300
+            command, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=1200
         )
         return done.returncode, done.stdout, done.stderr, tmp_path / 'out'
 
     return run
 
 
+@pytest.mark.skipif(
+    not os.environ.get('S4D_SLOW_TESTS'), reason='takes minutes: S4D_SLOW_TESTS=1 runs it'
+)
 def test_it_ends_in_a_table_and_fits_on_two_screens(quickstart_script):
     code, output, errors, out = quickstart_script()
     assert code == 0, output + errors

@@ -53,13 +53,6 @@ test_pipeline = [
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]
-# for prediction of images
-image_test_pipeline = [
-    dict(type='ImageLoad'),
-    dict(type='ClipResize', scale=(img_size, img_size)),
-    dict(type='FormatShape', input_format='NCHW'),
-    dict(type='PackActionInputs', meta_keys=meta_keys),
-]
 
 train_dataloader = dict(
     batch_size=16,  # mmengine asks for one; total_batch_size is what counts

@@ -22,7 +22,7 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1] / 'tests'))
 
 from tiny_training import Training, config, train
 
-from s4d_mm.engine.resume import check_whole, find_checkpoint
+from s4d_mm.files.last_checkpoint import check_whole, find_checkpoint
 
 
 def main() -> None:

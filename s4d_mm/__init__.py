@@ -95,13 +95,11 @@ def installed_version(distribution: str) -> Optional[str]:
 
 check_versions()
 
-from .postponed import postponed_imports  # noqa: E402
-
 # the order matters: what the parts import must be checked and repaired first
-with postponed_imports():
-    from . import compat
+from . import compat  # noqa: E402
 
-    compat.apply()
-    from . import datasets, engine, evaluation, models
+compat.apply()
+
+from . import datasets, engine, evaluation, models  # noqa: E402
 
 __all__ = ['__version__', 'check_versions', 'datasets', 'engine', 'evaluation', 'models']

@@ -20,7 +20,7 @@ from mmengine.logging import MMLogger
 from . import REQUIREMENTS, installed_version
 from .apis.report import report_lines
 from .apis.results import ExpressionResult
-from .converters.errors import NonFiniteError
+from .files.errors import NonFiniteError
 from .version import __version__
 
 EXAMPLES = """examples:
@@ -64,6 +64,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     args = make_parser(argv).parse_args(argv)
+    from . import guard  # noqa: F401
+
     try:
         return args.run(args)
     except CommandError as e:

@@ -14,7 +14,7 @@ import torch  # noqa: E402
 from mmengine.logging import MessageHub, MMLogger  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
-import s4d_mm  # noqa: E402,F401
+import s4d_mm.guard  # noqa: E402,F401
 
 torch.set_num_threads(1)
 

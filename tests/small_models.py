@@ -13,7 +13,7 @@ SIZE = dict(img_size=32, num_frames=4)
 IMAGES, VIDEOS = (2, 3, 32, 32), (2, 3, 4, 32, 32)
 
 PRETRAIN = dict(
-    type='mmpretrain.MAE',
+    type='S4DMAE',
     data_preprocessor=dict(type='mmpretrain.SelfSupDataPreprocessor'),
     backbone=dict(type='S4DMAEViT', arch=ARCH, mask_ratio=0.5, **SIZE),
     neck=dict(type='S4DMAEDecoder', in_channels=32, arch=DECODER, **SIZE),

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from small_models import write_landmark_net
 
 from s4d_mm.cli import main as s4d
-from s4d_mm.converters.errors import WeightsError
+from s4d_mm.files.errors import WeightsError
 
 RECIPES = ('dfew', 'ferv39k', 'mafw')
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))

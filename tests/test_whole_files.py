@@ -19,8 +19,8 @@ from tiny_training import Training, config, train
 
 from s4d_mm.engine.hooks import SafeCheckpointHook
 from s4d_mm.engine.launch import run_faults_as_messages
-from s4d_mm.engine.resume import check_whole
-from s4d_mm.whole_files import FileNotWrittenError, write_whole
+from s4d_mm.files.atomic_write import FileNotWrittenError, atomic_write
+from s4d_mm.files.last_checkpoint import check_whole
 
 
 def test_order_of_a_write(tmp_path, monkeypatch):
@@ -37,7 +37,7 @@ def test_order_of_a_write(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'fsync', watch_fsync)
     monkeypatch.setattr(os, 'replace', watch_replace)
-    write_whole(str(tmp_path / 'new' / 'a'), b'x')
+    atomic_write(str(tmp_path / 'new' / 'a'), b'x')
     assert calls == ['file', 'replace', 'folder']
     assert (tmp_path / 'new' / 'a').read_bytes() == b'x'
 
@@ -62,11 +62,11 @@ def test_failed_write_leaves_what_was_there(write, tmp_path, monkeypatch):
 
 
 def test_links_and_pipes_stay(tmp_path):
-    write_whole(str(tmp_path / 'real'), 'old')
+    atomic_write(str(tmp_path / 'real'), 'old')
     (tmp_path / 'link').symlink_to('real')
-    write_whole(str(tmp_path / 'link'), 'nöw')
+    atomic_write(str(tmp_path / 'link'), 'nöw')
     assert (tmp_path / 'link').is_symlink() and (tmp_path / 'real').read_text() == 'nöw'
-    write_whole(os.devnull, 'x')
+    atomic_write(os.devnull, 'x')
     assert not os.path.isfile(os.devnull)
 
 
@@ -74,7 +74,9 @@ def test_everything_that_mmengine_saves_goes_through_it(tmp_path, monkeypatch):
     """By the name that other people's configs have, and by that of the default hooks."""
     assert HOOKS.get('CheckpointHook') is SafeCheckpointHook
     assert issubclass(SafeCheckpointHook, CheckpointHook)
-    monkeypatch.setattr('s4d_mm.whole_files.write_whole', lambda path, data: names.append(path))
+    monkeypatch.setattr(
+        's4d_mm.files.atomic_write.atomic_write', lambda path, data: names.append(path)
+    )
     names = []
     save_checkpoint(dict(a=1), str(tmp_path / 'a.pth'))
     save_checkpoint(dict(a=1), str(tmp_path / 'b.pth'), file_client_args=dict(backend='disk'))
@@ -141,14 +143,14 @@ class TestKilled:
 
 def test_best_checkpoint_is_removed_after_the_better_one_is_there(tmp_path, monkeypatch):
     seen = []
-    write = write_whole
+    write = atomic_write
 
     def watch(path, data):
         seen.append((os.path.basename(path), sorted(p.name for p in run.glob('best*.pth'))))
         write(path, data)
 
     run = tmp_path / 'run'
-    monkeypatch.setattr('s4d_mm.whole_files.write_whole', watch)
+    monkeypatch.setattr('s4d_mm.files.atomic_write.atomic_write', watch)
     save = dict(save_best='WAR', rule='greater', max_keep_ckpts=1)
     train(config(run, scores=[1, 3, 2], save=save))
     assert ('best_WAR_epoch_2.pth', ['best_WAR_epoch_1.pth']) in seen

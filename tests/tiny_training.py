@@ -106,7 +106,7 @@ def config(folder, epochs=3, pause=0.0, width=4, workers=0, save=None, scores=No
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         default_hooks=dict(
-            checkpoint={'type': 'CheckpointHook', 'interval': 1, **(save or {})},
+            checkpoint={'type': 'SafeCheckpointHook', 'interval': 1, **(save or {})},
             logger=dict(type='LoggerHook', interval=1000),
         ),
         custom_hooks=[

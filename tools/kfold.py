@@ -68,9 +68,9 @@ if __name__ == '__main__':
 import mmengine
 import numpy as np
 
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.engine.launch import batch_sampler_of, fold_datasets, load_config
 from s4d_mm.engine.options import OptionError
-from s4d_mm.engine.resume import find_checkpoint
 from s4d_mm.engine.saved_config import flat
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metrics.expression_metric import format_matrix
@@ -80,7 +80,8 @@ from s4d_mm.evaluation.predictions import (
     read_predictions,
 )
 from s4d_mm.evaluation.selection import LAST, name_of_best
-from s4d_mm.whole_files import write_whole
+from s4d_mm.files.atomic_write import atomic_write
+from s4d_mm.files.last_checkpoint import find_checkpoint
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
@@ -174,7 +175,7 @@ def check_settings(path: str, settings: dict) -> dict:
 
 def write_json(path: str, content: dict) -> None:
     """Write a file that is whole or not there."""
-    write_whole(path, json.dumps(content, indent=1))
+    atomic_write(path, json.dumps(content, indent=1))
 
 
 # ------------------------------------------------------------------ subprocess

@@ -24,7 +24,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    from s4d_mm.converters.fetch import may_exist
+    from s4d_mm.files.download import may_exist
 
     if not may_exist(args.checkpoint):
         parser.error(f'checkpoint {args.checkpoint} does not exist')
@@ -36,8 +36,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-import s4d_mm  # noqa: F401
-from s4d_mm.converters.errors import weights_errors_as_messages
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.launch import (
     build_runner,
@@ -46,6 +45,7 @@ from s4d_mm.engine.launch import (
 )
 from s4d_mm.engine.messages import config_errors_as_messages
 from s4d_mm.evaluation.selection import kind_of_checkpoint
+from s4d_mm.files.errors import weights_errors_as_messages
 
 
 def make_config(args: argparse.Namespace) -> Config:

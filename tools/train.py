@@ -45,7 +45,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    from s4d_mm.converters.fetch import may_exist
+    from s4d_mm.files.download import may_exist
 
     # a checkpoint may be a folder (FSDP's state_dict_cfg='local')
     named = args.resume not in (None, 'auto')
@@ -57,8 +57,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-import s4d_mm  # noqa: F401
-from s4d_mm.converters.errors import weights_errors_as_messages
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.hooks.data_check_hook import require_batches
 from s4d_mm.engine.launch import (
@@ -70,6 +69,7 @@ from s4d_mm.engine.launch import (
 )
 from s4d_mm.engine.messages import config_errors_as_messages
 from s4d_mm.engine.resume import ResumeError, prepare_training
+from s4d_mm.files.errors import weights_errors_as_messages
 
 
 def make_config(args: argparse.Namespace) -> Config:
@@ -120,11 +120,11 @@ def use_mixed_precision(cfg: Config) -> None:
         ValueError: If the optimizer wrapper is a special one.
     """
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'CpuFallbackAmpOptimWrapper'):
         raise ValueError(
             f'--amp is not supported with the optimizer wrapper {wrapper} of {cfg.filename}'
         )
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.type = 'CpuFallbackAmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 

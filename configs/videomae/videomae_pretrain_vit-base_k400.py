@@ -42,7 +42,7 @@ train_dataloader = dict(
 accumulative_counts = 4
 base_lr = 1.5e-4 * 8 * 32 * accumulative_counts / 256
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='CpuFallbackAmpOptimWrapper',
     accumulative_counts=accumulative_counts,
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(

@@ -6,12 +6,14 @@ from typing import Optional, Union
 import mmengine
 import torch
 from mmaction.apis import init_recognizer
-from mmengine.runner import load_checkpoint
+from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
-from ..converters.errors import WeightsError
+from ..converters.authors import as_own_checkpoint
 from ..converters.fit import Fit, check_fit
 from ..datasets.config_classes import config_classes
+from ..files.checkpoint import read_checkpoint
+from ..files.errors import WeightsError
 from ..models.backbones.landmark_net import LandmarkMobileFaceNet
 from ..models.heads import check_head_weights, classification_head
 
@@ -53,10 +55,11 @@ def init_model(
         )
     model.dataset_meta = None
     if checkpoint is not None:
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+        loaded = as_own_checkpoint(read_checkpoint(checkpoint))
         fit = check_fit(model, loaded, 'silent', source=checkpoint)
         check_head_weights(model, loaded)
         check_complete(model, fit, loaded.get('state_dict', loaded))
+        load_state_dict(model, loaded.get('state_dict', loaded), logger='silent')
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
         if not (model.dataset_meta or {}).get('classes'):
             classes = config_classes(model.cfg)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from ..converters.errors import NonFiniteError
+from ..files.errors import NonFiniteError
 from ..media import MediaReadError
 from .inputs import Source, described
 from .results import ExpressionRecord, FaceTrack, MediaResult

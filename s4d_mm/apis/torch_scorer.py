@@ -13,9 +13,9 @@ from mmengine.device import get_device
 from mmpretrain.models.classifiers.base import BaseClassifier
 from torch import Tensor, nn
 
-from ..converters.errors import WeightsError
-from ..converters.fetch import local_file
 from ..datasets.config_classes import config_classes
+from ..files.download import local_file
+from ..files.errors import WeightsError
 from ..models.data_preprocessors import DualModalDataPreprocessor
 from ..models.heads import DualModalHead, classification_head
 from .inference import class_names, init_model

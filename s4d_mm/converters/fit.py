@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
-from .errors import WeightsError
+from ..files.errors import WeightsError
 from .io import StateDict, first_lines, group_keys
 from .landmarks import is_landmark_net
 from .s2d import is_s2d

@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Conversion step: checkpoint files, read without running code, written whole or not at all."""
+"""Conversion step: checkpoint files, read, converted, and written whole or not at all."""
 
 import datetime
 import os
@@ -7,20 +7,16 @@ import os.path as osp
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional
 
 import torch
-from torch import Tensor
 
 from s4d_mm.version import __version__
 
-from .errors import WEIGHTS_ERRORS, WeightsError, WeightsNotFoundError, reason_of
-from .fetch import digest_of, forget, is_address, local_file
-from .stand_ins import names_in_pickles, stand_ins_for
-from .tensors_file import TENSORS_SUFFIX, is_tensors_file, read_tensors, write_tensors
-
-StateDict = dict[str, Tensor]
-MapLocation = Union[str, Callable, torch.device, None]
+from ..files.checkpoint import StateDict, load_weights, read_checkpoint, unwrap
+from ..files.download import digest_of
+from ..files.errors import WEIGHTS_ERRORS, WeightsError
+from ..files.safetensors_file import TENSORS_SUFFIX, write_tensors
 
 
 class Conversion(NamedTuple):
@@ -31,89 +27,6 @@ class Conversion(NamedTuple):
     family: str  # whose weights these are
     notes: Sequence[str] = ()  # what was changed
     classes: Optional[dict[str, tuple[str, ...]]] = None  # names of each modality, if known
-
-
-def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
-    """Read a checkpoint with ``weights_only=True``, or a file of safetensors.
-
-    Args:
-        path (str): File that torch wrote, by whatever code, or one of safetensors; or its address
-            (:func:`~s4d_mm.converters.fetch.local_file`).
-        map_location (str | Callable, optional): As in ``torch.load``. Defaults to 'cpu'.
-
-    Returns:
-        Any: What it holds. Objects of foreign classes, such as the parsed arguments of a training
-        script, are inert (:mod:`~s4d_mm.converters.stand_ins`). Of safetensors see
-        :func:`~s4d_mm.converters.tensors_file.read_tensors`.
-
-    Raises:
-        WeightsNotFoundError: If there is no such file.
-        DownloadError: If an address cannot be reached.
-        WeightsError: If it is no checkpoint, or asks for a class that might run code.
-    """
-    path = str(path)
-    file = local_file(path)
-    if not osp.isfile(file):
-        raise WeightsNotFoundError(f'There is no checkpoint {path}.')
-    if is_tensors_file(file):
-        return read_tensors(file, map_location, path)
-    with stand_ins_for(file, path):
-        try:
-            return torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as e:  # torch raises many types
-            reason, asked = reason_of(e), names_in_pickles(file)
-            if asked:
-                reason = f'it asks for {", ".join(asked)}'
-            elif is_address(path):
-                forget(path)  # the server may not have said that it sent a part only
-            raise WeightsError(
-                f'{path} is no checkpoint that can be read with weights_only=True: {reason}'
-            ) from e
-
-
-def unwrap(checkpoint: Any) -> Optional[StateDict]:
-    """Find the weights in what a checkpoint holds.
-
-    Args:
-        checkpoint (Any): A state dict, or a dict with one in ``state_dict``, ``model``,
-            ``module`` or ``model_state_dict``.
-
-    Returns:
-        dict[str, Tensor] | None: The weights, without the prefix ``module.`` of distributed
-        training; None if there are none.
-    """
-    for key in ('state_dict', 'model', 'module', 'model_state_dict'):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
-    if not isinstance(checkpoint, dict) or not any(
-        isinstance(v, Tensor) for v in checkpoint.values()
-    ):
-        return None
-    return {k.removeprefix('module.'): v for k, v in checkpoint.items()}
-
-
-def load_weights(path: str) -> StateDict:
-    """Read the weights of a checkpoint with ``weights_only=True``.
-
-    Args:
-        path (str): File in one of the forms that :func:`unwrap` knows, or its address.
-
-    Returns:
-        dict[str, Tensor]: The weights, on the CPU.
-
-    Raises:
-        WeightsNotFoundError: If there is no such file.
-        DownloadError: If an address cannot be reached.
-        WeightsError: If the file cannot be read with ``weights_only=True`` or holds no weights.
-    """
-    checkpoint = read_checkpoint(path)
-    weights = unwrap(checkpoint)
-    if weights is None:
-        raise WeightsError(
-            f'{path} holds no weights: it is a {type(checkpoint).__name__} without tensors.'
-        )
-    return weights
 
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:

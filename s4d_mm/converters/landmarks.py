@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import WeightsError
+from ..files.errors import WeightsError
 from .io import StateDict, first_lines, group_keys
 
 WHERE_TO_GET_LANDMARKS = (

@@ -10,8 +10,9 @@ from typing import Optional
 
 import torch
 
-from .errors import WeightsError
-from .io import Conversion, StateDict, convert_file, group_keys, load_weights
+from ..files.checkpoint import load_weights
+from ..files.errors import WeightsError
+from .io import Conversion, StateDict, convert_file, group_keys
 from .landmarks import WHERE_TO_GET_LANDMARKS, cut_tail
 from .s4d import replace_prefix, substitute, swap
 

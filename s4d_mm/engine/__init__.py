@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Around the model: training loops, optimizer groups, schedules, hooks, sharding (FSDP)."""
 
-from .amp_anywhere import AmpOptimWrapperAnywhere
+from .amp import CpuFallbackAmpOptimWrapper
 from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import (
     BestAndLastHook,
@@ -22,7 +22,7 @@ from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
 from .schedulers import WarmupCosineLR
 
 __all__ = [
-    'AmpOptimWrapperAnywhere',
+    'CpuFallbackAmpOptimWrapper',
     'BestAndLastHook',
     'CheckpointFitHook',
     'ClassCheckHook',

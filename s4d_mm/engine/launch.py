@@ -16,8 +16,8 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..files.atomic_write import DISK_FULL, FileNotWrittenError, free_space
 from ..models.settings import is_number
-from ..whole_files import DISK_FULL, FileNotWrittenError, free_space
 from .hangs import group_timeout
 from .options import PIPELINES, check_options
 
@@ -353,8 +353,8 @@ def run_faults_as_messages(work_dir: str) -> Iterator[None]:
         work_dir (str): Folder of the run, whose free space the message names.
 
     Raises:
-        SystemExit: In place of a :class:`~s4d_mm.whole_files.FileNotWrittenError`, or another error
-            that says that the disk is full; the exit code is 1.
+        SystemExit: In place of a :class:`~s4d_mm.files.atomic_write.FileNotWrittenError`, or
+            another error that says that the disk is full; the exit code is 1.
     """
     try:
         yield

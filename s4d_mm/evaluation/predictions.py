@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from ..converters.errors import reason_of
+from ..files.errors import reason_of
 from .functional import classification_report, confusion_matrix
 
 PICKLES = ('.pkl', '.pickle')

@@ -46,7 +46,8 @@ from .data_preprocessors import (
 )
 from .heads import ClipTSNHead, DualModalHead, EmotionAnchorHead, S4DMAEHead, ViewsI3DHead
 from .necks import MoAENeck, S4DMAEDecoder
-from .recognizers import DualModalRecognizer
+from .recognizers import DualModalRecognizer, S2DRecognizer
+from .selfsup import S4DMAE
 
 __all__ = [
     'BatchRandAugment',
@@ -63,7 +64,9 @@ __all__ = [
     'MoAENeck',
     'ReversedCutmixBlending',
     'ReversedMixupBlending',
+    'S2DRecognizer',
     'S2DViT',
+    'S4DMAE',
     'S4DMAEDecoder',
     'S4DMAEHead',
     'S4DMAEViT',

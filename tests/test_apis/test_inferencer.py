@@ -19,7 +19,7 @@ from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.apis.outputs import ENDINGS
-from s4d_mm.converters.errors import NonFiniteError
+from s4d_mm.files.errors import NonFiniteError
 from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 
 SPAN = 8  # frames of a window of PREDICT

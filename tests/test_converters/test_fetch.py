@@ -13,15 +13,15 @@ import torch
 from mmengine.runner import CheckpointLoader, checkpoint
 from processes import run_ranks
 
-from s4d_mm.converters.errors import (
+from s4d_mm.files.checkpoint import load_weights
+from s4d_mm.files.download import cached_path, local_file, may_exist
+from s4d_mm.files.errors import (
     DownloadError,
     HubMissingError,
     WeightsError,
     WeightsNotFoundError,
     weights_errors_as_messages,
 )
-from s4d_mm.converters.fetch import cached_path, local_file, may_exist
-from s4d_mm.converters.io import load_weights
 
 
 def saved(value: float, **options) -> bytes:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from helpers import ROOT
 
-from s4d_mm.converters.io import Conversion, convert_file, load_weights, publish, save_checkpoint
+from s4d_mm.converters.io import Conversion, convert_file, publish, save_checkpoint
+from s4d_mm.files.checkpoint import load_weights
 
 WEIGHTS = dict(a=torch.arange(3.0), b=torch.ones(1))
 

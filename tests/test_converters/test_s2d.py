@@ -10,10 +10,10 @@ from mmengine.config import Config
 from small_models import FINETUNE, PRETRAIN, build
 
 from s4d_mm.apis import init_model
-from s4d_mm.converters.errors import WeightsError
 from s4d_mm.converters.landmarks import landmark_weights
 from s4d_mm.converters.s2d import from_s2d_authors, is_s2d, to_s2d_authors
 from s4d_mm.converters.s4d import to_authors
+from s4d_mm.files.errors import WeightsError
 
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
 DIMS, DEPTH, PROMPT, FRAMES, PATCHES, CLASSES = 32, 3, 4, 4, 16, 7

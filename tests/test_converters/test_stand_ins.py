@@ -11,8 +11,7 @@ import pytest
 import torch
 from authors_files import save_finetuning, save_pretraining
 
-from s4d_mm.converters.io import load_weights, read_checkpoint
-from s4d_mm.converters.stand_ins import StandIn, is_harmless
+from s4d_mm.files.checkpoint import StandIn, is_harmless, load_weights, read_checkpoint
 
 WEIGHTS = dict(a=torch.arange(3.0), b=torch.ones(1))
 

@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_models import FINETUNE, PRETRAIN, build
 
-from s4d_mm.converters.errors import WeightsError
-from s4d_mm.converters.io import load_weights, publish, read_checkpoint, save_checkpoint
+from s4d_mm.converters.io import publish, save_checkpoint
 from s4d_mm.converters.s4d import to_authors
+from s4d_mm.files.checkpoint import load_weights, read_checkpoint
+from s4d_mm.files.errors import WeightsError
 
 CLASSES = dict(video=('a', 'b'), image=('a', 'ü'))
 META = dict(epoch=3, seed=7, dataset_meta=dict(classes=CLASSES), cfg='model = dict(x=1)\n')

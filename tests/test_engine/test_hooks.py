@@ -25,13 +25,13 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from s4d_mm.datasets.media_faults import FaultLedger
 from s4d_mm.engine import (
-    AmpOptimWrapperAnywhere,
     BestAndLastHook,
     CheckpointFitHook,
     ClassCheckHook,
+    CpuFallbackAmpOptimWrapper,
     MediaFaultHook,
     RunSummaryHook,
-    amp_anywhere,
+    amp,
 )
 from s4d_mm.engine.hooks.run_summary_hook import count_millions, precision
 
@@ -384,13 +384,13 @@ class TestRunSummary:
     def test_precision(self, monkeypatch):
         optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)
         assert precision(OptimWrapper(optimizer)) == 'float32'
-        monkeypatch.setattr(amp_anywhere, 'get_device', lambda: 'cpu')
+        monkeypatch.setattr(amp, 'get_device', lambda: 'cpu')
         for has_bfloat16, text in (
             (False, 'float32'),
             (True, 'bfloat16 where torch allows it, without a loss scale'),
         ):
-            monkeypatch.setattr(amp_anywhere, 'cpu_has_bfloat16', lambda has=has_bfloat16: has)
-            assert precision(AmpOptimWrapperAnywhere(optimizer=optimizer)) == text
+            monkeypatch.setattr(amp, 'cpu_has_bfloat16', lambda has=has_bfloat16: has)
+            assert precision(CpuFallbackAmpOptimWrapper(optimizer=optimizer)) == text
 
 
 class TestBestAndLast:
@@ -434,7 +434,9 @@ class TestBestAndLast:
             collate_fn=dict(type='default_collate'),
         )
         epochs = epochs or len(war)
-        checkpoint = dict(type='CheckpointHook', interval=1, save_best=save_best, rule='greater')
+        checkpoint = dict(
+            type='SafeCheckpointHook', interval=1, save_best=save_best, rule='greater'
+        )
         self_runner = Runner(
             Model(),
             str(folder),

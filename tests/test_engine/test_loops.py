@@ -109,7 +109,7 @@ def test_processes_change_neither_samples_nor_pixels(quickstart, tmp_path):
                 val_cfg=None,
                 val_dataloader=None,
                 val_evaluator=None,
-                default_hooks__checkpoint=dict(type='CheckpointHook', interval=-1),
+                default_hooks__checkpoint=dict(type='SafeCheckpointHook', interval=-1),
             )
             cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.05))
             runner = build_runner(cfg)
@@ -272,7 +272,7 @@ def toy_run(
         val_evaluator=dict(type=Scores),
         default_hooks=dict(
             checkpoint=dict(
-                type='CheckpointHook',
+                type='SafeCheckpointHook',
                 save_best=best,
                 rule=rule,
                 **(checkpoint or dict(interval=1)),

@@ -19,8 +19,8 @@ from processes import run_ranks
 from torch import nn
 from torch.utils.data import Dataset
 
-from s4d_mm.converters.errors import NonFiniteError
-from s4d_mm.engine import NonFiniteHook, amp_anywhere
+from s4d_mm.engine import NonFiniteHook, amp
+from s4d_mm.files.errors import NonFiniteError
 
 OPTIMIZERS = [
     dict(type='AdamW', lr=0.1, fused=True),
@@ -106,7 +106,7 @@ def train(folder, faults, optimizer=OPTIMIZERS[0], max_skips=0, size=6, hooks=()
         optim_wrapper=dict(optimizer=dict(optimizer), **wrapper),
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1),
-            checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False),
+            checkpoint=dict(type='SafeCheckpointHook', interval=1, by_epoch=False),
         ),
         custom_hooks=[NonFiniteHook(max_skips), steps, *hooks],
         experiment_name=folder.name,
@@ -255,8 +255,8 @@ def test_a_gradient_too_large_for_the_scale_is_no_fault(fused, tmp_path):
 
 
 def test_on_a_cpu_there_is_no_scale_that_a_gradient_is_too_large_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(amp_anywhere, 'get_device', lambda: 'cpu')
-    _, _, text = train(tmp_path / 'run', {1: 'gradient'}, type='AmpOptimWrapper')
+    monkeypatch.setattr(amp, 'get_device', lambda: 'cpu')
+    _, _, text = train(tmp_path / 'run', {1: 'gradient'}, type='CpuFallbackAmpOptimWrapper')
     assert 'the gradient is not finite' in text
 
 
@@ -280,7 +280,9 @@ def test_two_processes_stop_together(fault, tmp_path, monkeypatch):
             train_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=1),
             optim_wrapper=dict(optimizer=dict(OPTIMIZERS[0])),
-            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False)),
+            default_hooks=dict(
+                checkpoint=dict(type='SafeCheckpointHook', interval=1, by_epoch=False)
+            ),
             custom_hooks=[NonFiniteHook(), steps],
             launcher='pytorch',
             default_scope='mmengine',

@@ -15,7 +15,6 @@ from helpers import ROOT, process_env, truncate
 from mmengine.runner import Runner, find_latest_checkpoint
 from tiny_training import config, train
 
-from s4d_mm.converters.errors import WeightsError
 from s4d_mm.engine import resume
 from s4d_mm.engine.resume import (
     ResumeError,
@@ -23,6 +22,7 @@ from s4d_mm.engine.resume import (
     find_checkpoint,
     prepare_training,
 )
+from s4d_mm.files.errors import WeightsError
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_models import build
 
-from s4d_mm.converters.errors import WeightsError
+from s4d_mm.files.errors import WeightsError
 
 LANDMARK = dict(
     type='LandmarkMobileFaceNet',

@@ -12,8 +12,8 @@ from toolbox_run import FINETUNE as FINE
 from toolbox_run import PRETRAIN as PRE
 
 from s4d_mm.apis import init_model
-from s4d_mm.converters.errors import WeightsError
 from s4d_mm.converters.fit import check_finite, check_fit
+from s4d_mm.files.errors import WeightsError
 
 ONE_PROCESS = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 ONE_PROCESS += [f'{s}_dataloader.num_workers=0' for s in ('val', 'test')]

@@ -38,7 +38,7 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 # s4d_mm first: the published mmaction2 does not start without its repair
-import s4d_mm  # noqa: F401
+import s4d_mm.guard  # noqa: F401
 
 # isort: split
 import torch

@@ -42,9 +42,10 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.apis import init_model
 from s4d_mm.apis.inference import class_names
-from s4d_mm.converters.errors import weights_errors_as_messages
+from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.media import is_picture
 from s4d_mm.models import MoAENeck, S4DViT
 

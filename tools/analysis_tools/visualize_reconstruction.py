@@ -40,9 +40,10 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
-from s4d_mm.converters.errors import weights_errors_as_messages
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.converters.fit import check_fit
 from s4d_mm.engine.launch import load_config
+from s4d_mm.files.errors import weights_errors_as_messages
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('in_file', help='checkpoint to read')
     parser.add_argument('out_file', help='file to write: .pth or .safetensors')
     args = parser.parse_args(argv)
-    from s4d_mm.converters.fetch import may_exist
+    from s4d_mm.files.download import may_exist
 
     if not may_exist(args.in_file):
         parser.error(f'checkpoint {args.in_file} does not exist')
@@ -32,9 +32,10 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-from s4d_mm.converters.errors import weights_errors_as_messages
-from s4d_mm.converters.fetch import local_file
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.converters.io import publish
+from s4d_mm.files.download import local_file
+from s4d_mm.files.errors import weights_errors_as_messages
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:

@@ -40,6 +40,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.converters.s2d import convert_s2d_file
 from s4d_mm.datasets.config_classes import config_classes
 

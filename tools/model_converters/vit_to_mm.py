@@ -34,6 +34,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
+import s4d_mm.guard  # noqa: F401
 from s4d_mm.converters.io import convert_file
 from s4d_mm.converters.vit import from_vit
 

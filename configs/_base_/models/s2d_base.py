@@ -2,7 +2,7 @@
 # temporal adapters before its layers. Final configs set num_classes (also in the
 # blending). The landmark network needs its weights: docs/s2d.md says where they are.
 model = dict(
-    type='Recognizer3D',
+    type='S2DRecognizer',
     data_preprocessor=dict(
         type='DualModalDataPreprocessor',
         mean=[123.675, 116.28, 103.53],

@@ -2,7 +2,7 @@
 # mmpretrain's MAE; the parts are S4D's.
 mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 model = dict(
-    type='mmpretrain.MAE',
+    type='S4DMAE',
     data_preprocessor=dict(
         type='DualModalDataPreprocessor', mean=mean, std=std, merge_views=True
     ),  # the crops of a clip are samples of their own

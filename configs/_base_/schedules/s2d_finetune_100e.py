@@ -3,7 +3,7 @@
 base_lr = 1e-5 * 16 / 8
 min_lr = 1e-8 * 16 / 256
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='CpuFallbackAmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,  # norms, biases, scale of the fovea

@@ -4,7 +4,7 @@
 base_lr = 1e-5 * 32 / 8
 min_lr = 1e-6 * 32 / 256
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='CpuFallbackAmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='S4DLayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(

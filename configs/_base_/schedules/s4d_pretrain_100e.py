@@ -3,7 +3,7 @@
 # follows the cosine of the whole run
 base_lr = 1.6e-3 * 384 / 512
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='CpuFallbackAmpOptimWrapper',
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
     # q_bias and v_bias do decay
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),

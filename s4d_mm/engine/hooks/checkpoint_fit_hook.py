@@ -9,8 +9,9 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
-from ...converters.errors import WeightsError
+from ...converters.authors import as_own_checkpoint
 from ...converters.fit import check_fit, match_names
+from ...files.errors import WeightsError
 from ..saved_config import changed_settings, saved_config
 
 MOST_CHANGES = 5  # named in a message
@@ -28,12 +29,14 @@ class CheckpointFitHook(Hook):
 
         Args:
             runner (Runner): Of a training, a validation or a test.
-            checkpoint (dict): What was read.
+            checkpoint (dict): What was read. The weights of other code become its ``state_dict``,
+                those of the authors under our names.
 
         Raises:
             WeightsError: If nothing of it fits, a number in it is not finite, or it cannot be
                 resumed from, also because it is of another model.
         """
+        checkpoint.update(as_own_checkpoint(checkpoint))
         if runner._resume and 'epoch' not in checkpoint.get('meta', {}):
             raise WeightsError(
                 'A training is to be resumed, but the checkpoint has weights alone and no state '

@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.optim import Optimizer
 
-from ...converters.errors import NonFiniteError
 from ...converters.fit import first_not_finite
+from ...files.errors import NonFiniteError
 from ..gradient_watch import GradientWatch, spread_bad_losses
 
 # what names a sample in its meta information, the first that there is

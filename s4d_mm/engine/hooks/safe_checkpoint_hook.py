@@ -12,21 +12,19 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ...whole_files import PART_SUFFIX, write_whole
+from ...files.atomic_write import PART_SUFFIX, atomic_write
 
 
-# configs name the checkpoint hook by mmengine's name, and so does mmengine where they do not
-@HOOKS.register_module(name=['SafeCheckpointHook', 'CheckpointHook'], force=True)
+@HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """Save checkpoints so that a run may be killed at any moment.
 
-    It takes the place of mmengine's hook (0.10.7) under its name, with its arguments. What
-    differs:
+    It takes the arguments of mmengine's hook (0.10.7). What differs:
 
     - An older checkpoint, also a best one, is removed after the newer one is whole, not before it
       is written. One whose removal a kill prevented is removed by the run that resumes.
-    - The note ``last_checkpoint`` is written after its file, and whole (the files themselves
-      are, by :func:`~s4d_mm.compat.write_files_whole`).
+    - The note ``last_checkpoint`` is written after its file, and whole (so are the files
+      themselves, where :mod:`s4d_mm.guard` is on).
     - What a killed run left half written is removed at the start of the next one.
     - The epoch and the iteration in a checkpoint are those that were completed, also where
       ``FlexibleRunner`` saves the best one after validation.
@@ -102,7 +100,7 @@ class SafeCheckpointHook(CheckpointHook):
             self._meta = {}
         barrier()  # each process may write a shard
         if is_main_process():
-            write_whole(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+            atomic_write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
         self.file_backend.remove_now(self._outdated())
         self.saved_iter = meta['iter']
 

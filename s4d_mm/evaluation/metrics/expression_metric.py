@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from mmengine.utils import mkdir_or_exist
 
-from ...converters.errors import NonFiniteError
+from ...files.errors import NonFiniteError
 from ..functional import classification_report, confusion_matrix, recalls
 
 Classes = Union[Sequence[str], dict[str, Sequence[str]]]

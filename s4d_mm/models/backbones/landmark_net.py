@@ -13,9 +13,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...converters.errors import WeightsError
-from ...converters.io import load_weights
 from ...converters.landmarks import WHERE_TO_GET_LANDMARKS, landmark_weights
+from ...files.checkpoint import load_weights
+from ...files.errors import WeightsError
 from ..settings import require_positive_ints
 
 STRIDE = 8  # of the feature map, in pixels

@@ -12,6 +12,7 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_, zeros_
 
+from ...converters.authors import take_authors_names
 from ...converters.fit import check_part
 from ..layers import check_shapes
 from ..layers.prompts import INIT_STD, PromptBlock
@@ -111,6 +112,7 @@ class S2DViT(VisionTransformer):
             nn.LayerNorm(self.embed_dims, eps=norm_eps) for _ in range(max(self.num_layers - 1, 1))
         )
         self.temporal_embedding = nn.Parameter(torch.zeros(1, num_frames, self.embed_dims))
+        self.register_load_state_dict_pre_hook(take_authors_names)
         self.register_load_state_dict_pre_hook(check_shapes)
         self.register_load_state_dict_pre_hook(check_part)
         self._freeze()

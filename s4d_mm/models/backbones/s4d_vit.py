@@ -12,8 +12,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...converters.errors import WeightsError
+from ...converters.authors import take_authors_names
 from ...converters.fit import check_part
+from ...files.errors import WeightsError
 from ..layers import (
     FINETUNE_STD,
     LN_EPS,
@@ -146,6 +147,7 @@ class S4DViT(BaseModule):
             for i in range(depth)
         )
         self.norm = nn.LayerNorm(self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
+        self.register_load_state_dict_pre_hook(take_authors_names)
         self.register_load_state_dict_pre_hook(check_shapes)
         self.register_load_state_dict_pre_hook(check_part)
         self.register_load_state_dict_pre_hook(refuse_further_blocks)

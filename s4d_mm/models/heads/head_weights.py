@@ -7,7 +7,7 @@ from typing import Optional
 from mmengine.model import is_model_wrapper
 from torch import nn
 
-from ...converters.errors import WeightsError
+from ...files.errors import WeightsError
 
 
 def classification_head(model: nn.Module) -> tuple[str, Optional[nn.Module]]:

@@ -12,8 +12,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ...converters.errors import WeightsError
+from ...converters.authors import take_authors_names
 from ...converters.fit import check_part
+from ...files.errors import WeightsError
 from ..layers import (
     FINETUNE_STD,
     LN_EPS,
@@ -116,6 +117,7 @@ class MoAENeck(BaseModule):
             for rate in rates[total - num_layers :]
         )
         self.norm = nn.LayerNorm(dims, eps=LN_EPS) if final_norm else nn.Identity()
+        self.register_load_state_dict_pre_hook(take_authors_names)
         self.register_load_state_dict_pre_hook(keep_last_blocks)
         self.register_load_state_dict_pre_hook(check_shapes)
         self.register_load_state_dict_pre_hook(check_part)

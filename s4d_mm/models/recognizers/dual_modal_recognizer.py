@@ -4,6 +4,7 @@
 from mmaction.models.recognizers import Recognizer3D
 from mmengine.registry import MODELS
 
+from ...converters.authors import take_authors_names
 from ..necks.moae_neck import hand_over_blocks
 
 
@@ -24,4 +25,5 @@ class DualModalRecognizer(Recognizer3D):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(take_authors_names)
         self.register_load_state_dict_pre_hook(hand_over_blocks)

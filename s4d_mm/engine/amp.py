@@ -22,17 +22,14 @@ def cpu_has_bfloat16() -> bool:
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
 
 
-@OPTIM_WRAPPERS.register_module(name='AmpOptimWrapper', force=True)
-class AmpOptimWrapperAnywhere(AmpOptimWrapper):
+@OPTIM_WRAPPERS.register_module()
+class CpuFallbackAmpOptimWrapper(AmpOptimWrapper):
     """mmengine's ``AmpOptimWrapper``, which also starts on a CPU.
 
     mmengine's stops with an error where there is no GPU (mmengine 0.10.7). Here, on a CPU, the
     step is computed in bfloat16 if the CPU has instructions for it, else in float32, and the log
     says which. Neither needs a loss scale: a scale in a checkpoint of a GPU is left alone, and a
     run that goes on on a GPU begins with a new one. On a GPU nothing changes.
-
-    ``import s4d_mm`` registers the class under mmengine's name, so that ``type='AmpOptimWrapper'``
-    and ``--amp`` mean this class in every tool.
 
     Args:
         loss_scale (float | str | dict): See mmengine's. Not used on a CPU. Defaults to 'dynamic'.
@@ -53,7 +50,7 @@ class AmpOptimWrapperAnywhere(AmpOptimWrapper):
         in_bfloat16 = cpu_has_bfloat16() and dtype not in ('float32', torch.float32)
         self.cast_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
         print_log(
-            'Mixed precision (AmpOptimWrapper) on a CPU: '
+            'Mixed precision on a CPU: '
             + ('bfloat16, without a loss scale.' if in_bfloat16 else 'float32 in its place.'),
             logger='current',
         )

@@ -8,8 +8,6 @@ import os.path as osp
 import shutil
 from typing import NoReturn, Union
 
-from mmengine.fileio import LocalBackend
-
 # "<name>.<number of the process>.part"; what a killed process leaves
 PART_SUFFIX = '.part'
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -19,7 +17,7 @@ class FileNotWrittenError(OSError):
     """A file that could not be written; what was there under its name is untouched."""
 
 
-def write_whole(path: str, content: Union[bytes, str], encoding: str = 'utf-8') -> None:
+def atomic_write(path: str, content: Union[bytes, str], encoding: str = 'utf-8') -> None:
     """Write a file so that its name shows the old content or the whole new one, at any moment.
 
     The content is written beside it, flushed to the disk (fsync) and renamed, and the folder is
@@ -93,13 +91,3 @@ def _flush_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def put(self: LocalBackend, obj: bytes, filepath: str) -> None:
-    """Stand in for ``LocalBackend.put`` of mmengine, by :func:`write_whole`."""
-    write_whole(str(filepath), obj)
-
-
-def put_text(self: LocalBackend, obj: str, filepath: str, encoding: str = 'utf-8') -> None:
-    """Stand in for ``LocalBackend.put_text`` of mmengine, by :func:`write_whole`."""
-    write_whole(str(filepath), obj, encoding)

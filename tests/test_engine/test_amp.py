@@ -9,17 +9,17 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from tiny_training import config
 
-from s4d_mm.engine import AmpOptimWrapperAnywhere, amp_anywhere
+from s4d_mm.engine import CpuFallbackAmpOptimWrapper, amp
 
 RECIPES = ('s4d_finetune_dfew', 's4d_pretrain', 'videomae/videomae_pretrain_vit-base_k400')
-AMP = dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+AMP = dict(type='CpuFallbackAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
 PLAIN = dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
 
 
 @pytest.fixture(autouse=True)
 def on_a_cpu(monkeypatch):
-    monkeypatch.setattr(amp_anywhere, 'get_device', lambda: 'cpu')
-    monkeypatch.setattr(amp_anywhere, 'cpu_has_bfloat16', lambda: False)
+    monkeypatch.setattr(amp, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(amp, 'cpu_has_bfloat16', lambda: False)
 
 
 def train(folder, wrapper, **options):
@@ -37,7 +37,7 @@ def test_the_wrapper_of_a_recipe_is_built(recipe):
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     built = OPTIM_WRAPPERS.build(dict(type=wrapper.type, optimizer=optimizer))
-    assert type(built) is AmpOptimWrapperAnywhere
+    assert type(built) is CpuFallbackAmpOptimWrapper
     assert built.cast_dtype == torch.float32
 
 
@@ -54,9 +54,9 @@ def test_float32_gives_what_a_plain_training_gives(tmp_path, capfd):
     'dtype, chosen', [(None, torch.bfloat16), ('float16', torch.bfloat16), ('float32', None)]
 )
 def test_a_cpu_with_bfloat16(dtype, chosen, monkeypatch):
-    monkeypatch.setattr(amp_anywhere, 'cpu_has_bfloat16', lambda: True)
+    monkeypatch.setattr(amp, 'cpu_has_bfloat16', lambda: True)
     model = torch.nn.Linear(2, 2)
-    wrapper = AmpOptimWrapperAnywhere(
+    wrapper = CpuFallbackAmpOptimWrapper(
         dtype=dtype, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)
     )
     with wrapper.optim_context(model):
@@ -70,7 +70,7 @@ def test_accumulation_and_clipping(monkeypatch):
     model = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.zero_()
-    wrapper = AmpOptimWrapperAnywhere(
+    wrapper = CpuFallbackAmpOptimWrapper(
         optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
         accumulative_counts=2,
         clip_grad=dict(max_norm=0.5),

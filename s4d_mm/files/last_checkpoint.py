@@ -1,0 +1,162 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Which checkpoint of a folder a training resumes from: the newest whole one."""
+
+import os
+import os.path as osp
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+
+from .errors import reason_of
+
+NOTE = 'last_checkpoint'
+# what mmengine's and our hooks write to resume from; not best_*.pth, which have no optimizer
+NAMES = re.compile(r'(?:epoch|iter)_\d+\.pth')
+
+
+class ResumeError(ValueError):
+    """A training that cannot be resumed, or begun, as it was asked for."""
+
+
+class State(NamedTuple):
+    """How far the training of a checkpoint was."""
+
+    iter: int
+    epoch: int
+    path: str
+
+
+def checkpoints_in(folder: str) -> list[str]:
+    """Paths of the checkpoints in a folder that a training may be resumed from, by their names."""
+    names = os.listdir(folder) if osp.isdir(folder) else []
+    return [osp.join(folder, name) for name in sorted(names) if NAMES.fullmatch(name)]
+
+
+def parts_of(path: str) -> list[str]:
+    """The files of a checkpoint: itself, or one of each process in a folder of shards."""
+    if not osp.isdir(path):
+        return [path]
+    # torchrun's variable: this may be asked before the processes have met
+    count = max(get_world_size(), int(os.environ.get('WORLD_SIZE', '1')))
+    return [osp.join(path, f'rank{rank}.pth') for rank in range(count)]
+
+
+def state_of(path: str) -> State:
+    """Read how far a checkpoint is, without its tensors.
+
+    Args:
+        path (str): The file, or the folder of shards.
+
+    Returns:
+        State: What its ``meta`` says.
+
+    Raises:
+        ValueError: If it is not whole so far, with the reason.
+    """
+    try:
+        file = parts_of(path)[0]
+        meta = torch.load(file, map_location='cpu', weights_only=True, mmap=True)['meta']
+        return State(int(meta['iter']), int(meta['epoch']), path)
+    except Exception as e:  # torch raises many types
+        raise ValueError(reason_of(e)) from e
+
+
+def check_whole(path: str) -> None:
+    """Read all of a checkpoint and compare the sums (CRC-32) that torch has put into it.
+
+    A second for each gigabyte or less; nothing of it stays in memory.
+
+    Args:
+        path (str): The file, or the folder of shards.
+
+    Raises:
+        ValueError: If it is torn or changed, with the reason.
+    """
+    for file in parts_of(path):
+        try:
+            with zipfile.ZipFile(file) as f:
+                damaged = f.testzip()
+        except (OSError, zipfile.BadZipFile) as e:
+            raise ValueError(f'{osp.basename(file)}: {reason_of(e)}') from e
+        if damaged:
+            raise ValueError(f'{osp.basename(file)}: its part {damaged} is damaged')
+
+
+def noted(folder: str) -> Optional[str]:
+    """Path in the note ``last_checkpoint`` of a folder; None if there is no note or it is empty."""
+    try:
+        with open(osp.join(folder, NOTE), encoding='utf-8') as f:
+            return f.read().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def find_checkpoint(work_dir: str, out_dir: Optional[str] = None) -> Optional[str]:
+    """The checkpoint that a training in a folder goes on from.
+
+    It is the one that the note ``last_checkpoint`` names. If the note or its file is missing, or
+    the file is torn, it is the whole one with the most iterations, and the log says so. The
+    folder may have been moved: files in it come before those where the note says.
+
+    Args:
+        work_dir (str): The folder.
+        out_dir (str, optional): ``out_dir`` of ``CheckpointHook``. Defaults to None.
+
+    Returns:
+        str, optional: The path; None if there is no checkpoint at all.
+
+    Raises:
+        ResumeError: If there are some, but none is whole.
+    """
+    note = noted(work_dir)
+    folders = [work_dir]
+    if out_dir is not None:
+        folders.append(osp.join(out_dir, osp.basename(osp.abspath(work_dir))))
+    if note is not None:
+        folders.append(osp.dirname(note))
+    folder = next((f for f in folders if checkpoints_in(f)), None)
+    last = osp.join(folder or work_dir, osp.basename(note)) if note else None
+    candidates = checkpoints_in(folder) if folder else []
+    if last is not None and not osp.exists(last):
+        last = note if osp.exists(note) and not candidates else None  # another name elsewhere
+    if last is None and not candidates:
+        return None
+
+    reasons = {}
+    if last is None:
+        reasons[note or osp.join(work_dir, NOTE)] = 'it is missing'
+    for path in _newest_first(last, candidates, reasons):
+        try:
+            check_whole(path)
+        except ValueError as e:
+            reasons[path] = str(e)
+            continue
+        if reasons:
+            said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+            print_log(f'Resuming from {path}, the newest whole checkpoint ({said}).', 'current', 30)
+        return path
+    said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+    raise ResumeError(
+        f'None of the checkpoints in {folder or work_dir} is whole ({said}), so there is nothing '
+        'to resume from. Begin in another --work-dir, or remove them.'
+    )
+
+
+def _newest_first(last: Optional[str], paths: list[str], reasons: dict) -> Iterator[str]:
+    """The noted checkpoint, then the others by their iterations; ``reasons`` gets the torn ones."""
+    if last is not None:
+        yield last
+    states = []
+    for path in paths:
+        if path != last:
+            try:
+                states.append(state_of(path))
+            except ValueError as e:
+                reasons[path] = str(e)
+    for state in sorted(states, reverse=True):
+        yield state.path

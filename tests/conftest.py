@@ -77,7 +77,6 @@ def server(tmp_path, monkeypatch):
     """A web server of files, and an empty cache of downloads."""
     from file_server import FileServer
 
-    monkeypatch.setenv('S4D_MM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     with FileServer() as server:

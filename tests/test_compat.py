@@ -1,7 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Import of the package: version check, repairs of published wheels, and what it brings in."""
 
-import argparse
 import subprocess
 import sys
 from collections import OrderedDict
@@ -13,7 +12,6 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 
 import s4d_mm
 from s4d_mm import compat
@@ -68,15 +66,6 @@ def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
     hub = torch.load(path, weights_only=True)['message_hub']
     assert hub['log_scalars']['loss'].mean(3) == 3
     assert hub['runtime_info'] == dict(best=3.0, iter=7, half=2)
-
-
-def test_mmengine_reads_local_files_with_our_reader(tmp_path):
-    """Also those with the parsed arguments of a training script, where torch alone stops."""
-    path = str(tmp_path / 'x.pth')
-    torch.save(dict(model=dict(a=torch.ones(1)), args=argparse.Namespace(x=1)), path)
-    with pytest.raises(UnpicklingError, match='argparse.Namespace'):
-        torch.load(path)
-    assert CheckpointLoader.load_checkpoint(path)['state_dict'] == dict(a=torch.ones(1))
 
 
 class OtherAttribute:

@@ -56,10 +56,10 @@ def init_model(
     model.dataset_meta = None
     if checkpoint is not None:
         loaded = as_own_checkpoint(read_checkpoint(checkpoint))
+        load_state_dict(model, loaded.get('state_dict', loaded), logger='silent')
         fit = check_fit(model, loaded, 'silent', source=checkpoint)
         check_head_weights(model, loaded)
         check_complete(model, fit, loaded.get('state_dict', loaded))
-        load_state_dict(model, loaded.get('state_dict', loaded), logger='silent')
         model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
         if not (model.dataset_meta or {}).get('classes'):
             classes = config_classes(model.cfg)

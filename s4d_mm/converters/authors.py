@@ -43,14 +43,17 @@ def as_own_checkpoint(checkpoint: Any) -> Any:
         checkpoint (Any): What was read.
 
     Returns:
-        Any: A dict with ``state_dict`` under our names, and what else the file holds; unchanged if
-        it holds no weights, or is one of mmengine already.
+        Any: A dict with ``state_dict``, the authors' weights under our names, and what else the
+        file holds; unchanged if it holds no weights, or is one of mmengine already.
     """
     weights = unwrap(checkpoint)
-    if weights is None or 'state_dict' in checkpoint:
+    if weights is None:
+        return checkpoint
+    renamed, family = in_own_names(weights)
+    if 'state_dict' in checkpoint and not family:
         return checkpoint
     rest = {} if weights.keys() & checkpoint.keys() else checkpoint
-    return {**rest, 'state_dict': in_own_names(weights)[0]}
+    return {**rest, 'state_dict': renamed}
 
 
 def take_authors_names(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from ..files.checkpoint import unwrap
 from ..files.errors import WeightsError
 from .io import StateDict, first_lines, group_keys
 from .landmarks import is_landmark_net
@@ -74,8 +75,8 @@ def check_fit(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    weights = checkpoint.get('state_dict', checkpoint)
-    weights = {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, Tensor)}
+    weights = unwrap(checkpoint) or {}
+    weights = {k: v for k, v in weights.items() if isinstance(v, Tensor)}
     names = dict(weights)
     # what the parts rename or drop when they load
     for name, module in model.named_modules():

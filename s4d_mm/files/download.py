@@ -1,8 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Loading step, its start: weights from a path, an http(s) address or the Hugging Face hub.
 
-What is downloaded is kept by address, so that two files of one name stay apart, and is used only
-if it came whole.
+What is downloaded is kept in the cache of ``torch.hub``, and is used only if it came whole.
 """
 
 import contextlib
@@ -11,24 +10,24 @@ import http.client
 import os
 import os.path as osp
 import re
+import socket
 import sys
 import urllib.error
 import urllib.request
-from typing import IO, Optional
+from typing import Optional
 from urllib.parse import urlsplit
 
 import torch
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import wrap_file
 
 from s4d_mm.version import __version__
 
+from .atomic_write import atomic_write, in_bytes
 from .errors import DownloadError, HubMissingError, WeightsError, WeightsNotFoundError
 
-CACHE_VARIABLE = 'S4D_MM_CACHE'
 TIMEOUT = 30.0  # seconds without a byte, after which a server counts as gone
 CHUNK = 1 << 20  # bytes
+MOST_BYTES = 20 * 10**9  # of a download
 # the first digits of the SHA-256 in a name, as torch and OpenMMLab publish files: x-0123abcd.pth
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.[^.]+$')
 DATE = re.compile(r'(19|20)\d\d[01]\d[0-3]\d')
@@ -95,31 +94,43 @@ def local_file(address: str, sha256: Optional[str] = None) -> str:
     return path
 
 
-def cache_folder() -> str:
-    """Where downloads are kept: ``$S4D_MM_CACHE``, or ``s4d_mm`` in the folder of torch.hub."""
-    folder = os.environ.get(CACHE_VARIABLE) or osp.join(torch.hub.get_dir(), 's4d_mm')
-    return osp.expanduser(folder)
-
-
 def cached_path(address: str) -> str:
     """Where the file of an http(s) address is kept, downloaded or not.
+
+    It is where ``torch.hub`` keeps it, so that a cache that torch has filled serves here, too. If
+    the file of that name came from another address, it is in a folder beside it.
 
     Args:
         address (str): The address; what follows ``#`` in it does not count.
 
     Returns:
-        str: A path whose folder is that of the address, and whose name is like the file's.
+        str: The path.
     """
     address = address.partition('#')[0]
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
     name = re.sub(r'[^\w.+-]', '_', osp.basename(urlsplit(address).path), flags=re.ASCII)
-    folder = hashlib.sha256(address.encode()).hexdigest()[:16]
-    return osp.join(cache_folder(), folder, name.lstrip('.')[-100:] or 'weights')
+    name = name.lstrip('.')[-100:] or 'weights'
+    path = osp.join(folder, name)
+    if osp.isfile(path) and _noted_address(path) not in (None, address):
+        path = osp.join(folder, hashlib.sha256(address.encode()).hexdigest()[:16], name)
+    return path
+
+
+def _noted_address(path: str) -> Optional[str]:
+    """Where a file of the cache came from; None if torch itself has put it there."""
+    try:
+        with open(f'{path}.address', encoding='utf-8') as f:
+            return f.read()
+    except FileNotFoundError:
+        return None
 
 
 def forget(address: str) -> None:
     """Drop the copy of an http(s) address, so that the next use downloads it again."""
     with contextlib.suppress(OSError):
-        os.remove(cached_path(address))
+        path = cached_path(address)
+        if _noted_address(path) == address.partition('#')[0]:
+            os.remove(path)
 
 
 def digest_of(path: str) -> str:
@@ -146,11 +157,12 @@ def check_digest(found: str, expected: str, address: str) -> None:
 
 
 def _web_file(address: str, sha256: Optional[str]) -> str:
-    path = cached_path(address)
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
     try:
-        os.makedirs(osp.dirname(path), exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         # processes of one run ask at once: the first downloads, the others find the file
-        with FileLock(f'{path}.lock'):
+        with FileLock(osp.join(folder, '.s4d_mm.lock')):
+            path = cached_path(address)
             if osp.isfile(path) and (sha256 is None or digest_of(path).startswith(sha256)):
                 return path
             _download(address, path, sha256)
@@ -158,24 +170,50 @@ def _web_file(address: str, sha256: Optional[str]) -> str:
         if isinstance(e, (WeightsNotFoundError, DownloadError)):
             raise
         raise DownloadError(
-            f'{address} cannot be kept in {osp.dirname(path)}: {e.strerror or e}. Another folder '
-            f'is set by the variable {CACHE_VARIABLE}.'
+            f'{address} cannot be kept in {folder}: {e.strerror or e}. Another folder is set by '
+            'the variable TORCH_HOME.'
         ) from e
     return path
 
 
 def _download(address: str, path: str, sha256: Optional[str]) -> None:
     """Download a file, check it, and put it at ``path``."""
+    size = _size_of(address)
     part = f'{path}.part'
-    print(f'Downloading {address} to {path}', file=sys.stderr, flush=True)
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    print(f'Downloading {address} ({in_bytes(size)}) to {path}', file=sys.stderr, flush=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torch.hub has none
     try:
-        with _open_address(address) as response, open(part, 'wb') as f:
-            digest = _copy(response, f, address)
-        check_digest(digest, sha256 or hash_in_name(path) or '', address)
+        torch.hub.download_url_to_file(address, part, progress=sys.stderr.isatty())
+        _check_download(address, part, size)
+        digest = sha256 or hash_in_name(path)
+        if digest is not None:
+            check_digest(digest_of(part), digest, address)
+        atomic_write(f'{path}.address', address)
         os.replace(part, path)
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as e:
+        raise _unreachable(address, e) from e
     finally:
+        socket.setdefaulttimeout(before)
         if osp.isfile(part):
             os.remove(part)
+
+
+def _check_download(address: str, part: str, size: int) -> None:
+    """Refuse a file that did not come whole, or a web page."""
+    found = os.path.getsize(part)
+    if not found or found != size:
+        raise DownloadError(
+            f'{address} did not come whole: {found} bytes of {size}. Nothing of it is kept; try '
+            'again.'
+        )
+    with open(part, 'rb') as f:
+        if WEB_PAGE.match(f.read(200)):
+            raise WeightsError(
+                f'{address} is a web page and no file of weights. Give the address of the '
+                'file itself: on github.com it has /raw/ in it, on huggingface.co /resolve/.'
+            )
 
 
 def hash_in_name(path: str) -> Optional[str]:
@@ -184,10 +222,12 @@ def hash_in_name(path: str) -> Optional[str]:
     return found[1] if found and not DATE.fullmatch(found[1]) else None
 
 
-def _open_address(address: str) -> http.client.HTTPResponse:
+def _size_of(address: str) -> int:
+    """Ask a server how large a file is, in bytes."""
     request = urllib.request.Request(address, headers={'User-Agent': f's4d_mm/{__version__}'})
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT)
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            size = response.length
     except urllib.error.HTTPError as e:
         if e.code in (404, 410):
             raise WeightsNotFoundError(
@@ -198,6 +238,13 @@ def _open_address(address: str) -> http.client.HTTPResponse:
         ) from e
     except (OSError, http.client.HTTPException, ValueError) as e:
         raise _unreachable(address, e) from e
+    if size is None or size > MOST_BYTES:
+        said = 'does not say how large it is' if size is None else f'is {in_bytes(size)} large'
+        raise DownloadError(
+            f'{address} {said}; at most {in_bytes(MOST_BYTES)} are downloaded. If it is the right '
+            'file, download it by other means and give its path.'
+        )
+    return size
 
 
 def _unreachable(address: str, error: Exception) -> DownloadError:
@@ -206,47 +253,6 @@ def _unreachable(address: str, error: Exception) -> DownloadError:
         f'{address} cannot be downloaded: {reason}. Check the address and the network, or '
         'download the file by other means and give its path.'
     )
-
-
-def _copy(response: http.client.HTTPResponse, f: IO[bytes], address: str) -> str:
-    """Copy the body of a response into a file.
-
-    Returns:
-        str: Its SHA-256.
-    """
-    size = response.length  # None if the server does not say
-    console = Console(stderr=True)
-    hidden = not (console.is_terminal and size)
-    digest, count = hashlib.sha256(), 0
-    with wrap_file(
-        response, size or 0, description='', console=console, disable=hidden, transient=True
-    ) as body:
-        while chunk := _read(body, address):
-            if not count and WEB_PAGE.match(chunk):
-                raise WeightsError(
-                    f'{address} is a web page and no file of weights. Give the address of the '
-                    'file itself: on github.com it has /raw/ in it, on huggingface.co /resolve/.'
-                )
-            f.write(chunk)
-            digest.update(chunk)
-            count += len(chunk)
-    if not count or (size is not None and count != size):
-        raise DownloadError(
-            f'{address} did not come whole: {count} bytes of {size or "an unknown number"}. '
-            'Nothing of it is kept; try again.'
-        )
-    return digest.hexdigest()
-
-
-def _read(body: IO[bytes], address: str) -> bytes:
-    try:
-        return body.read(CHUNK)
-    except http.client.IncompleteRead as e:
-        raise DownloadError(
-            f'{address} did not come whole: the server broke off. Nothing of it is kept; try again.'
-        ) from e
-    except (OSError, http.client.HTTPException) as e:
-        raise _unreachable(address, e) from e
 
 
 def _hub_file(address: str) -> str:

@@ -110,7 +110,7 @@ def model_config(landmarks=None, classes=CLASSES):
         dict(
             default_scope='mmaction',
             model=dict(
-                type='Recognizer3D', backbone=backbone, cls_head=head, data_preprocessor=pre
+                type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre
             ),
         )
     )

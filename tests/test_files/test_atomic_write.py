@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.fileio import LocalBackend, put, put_text
-from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import HOOKS
+from mmengine.hooks import Hook
 from mmengine.runner.checkpoint import save_checkpoint
 from tiny_training import Training, config, train
 
-from s4d_mm.engine.hooks import SafeCheckpointHook
 from s4d_mm.engine.launch import run_faults_as_messages
 from s4d_mm.files.atomic_write import FileNotWrittenError, atomic_write
 from s4d_mm.files.last_checkpoint import check_whole
@@ -71,12 +69,8 @@ def test_links_and_pipes_stay(tmp_path):
 
 
 def test_everything_that_mmengine_saves_goes_through_it(tmp_path, monkeypatch):
-    """By the name that other people's configs have, and by that of the default hooks."""
-    assert HOOKS.get('CheckpointHook') is SafeCheckpointHook
-    assert issubclass(SafeCheckpointHook, CheckpointHook)
-    monkeypatch.setattr(
-        's4d_mm.files.atomic_write.atomic_write', lambda path, data: names.append(path)
-    )
+    """Where the guard is on."""
+    monkeypatch.setattr('s4d_mm.guard.atomic_write', lambda path, data: names.append(path))
     names = []
     save_checkpoint(dict(a=1), str(tmp_path / 'a.pth'))
     save_checkpoint(dict(a=1), str(tmp_path / 'b.pth'), file_client_args=dict(backend='disk'))
@@ -150,7 +144,7 @@ def test_best_checkpoint_is_removed_after_the_better_one_is_there(tmp_path, monk
         write(path, data)
 
     run = tmp_path / 'run'
-    monkeypatch.setattr('s4d_mm.files.atomic_write.atomic_write', watch)
+    monkeypatch.setattr('s4d_mm.guard.atomic_write', watch)
     save = dict(save_best='WAR', rule='greater', max_keep_ckpts=1)
     train(config(run, scores=[1, 3, 2], save=save))
     assert ('best_WAR_epoch_2.pth', ['best_WAR_epoch_1.pth']) in seen

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from small_models import write_landmark_net
 
+from s4d_mm.converters.s2d import to_s2d_authors
 from s4d_mm.models import FrameWiseBackbone, MoAENeck
 from s4d_mm.models.layers import to_tokens
 
@@ -45,11 +46,74 @@ def load_mix(path, work_dir):
     return cfg
 
 
+def of_mmpretrain(state):
+    return dict(state_dict={f'backbone.{k}': v for k, v in state.items()})
+
+
+def of_s4d_authors(state):
+    names = {f'encoder.{k}': v for k, v in state.items()}
+    return dict(model={**names, 'encoder_to_decoder.weight': torch.zeros(8, 128)})
+
+
+def of_s2d_authors(state):
+    return dict(model=to_s2d_authors({f'backbone.{k}': v for k, v in state.items()})[0])
+
+
+def of_torchvision(state):
+    """The names of its ResNet, and kernels without a temporal dimension."""
+    out = {}
+    for key, value in state.items():
+        key = re.sub(r'downsample\.(conv|bn)', lambda m: f'downsample.{int(m[1] == "bn")}', key)
+        key = re.sub(r'conv(\d)\.bn', r'bn\1', key).replace('.conv.', '.')
+        out[key] = value.sum(2) if value.ndim == 5 else value
+    return out
+
+
+# layout of the file, where the backbone with such weights is, and the prefix of its names
+OWN_LAYOUT = {
+    'mmpretrain-vit_moae_joint': (of_mmpretrain, 'backbone.backbone', 'backbone.'),
+    'resnet_moae_linear-head_image': (of_mmpretrain, 'backbone', 'backbone.'),
+    's2d_moae_joint': (of_s2d_authors, 'backbone', None),
+    's4d-vit_timesformer-head_video': (of_s4d_authors, 'backbone', None),
+    'slowonly_moae_joint': (of_torchvision, 'backbone', None),
+}
+
+
+def give_weights(cfg, name, path):
+    """Let the backbone of a config begin with weights of its own layout; checks that it does."""
+    layout, place, prefix = OWN_LAYOUT[name]
+    init_default_scope(cfg.default_scope)
+    generator = torch.Generator().manual_seed(1)
+    state = MODELS.build(cfg.model).get_submodule(place).state_dict()
+    state = {
+        k: torch.rand(v.shape, generator=generator) / 20 if v.is_floating_point() else v
+        for k, v in state.items()
+        if not k.startswith('landmark.')
+    }
+    if layout is of_torchvision:  # as inflated: the same at all times
+        state = {
+            k: v.mean(2, keepdim=True).expand_as(v) if v.ndim == 5 else v for k, v in state.items()
+        }
+    torch.save(layout(state), path)
+    if layout is of_torchvision:
+        cfg.model.backbone.pretrained = str(path)
+    else:
+        init_cfg = dict(type='Pretrained', checkpoint=str(path))
+        init_cfg.update(dict(prefix=prefix) if prefix else {})
+        cfg.merge_from_dict({f'model.{place}.init_cfg': init_cfg})
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    own = model.get_submodule(place).state_dict()
+    assert all(torch.allclose(own[k].float(), v.float()) for k, v in state.items())
+
+
 @pytest.mark.parametrize('path', MIXES, ids=lambda p: osp.basename(p)[:-3])
 def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
+    """From weights of its backbone's own layout."""
     cfg = load_mix(path, tmp_path)
     if 'landmark' in cfg.model.backbone:
         cfg.model.backbone.landmark.checkpoint = write_landmark_net(tmp_path / 'landmarks.pth')
+    give_weights(cfg, osp.basename(path)[:-3], tmp_path / 'weights.pth')
     runner = Runner.from_cfg(cfg)
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()

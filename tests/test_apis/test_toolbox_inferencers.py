@@ -16,8 +16,7 @@ from mmaction.apis import (
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
-from mmpretrain import ImageClassificationInferencer, get_model, inference_model
-from mmpretrain.apis import inference_model as inference_model_of_apis
+from mmpretrain import ImageClassificationInferencer, get_model
 
 from s4d_mm.media import MediaReadError
 
@@ -109,25 +108,6 @@ def test_mmpretrain_inferencers_take_image_configs(files):
     torch.save(dict(state_dict=model.state_dict()), weights)
     (found,) = ImageClassificationInferencer(IMAGES, weights, 'cpu')(image)
     np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
-    assert inference_model is inference_model_of_apis
-    for given in (IMAGES, Config.fromfile(IMAGES)):
-        found = inference_model(given, image, pretrained=weights, device='cpu')
-        np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
-    found = inference_model(model, image)
-    np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)
-
-
-def test_mmpretrain_inferencers_name_ours_for_the_other_configs(files):
-    _, image, weights = files
-    for call in (
-        lambda: ImageClassificationInferencer(JOINT, weights, 'cpu'),
-        lambda: inference_model(JOINT, image, pretrained=weights),
-        lambda: inference_model(get_model(JOINT), image),
-    ):
-        with pytest.raises(ValueError, match='finetune.py is a config of mmaction2.*Expression'):
-            call()
-    with pytest.raises(ValueError, match='Failed to find model "no_such_model"'):
-        inference_model('no_such_model', image)
 
 
 def test_steps_that_open_files_name_ours_where_there_is_none():

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import zipfile
 
+import mmengine.runner
 import pytest
 import torch
 from helpers import ROOT, process_env, truncate
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from tiny_training import config, train
 
 from s4d_mm.engine import resume
@@ -135,7 +136,9 @@ def test_nothing_to_resume_from(tmp_path):
     cfg = config(tmp_path / 'run', resume=True)
     with pytest.raises(ResumeError, match=r'--resume: there is no checkpoint in .*run\. Check'):
         prepare_training(cfg)
-    assert find_latest_checkpoint(str(tmp_path)) is None  # mmengine's tools start, as before
+    assert (
+        mmengine.runner.find_latest_checkpoint(str(tmp_path)) is None
+    )  # mmengine's tools start, as before
 
 
 def test_new_training_over_another(run):

@@ -25,7 +25,7 @@ def run(folder, data, *command):
 @pytest.fixture(scope='module')
 def trained(quickstart_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp('quiet')
-    options = ('train_cfg.max_epochs=1', 'optim_wrapper.type=AmpOptimWrapper')
+    options = ('train_cfg.max_epochs=1', 'optim_wrapper.type=CpuFallbackAmpOptimWrapper')
     command = (f'{ROOT}/tools/train.py', f'{ROOT}/{CONFIG}', '--work-dir', str(folder / 'run'))
     text = run(folder, quickstart_data, *command, '--cfg-options', *options)
     return folder, text

@@ -46,7 +46,8 @@ def test_amp():
     options = ['--cfg-options', 'optim_wrapper.type=OptimWrapper', 'optim_wrapper.loss_scale=512.']
     assert train(*options).optim_wrapper.type == 'OptimWrapper'
     cfg = train('--amp', *options)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.loss_scale == 512
+    assert cfg.optim_wrapper.type == 'CpuFallbackAmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 512
     with pytest.raises(ValueError, match='--amp is not supported with .*OtherWrapper.*dfew'):
         train('--amp', '--cfg-options', 'optim_wrapper.type=OtherWrapper')
 

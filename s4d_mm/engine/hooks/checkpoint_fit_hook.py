@@ -6,12 +6,13 @@ from typing import Optional
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from ...converters.authors import as_own_checkpoint
 from ...converters.fit import check_fit, match_names
 from ...files.errors import WeightsError
+from ...files.last_checkpoint import noted
 from ..saved_config import changed_settings, saved_config
 
 MOST_CHANGES = 5  # named in a message
@@ -86,7 +87,7 @@ def refuse_other_model(runner: Runner, checkpoint: dict) -> None:
 
 
 def source_of(runner: Runner) -> Optional[str]:
-    """File of the checkpoint that a run begins with, as mmengine finds it, if there is one."""
+    """File of the checkpoint that a run begins with, if there is one."""
     if runner._load_from is None and runner._resume:
-        return find_latest_checkpoint(runner.work_dir)
+        return noted(runner.work_dir)
     return runner._load_from

@@ -19,6 +19,11 @@ NOTE = 'last_checkpoint'
 NAMES = re.compile(r'(?:epoch|iter)_\d+\.pth')
 
 
+def is_plain_name(name: object) -> bool:
+    """Whether something is the name of a checkpoint, without a folder."""
+    return isinstance(name, str) and re.fullmatch(r'[^/\\]+\.pth', name) is not None
+
+
 class ResumeError(ValueError):
     """A training that cannot be resumed, or begun, as it was asked for."""
 

@@ -15,16 +15,16 @@ import re
 from typing import Any, Callable, Optional
 
 from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader, Runner, checkpoint
 
 from ..files.atomic_write import atomic_write
 from ..files.checkpoint import MapLocation, read_checkpoint
-from ..files.last_checkpoint import find_checkpoint
+from ..files.last_checkpoint import find_checkpoint, is_plain_name
 
-# what mmengine's checkpoint hook removes files by, and the names that it gives them
+# what mmengine's checkpoint hook removes files by
 NAMES_TO_REMOVE = re.compile(r'last_ckpt|best_ckpt.*|outdated_ckpts|keep_ckpt_ids')
-CHECKPOINT_NAME = re.compile(r'(best_[^/\\]+_)?(epoch|iter)_\d+\.pth')
 
 
 def load_from_safe(filename: str, map_location: MapLocation = None, **_: Any) -> Any:
@@ -70,7 +70,11 @@ def resume_without_code(resume: Callable) -> Callable:
         def load_checked(*args, **kwargs) -> dict:
             loaded = load(*args, **kwargs)
             loaded['meta'].pop('config', None)
-            drop_foreign_names(loaded.get('message_hub') or {})
+            hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+            name = osp.basename(osp.abspath(self.work_dir))
+            outside = [osp.join(hook.out_dir, name) for hook in hooks if hook.out_dir]
+            folders = [osp.abspath(path) for path in (self.work_dir, *outside)]
+            keep_to_folder(loaded.get('message_hub') or {}, folders)
             return loaded
 
         self.load_checkpoint = load_checked
@@ -82,27 +86,37 @@ def resume_without_code(resume: Callable) -> Callable:
     return resume_safely
 
 
-def drop_foreign_names(message_hub: dict) -> None:
-    """Drop names of files from a message hub that a checkpoint hook cannot have written.
+def keep_to_folder(message_hub: dict, folders: list[str]) -> None:
+    """Let a message hub name checkpoints of this run's folders only.
 
     Args:
-        message_hub (dict): State of a message hub. Changed in place.
+        message_hub (dict): State of a message hub. Changed in place: a path in another folder, as
+            after a move, becomes one in the first folder; what is no name of a checkpoint is
+            dropped.
+        folders (list[str]): Where the run keeps checkpoints.
     """
+
+    def checked(key: str, value: Any) -> Any:
+        if key == 'keep_ckpt_ids':
+            return value if type(value) is int else None
+        name = osp.basename(str(value))
+        if not is_plain_name(name) or (key == 'outdated_ckpts' and name != value):
+            return None
+        in_folder = key == 'outdated_ckpts' or osp.dirname(osp.abspath(value)) in folders
+        return value if in_folder else osp.join(folders[0], name)
+
     infos = message_hub.get('runtime_info') or {}
     for key in filter(NAMES_TO_REMOVE.fullmatch, list(infos)):
-        values = infos[key] if isinstance(infos[key], (list, tuple)) else [infos[key]]
-        if key == 'keep_ckpt_ids':
-            known = all(type(value) is int for value in values)
+        given = infos[key]
+        if isinstance(given, (list, tuple)):
+            found = [checked(key, value) for value in given]
+            kept = [value for value in found if value is not None]
         else:
-            known = all(
-                value is None
-                or (isinstance(value, str) and CHECKPOINT_NAME.fullmatch(osp.basename(value)))
-                for value in values
-            )
-        if not known:
-            said = f'{key}={infos[key]!r} of the checkpoint is ignored: no name of a checkpoint.'
+            kept = None if given is None else checked(key, given)
+        if kept != given:
+            said = f'{key}={given!r} of the checkpoint becomes {kept!r}: not in {folders[0]}.'
             print_log(said, 'current', logging.WARNING)
-            del infos[key]
+            infos[key] = kept
 
 
 def switch_on() -> None:

@@ -16,14 +16,10 @@ from helpers import ROOT, process_env, truncate
 from mmengine.runner import Runner
 from tiny_training import config, train
 
-from s4d_mm.engine import resume
-from s4d_mm.engine.resume import (
-    ResumeError,
-    check_whole,
-    find_checkpoint,
-    prepare_training,
-)
+from s4d_mm.engine.resume import prepare_training
+from s4d_mm.files import last_checkpoint
 from s4d_mm.files.errors import WeightsError
+from s4d_mm.files.last_checkpoint import ResumeError, check_whole, find_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +39,7 @@ def run(finished, tmp_path):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(resume, 'print_log', lambda line, *args: lines.append(line))
+    monkeypatch.setattr(last_checkpoint, 'print_log', lambda line, *args: lines.append(line))
     return lines
 
 

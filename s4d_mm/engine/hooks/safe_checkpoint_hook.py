@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ...files.atomic_write import PART_SUFFIX, atomic_write
+from ...files.last_checkpoint import is_plain_name
 
 
 @HOOKS.register_module()
@@ -41,7 +42,9 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend = _RemovesLater(self.file_backend)
         # of the resumed checkpoint: what the next one replaces
         outdated = runner.message_hub.get_info('outdated_ckpts') or []
-        self.file_backend.later = [osp.join(self.out_dir, name) for name in outdated]
+        self.file_backend.later = [
+            osp.join(self.out_dir, name) for name in outdated if is_plain_name(name)
+        ]
         self.saved_iter: Optional[int] = None
         self._meta: dict = {}
         if is_main_process():

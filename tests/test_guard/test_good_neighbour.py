@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """What the import of the package and of its guard changes for others, in processes of their own."""
 
+import ast
 import json
 import os
 import os.path as osp
@@ -8,6 +9,7 @@ import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,3 +159,15 @@ def plain_lines(log):
         line = re.sub(r'(eta|time|data_time|memory): *[\d:.]+', '', line)
         lines.append(re.sub(r'\d{8}_\d{6}|0x[0-9a-f]+|plain|ours', '', line))
     return lines
+
+
+@pytest.mark.parametrize('part, allowed', [('files', {'files', 'version'}), ('guard', {'files'})])
+def test_reading_and_guard_import_nothing_of_the_rest(part, allowed):
+    for path in Path(ROOT, 's4d_mm', part).glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                package = ['s4d_mm', part][: 3 - node.level] if node.level else []
+                names = ['.'.join([*package, node.module or ''])]
+            ours = {name.split('.')[1] for name in names if name.startswith('s4d_mm.')}
+            assert ours <= allowed, f'{path}:{node.lineno}'

@@ -312,7 +312,7 @@ def check_clip_length(model: nn.Module, dataset: Optional[Dataset], name: str) -
     for key in ('backbone', 'neck'):
         frames = getattr(getattr(model, key, None), 'num_frames', None)
         for step in steps if frames is not None else ():
-            if step.clip_len != frames:
+            if step.clip_len not in (1, frames):  # one frame is an image
                 raise ValueError(
                     f'{name}: {type(step).__name__}.clip_len is {step.clip_len}, but '
                     f'model.{key}.num_frames is {frames}. Set both to the same number.'

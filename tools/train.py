@@ -5,7 +5,10 @@ python tools/train.py configs/quickstart/s4d_quickstart_pretrain.py
 """
 
 import argparse
+import ctypes
+import os
 import os.path as osp
+import signal
 import sys
 from typing import Optional
 
@@ -54,7 +57,18 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
     return args
 
 
+def end_with_torchrun() -> None:
+    """End this process when the torchrun that started it has ended, however it did (Linux)."""
+    if not sys.platform.startswith('linux') or 'TORCHELASTIC_RUN_ID' not in os.environ:
+        return
+    parent, set_parent_death_signal = os.getppid(), 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended in between
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == '__main__':
+    end_with_torchrun()
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import s4d_mm.guard  # noqa: F401
@@ -68,7 +82,7 @@ from s4d_mm.engine.launch import (
     scale_learning_rate,
 )
 from s4d_mm.engine.messages import config_errors_as_messages
-from s4d_mm.engine.resume import ResumeError, prepare_training
+from s4d_mm.engine.resume import ResumeError, alone_in, prepare_training
 from s4d_mm.files.errors import weights_errors_as_messages
 
 
@@ -134,10 +148,16 @@ def main(argv: Optional[list] = None) -> None:
     with config_errors_as_messages():
         cfg = make_config(args)
     try:
-        prepare_training(cfg)
+        with alone_in(cfg):
+            prepare_training(cfg)
+            train(cfg)
     except ResumeError as e:
         print(e, file=sys.stderr)
         sys.exit(2)
+
+
+def train(cfg: Config) -> None:
+    """Train as a config says."""
     with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(cfg)
         require_batches(runner.train_loop.dataloader, 'train_dataloader')

@@ -5,12 +5,14 @@
 and images of your own; the public datasets build on them.
 """
 
+import inspect
 import os.path as osp
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Optional, Union
 
 import numpy as np
+from mmaction.datasets.transforms import SampleFrames
 from mmengine.dataset import force_full_init
 from mmengine.registry import DATASETS
 
@@ -112,6 +114,11 @@ class BaseExpressionDataset(FaultTolerantDataset):
             ''.encode(encoding)
         except LookupError as e:
             raise ValueError(f'encoding of {type(self).__name__}: {e}.') from e
+        if not isinstance(suffix, str):
+            raise ValueError(
+                f"suffix of {type(self).__name__} must be text such as '.mp4', or '' for none, "
+                f'but is {suffix!r}.'
+            )
         self.encoding = encoding
         self.suffix = suffix
         self.label_start = self.LABEL_START if label_start is None else label_start
@@ -131,7 +138,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
             test_mode=test_mode,
             **kwargs,
         )
-        check_intervals(self.pipeline.transforms)
+        check_steps(pipeline, self.pipeline.transforms)
 
     def _check_metainfo(self, metainfo: Optional[dict]) -> dict:
         """Make ``classes`` a tuple and check it."""
@@ -385,23 +392,36 @@ class BaseExpressionDataset(FaultTolerantDataset):
         return super().get_data_info(idx)['label']
 
 
-def check_intervals(transforms: Sequence) -> None:
-    """Refuse steps that would take the same frame over and over, or none.
+def check_steps(pipeline: Sequence, transforms: Sequence) -> None:
+    """Refuse what mmaction2's steps take without a word.
 
-    mmaction2's ``SampleFrames(frame_interval=0)`` repeats one frame without a word.
+    ``SampleFrames(frame_interval=0)`` repeats one frame, and ignores names that it does not know;
+    ``Flip(flip_ratio=2)`` mirrors every sample.
 
     Args:
-        transforms (Sequence): The steps of a pipeline.
+        pipeline (Sequence): The steps as the config has them.
+        transforms (Sequence): The same steps, built.
 
     Raises:
-        ValueError: If ``clip_len``, ``frame_interval`` or ``num_clips`` of one is below 1.
+        ValueError: If a value is out of range, or a name unknown.
     """
-    for step in transforms:
+    for given, step in zip(pipeline, transforms):
+        kind = type(step).__name__
         for name in ('clip_len', 'frame_interval', 'num_clips'):
             value = getattr(step, name, 1)
             if isinstance(value, (int, float)) and value < 1:
+                raise ValueError(f'{name} of {kind} must be 1 or more, but is {value}.')
+        ratio = getattr(step, 'flip_ratio', 0)
+        if not 0 <= ratio <= 1:
+            raise ValueError(f'flip_ratio of {kind} must be from 0 to 1, but is {ratio!r}.')
+        if isinstance(given, dict) and isinstance(step, SampleFrames):
+            takes = (inspect.signature(part.__init__) for part in type(step).__mro__)
+            known = {name for signature in takes for name in signature.parameters}
+            unknown = sorted(set(given) - known - {'type', '_scope_'})
+            if unknown:
                 raise ValueError(
-                    f'{name} of {type(step).__name__} must be 1 or more, but is {value}.'
+                    f'{kind} has no {unknown[0]!r}; it takes '
+                    f'{", ".join(sorted(known - {"self", "args", "kwargs"}))}.'
                 )
 
 

@@ -165,7 +165,7 @@ def build_runner(cfg: Config) -> Runner:
     Returns:
         Runner: Ready to train or test.
     """
-    check_learning_rate(cfg)
+    check_optimizer(cfg)
     prepare_distributed(cfg)
     count_accumulation(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -173,21 +173,26 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
-def check_learning_rate(cfg: Config) -> None:
-    """Refuse a learning rate that is no number, which torch would compare with one.
+def check_optimizer(cfg: Config) -> None:
+    """Refuse a learning rate or a limit of the gradients that would train nothing, or backwards.
 
     Args:
         cfg (Config): Config of a run.
 
     Raises:
-        ValueError: If it is none, or negative.
+        ValueError: If the rate is no number or negative, or the limit not above 0.
     """
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
-    rate = optimizer.get('lr', 0)
+    wrapper = cfg.get('optim_wrapper') or {}
+    rate = (wrapper.get('optimizer') or {}).get('lr', 0)
     if not is_number(rate) or rate < 0:
         raise ValueError(
             f'optim_wrapper.optimizer.lr must be a number, 0 or more, but is {rate!r}.'
         )
+    for name, value in (wrapper.get('clip_grad') or {}).items():
+        if name in ('max_norm', 'clip_value') and not (is_number(value) and value > 0):
+            raise ValueError(
+                f'optim_wrapper.clip_grad.{name} must be a number above 0, but is {value!r}.'
+            )
 
 
 def prepare_distributed(cfg: Config) -> None:

@@ -20,6 +20,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, R
 from torch.utils.data import DataLoader, Sampler
 
 from ..datasets.seeding import draw_seeds, seed_generators
+from ..models.settings import require_positive_ints
 
 # in the message hub, which checkpoints hold
 VALIDATED = 'validated_iter'  # after which iteration the last validation was
@@ -44,9 +45,14 @@ class SeededLoop:
         dataloader (DataLoader | dict): The training data. A sampler without a seed of its own gets
             the run's.
         **kwargs: Of mmengine's loop.
+
+    Raises:
+        ValueError: If ``max_epochs``, ``max_iters`` or ``val_interval`` is no positive int.
     """
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
+        counts = {'max_epochs', 'max_iters', 'val_interval'} & set(kwargs)
+        require_positive_ints('train_cfg', **{name: kwargs[name] for name in counts})
         self._seeds_sampler = needs_seed(dataloader)
         self._given_seed = runner._randomness_cfg.get('seed')  # resuming overwrites it
         super().__init__(runner, dataloader, **kwargs)

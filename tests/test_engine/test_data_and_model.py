@@ -13,6 +13,7 @@ from helpers import ROOT
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from s4d_mm.engine.messages import is_of_config
 from s4d_mm.engine.saved_config import changed_settings, saved_config
 
 FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
@@ -89,6 +90,37 @@ def test_missing_data_shows_before_the_first_step(what, stage, tmp_path, quickst
         with pytest.raises(Exception, match=f'(?s)cannot be tested here: .*{message}'):
             raise ValueError(capsys.readouterr().out)
     assert nothing_happened(tmp_path / 'work')
+
+
+@pytest.mark.parametrize(
+    'path, key, value, message',
+    [
+        (FINETUNE, 'default_hooks.checkpoint.save_best', 'WARR', 'which gives image/WAR, image/U'),
+        (FINETUNE, 'default_hooks.checkpoint.save_best', 'WAR', 'which gives image/WAR, image/U'),
+        (FINETUNE, 'model.cls_head.label_smooth_eps', 1.5, 'label_smooth_eps must .* is 1.5'),
+        (FINETUNE, 'model.cls_head.average_clips', 'mean', "average_clips must .* is 'mean'"),
+        (FINETUNE, 'model.backbone.num_frames', 8, 'clip_len is 4, but model.backbone.num_frames'),
+        (PRETRAIN, 'model.neck.num_frames', 8, 'clip_len is 4, but model.neck.num_frames is 8'),
+    ],
+)
+def test_settings_that_cannot_be_show_before_the_first_step(path, key, value, message, tmp_path):
+    cfg = short_config(path, tmp_path, default_hooks__checkpoint__rule='greater')
+    cfg.merge_from_dict({key: value})
+    cfg.custom_hooks.append(dict(type='StopBeforeTheFirstStep', priority='LOWEST'))
+    with pytest.raises(ValueError, match=message) as error:
+        Runner.from_cfg(cfg).train()
+    assert is_of_config(error.value) and nothing_happened(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['image/WAR', 'video/recall/anger', 'auto'])
+def test_metrics_that_the_validation_gives_may_choose(name, tmp_path):
+    save = dict(
+        default_hooks__checkpoint__save_best=name, default_hooks__checkpoint__rule='greater'
+    )
+    cfg = short_config(FINETUNE, tmp_path, **save)
+    cfg.custom_hooks.append(dict(type='StopBeforeTheFirstStep', priority='LOWEST'))
+    with pytest.raises(InterruptedError):
+        Runner.from_cfg(cfg).train()
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,10 @@ def test_evaluation_and_compiled_routers_are_not_counted(monkeypatch):
     load = RouterLoad(router)
     run(model.eval(), (2, 3, 32, 32))
     assert load.take() == {}
-    run(model.train(), (2, 3, 32, 32))
+    run(model.train(), (2, 3, 32, 32))  # of no step of the loop
+    assert load.take() == {}
+    load.modality = 'image'
+    run(model, (2, 3, 32, 32))
     ((*experts, _, tokens),) = load.take().values()
     assert tokens == 2 * 4 and sum(experts) == 2 * tokens
     monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)

@@ -41,6 +41,8 @@ from s4d_mm.engine.loops import read_from, seed_step
 KILLED = -signal.SIGKILL
 MID_EPOCH = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=2)
 
+ACCUMULATED = dict(MID_EPOCH, optim_wrapper__accumulative_counts=4)
+
 
 @pytest.fixture(scope='module')
 def whole(quickstart, tmp_path_factory):
@@ -147,6 +149,8 @@ def rank(monkeypatch):
         # in the middle of an epoch, of which a part was saved
         ('pretrain', 2, ('after_train_iter', 7), MID_EPOCH),
         ('finetune', 0, ('after_train_iter', 3), MID_EPOCH),
+        # in the middle of an optimizer step; the log of the experts is the same too
+        ('finetune', 0, ('after_train_iter', 7), ACCUMULATED),
         # in the validation of the first epoch and of the last
         ('finetune', 0, ('after_val_iter', 1), {}),
         ('finetune', 2, ('after_val_iter', 4), MID_EPOCH),

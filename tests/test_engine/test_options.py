@@ -104,6 +104,10 @@ def test_the_command_says_it_in_one_sentence(tool, capsys, monkeypatch, tmp_path
     [
         ('test', PRETRAIN, 'log_level=INFO', 'has no test_dataloader.*one of fine-tuning'),
         ('train', QUICKSTART, 'optim_wrapper.optimizer.lr=fast', "optimizer.lr must .* 'fast'"),
+        ('train', QUICKSTART, 'optim_wrapper.clip_grad.max_norm=-1', 'max_norm must .* is -1'),
+        ('train', QUICKSTART, 'train_cfg.max_epochs=0', 'max_epochs of train_cfg .* is 0'),
+        ('train', QUICKSTART, 'train_cfg.val_interval=0', 'val_interval of train_cfg .* is 0'),
+        ('train', QUICKSTART, 'default_hooks.checkpoint.intervall=1', "no 'intervall'"),
         ('train', QUICKSTART, 'model.backbone.dept=3', "unexpected keyword argument 'dept'"),
         ('train', QUICKSTART, 'model.backbone.tubelet_size=0', 'tubelet_size of S4DViT'),
     ],

@@ -7,7 +7,9 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zipfile
+from pathlib import Path
 
 import mmengine.runner
 import pytest
@@ -16,7 +18,8 @@ from helpers import ROOT, process_env, truncate
 from mmengine.runner import Runner
 from tiny_training import config, train
 
-from s4d_mm.engine.resume import prepare_training
+from s4d_mm.engine import resume
+from s4d_mm.engine.resume import alone_in, prepare_training
 from s4d_mm.files import last_checkpoint
 from s4d_mm.files.errors import WeightsError
 from s4d_mm.files.last_checkpoint import ResumeError, check_whole, find_checkpoint
@@ -178,6 +181,59 @@ def test_another_model_is_refused(run):
         train(config(run, epochs=3, resume=True, width=5))
 
 
+def is_alive(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rsplit(')')[1].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(resume, 'PATIENCE', 0)
+
+
+def is_free(folder):
+    try:
+        with alone_in(config(folder)):
+            return True
+    except ResumeError as e:
+        assert f'Another training is running in {folder}.' in str(e)
+        return False
+
+
+def test_two_trainings_in_one_folder(tmp_path, monkeypatch, impatient):
+    with alone_in(config(tmp_path / 'run')):
+        assert not is_free(tmp_path / 'run')
+        assert is_free(tmp_path / 'other')
+        monkeypatch.setenv('RANK', '1')  # the first process of a run keeps the lock
+        assert not is_free(tmp_path / 'run')  # which this is not, without a launcher
+        with alone_in(config(tmp_path / 'run', launcher='pytorch')):
+            pass
+    assert is_free(tmp_path / 'run')
+
+
+def test_killed_training_keeps_no_lock(tmp_path, impatient):
+    """Also while a worker of its data loader is alive still."""
+    reader, writer = os.pipe()
+    killed = os.fork()
+    if killed == 0:
+        with alone_in(config(tmp_path)):
+            worker = os.fork()
+            if worker == 0:
+                signal.pause()
+            os.write(writer, str(worker).encode())
+            signal.pause()
+    worker = int(os.read(reader, 99))
+    try:
+        assert not is_free(tmp_path)
+        os.kill(killed, signal.SIGKILL)
+        os.waitpid(killed, 0)
+        assert is_free(tmp_path)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
 class TestTools:
     """tools/dist_train.sh with two processes, each with workers of its data loader."""
 
@@ -217,6 +273,26 @@ class TestTools:
         assert 'SIGTERM: saved ' in output and 'Traceback' not in output, output[-4000:]
         (saved,) = (quickstart / 'run').glob('iter_*.pth')
         check_whole(str(saved))
+        shutil.rmtree(quickstart / 'run')
+
+    def test_ranks_end_with_a_killed_torchrun(self, quickstart, monkeypatch):
+        """So that none of them trains beside the run that is resumed."""
+        process = self.call(quickstart)
+        for line in process.stdout:
+            if 'Epoch(train)' in line:
+                break
+        ranks = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+        assert len(ranks) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(resume, 'PATIENCE', 0)
+            assert not is_free(quickstart / 'run')
+        process.kill()
+        process.wait()
+        assert is_free(quickstart / 'run')  # waits
+        end = time.time() + resume.PATIENCE
+        while any(map(is_alive, ranks)) and time.time() < end:
+            time.sleep(0.1)
+        assert not any(map(is_alive, ranks))
         shutil.rmtree(quickstart / 'run')
 
     RANK = """

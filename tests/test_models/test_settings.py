@@ -52,13 +52,29 @@ def test_mean_and_deviation():
         MODELS.build(dict(type='DualModalDataPreprocessor', **IMAGENET))
 
 
-@pytest.mark.parametrize('key', ['frame_interval', 'clip_len'])
-def test_steps_that_would_repeat_a_frame(key):
-    """mmaction2's SampleFrames takes 0, and gives one frame over and over."""
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(frame_interval=0), 'frame_interval of SampleFrames must be 1 or more, but is 0'),
+        (dict(clip_len=0), 'clip_len of SampleFrames must be 1 or more, but is 0'),
+        (dict(frame_intervall=2), "SampleFrames has no 'frame_intervall'; it takes clip_len, "),
+        (dict(type='Flip', flip_ratio=2), 'flip_ratio of Flip must be from 0 to 1, but is 2'),
+        (
+            dict(suffix=None),
+            "suffix of DFEW must be text such as '.mp4', or '' for none, but is No",
+        ),
+    ],
+)
+def test_what_mmaction2_would_take_without_a_word(change, message):
+    """One frame over and over, a name that is ignored, every sample mirrored."""
     init_default_scope('mmaction')
     sampling = dict(type='SampleFrames', clip_len=4, frame_interval=1, num_clips=1)
-    dataset = dict(type='DFEW', ann_file='none.csv', lazy_init=True, pipeline=[sampling])
+    flip = dict(type='Flip', flip_ratio=0.5)
+    dataset = dict(type='DFEW', ann_file='none.csv', lazy_init=True, pipeline=[sampling, flip])
     DATASETS.build(dataset)
-    sampling[key] = 0
-    with pytest.raises(ValueError, match=f'{key} of SampleFrames must be 1 or more, but is 0'):
+    for part in (dataset, flip, sampling):
+        if 'suffix' in change or part.get('type') == change.get('type', 'SampleFrames'):
+            part.update(change)
+            break
+    with pytest.raises(ValueError, match=message):
         DATASETS.build(dataset)

@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Before training and testing: the model fits the classes of the data.
+"""Before training and testing: the model fits the data.
 
-In number, as its head says, and by name and order, as its checkpoint says.
+Its classes in number, as its head says, and by name and order, as its checkpoint says; the frames
+of a clip; and what its head may be set to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ...models.heads import (
     DualModalHead,
@@ -20,7 +21,9 @@ from ...models.heads import (
     check_head_weights,
     classification_head,
 )
+from ...models.settings import is_number
 from ..launch import check_fold
+from .data_check_hook import parts_of
 
 # names in label order, those of each modality where there are two
 ClassNames = Union[Sequence[str], dict[str, Sequence[str]], None]
@@ -30,7 +33,7 @@ NumClasses = Union[int, dict[str, int]]
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Compare the classes of the datasets with those of the head and of the blending.
+    """Compare classes and frames of the datasets with those of the model.
 
     Training also checks the validation data before the first iteration, so
     that a wrong setting shows before the first epoch and not after it. Testing
@@ -132,6 +135,8 @@ def check_data(model: nn.Module, dataloader: DataLoader, name: str) -> None:
     """
     model = model.module if is_model_wrapper(model) else model
     check_packed_views(model)
+    check_head(model)
+    check_clip_length(model, getattr(dataloader, 'dataset', None), name)
     for input_type, names in data_classes(dataloader).items():
         for key, expected in expected_classes(model, input_type):
             check_class_count(name, input_type, names, key, expected)
@@ -265,3 +270,50 @@ def check_packed_views(model: nn.Module) -> None:
             'number of views of every clip. Set pack_views=False there and '
             'merge_equal=False of SampleClipViews.'
         )
+
+
+def check_head(model: nn.Module) -> None:
+    """Refuse settings of a head that mmaction2 takes, or refuses only in the first validation.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+
+    Raises:
+        ValueError: If ``label_smooth_eps`` or ``average_clips`` cannot be.
+    """
+    name, head = classification_head(model)
+    smoothing = getattr(head, 'label_smooth_eps', 0)
+    if not (is_number(smoothing) and 0 <= smoothing <= 1):
+        raise ValueError(f'model.{name}.label_smooth_eps must be in 0..1, but is {smoothing!r}.')
+    average = getattr(head, 'average_clips', None)
+    if average not in ('prob', 'score', None):
+        raise ValueError(
+            f"model.{name}.average_clips must be 'prob', 'score' or None, but is {average!r}."
+        )
+
+
+def check_clip_length(model: nn.Module, dataset: Optional[Dataset], name: str) -> None:
+    """Refuse clips of another length than the model is built for.
+
+    Args:
+        model (nn.Module): The model, not wrapped.
+        dataset (Dataset, optional): The data, with their pipelines.
+        name (str): Key of the data loader in the config.
+
+    Raises:
+        ValueError: If ``clip_len`` of a step is not ``num_frames`` of backbone or neck.
+    """
+    steps = [
+        step
+        for part in parts_of(dataset)
+        for step in getattr(getattr(part, 'pipeline', None), 'transforms', ())
+        if hasattr(step, 'clip_len')
+    ]
+    for key in ('backbone', 'neck'):
+        frames = getattr(getattr(model, key, None), 'num_frames', None)
+        for step in steps if frames is not None else ():
+            if step.clip_len not in (1, frames):  # one frame is an image
+                raise ValueError(
+                    f'{name}: {type(step).__name__}.clip_len is {step.clip_len}, but '
+                    f'model.{key}.num_frames is {frames}. Set both to the same number.'
+                )

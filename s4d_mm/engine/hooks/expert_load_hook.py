@@ -25,7 +25,7 @@ class RouterLoad:
     """
 
     def __init__(self, router: nn.Module) -> None:
-        self.modality = ''  # of the batch that comes
+        self.modality = ''  # of the batch that is trained on; nothing else is counted
         self.sums: dict[str, Tensor] = {}
         self._handle: RemovableHandle = router.register_forward_hook(self._count)
 
@@ -45,7 +45,7 @@ class RouterLoad:
 
     def _count(self, router: nn.Module, args: Any, outputs: tuple[Tensor, Tensor, Tensor]) -> None:
         # a compiled router has no place for sums
-        if not router.training or torch.compiler.is_compiling():
+        if not (router.training and self.modality) or torch.compiler.is_compiling():
             return
         _, experts_SK, probs_SE = outputs
         with torch.no_grad():
@@ -123,6 +123,8 @@ class ExpertLoadHook(Hook):
         outputs: Optional[dict] = None,
     ) -> None:
         """Log where ``LoggerHook`` does, which comes after this hook."""
+        for load in self._loads.values():
+            load.modality = ''
         hook = self._logger_hook
         if not self._loads or hook is None:
             return

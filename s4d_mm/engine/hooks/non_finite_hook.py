@@ -36,7 +36,8 @@ class NonFiniteHook(Hook):
     The weights do not change in such a step (:class:`~s4d_mm.engine.gradient_watch.GradientWatch`),
     and nothing is saved after it. The message names the part of the loss that went bad first, or
     the parameter whose gradient did, and the samples; all processes stop together. With
-    ``max_skips`` the batch is left out instead: the optimizer makes no step.
+    ``max_skips`` the batch is left out instead: the optimizer makes no step, and buffers, such as
+    the running values of BatchNorm, are put back.
 
     Optimizers that are none of torch's (DeepSpeed) are not watched. With a loss scaler
     (``AmpOptimWrapper``) a gradient that is too large for the scale is no fault; the scaler
@@ -68,6 +69,7 @@ class NonFiniteHook(Hook):
         self.max_skips = max_skips
         self._skips = 0
         self._batches: list[Batch] = []
+        self._buffers: list[torch.Tensor] = []
         self._watches: list[GradientWatch] = []
         self._handle = None
 
@@ -91,7 +93,12 @@ class NonFiniteHook(Hook):
             watch.remove()
         if self._handle is not None:
             self._handle.remove()
-        self._watches, self._batches, self._handle = [], [], None
+        self._watches, self._batches, self._buffers, self._handle = [], [], [], None
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep the buffers of before an optimizer step that may be left out."""
+        if self.max_skips and not self._batches:
+            self._buffers = [buffer.clone() for buffer in runner.model.buffers()]
 
     def after_train_iter(
         self,
@@ -163,6 +170,8 @@ class NonFiniteHook(Hook):
         text = f'In {where} {what}; the samples are {shorten(samples)}.'
         if self._skips <= self.max_skips:
             forget_last_losses(runner)
+            for buffer, kept in zip(runner.model.buffers(), self._buffers):
+                buffer.copy_(kept)
             runner.logger.warning(
                 f'{text} The step is left out, {self._skips} in a row of at most {self.max_skips}.'
             )

@@ -10,10 +10,12 @@ from typing import Any, Optional
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 
+from ...evaluation.metrics.expression_metric import FIGURES, ExpressionMetric
 from ...files.atomic_write import PART_SUFFIX, atomic_write
 from ...files.last_checkpoint import is_plain_name
+from .data_check_hook import parts_of
 
 
 @HOOKS.register_module()
@@ -30,14 +32,29 @@ class SafeCheckpointHook(CheckpointHook):
     - The epoch and the iteration in a checkpoint are those that were completed, also where
       ``FlexibleRunner`` saves the best one after validation.
     - :meth:`save_now` saves in the middle of an epoch.
+    - A name that it does not know is refused when it is built, and a ``save_best`` that
+      ``ExpressionMetric`` does not give before the first step.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args:  # mmengine would hand it to save_checkpoint, which knows no other
+            raise ValueError(
+                f'The checkpoint hook has no {next(iter(self.args))!r}. Check the keys of '
+                'default_hooks.checkpoint.'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Find the folder, and remove what an earlier run left half written.
 
         Args:
             runner (Runner): Of the training.
+
+        Raises:
+            ValueError: If the validation does not give the metric of ``save_best``.
         """
+        if self.save_best and runner.val_loop is not None:
+            self._check_save_best(runner.val_loop)
         super().before_train(runner)
         self.file_backend = _RemovesLater(self.file_backend)
         # of the resumed checkpoint: what the next one replaces
@@ -49,6 +66,24 @@ class SafeCheckpointHook(CheckpointHook):
         self._meta: dict = {}
         if is_main_process():
             self._remove_parts(runner)
+
+    def _check_save_best(self, loop: BaseLoop) -> None:
+        metrics = loop.evaluator.metrics
+        if not all(isinstance(metric, ExpressionMetric) for metric in metrics):
+            return  # of others the names are not known
+        kinds = {getattr(part, 'INPUT_TYPE', None) for part in parts_of(loop.dataloader.dataset)}
+        names = [
+            '/'.join(filter(None, (metric.prefix, kind if len(kinds) > 1 else None, figure)))
+            for metric in metrics
+            for kind in sorted(kinds, key=str)
+            for figure in FIGURES
+        ]
+        for name in self.save_best:
+            if name not in ('auto', *names) and 'recall/' not in name:
+                raise ValueError(
+                    f'default_hooks.checkpoint.save_best={name!r} is no metric of the validation, '
+                    f'which gives {", ".join(names)}.'
+                )
 
     def _remove_parts(self, runner: Runner) -> None:
         folder = escape(str(self.out_dir))
@@ -97,7 +132,6 @@ class SafeCheckpointHook(CheckpointHook):
                 meta=meta,
                 by_epoch=self.by_epoch,
                 backend_args=self.backend_args,
-                **self.args,
             )
         finally:
             self._meta = {}

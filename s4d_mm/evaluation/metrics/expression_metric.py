@@ -15,6 +15,7 @@ from mmengine.utils import mkdir_or_exist
 from ...files.errors import NonFiniteError
 from ..functional import classification_report, confusion_matrix, recalls
 
+FIGURES = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
 Classes = Union[Sequence[str], dict[str, Sequence[str]]]
 
 

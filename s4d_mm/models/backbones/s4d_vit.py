@@ -126,6 +126,7 @@ class S4DViT(BaseModule):
                 f'{patch_size}, and num_frames={num_frames} one of '
                 f'tubelet_size={tubelet_size}.'
             )
+        self.num_frames = num_frames
         self.out_type = out_type
         self.out_indices = self._check_out_indices(out_indices, depth)
         self.with_cp = with_cp

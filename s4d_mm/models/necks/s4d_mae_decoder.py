@@ -83,6 +83,7 @@ class S4DMAEDecoder(BaseModule):
             in_channels = get_arch(arch)['embed_dims']
         arch = get_arch(DECODER_ZOO.get(arch, arch) if isinstance(arch, str) else arch)
         dims = arch['embed_dims']
+        self.num_frames = num_frames
         self.with_cp = with_cp
         self.slot_tokens = (img_size // patch_size) ** 2
         if out_channels is None:

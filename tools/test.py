@@ -74,9 +74,6 @@ def make_config(args: argparse.Namespace) -> Config:
         # what our tools read, because reading a pickle may run code
         plain = dict(type='PredictionsFile', out_file_path=osp.splitext(args.dump)[0] + '.json')
         cfg.test_evaluator = [*evaluators, dump, plain]
-    # a model that was trained in shards is tested whole
-    for key in ('runner_type', 'strategy'):
-        cfg.pop(key, None)
     return cfg
 
 

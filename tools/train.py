@@ -50,9 +50,7 @@ def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
         parser.error(f'config file {args.config} does not exist')
     from s4d_mm.files.download import may_exist
 
-    # a checkpoint may be a folder (FSDP's state_dict_cfg='local')
-    named = args.resume not in (None, 'auto')
-    if named and not (may_exist(args.resume) or osp.exists(args.resume)):
+    if args.resume not in (None, 'auto') and not may_exist(args.resume):
         parser.error(f'--resume: checkpoint {args.resume} does not exist')
     return args
 

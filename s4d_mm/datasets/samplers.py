@@ -188,7 +188,7 @@ class DualModalBatchSampler(Sampler):
     modality and size in the same step. With a sampler that does not shuffle
     (that one, or mmengine's ``DefaultSampler(shuffle=False)``) the order of
     the samples is kept, and a batch ends where the modality changes in any process, so that
-    all have the same number of batches: a model in shards would wait for the missing one.
+    all have the same number of batches.
 
     A recipe states its ``total_batch_size``. With ``drop_last`` its steps are then the same
     ones, of the same samples, on any number of processes and in any number of parts.

@@ -1,8 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Around the model: training loops, optimizer groups, schedules, hooks, sharding (FSDP)."""
+"""Around the model: training loops, optimizer groups, schedules, hooks."""
 
 from .amp import CpuFallbackAmpOptimWrapper
-from .fsdp_strategy import S4DFSDPStrategy
 from .hooks import (
     BestAndLastHook,
     CheckpointFitHook,
@@ -37,7 +36,6 @@ __all__ = [
     'RunSummaryHook',
     'SafeCheckpointHook',
     'StopSignalHook',
-    'S4DFSDPStrategy',
     'S4DLayerDecayOptimWrapperConstructor',
     'WarmupCosineLR',
 ]

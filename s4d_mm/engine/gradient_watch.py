@@ -4,7 +4,6 @@
 from typing import Any, Optional
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,7 +19,6 @@ class GradientWatch:
     Args:
         optimizer (Optimizer): Any of torch's.
         names (dict[Tensor, str]): Names of the parameters.
-        group (ProcessGroup, optional): Processes that each hold a shard of the gradients (FSDP).
             Defaults to None, where each holds them whole.
     """
 
@@ -28,11 +26,9 @@ class GradientWatch:
         self,
         optimizer: Optimizer,
         names: dict[Tensor, str],
-        group: Optional[dist.ProcessGroup] = None,
     ) -> None:
         self.optimizer = optimizer
         self.names = names
-        self.group = group
         self._norm: Optional[Tensor] = None
         self._norms: Optional[Tensor] = None
         self._params: list[Tensor] = []
@@ -77,10 +73,6 @@ class GradientWatch:
         grads = [p.grad for p in self._params]
         self._norms = torch.stack(torch._foreach_norm(grads, 2, dtype=torch.float32))
         norm = torch.linalg.vector_norm(self._norms)
-        if self.group is not None:
-            square = norm.square()
-            dist.all_reduce(square, group=self.group)
-            norm = square.sqrt()
         scale = getattr(optimizer, 'grad_scale', None)  # GradScaler's, in fused optimizers
         self._norm = norm if scale is None else norm / scale
         if getattr(optimizer, '_step_supports_amp_scaling', False):

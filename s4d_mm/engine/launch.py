@@ -214,7 +214,6 @@ def prepare_distributed(cfg: Config) -> None:
         ValueError: If the strategy cannot be used as it is asked for, or a time-out is no number
             of seconds.
     """
-    prepare_strategy(cfg)
     if cfg.launcher == 'none':
         return
     dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
@@ -239,35 +238,6 @@ def prepare_distributed(cfg: Config) -> None:
     )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
-
-
-def prepare_strategy(cfg: Config) -> None:
-    """Give the FSDP strategy what only the whole config says.
-
-    This is the batch size for ``auto_scale_lr``.
-
-    Args:
-        cfg (Config): Config of a training. ``strategy`` is changed in place.
-
-    Raises:
-        ValueError: If there is no process group for it, or another strategy cannot do what
-            is asked for.
-    """
-    strategy = cfg.get('strategy') or {}
-    name = strategy.get('type')
-    if name == 'S4DFSDPStrategy':
-        if cfg.launcher == 'none':
-            raise ValueError(
-                f'strategy {name} needs a launcher, also for one process: '
-                'tools/dist_train.sh CONFIG NUMBER_OF_PROCESSES.'
-            )
-        strategy.setdefault('batch_size', cfg.train_dataloader.batch_size)
-    elif 'runner_type' in cfg and (cfg.get('auto_scale_lr') or {}).get('enable'):
-        raise ValueError(
-            f'auto_scale_lr does not work with {cfg.runner_type} and strategy {name}, because '
-            'the batch sampler has a batch size for each modality. Use the ordinary Runner or '
-            'S4DFSDPStrategy.'
-        )
 
 
 def log_distributed(runner: Runner) -> None:

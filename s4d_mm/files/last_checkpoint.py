@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import NamedTuple, Optional
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
 from .errors import reason_of
@@ -42,20 +41,11 @@ def checkpoints_in(folder: str) -> list[str]:
     return [osp.join(folder, name) for name in sorted(names) if NAMES.fullmatch(name)]
 
 
-def parts_of(path: str) -> list[str]:
-    """The files of a checkpoint: itself, or one of each process in a folder of shards."""
-    if not osp.isdir(path):
-        return [path]
-    # torchrun's variable: this may be asked before the processes have met
-    count = max(get_world_size(), int(os.environ.get('WORLD_SIZE', '1')))
-    return [osp.join(path, f'rank{rank}.pth') for rank in range(count)]
-
-
 def state_of(path: str) -> State:
     """Read how far a checkpoint is, without its tensors.
 
     Args:
-        path (str): The file, or the folder of shards.
+        path (str): The file.
 
     Returns:
         State: What its ``meta`` says.
@@ -64,8 +54,7 @@ def state_of(path: str) -> State:
         ValueError: If it is not whole so far, with the reason.
     """
     try:
-        file = parts_of(path)[0]
-        meta = torch.load(file, map_location='cpu', weights_only=True, mmap=True)['meta']
+        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
         return State(int(meta['iter']), int(meta['epoch']), path)
     except Exception as e:  # torch raises many types
         raise ValueError(reason_of(e)) from e
@@ -77,19 +66,18 @@ def check_whole(path: str) -> None:
     A second for each gigabyte or less; nothing of it stays in memory.
 
     Args:
-        path (str): The file, or the folder of shards.
+        path (str): The file.
 
     Raises:
         ValueError: If it is torn or changed, with the reason.
     """
-    for file in parts_of(path):
-        try:
-            with zipfile.ZipFile(file) as f:
-                damaged = f.testzip()
-        except (OSError, zipfile.BadZipFile) as e:
-            raise ValueError(f'{osp.basename(file)}: {reason_of(e)}') from e
-        if damaged:
-            raise ValueError(f'{osp.basename(file)}: its part {damaged} is damaged')
+    try:
+        with zipfile.ZipFile(path) as f:
+            damaged = f.testzip()
+    except (OSError, zipfile.BadZipFile) as e:
+        raise ValueError(f'{osp.basename(path)}: {reason_of(e)}') from e
+    if damaged:
+        raise ValueError(f'{osp.basename(path)}: its part {damaged} is damaged')
 
 
 def noted(folder: str) -> Optional[str]:

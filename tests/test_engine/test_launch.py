@@ -227,13 +227,11 @@ PRETRAIN, FINETUNE = (1.2e-3, dict(video=96, image=384)), (4e-5, dict(video=32, 
 RECIPES = {
     's4d_pretrain': PRETRAIN,
     's4d_pretrain_device-crops': PRETRAIN,
-    'large/s4d_pretrain_large_fsdp': PRETRAIN,
     's4d_pretrain_batch1536': (4.8e-3, dict(video=384, image=1536)),
     's4d_finetune_dfew': FINETUNE,
     's4d_finetune_dfew_device-augment': FINETUNE,
     's4d_finetune_ferv39k': FINETUNE,
     's4d_finetune_mafw': FINETUNE,
-    'large/s4d_finetune_large_dfew_fsdp': FINETUNE,
 }
 
 

@@ -108,17 +108,6 @@ def test_no_whole_checkpoint(run):
         find_checkpoint(str(run))
 
 
-def test_folder_of_shards(run, monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '2')
-    (run / 'epoch_4.pth').mkdir()
-    for rank in range(2):
-        shutil.copy(run / 'epoch_3.pth', run / 'epoch_4.pth' / f'rank{rank}.pth')
-    (run / 'last_checkpoint').write_text(str(run / 'epoch_4.pth'))
-    assert find_checkpoint(str(run)) == str(run / 'epoch_4.pth')
-    (run / 'epoch_4.pth' / 'rank1.pth').unlink()
-    assert find_checkpoint(str(run)) == str(run / 'epoch_3.pth')
-
-
 def test_checkpoints_in_another_folder(run, tmp_path):
     """``out_dir`` of the checkpoint hook, by the config or by the note."""
     other = tmp_path / 'out' / 'run'

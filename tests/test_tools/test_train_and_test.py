@@ -8,7 +8,6 @@ import pytest
 from helpers import ROOT
 
 DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
-FSDP = osp.join(ROOT, 'configs', 'large', 's4d_finetune_large_dfew_fsdp.py')
 TRAIN, TEST = (runpy.run_path(osp.join(ROOT, 'tools', f'{n}.py')) for n in ('train', 'test'))
 
 
@@ -108,13 +107,6 @@ def test_dump_is_added_to_the_metrics():
     several = config_of_test('--dump', 'x.pkl', '--cfg-options', 'test_evaluator=["a","b"]')
     assert several.test_evaluator == ['a', 'b', dump, plain]
     assert not isinstance(config_of_test().test_evaluator, list)
-
-
-def test_sharded_model_is_tested_whole():
-    assert train(config=FSDP).runner_type == 'FlexibleRunner'
-    cfg = config_of_test(config=FSDP, checkpoint='s3://bucket/x.pth')
-    assert 'runner_type' not in cfg and 'strategy' not in cfg
-    assert cfg.load_from == 's3://bucket/x.pth'
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from ...converters.authors import as_own_checkpoint
 from ...converters.fit import check_fit, match_names
@@ -46,9 +45,7 @@ class CheckpointFitHook(Hook):
             )
         if runner._resume:
             refuse_other_model(runner, checkpoint)
-        # in shards nothing can be compared: S4DFSDPStrategy reports what FSDP found
-        if not isinstance(runner.model, FSDP):
-            check_fit(runner.model, checkpoint, runner.logger, source_of(runner))
+        check_fit(runner.model, checkpoint, runner.logger, source_of(runner))
 
 
 def refuse_other_model(runner: Runner, checkpoint: dict) -> None:
@@ -62,8 +59,6 @@ def refuse_other_model(runner: Runner, checkpoint: dict) -> None:
         WeightsError: If names or shapes differ, with the settings of the model that do.
     """
     model = runner.model
-    if isinstance(model, FSDP):
-        return  # FSDP itself compares the shapes
     while is_model_wrapper(model):
         model = model.module
     weights = checkpoint.get('state_dict', checkpoint)

@@ -10,7 +10,6 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.optim import Optimizer
 
 from ...converters.fit import first_not_finite
@@ -78,9 +77,8 @@ class NonFiniteHook(Hook):
         self._stop_watching()
         model = runner.model
         names = {param: name for name, param in model.named_parameters()}
-        group = model.process_group if isinstance(model, FSDP) else None
         self._watches = [
-            GradientWatch(wrapper.optimizer, names, group) for wrapper in optim_wrappers(runner)
+            GradientWatch(wrapper.optimizer, names) for wrapper in optim_wrappers(runner)
         ]
         self._handle = model.register_forward_hook(spread_bad_losses)
 

@@ -114,10 +114,5 @@ def log_table(runner: Runner, rows: dict[str, str]) -> None:
 
 
 def count_millions(params: Iterable[torch.nn.Parameter]) -> str:
-    """How many numbers parameters have, in millions.
-
-    Those of a model that FSDP has sharded count whole: ``S4DFSDPStrategy``
-    notes their size as ``whole_numel``.
-    """
-    total = sum(getattr(p, 'whole_numel', p.numel()) for p in params)
-    return f'{total / 1e6:.2f}M'
+    """How many numbers parameters have, in millions."""
+    return f'{sum(p.numel() for p in params) / 1e6:.2f}M'

@@ -7,7 +7,7 @@ import os.path as osp
 from glob import escape, glob
 from typing import Any, Optional
 
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
@@ -88,7 +88,6 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove_parts(self, runner: Runner) -> None:
         folder = escape(str(self.out_dir))
         found = glob(osp.join(folder, f'*.pth.*{PART_SUFFIX}'))
-        found += glob(osp.join(folder, '*.pth', f'*.pth.*{PART_SUFFIX}'))  # sharded ones
         note = osp.join(escape(runner.work_dir), f'last_checkpoint.*{PART_SUFFIX}')
         for path in (*found, *glob(note)):
             os.remove(path)
@@ -135,7 +134,6 @@ class SafeCheckpointHook(CheckpointHook):
             )
         finally:
             self._meta = {}
-        barrier()  # each process may write a shard
         if is_main_process():
             atomic_write(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
         self.file_backend.remove_now(self._outdated())
@@ -206,7 +204,5 @@ class _RemovesLater:
             return
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                if self._backend.isdir(path):  # of shards
-                    self._backend.rmtree(path)
-                elif self._backend.isfile(path):
+                if self._backend.isfile(path):
                     self._backend.remove(path)

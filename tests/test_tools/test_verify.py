@@ -115,6 +115,20 @@ def cut_video_with_index(root):
     return 'clips/2.mp4', 'Cannot', 'test.csv:1', '1 glad'
 
 
+def cut_off(root):
+    shutil.move(root / 'clips/1.mp4', root / 'clips/1.avi')
+    with av.open(str(root / 'clips/1.avi'), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+        for i in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(make_frame(i), format='rgb24')))
+        container.mux(stream.encode())
+    truncate(root / 'clips/1.avi')
+    text = (root / 'train.csv').read_text()
+    (root / 'train.csv').write_text(text.replace('1.mp4', '1.avi'))
+    return 'clips/1.avi', '1.avi is cut off', 'train.csv:3', '1 glad'
+
+
 def no_bytes(root):
     open(root / 'clips/0.mp4', 'w').close()
     return 'clips/0.mp4', 'zero bytes', 'train.csv:2', '0 calm'

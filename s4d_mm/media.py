@@ -12,7 +12,7 @@ import os.path as osp
 import re
 import traceback
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -79,8 +79,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
 
     Raises:
         MediaReadError: If the file is no image, has several, more than :data:`MAX_IMAGE_PIXELS`,
-            or Pillow cannot decode it inside the ``with`` block. Other errors of the block stay as they
-            are.
+            or Pillow cannot decode it inside the ``with`` block. Other errors of the block stay as
+            they are.
     """
     refuse_suffix(path)
     try:
@@ -365,13 +365,15 @@ class NumberedFrames:
         indexed (bool): Whether decoding starts at key frames; :meth:`read` may find that it cannot.
 
     Raises:
-        MediaReadError: If the file cannot be read, or has no frames.
+        MediaReadError: If the file cannot be read, is cut off, or has no frames.
     """
 
     def __init__(self, path: str, threads: int = 1) -> None:
         from av.format import Flags
 
         self.path, self.threads = path, threads
+        if is_cut_off(path):
+            raise MediaReadError(f'Cannot open video {path}: it is cut off. Get it anew.')
         packets = []  # one for each frame, but for formats that are cut without regard to frames
         with _open_video(path) as (container, stream):
             self.fps = float(stream.average_rate or ASSUMED_FPS)
@@ -503,33 +505,41 @@ def video_info(path: str) -> VideoInfo:
         )
 
 
-def missing_bytes(path: str) -> int:
-    """How much shorter an .avi, .mkv or .webm is than it says, as after a broken download.
+def is_cut_off(path: str) -> bool:
+    """Whether an .avi, .mkv, .webm, .mp4 or .mov is shorter than it says: a broken download.
 
     Args:
         path (str): The file.
 
     Returns:
-        int: Bytes; 0 if it is whole, of another kind, or does not say how long it is.
+        bool: False too if it is not there, of another kind, or does not say how long it is.
     """
-
-    def varying(start: int) -> tuple[int, int]:  # a number of Matroska, and where it ends
-        length = 9 - head[start].bit_length()
-        value = int.from_bytes(head[start : start + length], 'big') - (1 << 7 * length)
-        return (0 if value == (1 << 7 * length) - 1 else value), start + length
-
-    size = osp.getsize(path)
+    if not osp.isfile(path):
+        return False
+    size, end = osp.getsize(path), 0
     with open(path, 'rb') as f:
         head = f.read(1024) + bytes(16)
-    if head[:4] == b'RIFF':
-        return max(0, 8 + int.from_bytes(head[4:8], 'little') - size)
-    if head[:4] == b'\x1a\x45\xdf\xa3':
-        value, end = varying(4)
-        start = end + value  # of the one element that holds all others
-        if head[start : start + 4] == b'\x18\x53\x80\x67':
-            value, end = varying(start + 4)
-            return max(0, end + value - size)
-    return 0
+
+        def varying(start: int) -> tuple[int, int]:  # a number of Matroska, and where it ends
+            bits = 7 * (9 - head[start].bit_length())
+            value = int.from_bytes(head[start : start + bits // 7], 'big') % (1 << bits)
+            return value % ((1 << bits) - 1), start + bits // 7  # all ones: not known
+
+        if head[:4] == b'RIFF':
+            end = 8 + int.from_bytes(head[4:8], 'little')
+        elif head[:4] == b'\x1a\x45\xdf\xa3':
+            start = sum(varying(4))  # of the one element that holds all others
+            if head[start : start + 4] == b'\x18\x53\x80\x67':
+                end = sum(varying(start + 4))
+        elif head[4:8] == b'ftyp':
+            length = 8
+            while length >= 8 and end < size:  # the boxes
+                f.seek(end)
+                box = f.read(16)
+                is_long = box[:4] == b'\0\0\0\1'
+                length = int.from_bytes(box[8:] if is_long else box[:4], 'big')
+                end += length
+    return end > size
 
 
 def read_timed(path: str) -> Iterator[TimedFrame]:

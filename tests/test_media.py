@@ -99,23 +99,30 @@ def test_frames_without_times_are_spread_evenly(tmp_path):
     assert media.video_info(raw).frames == 0
 
 
-@pytest.mark.parametrize('suffix', ['.avi', '.mkv', '.webm'])
+@pytest.mark.parametrize('suffix', ['.avi', '.mkv', '.webm', '.mp4', '.mov'])
 def test_a_file_that_is_cut_off_is_known(suffix, tmp_path):
     path = str(tmp_path / f'x{suffix}')
     with av.open(path, 'w') as container:
-        stream = container.add_stream('libvpx', rate=25)
+        codec = 'libx264' if suffix in ('.mp4', '.mov') else 'libvpx'
+        stream = container.add_stream(codec, rate=25)
         stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
         for i in range(9):
             frame = av.VideoFrame.from_ndarray(make_frame(i), format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     size = osp.getsize(path)
-    assert media.missing_bytes(path) == 0
-    for left in (size - 1, size // 2, 100):
+    assert not media.is_cut_off(path) and len(media.NumberedFrames(path)) == 9
+    for left in (size - 1, size // 2, 100, 4):
         os.truncate(path, left)
-        assert media.missing_bytes(path) == size - left
-    os.truncate(path, 4)
-    assert media.missing_bytes(path) in (0, 4)
+        with pytest.raises(media.MediaReadError, match='Cannot open video .*x' + suffix):
+            media.NumberedFrames(path)
+        assert media.is_cut_off(path) or left < 1000
+
+
+def test_a_box_of_no_length_is_passed(tmp_path):
+    for length in (b'\0\0\0\1' + b'free' + bytes(8), bytes(4) + b'free', b'\0\0\0\3free'):
+        (tmp_path / 'x.mp4').write_bytes(b'\0\0\0\x10ftypisom\0\0\0\0' + length + bytes(40))
+        assert not media.is_cut_off(str(tmp_path / 'x.mp4'))
 
 
 def test_what_a_video_says_of_itself(tmp_path):

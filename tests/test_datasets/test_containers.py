@@ -121,9 +121,11 @@ def test_frames_asked_for_are_frames_got(suffix, codec, tmp_path):
 
 @pytest.mark.parametrize('degrees', (90, 180, 270))
 @pytest.mark.parametrize('indexed', (True, False))
-def test_frames_are_turned_upright(degrees, indexed, tmp_path, monkeypatch):
+def test_frames_are_turned_upright(degrees, indexed, tmp_path):
     frames = [np.rot90(make_frame(i, 96, 128), degrees // 90) for i in range(9)]
-    path = set_rotation(encode(tmp_path / 'x.mp4', list(map(np.ascontiguousarray, frames))), degrees)
+    path = set_rotation(
+        encode(tmp_path / 'x.mp4', list(map(np.ascontiguousarray, frames))), degrees
+    )
     reader = media.NumberedFrames(path)
     reader.indexed = indexed
     image = next(reader.read([7]))

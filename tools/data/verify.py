@@ -59,7 +59,7 @@ import s4d_mm  # noqa: F401
 from s4d_mm.datasets import AnnotationError, BaseExpressionDataset
 from s4d_mm.datasets.transforms.loading import ClipInit, ImageLoad
 from s4d_mm.engine.launch import load_config
-from s4d_mm.media import MediaReadError, missing_bytes, open_image, read_image
+from s4d_mm.media import MediaReadError, open_image, read_image
 
 STAGES = ('train', 'val', 'test')
 # what does not change which samples a dataset has
@@ -385,13 +385,9 @@ def _check_video(path: str, decode: str, media: Media) -> None:
     start = time.perf_counter()
     reader = ClipInit()(dict(filename=path))['video_reader']
     media.frames = count = len(reader)
-    media.first = media.content = file_hash(path)
-    missing = missing_bytes(path)
-    if missing:
-        what = f'{path} is cut off: {missing} bytes are missing at its end; get it anew'
-        media.add('trouble', 'unreadable', what)
     numbers = {'all': range(count), 'ends': sorted({0, count - 1}), 'none': [0]}[decode]
     media.sizes += {frame.shape[:2] for frame in reader.read(numbers)}
+    media.first = media.content = file_hash(path)
     if not reader.indexed:
         what = (
             f'it does not say where its frames are, so that each sample decodes it from its first '

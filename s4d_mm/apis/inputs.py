@@ -137,7 +137,7 @@ def _sources_of(item: Any, number: int, folder: str, fps: float) -> list[Source]
 def _path_sources(path: str, folder: str, fps: float) -> list[Source]:
     if '://' in path:
         raise ValueError(f'{path} is an address; download it and give the path of the file.')
-    name, read = printable(path), lambda: _read_file(path)
+    name = printable(path)
     if osp.isdir(path):
         sources = list(_folder_sources(path, folder, fps))
         if not sources:
@@ -149,12 +149,8 @@ def _path_sources(path: str, folder: str, fps: float) -> list[Source]:
     suffix = osp.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return [_image_source(path)]
-    if suffix in VIDEO_SUFFIXES:
-        return [Source(printable(path), 'video', lambda: _read_file(path), path)]
-    if not osp.exists(path):
-        return [
-            Source(printable(path), 'video', lambda: _read_file(path), path)
-        ]  # says that there is none
+    if suffix in VIDEO_SUFFIXES or not osp.exists(path):  # reading says that there is none
+        return [Source(name, 'video', lambda: _read_file(path), path)]
     raise NotMediaError(
         f'{name} has the suffix {suffix!r}; videos have {", ".join(VIDEO_SUFFIXES)}, images '
         f'{", ".join(IMAGE_SUFFIXES)}.'

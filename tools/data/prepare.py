@@ -166,14 +166,17 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
     part = osp.join(osp.dirname(target), f'{os.getpid()}.part')  # its name may be the longest
     os.makedirs(osp.dirname(part), exist_ok=True)
     files.remove(part)
-    if source.kind == 'image':
-        media.write_image(part, next(crops), osp.splitext(target)[1])
-    elif settings['format'] == 'frames':
-        files.write_frames(part, crops)
-        files.remove(target)  # a folder that is not empty is not replaced
-    else:
-        media.write_mp4(part, crops, files.frame_rate(source))
-    os.replace(part, target)
+    try:
+        if source.kind == 'image':
+            media.write_image(part, next(crops), osp.splitext(target)[1])
+        elif settings['format'] == 'frames':
+            files.write_frames(part, crops)
+            files.remove(target)  # a folder that is not empty is not replaced
+        else:
+            media.write_mp4(part, crops, files.frame_rate(source))
+        os.replace(part, target)
+    finally:
+        files.remove(part)
 
 
 def read_journal(dst: str) -> dict[str, dict]:

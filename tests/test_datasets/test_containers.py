@@ -155,6 +155,7 @@ def test_frames_of_vp8_that_are_not_shown_do_not_count(tmp_path):
 
 def test_frames_are_counted_once_in_a_process(tmp_path, monkeypatch):
     path = write(str(tmp_path / 'x.ts'), 'mpeg2')
-    assert len(media.NumberedFrames(path)) == FRAMES
+    reader = media.NumberedFrames(path)
+    assert len(reader) == FRAMES and not reader.indexed  # a packet may be half a frame
     monkeypatch.setattr(media, '_decode', None)
     assert len(media.NumberedFrames(path)) == FRAMES

@@ -2,7 +2,7 @@
 """Clips and images a second out of training pipelines, against raw decoding.
 
 In one process with one thread, as a worker of a data loader runs. Raw decoding is that of the
-same frames by decord, or of the image by Pillow: what no pipeline can do without.
+same frames by PyAV, or of the image by Pillow: what no pipeline can do without.
 """
 
 import os.path as osp
@@ -12,7 +12,6 @@ from functools import partial
 from typing import Callable
 
 import cv2
-import decord
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -21,6 +20,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 import s4d_mm  # noqa: F401  (registers the transforms)
+from s4d_mm.media import NumberedFrames
 
 from . import media, timing
 
@@ -118,7 +118,8 @@ def chosen_frames(pipeline: Compose, path: str, seed: int) -> np.ndarray:
 
 def raw_clip(path: str, frames: np.ndarray) -> np.ndarray:
     """Decode some frames, (T, H, W, 3) uint8."""
-    return decord.VideoReader(path, num_threads=1).get_batch(frames).asnumpy()
+    inds, where = np.unique(frames, return_inverse=True)
+    return np.stack(list(NumberedFrames(path).read(inds.tolist())))[where]
 
 
 def raw_image(path: str) -> np.ndarray:

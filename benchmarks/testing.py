@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Callable
 
-import decord
 import numpy as np
 import plain_s4d
 import torch
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
 from PIL import Image
+
+from s4d_mm.media import NumberedFrames
 
 from . import media, timing
 from .data import sample
@@ -90,10 +91,10 @@ def build_both(arch: str, device: str, dtype: str) -> dict[str, Callable]:
 
 def decode_view(path: str, last: bool) -> torch.Tensor:
     """Decode the first 16, or the last 16, of every 4th frame: (3, 16, 160, 160) float32."""
-    reader = decord.VideoReader(path, num_threads=1)
+    reader = NumberedFrames(path)
     every_4th = np.arange(0, len(reader), 4)
-    every_4th = np.pad(every_4th, (0, max(16 - len(every_4th), 0)), mode='edge')
-    frames = reader.get_batch(every_4th).asnumpy()
+    frames = np.stack(list(reader.read(every_4th.tolist())))
+    frames = np.pad(frames, ((0, max(16 - len(frames), 0)), *[(0, 0)] * 3), mode='edge')
     frames = frames[-16:] if last else frames[:16]
     pictures = [Image.fromarray(f).resize((160, 160), Image.BILINEAR) for f in frames]
     pixels = torch.from_numpy(np.stack(pictures))

@@ -4,18 +4,19 @@
 Images, videos and folders of frames are read, images and mp4 files are written.
 This module imports nothing of the package, so that a process which only reads
 and writes pictures needs neither torch nor the toolbox
-(``tools/data/s4d_mm_alone.py``). Training does not read videos here but with
-decord, which decodes single frames (``datasets/transforms/loading.py``).
+(``tools/data/s4d_mm_alone.py``).
 """
 
 import os
 import os.path as osp
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -34,6 +35,8 @@ REFUSED_SUFFIXES = (
 )
 OPENCV_WRITES = ('.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.webp')
 ASSUMED_FPS = 25.0  # of a video that does not say
+MAX_IMAGE_PIXELS = 2**26  # 8192 x 8192
+MAX_FRAME_PIXELS = 2**24  # twice 4K, half of 8K
 VIDEO_SUFFIXES = (
     *('.mp4', '.avi', '.flv', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.mpe'),
     *('.wmv', '.asf', '.3gp', '.3g2', '.ts', '.mts', '.m2ts', '.vob', '.ogv'),
@@ -75,9 +78,9 @@ def open_image(path: str) -> Iterator[Image.Image]:
         PIL.Image.Image: The image, not yet decoded.
 
     Raises:
-        MediaReadError: If the file is no image, has several, or Pillow cannot decode it
-            inside the ``with`` block. Other errors of the block stay as they
-            are.
+        MediaReadError: If the file is no image, has several, more than :data:`MAX_IMAGE_PIXELS`,
+            or Pillow cannot decode it inside the ``with`` block. Other errors of the block stay as
+            they are.
     """
     refuse_suffix(path)
     try:
@@ -87,6 +90,11 @@ def open_image(path: str) -> Iterator[Image.Image]:
                 raise OSError(
                     f'it has {count} pictures. Save the one that is meant as .png, or all of them '
                     'as a folder of frames'
+                )
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise OSError(
+                    f'it has {image.width} x {image.height} pixels; more than '
+                    f'{MAX_IMAGE_PIXELS:,} in all are not read. Save it smaller'
                 )
             yield image
     except Exception as e:
@@ -249,16 +257,17 @@ class VideoInfo(NamedTuple):
 
 
 @contextmanager
-def _open_video(path: str) -> Iterator[tuple]:
+def _open_video(path: str, threads: int = 0) -> Iterator[tuple]:
     """Open a video with PyAV; a picture of the cover of a sound file is no video.
 
     Yields:
         tuple: The container and its first video stream.
 
     Raises:
-        MediaReadError: If it cannot be opened, or has no video.
+        MediaReadError: If it cannot be opened, has no video or too large frames, or FFmpeg fails
+            inside the ``with`` block.
     """
-    import av  # not above: data loading has decord, which brings its own FFmpeg
+    import av  # not above: a process may read images only
 
     refuse_suffix(path)
     try:
@@ -270,27 +279,40 @@ def _open_video(path: str) -> Iterator[tuple]:
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:
             raise MediaReadError(f'{path} has no video stream.')
-        yield container, streams[0]
+        context = streams[0].codec_context
+        if context is None:
+            raise MediaReadError(f'Cannot open video {path}: FFmpeg does not know its codec.')
+        if context.width * context.height > MAX_FRAME_PIXELS:
+            raise MediaReadError(
+                f'{path} has frames of {context.width} x {context.height} pixels; more than '
+                f'{MAX_FRAME_PIXELS:,} in all are not read. Make them smaller: ffmpeg -i OLD -vf '
+                'scale=1920:-2 NEW.mp4'
+            )
+        context.thread_count = threads
+        context.options = dict(max_pixels=str(MAX_FRAME_PIXELS))  # frames may belie the header
+        try:
+            yield container, streams[0]
+        except av.FFmpegError as e:
+            raise MediaReadError(f'Cannot read video {path}: {_ffmpeg_reason(e)}') from e
 
 
-def _decode(path: str) -> Iterator[tuple]:
+def _decode(path: str, threads: int = 0) -> Iterator[tuple]:
     """Decode a video.
 
     Yields:
-        tuple: Stream, upright image, and time in seconds by the clock of the stream or None.
+        tuple: Stream and frame of PyAV.
 
     Raises:
         MediaReadError: See :func:`read_video`.
     """
     import av
 
-    with _open_video(path) as (container, stream):
+    with _open_video(path, threads) as (container, stream):
         count = 0
         decoded = container.decode(stream)
         while True:
             try:
                 frame = next(decoded)
-                image = frame.to_ndarray(format='rgb24')
             except StopIteration:
                 break
             except (av.FFmpegError, OSError, ValueError) as e:
@@ -298,15 +320,159 @@ def _decode(path: str) -> Iterator[tuple]:
                     f'Cannot decode frame {count} of video {path}: {_ffmpeg_reason(e)}'
                 ) from e
             count += 1
-            yield stream, _upright(image, frame.rotation), frame.time
+            yield stream, frame
     if not count:
         raise MediaReadError(f'Video {path} has no frames.')
 
 
-def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
-    """Turn an image by degrees counterclockwise, to the nearest multiple of 90."""
-    turns = round(rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+def _rgb_converter(path: str) -> Callable:
+    """Make a function from a frame of PyAV to an upright RGB array of its own."""
+    import av
+
+    reformat = av.video.reformatter.VideoReformatter().reformat
+    # PyAV 17 brought the option, and without it takes as many threads as there are CPUs
+    options = dict(threads=1) if int(av.__version__.split('.')[0]) >= 17 else {}
+
+    def convert(frame: Any) -> np.ndarray:
+        try:
+            image = reformat(frame, format='rgb24', **options).to_ndarray()
+        except (av.FFmpegError, OSError, ValueError) as e:
+            raise MediaReadError(f'Cannot read video {path}: {_ffmpeg_reason(e)}') from e
+        return np.array(np.rot90(image, round(frame.rotation / 90)), order='C')
+
+    return convert
+
+
+@lru_cache(maxsize=2**16)
+def _count_frames(path: str, size: int, changed: int) -> int:
+    """Count the frames of a video by decoding it, once in a process while the file is the same."""
+    return sum(1 for _ in _decode(path, threads=1))
+
+
+class NumberedFrames:
+    """The frames of a video file by number, counted as :func:`read_video` gives them.
+
+    Decoding starts at the key frame before a frame. Where the times in the file do not say which
+    numbers the key frames have, or the decoder gives another frame than the one that comes next by
+    its time, decoding starts at the first frame and counts.
+
+    Args:
+        path (str): The file.
+        threads (int): Of the decoder; 0 for all CPUs. Defaults to 1.
+
+    Attributes:
+        fps (float): Mean frames per second.
+        indexed (bool): Whether decoding starts at key frames; :meth:`read` may find that it cannot.
+
+    Raises:
+        MediaReadError: If the file cannot be read, is cut off, or has no frames.
+    """
+
+    def __init__(self, path: str, threads: int = 1) -> None:
+        from av.format import Flags
+
+        self.path, self.threads = path, threads
+        if is_cut_off(path):
+            raise MediaReadError(f'Cannot open video {path}: it is cut off. Get it anew.')
+        packets = []  # one for each frame, but for formats that are cut without regard to frames
+        with _open_video(path) as (container, stream):
+            self.fps = float(stream.average_rate or ASSUMED_FPS)
+            if not container.format.flags & (Flags.ts_discont | Flags.no_timestamps).value:
+                is_vp8 = stream.codec_context.name == 'vp8'
+                packets = [
+                    (p.pts, p.is_keyframe)
+                    for p in container.demux(stream)
+                    if p.size and not p.is_discard and not (is_vp8 and _is_hidden(p))
+                ]
+            reorders = stream.codec_context.has_b_frames
+        times = [time for time, _ in packets]
+        self.indexed = len(set(times)) == len(times) > 0 and None not in times
+        if self.indexed:
+            packets.sort()
+            self.times = [time for time, _ in packets]
+            self.keys = [i for i, (_, is_key) in enumerate(packets) if is_key]
+            # the frames' order in such a file is not the order in which they are shown
+            self.indexed = not reorders or self.times != times
+        state = os.stat(path)
+        self.count = len(packets) or _count_frames(path, state.st_size, state.st_mtime_ns)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        """Decode some frames.
+
+        Args:
+            numbers (Iterable[int]): Their numbers, rising.
+
+        Yields:
+            np.ndarray: RGB, uint8, (height, width, 3), upright.
+
+        Raises:
+            MediaReadError: If one cannot be decoded.
+        """
+        left, convert = list(numbers), _rgb_converter(self.path)
+        if self.indexed and left:
+            try:
+                for frame in self._from_keys(list(left)):
+                    yield convert(frame)
+                    left.pop(0)
+            except MediaReadError:
+                pass  # said below if it is so from the first frame on, too
+            self.indexed = not left
+        for number, (_, frame) in enumerate(_decode(self.path, self.threads) if left else ()):
+            if number == left[0]:
+                yield convert(frame)
+                left.pop(0)
+                if not left:
+                    return
+        if left:
+            raise MediaReadError(
+                f'Cannot decode frames {left} of video {self.path}: it has fewer than '
+                f'{self.count} frames.'
+            )
+
+    def _from_keys(self, numbers: list[int]) -> Iterator:
+        """Yield frames of PyAV; end early at one that is not what comes next by its time."""
+        number, start = numbers[0], self._key_before(numbers[0])
+        place = None  # number of the frame that comes next; None on the way to the key frame
+        with _open_video(self.path, self.threads) as (container, stream):
+            if start:
+                container.seek(self.times[start], stream=stream)
+            for packet in container.demux(stream):
+                if place is None and packet.pts == self.times[start]:
+                    place = start
+                if place is None or not (packet.size or packet.dts is None):
+                    continue  # an empty packet would end the decoding
+                if packet.is_keyframe:
+                    newest = packet.pts
+                for frame in packet.decode():
+                    if place == start and frame.pts is not None and frame.pts < self.times[start]:
+                        continue  # shown before the key frame, it needs what was not decoded
+                    fits = [frame.pts] == self.times[place : place + 1]
+                    if not fits or (place == start and not frame.key_frame):
+                        return
+                    place += 1
+                    if place <= number:
+                        continue
+                    yield frame
+                    numbers = numbers[1:]
+                    if not numbers:
+                        return
+                    number, key = numbers[0], self._key_before(numbers[0])
+                    if self.times[key] > newest:
+                        start, place = key, None
+                        stream.codec_context.flush_buffers()
+                        break
+
+    def _key_before(self, number: int) -> int:
+        before = bisect_right(self.keys, number)
+        return self.keys[before - 1] if before else 0
+
+
+def _is_hidden(packet: Any) -> bool:
+    """Whether a packet of VP8 is a frame to refer to and not to be shown (RFC 6386, 9.1)."""
+    return not memoryview(packet)[0] >> 4 & 1
 
 
 def video_info(path: str) -> VideoInfo:
@@ -322,7 +488,8 @@ def video_info(path: str) -> VideoInfo:
         MediaReadError: If the file is no video, or its first frame cannot be decoded.
     """
     with closing(_decode(path)) as decoded:
-        stream, image, _ = next(decoded)
+        stream, frame = next(decoded)
+        image = _rgb_converter(path)(frame)
         rate, duration = stream.average_rate, stream.duration
         container = stream.container
         if duration is not None:
@@ -336,6 +503,43 @@ def video_info(path: str) -> VideoInfo:
             size=(image.shape[1], image.shape[0]),
             has_sound=bool(container.streams.audio),
         )
+
+
+def is_cut_off(path: str) -> bool:
+    """Whether an .avi, .mkv, .webm, .mp4 or .mov is shorter than it says: a broken download.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        bool: False too if it is not there, of another kind, or does not say how long it is.
+    """
+    if not osp.isfile(path):
+        return False
+    size, end = osp.getsize(path), 0
+    with open(path, 'rb') as f:
+        head = f.read(1024) + bytes(16)
+
+        def varying(start: int) -> tuple[int, int]:  # a number of Matroska, and where it ends
+            bits = 7 * (9 - head[start].bit_length())
+            value = int.from_bytes(head[start : start + bits // 7], 'big') % (1 << bits)
+            return value % ((1 << bits) - 1), start + bits // 7  # all ones: not known
+
+        if head[:4] == b'RIFF':
+            end = 8 + int.from_bytes(head[4:8], 'little')
+        elif head[:4] == b'\x1a\x45\xdf\xa3':
+            start = sum(varying(4))  # of the one element that holds all others
+            if head[start : start + 4] == b'\x18\x53\x80\x67':
+                end = sum(varying(start + 4))
+        elif head[4:8] == b'ftyp':
+            length = 8
+            while length >= 8 and end < size:  # the boxes
+                f.seek(end)
+                box = f.read(16)
+                is_long = box[:4] == b'\0\0\0\1'
+                length = int.from_bytes(box[8:] if is_long else box[:4], 'big')
+                end += length
+    return end > size
 
 
 def read_timed(path: str) -> Iterator[TimedFrame]:
@@ -352,7 +556,9 @@ def read_timed(path: str) -> Iterator[TimedFrame]:
         MediaReadError: See :func:`read_video`.
     """
     first = last = None
-    for stream, image, seconds in _decode(path):
+    convert = _rgb_converter(path)
+    for stream, frame in _decode(path):
+        seconds = frame.time
         if first is None:
             first = seconds or 0.0
             time = 0.0
@@ -361,14 +567,14 @@ def read_timed(path: str) -> Iterator[TimedFrame]:
         else:
             time = last + 1 / float(stream.average_rate or ASSUMED_FPS)
         last = time
-        yield TimedFrame(image, time)
+        yield TimedFrame(convert(frame), time)
 
 
 def read_video(path: str) -> Iterator[np.ndarray]:
     """Read all frames of a video file, one after the other.
 
-    They are turned upright by the rotation flag that phones write, as decord does in training.
-    Pixels that are not square stay as they are stored, there too.
+    They are turned upright by the rotation flag that phones write. Pixels that are not square stay
+    as they are stored.
 
     Args:
         path (str): The file.
@@ -380,8 +586,7 @@ def read_video(path: str) -> Iterator[np.ndarray]:
         MediaReadError: If the file cannot be opened, a frame cannot be
             decoded, or there is none.
     """
-    for _, image, _ in _decode(path):
-        yield image
+    yield from map(_rgb_converter(path), (frame for _, frame in _decode(path)))
 
 
 def _ffmpeg_reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Prediction, its beginning: from what the user gives to sources of frames."""
 
+import logging
 import os
 import os.path as osp
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
+from mmengine.logging import print_log
 
 from ..media import (
     IMAGE_SUFFIXES,
@@ -44,7 +46,8 @@ class Source:
     """One input.
 
     Attributes:
-        name (str): The path as it was given, or a name.
+        name (str): The path as it was given, but for what no terminal and no table can hold, or a
+            name.
         kind (str): 'video' or 'image'.
         read (Callable): Opens it and gives its frames, an image as one.
         path (str | None): The file, if it is one.
@@ -65,8 +68,17 @@ class Source:
     def stem(self) -> str:
         """Name for the files that are written."""
         if self.path is not None:
-            return osp.splitext(osp.basename(self.path))[0]
+            return osp.splitext(printable(osp.basename(self.path)))[0]
         return osp.basename(osp.normpath(self.name))
+
+
+def printable(text: str) -> str:
+    """The text with a mark for each control character, and each byte that is not UTF-8."""
+    return re.sub('[\x00-\x1f\x7f-\x9f\ud800-\udfff]', '\N{REPLACEMENT CHARACTER}', text)
+
+
+class NotMediaError(ValueError):
+    """A file or folder is there, but is none that is read."""
 
 
 def list_sources(
@@ -88,7 +100,8 @@ def list_sources(
         list[Source]: In the order of the inputs; those of a folder in natural order.
 
     Raises:
-        ValueError: If an input is of no such kind, with what it is.
+        ValueError: If an input is of no such kind, with what it is. Of several, a file that is no
+            media, or a folder without any, is left out with a warning.
     """
     if folder not in FOLDERS:
         raise ValueError(f'folder={folder!r}: must be one of {FOLDERS}.')
@@ -97,7 +110,12 @@ def list_sources(
     items = inputs if isinstance(inputs, (list, tuple)) else [inputs]
     sources = []
     for i, item in enumerate(items, 1):
-        sources += _sources_of(item, i, folder, float(fps))
+        try:
+            sources += _sources_of(item, i, folder, float(fps))
+        except NotMediaError as e:
+            if len(items) == 1:
+                raise
+            print_log(f'{e} It is left out.', 'current', logging.WARNING)
     if not sources:
         raise ValueError(f'There is nothing to predict in {inputs!r}.')
     return sources
@@ -119,23 +137,22 @@ def _sources_of(item: Any, number: int, folder: str, fps: float) -> list[Source]
 def _path_sources(path: str, folder: str, fps: float) -> list[Source]:
     if '://' in path:
         raise ValueError(f'{path} is an address; download it and give the path of the file.')
+    name = printable(path)
     if osp.isdir(path):
         sources = list(_folder_sources(path, folder, fps))
         if not sources:
-            raise ValueError(
-                f'Folder {path} holds no videos ({", ".join(VIDEO_SUFFIXES)}) and no images '
+            raise NotMediaError(
+                f'Folder {name} holds no videos ({", ".join(VIDEO_SUFFIXES)}) and no images '
                 f'({", ".join(IMAGE_SUFFIXES)}).'
             )
         return sources
     suffix = osp.splitext(path)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return [_image_source(path)]
-    if suffix in VIDEO_SUFFIXES:
-        return [Source(path, 'video', lambda: _read_file(path), path)]
-    if not osp.exists(path):
-        return [Source(path, 'video', lambda: _read_file(path), path)]  # says that there is none
-    raise ValueError(
-        f'{path} has the suffix {suffix!r}; videos have {", ".join(VIDEO_SUFFIXES)}, images '
+    if suffix in VIDEO_SUFFIXES or not osp.exists(path):  # reading says that there is none
+        return [Source(name, 'video', lambda: _read_file(path), path)]
+    raise NotMediaError(
+        f'{name} has the suffix {suffix!r}; videos have {", ".join(VIDEO_SUFFIXES)}, images '
         f'{", ".join(IMAGE_SUFFIXES)}.'
     )
 
@@ -196,7 +213,7 @@ def _image_source(path: str) -> Source:
         _require(path)
         yield TimedFrame(read_image(path), 0.0)
 
-    return Source(path, 'image', read, path, frames=1)
+    return Source(printable(path), 'image', read, path, frames=1)
 
 
 def _frames_source(path: str, fps: float, count: int, folder: str) -> Source:
@@ -210,7 +227,7 @@ def _frames_source(path: str, fps: float, count: int, folder: str) -> Source:
     message = ''
     if folder == 'auto':
         message = f"{count} numbered images are read as one clip (folder='images' if they are none)"
-    return Source(path, 'video', read, fps=fps, frames=count, message=message)
+    return Source(printable(path), 'video', read, fps=fps, frames=count, message=message)
 
 
 def _array_source(array: np.ndarray, name: str, fps: float) -> Source:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..files.errors import NonFiniteError
 from ..media import MediaReadError
-from .inputs import Source, described
+from .inputs import Source, described, printable
 from .results import ExpressionRecord, FaceTrack, MediaResult
 from .scorer import Scorer, Window
 from .windows import Piece, WindowStream
@@ -164,7 +164,7 @@ class MediaJob:
         except (FileNotFoundError, MediaReadError) as e:
             if not self.plan.lenient:
                 raise
-            self.result.status, self.result.message = 'unreadable', str(e)
+            self.result.status, self.result.message = 'unreadable', printable(str(e))
 
     def _cut(self, frame: np.ndarray, square: Optional[np.ndarray]) -> np.ndarray:
         if square is None:

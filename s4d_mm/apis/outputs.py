@@ -48,8 +48,8 @@ class OutputFolder:
         os.makedirs(folder, exist_ok=True)
 
     def part(self, name: str) -> str:
-        """Path of a file that is not whole yet; its suffix is that of the file."""
-        return osp.join(self.folder, f'.part-{os.getpid()}-{name}')
+        """Path of a file that is not whole yet; it ends as the file does."""
+        return osp.join(self.folder, f'.part-{os.getpid()}-{name[-50:]}')
 
     def spool(self, number: int, source: Source) -> Optional[str]:
         """Path to keep the frames in of an input that cannot be read twice, or None."""
@@ -100,9 +100,10 @@ class OutputFolder:
 
 
 def unique_names(stems: Sequence[str]) -> list[str]:
-    """Names that differ: a stem that was there before gets _2, _3 ..."""
+    """Names that differ: a stem that was there before gets _2, _3 ...; the rest of 200 bytes."""
     names = []
     for stem in stems:
+        stem = stem.encode()[:200].decode(errors='ignore')
         name, count = stem, 1
         while name in names:
             count += 1

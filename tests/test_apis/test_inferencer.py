@@ -4,6 +4,7 @@
 import json
 import logging
 import os
+import shutil
 import weakref
 
 import numpy as np
@@ -194,6 +195,32 @@ def test_one_unreadable_input_is_an_error(inferencer, tmp_path):
     assert os.listdir(tmp_path / 'out') == []
     with pytest.raises(FileNotFoundError, match='no file or folder nowhere.mp4'):
         inferencer('nowhere.mp4', faces='none')
+
+
+def test_a_bad_name_does_not_end_the_others(inferencer, tmp_path, log):
+    """251 letters, bytes that are not UTF-8, a terminal's escape code, a file that is no media."""
+    clip, image = write_video(tmp_path / 'a.mp4', 9), write_image(tmp_path / 'a.jpg')
+    long, latin = '\u00e4' * 125 + '.mp4', os.fsdecode(b'caf\xe9.mp4')
+    names = [long, latin, 'red\x1b[31m.mp4', 'l' * 251 + '.jpg']
+    for name, source in zip(names, (clip, clip, clip, image)):
+        shutil.copy(source, tmp_path / name)
+    (tmp_path / 'notes.txt').write_text('no media')
+    out = tmp_path / 'out'
+    inputs = [str(tmp_path / name) for name in ('notes.txt', *names)]
+    result = inferencer(inputs, faces='none', out_dir=str(out))
+    assert [m.status for m in result.media] == ['ok'] * 4 and all(m.records for m in result.media)
+    shown = [os.path.basename(m.media) for m in result.media[1:3]]
+    assert shown == ['caf\ufffd.mp4', 'red\ufffd[31m.mp4']
+    stems = {'\u00e4' * 100: ENDINGS['video'], 'caf\ufffd': ENDINGS['video']}
+    stems |= {'red\ufffd[31m': ENDINGS['video'], 'l' * 200: ENDINGS['image']}
+    written = {stem + ending for stem, endings in stems.items() for ending in endings}
+    assert set(os.listdir(out)) == written
+    result.to_json(str(tmp_path / 'all.json')), result.to_csv(str(tmp_path / 'all.csv'))
+    assert any("notes.txt has the suffix '.txt'" in m and level == 'WARNING' for level, m in log)
+    os.remove(tmp_path / latin)
+    result = inferencer(inputs[1:], faces='none', out_dir=str(out))
+    assert [m.status for m in result.media] == ['ok', 'unreadable', 'ok', 'ok']
+    result.to_json(str(tmp_path / 'all.json'))
 
 
 def test_of_several_the_others_go_on(inferencer, tmp_path, log):

@@ -116,6 +116,11 @@ def test_files_that_are_no_media_are_refused(tmp_path):
         list_sources(path)
     with pytest.raises(ValueError, match='holds no videos'):
         list_sources(tmp_path)
+    image = write_image(tmp_path / 'a.jpg')
+    (tmp_path / 'empty').mkdir()
+    assert listed([path, image, tmp_path / 'empty']) == [('image', image)]
+    with pytest.raises(ValueError, match='nothing to predict'):
+        list_sources([path, path])
     for name in ('nowhere.mp4', 'nowhere.jpg', 'nowhere'):
         (source,) = list_sources(name)  # may be one of many
         with pytest.raises(FileNotFoundError, match=f'no file or folder {name}'):

@@ -251,23 +251,6 @@ def test_unreadable_clip(tmp_path, broken):
     assert str(path) in str(error.value)
 
 
-def test_video_without_frames(tmp_path, monkeypatch):
-    class Empty:
-        def __init__(self, path, num_threads):
-            pass
-
-        def __len__(self):
-            return 0
-
-        def get_avg_fps(self):
-            return 25.0
-
-    monkeypatch.setattr('decord.VideoReader', Empty)
-    path = write_video(tmp_path / 'a.mp4', 2)
-    with pytest.raises(MediaReadError, match='a.mp4 has no frames'):
-        build(dict(type='ClipInit'))(dict(filename=path))
-
-
 @pytest.mark.parametrize('keep', [0.0, 0.1, 0.7, 0.9])
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'bmp'])
 def test_unreadable_image(tmp_path, keep, suffix):

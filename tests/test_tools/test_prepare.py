@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import os.path as osp
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,6 +368,46 @@ def test_bad_sources_are_named(videos, tmp_path):
         write_text(str(tmp_path / 'twins' / name), '')
     with pytest.raises(ValueError, match='x.avi and x.mp4 would both'):
         run(tmp_path / 'twins', tmp_path / 'dst')
+
+
+@pytest.mark.parametrize('workers', (1, 2))
+@pytest.mark.parametrize('form', ('frames', 'mp4'))
+def test_a_bad_name_does_not_end_the_others(workers, form, tmp_path):
+    """251 letters, bytes that are not UTF-8, and a name that is too long for what is written."""
+    src, dst = tmp_path / 'src', tmp_path / 'dst'
+    write_clip(str(src / 'good.mp4'), [scene((20, 30, 30))] * 3)
+    names = ['l' * 251 + '.mp4', os.fsdecode(b'caf\xe9.mp4'), 's' * 252 + '.ts']
+    for name in names:
+        shutil.copy(src / 'good.mp4', src / name)
+    run(src, dst, workers=workers, format=form)
+    status = {path[:4]: row['status'] for path, row in read_report(dst).items()}
+    too_long = 'unreadable' if form == 'mp4' else 'ok'
+    assert status == {'good': 'ok', 'llll': 'ok', 'caf?': 'ok', 'ssss': too_long}
+    assert not [n for _, _, names in os.walk(dst) for n in names if n.endswith('.part')]
+
+
+def test_the_report_is_written_whatever_a_file_does(videos, tmp_path, monkeypatch):
+    follow = tool.follow_clip
+
+    def follow_all_but_one(source, settings):
+        if source.path == 'a/good.mp4':
+            raise ZeroDivisionError('x')
+        return follow(source, settings)
+
+    monkeypatch.setattr(tool, 'follow_clip', follow_all_but_one)
+    run(videos, tmp_path / 'faces')
+    row = read_report(tmp_path / 'faces')['a/good.mp4']
+    assert (row['status'], row['message']) == ('unreadable', 'ZeroDivisionError: x')
+    assert len(read_report(tmp_path / 'faces')) == 6
+
+    def killed(*args):
+        raise tool.BrokenProcessPool
+
+    monkeypatch.setattr(tool, '_run', killed)
+    write_clip(str(tmp_path / 'src' / 'a.mp4'), [scene((20, 30, 30))] * 3)
+    with pytest.raises(tool.BrokenProcessPool):
+        run(tmp_path / 'src', tmp_path / 'none')
+    assert read_report(tmp_path / 'none') == {}
 
 
 def test_frames_among_clips_are_reported(tmp_path):

@@ -4,14 +4,18 @@
 import csv
 import os
 import os.path as osp
+import re
 import shutil
 import signal
 import sys
 
+import av
 import pytest
 import verify
 from helpers import ROOT, truncate, write_frames, write_image, write_text, write_video
 from mmengine.config import Config
+
+from s4d_mm.media import read_video
 
 CONFIG = """
 default_scope = 'mmaction'
@@ -112,7 +116,26 @@ def cut_video(root):
 def cut_video_with_index(root):
     path = write_video(root / 'clips/2.mp4', 100, faststart=True)
     truncate(path, 0.6)
-    return 'clips/2.mp4', 'Cannot', 'test.csv:1', '1 glad'
+    return 'clips/2.mp4', 'it is cut off', 'test.csv:1', '1 glad'
+
+
+def to_another(root, suffix, codec):
+    """Clip 1 in another container; its path."""
+    path = str(root / f'clips/1{suffix}')
+    with av.open(path, 'w') as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
+        for frame in read_video(str(root / 'clips/1.mp4')):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    text = (root / 'train.csv').read_text()
+    (root / 'train.csv').write_text(text.replace('1.mp4', f'1{suffix}'))
+    return path
+
+
+def cut_off(root):
+    truncate(to_another(root, '.avi', 'mpeg4'), 0.9)
+    return 'clips/1.avi', '1.avi: it is cut off', 'train.csv:3', '1 glad'
 
 
 def no_bytes(root):
@@ -229,6 +252,7 @@ KINDS = [
     missing,
     cut_video,
     cut_video_with_index,
+    cut_off,
     no_bytes,
     text_as_video,
     cut_frame,
@@ -270,6 +294,7 @@ def test_each_kind_of_trouble(data, damage):
     [
         missing,
         cut_video,
+        cut_off,
         no_bytes,
         no_bytes_frame,
         no_frames,
@@ -283,6 +308,16 @@ def test_trouble_without_decoding(data, damage):
     path, what, _, _ = damage(root)
     found = findings(config, decode='none')
     assert len(found) == 1 and path in found[0].path
+
+
+@pytest.mark.parametrize('decode', ['all', 'ends', 'none'])
+def test_a_clip_that_is_slow_to_read_is_a_note(data, decode, capfd):
+    root, config = data
+    to_another(root, '.mpg', 'mpeg2video')
+    assert verify.main([config, '--decode', decode, '--workers', '0']) == 0
+    out = capfd.readouterr().out
+    assert '1 of 3 clips of train video are decoded from their first frame' in out
+    assert re.search(r'clips/1.mpg .*\(\d+\.\d\d s here for 11 frames\)', out)
 
 
 def test_all_bad_lines_and_all_files(data, tmp_path, capfd):

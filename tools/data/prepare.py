@@ -13,6 +13,7 @@ A run that was interrupted goes on where it stopped. See docs/data/prepare.md.
 
 import argparse
 import csv
+import errno
 import json
 import multiprocessing
 import os
@@ -89,12 +90,19 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
         samples=[],
     )
     try:
-        record['stamp'] = files.stamp(source.file)
-        track = follow_clip(source, face_settings(settings))
-        notes = _missing_notes(source, len(track))
-    except OSError as e:  # MediaReadError is one
-        record['message'] = str(e)
-        return record
+        _prepare(source, dst, settings, record)
+    except Exception as e:  # one file must not end the work on the others
+        if isinstance(e, OSError) and e.errno == errno.ENOSPC:
+            raise
+        said = str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
+        record.update(status='unreadable', message=said, samples=[])
+    return record
+
+
+def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
+    record['stamp'] = files.stamp(source.file)
+    track = follow_clip(source, face_settings(settings))
+    notes = _missing_notes(source, len(track))
     jumps = find_jumps(track, settings['margin'])
     cuts = find_cuts(track, jumps, settings['max_jump'])
     count, faces = len(track), sum(f is not None and f.seen for f in track)
@@ -121,7 +129,6 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
     if squares is not None:
         _write(source, osp.join(dst, source.output), squares, settings)
         record['output'] = source.output
-    return record
 
 
 def face_settings(settings: dict) -> FaceSettings:
@@ -156,17 +163,20 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
         crop_square(frame, square, size)
         for frame, square in zip(files.read_frames(source), squares)
     )
-    part = f'{target}.{os.getpid()}.part'
+    part = osp.join(osp.dirname(target), f'{os.getpid()}.part')  # its name may be the longest
     os.makedirs(osp.dirname(part), exist_ok=True)
     files.remove(part)
-    if source.kind == 'image':
-        media.write_image(part, next(crops), osp.splitext(target)[1])
-    elif settings['format'] == 'frames':
-        files.write_frames(part, crops)
-        files.remove(target)  # a folder that is not empty is not replaced
-    else:
-        media.write_mp4(part, crops, files.frame_rate(source))
-    os.replace(part, target)
+    try:
+        if source.kind == 'image':
+            media.write_image(part, next(crops), osp.splitext(target)[1])
+        elif settings['format'] == 'frames':
+            files.write_frames(part, crops)
+            files.remove(target)  # a folder that is not empty is not replaced
+        else:
+            media.write_mp4(part, crops, files.frame_rate(source))
+        os.replace(part, target)
+    finally:
+        files.remove(part)
 
 
 def read_journal(dst: str) -> dict[str, dict]:
@@ -312,11 +322,13 @@ def prepare(
     todo = [s for s in sources if not is_done(s, done.get(s.path), dst)]
     if len(todo) < len(sources):
         print(f'{len(sources) - len(todo)} of {len(sources)} are done')
-    if todo:
-        _clear_parts(dst)
-        _run(todo, dst, settings, workers or os.cpu_count(), make_detector, done)
-    records = [done[s.path] for s in sources]
-    write_report(dst, records)
+    try:
+        if todo:
+            _clear_parts(dst)
+            _run(todo, dst, settings, workers or os.cpu_count(), make_detector, done)
+    finally:  # also where a process was killed
+        records = [done[s.path] for s in sources if s.path in done]
+        write_report(dst, records)
     write_sheet(dst, sources, records)
     return records
 
@@ -381,7 +393,8 @@ def _clear_parts(dst: str) -> None:
 def write_report(dst: str, records: list[dict]) -> None:
     """Write report.csv."""
     path = osp.join(dst, 'report.csv')
-    with open(f'{path}.part', 'w', encoding='utf-8', newline='') as f:
+    # names need not be UTF-8
+    with open(f'{path}.part', 'w', encoding='utf-8', errors='replace', newline='') as f:
         writer = csv.writer(f)
         writer.writerow(COLUMNS)
         writer.writerows([r[c] for c in COLUMNS] for r in records)

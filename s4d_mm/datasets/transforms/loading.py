@@ -13,9 +13,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from ...media import MediaReadError, list_frames, read_image, refuse_suffix
-
-DECORD_FAILS_AT = ('.ts', '.mts', '.m2ts', '.gif')
+from ...media import MediaReadError, NumberedFrames, list_frames, read_image
 
 
 def require_file(results: dict) -> str:
@@ -61,16 +59,6 @@ def require_one_size(paths: list[str], frames: list[np.ndarray]) -> None:
             )
 
 
-def advice(path: str) -> str:
-    """What to do with a video of a kind that decord often fails at, as a sentence; else ''."""
-    if not path.lower().endswith(DECORD_FAILS_AT):
-        return ''
-    return (
-        ' Training reads few files of this type. Convert it to .mp4 (ffmpeg -i OLD -c:v libx264 '
-        'NEW.mp4), or cut its frames out with tools/data/prepare.py.'
-    )
-
-
 @TRANSFORMS.register_module()
 class ClipInit(BaseTransform):
     """Open a clip: a video file or a folder of frames.
@@ -108,17 +96,9 @@ class ClipInit(BaseTransform):
             results['total_frames'] = len(results['frame_paths'])
             return results
 
-        import decord
-
-        refuse_suffix(path)
-        try:
-            reader = decord.VideoReader(path, num_threads=self.num_threads)
-            results['total_frames'] = len(reader)
-            results['avg_fps'] = reader.get_avg_fps()
-        except Exception as e:  # decord raises several types
-            raise MediaReadError(f'Cannot open video {path}: {e}{advice(path)}') from e
-        if results['total_frames'] == 0:
-            raise MediaReadError(f'Video {path} has no frames.')
+        reader = NumberedFrames(path, self.num_threads)
+        results['total_frames'] = len(reader)
+        results['avg_fps'] = reader.fps
         results['video_reader'] = reader
         return results
 
@@ -290,13 +270,7 @@ class ClipDecode(BaseTransform):
         inds, where = np.unique(results['frame_inds'], return_inverse=True)
         reader = results.pop('video_reader', None)
         if reader is not None:
-            try:
-                frames = list(reader.get_batch(inds).asnumpy())
-            except Exception as e:  # decord raises several types
-                raise MediaReadError(
-                    f'Cannot decode frames {inds.tolist()} of video {results["filename"]}: {e}'
-                    f'{advice(results["filename"])}'
-                ) from e
+            frames = list(reader.read(inds.tolist()))
         else:
             paths = results.pop('frame_paths')
             frames = [read_image(paths[i]) for i in inds]

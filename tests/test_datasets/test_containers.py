@@ -1,0 +1,161 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Training gets the frames it asks for, whatever container and codec: each carries its number."""
+
+import av
+import numpy as np
+import pytest
+from helpers import encode, frame_number, make_frame, set_rotation
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+
+from s4d_mm import media
+
+FRAMES, KEYS = 90, 12
+# name -> encoder, B frames, options; HEVC and the MPEGs with B frames have frames that are stored
+# behind a key frame and shown before it
+CODECS = {
+    'h264': ('libx264', 0, {}),
+    'h264 b': ('libx264', 2, {}),
+    'h264 open': ('libx264', 2, {'x264-params': 'open-gop=1'}),
+    'hevc': ('libx265', 2, {'x265-params': 'log-level=none:pools=1', 'preset': 'ultrafast'}),
+    'mpeg4': ('mpeg4', 0, {}),
+    'mpeg4 b': ('mpeg4', 2, {}),
+    'mpeg1 b': ('mpeg1video', 2, {}),
+    'mpeg2': ('mpeg2video', 0, {}),
+    'mpeg2 b': ('mpeg2video', 2, {}),
+    'wmv1': ('wmv1', 0, {}),
+    'wmv2': ('wmv2', 0, {}),
+    'msmpeg4': ('msmpeg4', 0, {}),
+    'h263': ('h263', 0, {}),
+    'flv1': ('flv', 0, {}),
+    'vp8': ('libvpx', 0, {'deadline': 'realtime', 'cpu-used': '8'}),
+    'vp9': ('libvpx-vp9', 0, {'deadline': 'realtime', 'cpu-used': '8'}),
+    'av1': ('libsvtav1', 0, {'preset': '8', 'crf': '10', 'svtav1-params': 'enable-tf=0'}),
+    'mjpeg': ('mjpeg', 0, {}),
+    'ffv1': ('ffv1', 0, {}),
+}
+MPEG = ['h264', 'h264 b', 'hevc', 'mpeg4', 'mpeg4 b', 'mpeg1 b', 'mpeg2', 'mpeg2 b']
+MP4 = ['h264', 'h264 b', 'h264 open', 'mpeg4', 'mpeg4 b']
+ASF = ['wmv2', 'wmv1', 'msmpeg4', 'h264 b', 'mpeg4', 'mpeg4 b', 'mpeg1 b', 'vp9', 'mjpeg']
+AVI = ['h264', 'h264 b', 'h264 open', 'mpeg4', 'mpeg4 b', 'mpeg2', 'mpeg2 b', 'mpeg1 b', 'h263']
+AVI += ['wmv2', 'msmpeg4', 'vp9', 'mjpeg', 'ffv1']
+CONTAINERS = {
+    '.mp4': [*MP4, 'hevc', 'mpeg2 b', 'vp9', 'av1', 'mjpeg'],
+    '.avi': AVI,
+    '.flv': ['flv1', 'h264', 'h264 b', 'hevc', 'vp9', 'av1'],
+    '.mkv': [*MP4, 'hevc', 'mpeg2', 'mpeg2 b', 'msmpeg4', 'vp8', 'vp9', 'av1', 'mjpeg', 'ffv1'],
+    '.mov': [*MP4, 'hevc', 'mpeg2 b', 'h263', 'mjpeg'],
+    '.webm': ['vp8', 'vp9', 'av1'],
+    '.m4v': MP4,
+    '.mpg': MPEG,
+    '.mpeg': MPEG[:1],
+    '.mpe': MPEG[:1],
+    '.wmv': ASF,
+    '.asf': ASF[:1],
+    '.3gp': ['h263', *MP4],
+    '.3g2': ['h263', *MP4[:2]],
+    '.ts': [*MPEG, 'h264 open'],
+    '.mts': MPEG[:2],
+    '.m2ts': MPEG[:2],
+    '.vob': MPEG,
+    '.ogv': ['vp8'],
+}
+# where times say which number a key frame has; elsewhere decoding begins at the first frame
+INDEXED = ('.mp4', '.mov', '.mkv', '.webm', '.m4v', '.3gp', '.3g2', '.flv')
+ASKED = ([44, 48, 52, 56], [0], [1, 13], [10, 33, 60, 77], [11, 12, 23, 24], [0, 88], [89])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope():
+    init_default_scope('mmaction')
+
+
+def write(path, codec):
+    encoder, b_frames, options = CODECS[codec]
+    with av.open(path, 'w', format='mpeg' if path.endswith('.mpe') else None) as container:
+        stream = container.add_stream(encoder, rate=25)
+        stream.width, stream.height = 176, 144
+        stream.pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        if 'crf' not in options:
+            stream.bit_rate = 4_000_000
+        stream.gop_size, stream.max_b_frames, stream.options = KEYS, b_frames, dict(options)
+        for i in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(make_frame(i, 144, 176), format='rgb24')
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def load(path, choose):
+    """What the steps of a training pipeline make of a file."""
+    return Compose([dict(type='ClipInit'), choose, dict(type='ClipDecode')])(dict(filename=path))
+
+
+def frames_of(path, numbers):
+    """The numbers in the pixels of the frames asked for."""
+
+    def choose(results):
+        assert results['total_frames'] == FRAMES and results['avg_fps'] == pytest.approx(25, 0.01)
+        return dict(results, frame_inds=np.array(numbers))
+
+    return [frame_number(image) for image in load(path, choose)['imgs']]
+
+
+def test_all_containers_are_tried():
+    assert set(CONTAINERS) == set(media.VIDEO_SUFFIXES)
+    assert {codec for codecs in CONTAINERS.values() for codec in codecs} == set(CODECS)
+
+
+@pytest.mark.parametrize('suffix, codec', [(s, c) for s, cs in CONTAINERS.items() for c in cs])
+def test_frames_asked_for_are_frames_got(suffix, codec, tmp_path):
+    path = write(str(tmp_path / f'x{suffix}'), codec)
+    for numbers in ASKED:
+        assert frames_of(path, numbers) == numbers
+    views = load(path, dict(type='SampleClipViews', clip_len=16, frame_interval=4, num_views=2))
+    numbers = [frame_number(image) for image in views['imgs']]
+    assert numbers == [*range(0, 64, 4), *range(28, 92, 4)]
+    if suffix in INDEXED and codec != 'mpeg2':  # its header announces B frames that do not come
+        reader = media.NumberedFrames(path)
+        assert frame_number(next(reader.read([80]))) == 80 and reader.indexed
+
+
+@pytest.mark.parametrize('degrees', (90, 180, 270))
+@pytest.mark.parametrize('indexed', (True, False))
+def test_frames_are_turned_upright(degrees, indexed, tmp_path):
+    frames = [np.rot90(make_frame(i, 96, 128), degrees // 90) for i in range(9)]
+    path = set_rotation(
+        encode(tmp_path / 'x.mp4', list(map(np.ascontiguousarray, frames))), degrees
+    )
+    reader = media.NumberedFrames(path)
+    reader.indexed = indexed
+    image = next(reader.read([7]))
+    assert image.shape == (96, 128, 3) and image.flags.c_contiguous and frame_number(image) == 7
+
+
+def test_frames_of_vp8_that_are_not_shown_do_not_count(tmp_path):
+    source, path = write(str(tmp_path / 'x.webm'), 'vp8'), str(tmp_path / 'hidden.webm')
+    with av.open(source) as whole, av.open(path, 'w') as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for i, packet in enumerate(whole.demux(video=0)):
+            if packet.dts is None:
+                continue
+            data = bytearray(bytes(packet))
+            if i in (5, 40):
+                data[0] &= ~16  # show_frame of RFC 6386
+            copy = av.Packet(bytes(data))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+            container.mux(copy)
+    shown = [i for i in range(FRAMES) if i not in (5, 40)]
+    assert [frame_number(f) for f in media.read_video(path)] == shown
+    reader = media.NumberedFrames(path)
+    got = [frame_number(f) for f in reader.read([4, 5, 38, 39, 87])]
+    assert len(reader) == 88 and reader.indexed and got == [4, 6, 39, 41, 89]
+
+
+def test_frames_are_counted_once_in_a_process(tmp_path, monkeypatch):
+    path = write(str(tmp_path / 'x.ts'), 'mpeg2')
+    reader = media.NumberedFrames(path)
+    assert len(reader) == FRAMES and not reader.indexed  # a packet may be half a frame
+    monkeypatch.setattr(media, '_decode', None)
+    assert len(media.NumberedFrames(path)) == FRAMES

@@ -2,12 +2,18 @@
 """Data flow, public datasets: MAFW."""
 
 import os.path as osp
+from typing import Optional
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from .annotations import read_lines, split_fields
 from .public_dataset import PublicVideoDataset
+
+WITH_CAPTIONS = (
+    'is of a list with captions, which has no neutral clips. Give the list of the same name in '
+    'single/no_caption (compound/no_caption).'
+)
 
 
 @DATASETS.register_module()
@@ -29,7 +35,7 @@ class MAFW(PublicVideoDataset):
     Raises:
         FileNotFoundError: If one of the two compound lists does not exist.
         ValueError: If the name of a compound list has neither train nor test in it, or
-            the lists have ids, which do not say the names.
+            the lists have ids, which do not say the names; or if a list is one with captions.
     """
 
     METAINFO = dict(
@@ -61,8 +67,16 @@ class MAFW(PublicVideoDataset):
     def __init__(
         self, compound: bool = False, ann_file: str = '', data_root: str = '', **kwargs
     ) -> None:
+        if 'caption' in ann_file.lower().replace('no_caption', ''):
+            raise ValueError(f'{osp.join(data_root, ann_file)} {WITH_CAPTIONS}')
         self.compound_list = osp.join(data_root, ann_file) if compound else None
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+
+    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+        """Parse a line of the annotation file; one with a caption is refused."""
+        if self.has_labels and len(split_fields(line, self.delimiter)) > 2:
+            raise ValueError(f'{line!r} {WITH_CAPTIONS}')
+        return super().parse_line(line)
 
     def own_classes(self) -> tuple[str, ...]:
         """The 11 single classes, or the names in the compound lists of the fold."""

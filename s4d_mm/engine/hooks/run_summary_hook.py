@@ -38,6 +38,10 @@ class RunSummaryHook(Hook):
         rows['train data'] = describe_data(runner.train_dataloader)
         rows['seed'] = f'{runner.seed}'
         rows['length'] = f'{runner.max_epochs} epochs, {runner.max_iters} iterations'
+        steps = getattr(runner.train_dataloader.batch_sampler, 'steps', None)
+        if steps:
+            each = ', '.join(f'{count} of {name}s' for name, count in steps.items())
+            rows['an epoch'] = f'{sum(steps.values())} steps: {each}'
         log_table(runner, rows)
 
     def before_test(self, runner: Runner) -> None:

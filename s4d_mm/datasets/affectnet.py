@@ -80,7 +80,7 @@ class AffectNet(OfficialCsvDataset):
         elif subsets:
             print_log(
                 f'None of {", ".join(subsets)} is in {data_root}, so all of {ann_file} is read. '
-                'The authors of S4D train on at most 20,000 images a class: docs/data/affectnet.md.',
+                'The authors of S4D train on at most 20,000 a class: docs/data/affectnet.md.',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -12,7 +12,7 @@ from .public_dataset import PublicVideoDataset
 
 WITH_CAPTIONS = (
     'is of a list with captions, which has no neutral clips. Give the list of the same name in '
-    'single/no_caption (compound/no_caption).'
+    'single/no_caption, or compound/no_caption.'
 )
 
 
@@ -67,15 +67,14 @@ class MAFW(PublicVideoDataset):
     def __init__(
         self, compound: bool = False, ann_file: str = '', data_root: str = '', **kwargs
     ) -> None:
-        if 'caption' in ann_file.lower().replace('no_caption', ''):
+        if 'with_caption' in ann_file.lower():
             raise ValueError(f'{osp.join(data_root, ann_file)} {WITH_CAPTIONS}')
         self.compound_list = osp.join(data_root, ann_file) if compound else None
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
 
     def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
         """Parse a line of the annotation file; one with a caption is refused."""
-        if self.has_labels and len(split_fields(line, self.delimiter)) > 2:
-            raise ValueError(f'{line!r} {WITH_CAPTIONS}')
+        refuse_caption(line)
         return super().parse_line(line)
 
     def own_classes(self) -> tuple[str, ...]:
@@ -97,6 +96,7 @@ class MAFW(PublicVideoDataset):
                     "fold's train and test lists, which must lie in one folder."
                 )
             for where, line in read_lines(path, self.encoding):
+                refuse_caption(line)
                 label = split_fields(line, self.delimiter)[-1]
                 if label.isdecimal():
                     raise ValueError(
@@ -108,3 +108,9 @@ class MAFW(PublicVideoDataset):
                     names.add(label)
         print_log(f'{folder}: {len(names)} classes of MAFW.', logger='current')
         return tuple(sorted(names))
+
+
+def refuse_caption(line: str) -> None:
+    """Raise a ``ValueError`` for a line with more than a name and a label."""
+    if max(line.count('\t'), line.count(',')) > 1:
+        raise ValueError(f'{line!r} {WITH_CAPTIONS}')

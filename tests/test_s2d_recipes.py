@@ -133,7 +133,7 @@ def test_recipe_is_the_published_one(name):
     head = model.cls_head
     blending = MODELS.build(cfg.model.data_preprocessor).blending
     augments = blending['video'].augments if blending.get('video') else []
-    betas = {type(a).__name__: a.beta.concentration0.item() for a in augments}
+    alphas = {type(a).__name__: round(a.beta.concentration0.item(), 6) for a in augments}
     steps = [Compose(p).transforms for p in (cfg.train_pipeline, cfg.test_pipeline)]
     (frames,) = {s[1].clip_len for s in steps} | {model.backbone.num_frames}
     (stride,) = {s[1].frame_interval for s in steps}
@@ -143,8 +143,8 @@ def test_recipe_is_the_published_one(name):
         frames=frames,
         stride=stride,
         folds=5 if 'set_1_' in lists else 1,
-        mixup=betas.get('ReversedMixupBlending'),
-        cutmix=betas.get('ReversedCutmixBlending'),
+        mixup=alphas.get('ReversedMixupBlending'),
+        cutmix=alphas.get('ReversedCutmixBlending'),
         smoothing=head.label_smooth_eps,
         dropout=head.dropout.p if head.dropout is not None else 0,
     )
@@ -188,8 +188,9 @@ def test_pipelines_are_the_published_ones(name):
     size = (224, 224)
     for step in (train['ClipResize'], train['Resize'], test['ClipResize']):
         assert tuple(step.scale) == size
-    augment = train['ClipRandAugment']
-    assert (augment.num_policies, augment.magnitude_level, augment.magnitude_std) == (4, 7, 0.5)
+    augment = train['ClipRandAugment'].augment
+    assert (augment.num_ops, augment.level, augment.std) == (4, 7 / 10, 0.5 / 10)
+    assert (augment.interpolation.value, augment.fill) == ('bicubic', [128] * 3)
     crop = train['RandomResizedCrop']
     assert tuple(crop.area_range) == (0.08, 1.0)
     assert tuple(crop.aspect_ratio_range) == (3 / 4, 4 / 3)

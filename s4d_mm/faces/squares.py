@@ -2,7 +2,7 @@
 """Squares round faces, and cutting them out.
 
 A square is (centre x, centre y, side, angle): pixels, and radians by which the line through the
-eyes is turned clockwise. With a fifth number, its height, it is a box that is stretched to a square.
+eyes is turned clockwise. With a fifth number, its height, it is a box that is stretched to one.
 """
 
 import math

@@ -2,6 +2,7 @@
 """Data flow, public datasets: MAFW."""
 
 import os.path as osp
+from pathlib import PurePath
 from typing import Optional
 
 from mmengine.logging import print_log
@@ -67,7 +68,7 @@ class MAFW(PublicVideoDataset):
     def __init__(
         self, compound: bool = False, ann_file: str = '', data_root: str = '', **kwargs
     ) -> None:
-        if 'with_caption' in ann_file.lower():
+        if 'with_caption' in PurePath(ann_file).parts:
             raise ValueError(f'{osp.join(data_root, ann_file)} {WITH_CAPTIONS}')
         self.compound_list = osp.join(data_root, ann_file) if compound else None
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)

@@ -17,12 +17,22 @@ model = dict(
 )
 train_dataloader = dict(
     dataset=dict(
-        video=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_train.csv')
+        video=dict(
+            type='MAFW',
+            data_root='data/MAFW',
+            ann_file=f'annotations/set_{fold}_train.csv',
+            data_prefix=dict(video='frames'),
+        )
     )
 )
 val_dataloader = dict(
     dataset=dict(
-        video=dict(type='MAFW', data_root='data/MAFW', ann_file=f'annotations/set_{fold}_test.csv')
+        video=dict(
+            type='MAFW',
+            data_root='data/MAFW',
+            ann_file=f'annotations/set_{fold}_test.csv',
+            data_prefix=dict(video='frames'),
+        )
     )
 )
 test_dataloader = val_dataloader

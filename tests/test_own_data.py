@@ -7,6 +7,7 @@ They run as they are but for the model, which is a small one, and the number of 
 import contextlib
 import csv
 import glob
+import importlib
 import os.path as osp
 import re
 import subprocess
@@ -18,6 +19,8 @@ import torch
 from helpers import ROOT, process_env, run_script
 from small_models import ARCH, PRETRAIN, build
 from user_files import write_clip, write_picture
+
+from s4d_mm.datasets import AffectNet
 
 OWN = {osp.basename(p)[:-3]: p for p in glob.glob(osp.join(ROOT, 'configs', 'own', '*.py'))}
 TOOLS = Path(ROOT, 'tools')
@@ -182,3 +185,40 @@ def test_a_mistake_is_named_in_a_sentence(names, arguments, message, tmp_path):
     said = make_lists(tmp_path, 'clips', 'clips', 'lists', *arguments, code=2)
     assert message in said and 'Traceback' not in said
     assert not (tmp_path / 'lists').exists()
+
+
+def test_a_part_of_a_public_list(tmp_path, monkeypatch, capsys):
+    """Of the official CSV of AffectNet: at most so many a class, the same for the same seed."""
+    monkeypatch.syspath_prepend(str(TOOLS / 'data'))
+    tool = importlib.import_module('make_lists')
+    source, part = tmp_path / 'train_7.txt', tmp_path / 'annotations' / 'train_7_20.txt'
+    counts = [50, 30, 20, 7, 5, 3, 21, 9, 4]  # the last two are no classes here
+    rows_of = [f'{c}/{i}.jpg,1,1,9,9,1;2,{c},0,0' for c, n in enumerate(counts) for i in range(n)]
+    source.write_text('\n'.join(rows_of))
+    command = ['AffectNet', str(source), str(part), '--max-per-class', '20']
+    assert tool.main(command) == 0
+    assert 'happiness 20, sadness 20, surprise 7' in capsys.readouterr().out
+    chosen = AffectNet(ann_file=str(part))
+    every = AffectNet(ann_file=str(source))
+    labels = chosen.get_gt_labels().tolist()
+    assert [labels.count(i) for i in range(7)] == [20, 20, 20, 7, 5, 3, 20]
+    names = [info['sample_id'] for info in map(chosen.get_data_info, range(len(chosen)))]
+    known = {every.get_data_info(i)['sample_id']: every.get_cat_ids(i) for i in range(len(every))}
+    assert len(set(names)) == len(names) == 95
+    assert [known[name] for name in names] == [[label] for label in labels]
+    first = part.read_text()
+    assert tool.main(command) == 0 and part.read_text() == first
+    assert tool.main([*command, '--seed', '1']) == 2  # another content is not written over
+    assert 'exists with other content' in capsys.readouterr().err
+    part.unlink()
+    assert tool.main([*command, '--seed', '1']) == 0 and part.read_text() != first
+    for wrong, message in (
+        (['Affectnet', str(source), 'x', '--max-per-class', '2'], 'nor a registered dataset'),
+        (['AffectNet', str(tmp_path / 'no.txt'), 'x', '--max-per-class', '2'], 'no.txt'),
+    ):
+        assert tool.main(wrong) == 2
+        assert message in capsys.readouterr().err
+    for wrong in (['AffectNet', 'x', 'y'], ['clips', 'x', 'y', '--max-per-class', '2']):
+        with pytest.raises(SystemExit):
+            tool.main(wrong)
+        assert '--max-per-class' in capsys.readouterr().err

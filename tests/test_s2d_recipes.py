@@ -17,7 +17,9 @@ from mmengine.runner import Runner
 from small_models import write_landmark_net
 
 from s4d_mm.cli import main as s4d
+from s4d_mm.converters.s2d import to_s2d_authors
 from s4d_mm.files.errors import WeightsError
+from s4d_mm.models.heads.emotion_anchor_head import EmotionAnchorHead
 
 RECIPES = ('dfew', 'ferv39k', 'mafw')
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
@@ -55,6 +57,196 @@ def landmarks(tmp_path_factory):
     return write_landmark_net(tmp_path_factory.mktemp('landmarks') / 'net.pth', **SIZES)
 
 
+# The authors' scripts, value by value. None stands for "not there".
+PUBLISHED = {
+    'dfew': dict(
+        classes=7, frames=16, stride=1, folds=5, mixup=0.8, cutmix=1.0, smoothing=0.1, dropout=0.5
+    ),
+    'ferv39k': dict(
+        classes=7, frames=16, stride=1, folds=1, mixup=None, cutmix=None, smoothing=0, dropout=0
+    ),
+    'mafw': dict(
+        classes=11, frames=16, stride=1, folds=5, mixup=0.8, cutmix=1.0, smoothing=0.1, dropout=0.5
+    ),
+}
+# self-distillation: every 100th epoch, 16 anchors, of which 2; weights by epoch
+ANCHORS = dict(
+    freq=100, qs=16, K=2, weights=((30, 0.01), (50, 0.1), (60, 0.5), (80, 1.0)), first=21
+)
+FOLDERS = dict(dfew='frames_16f', ferv39k='frames', mafw='frames')
+# checkpoint keys and shapes of the authors, with C classes; i is 0 to 11
+KEYS = {
+    'cls_token': (1, 1, 768),
+    'pos_embed': (1, 197, 768),
+    'temporal_embedding': (1, 16, 768),
+    'patch_embed.proj.weight': (768, 3, 16, 16),
+    'patch_embed.proj.bias': (768,),
+    'patch_embed_prompt.proj.weight': (768, 128, 1, 1),
+    'patch_embed_prompt.proj.bias': (768,),
+    'prompt_blocks.i.conv0_0.weight': (8, 768, 1, 1),
+    'prompt_blocks.i.conv0_0.bias': (8,),
+    'prompt_blocks.i.conv0_1.weight': (8, 768, 1, 1),
+    'prompt_blocks.i.conv0_1.bias': (8,),
+    'prompt_blocks.i.conv1x1.weight': (768, 8, 1, 1),
+    'prompt_blocks.i.conv1x1.bias': (768,),
+    'prompt_blocks.i.fovea.smooth': (1,),
+    'prompt_blocks.i.TMA.T_Adapter.D_fc1.weight': (192, 768),
+    'prompt_blocks.i.TMA.T_Adapter.D_fc1.bias': (192,),
+    'prompt_blocks.i.TMA.T_Adapter.D_fc2.weight': (768, 192),
+    'prompt_blocks.i.TMA.T_Adapter.D_fc2.bias': (768,),
+    'prompt_blocks.i.TMA.S_Adapter.D_fc1.weight': (192, 768),
+    'prompt_blocks.i.TMA.S_Adapter.D_fc1.bias': (192,),
+    'prompt_blocks.i.TMA.S_Adapter.D_fc2.weight': (768, 192),
+    'prompt_blocks.i.TMA.S_Adapter.D_fc2.bias': (768,),
+    'prompt_blocks.i.TMA.T_Adapter.attn.qkv.weight': (576, 192),
+    'prompt_blocks.i.TMA.T_Adapter.attn.proj.weight': (192, 192),
+    'prompt_blocks.i.TMA.T_Adapter.attn.proj.bias': (192,),
+    'prompt_blocks.i.TMA.norm.weight': (768,),
+    'prompt_blocks.i.TMA.norm.bias': (768,),
+    'prompt_norms.i.weight': (768,),
+    'prompt_norms.i.bias': (768,),
+    'blocks.i.norm1.weight': (768,),
+    'blocks.i.norm1.bias': (768,),
+    'blocks.i.norm2.weight': (768,),
+    'blocks.i.norm2.bias': (768,),
+    'blocks.i.attn.qkv.weight': (2304, 768),
+    'blocks.i.attn.qkv.bias': (2304,),
+    'blocks.i.attn.proj.weight': (768, 768),
+    'blocks.i.attn.proj.bias': (768,),
+    'blocks.i.mlp.fc1.weight': (3072, 768),
+    'blocks.i.mlp.fc1.bias': (3072,),
+    'blocks.i.mlp.fc2.weight': (768, 3072),
+    'blocks.i.mlp.fc2.bias': (768,),
+    'ln_post.weight': (768,),
+    'ln_post.bias': (768,),
+    'head.fc_cls.weight': ('C', 768),
+    'head.fc_cls.bias': ('C',),
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_is_the_published_one(name):
+    """Each value of the authors' table, read from what the config builds."""
+    cfg = recipe(name)
+    init_default_scope('mmaction')
+    model = on_meta(cfg)
+    head = model.cls_head
+    blending = MODELS.build(cfg.model.data_preprocessor).blending
+    augments = blending['video'].augments if blending.get('video') else []
+    alphas = {type(a).__name__: round(a.beta.concentration0.item(), 6) for a in augments}
+    steps = [Compose(p).transforms for p in (cfg.train_pipeline, cfg.test_pipeline)]
+    (frames,) = {s[1].clip_len for s in steps} | {model.backbone.num_frames}
+    (stride,) = {s[1].frame_interval for s in steps}
+    lists = cfg.train_dataloader.dataset.video.ann_file
+    found = dict(
+        classes=head.num_classes,
+        frames=frames,
+        stride=stride,
+        folds=5 if 'set_1_' in lists else 1,
+        mixup=alphas.get('ReversedMixupBlending'),
+        cutmix=alphas.get('ReversedCutmixBlending'),
+        smoothing=head.label_smooth_eps,
+        dropout=head.dropout.p if head.dropout is not None else 0,
+    )
+    assert found == PUBLISHED[name]
+    assert head.fc_cls.out_features == found['classes']
+    if augments:  # always one of the two, each half of the time
+        assert len(augments) == 2 and blending['video'].probs is None
+        assert [a.num_classes for a in augments] == [found['classes']] * 2
+    assert isinstance(head, EmotionAnchorHead) == (name == 'ferv39k')
+    if name == 'ferv39k':
+        assert (
+            dict(
+                freq=head.update_interval,
+                qs=head.anchors.features.shape[1],
+                K=head.anchors.top_k,
+                weights=head.loss_weights,
+                first=head.start_epoch,
+            )
+            == ANCHORS
+        )
+        assert head.after_dropout and not head.anchors.clip_negative and not head.sync
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.video.data_prefix == dict(video=FOLDERS[name])
+    assert 'train' in lists and 'test' in cfg.val_dataloader.dataset.video.ann_file
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_pipelines_are_the_published_ones(name):
+    """Pictures of 224 pixels; RandAugment 7 of 4; crop .08 to 1; flip .5; erasing .25."""
+    cfg = recipe(name)
+    init_default_scope('mmaction')
+    train, test = (
+        {type(t).__name__: t for t in Compose(p).transforms}
+        for p in (cfg.train_pipeline, cfg.test_pipeline)
+    )
+    assert list(train) == [
+        *('ClipInit', 'SampleClipWindow', 'ClipDecode', 'ClipResize', 'ClipRandAugment'),
+        *('RandomResizedCrop', 'Resize', 'Flip', 'TransformBroadcaster', 'FormatShape'),
+        'PackActionInputs',
+    ]
+    size = (224, 224)
+    for step in (train['ClipResize'], train['Resize'], test['ClipResize']):
+        assert tuple(step.scale) == size
+    augment = train['ClipRandAugment'].augment
+    assert (augment.num_ops, augment.level, augment.std) == (4, 7 / 10, 0.5 / 10)
+    assert (augment.interpolation.value, augment.fill) == ('bicubic', [128] * 3)
+    crop = train['RandomResizedCrop']
+    assert tuple(crop.area_range) == (0.08, 1.0)
+    assert tuple(crop.aspect_ratio_range) == (3 / 4, 4 / 3)
+    assert train['Flip'].flip_ratio == 0.5
+    (erasing,) = train['TransformBroadcaster'].transforms
+    assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
+    assert (erasing.min_area_ratio, erasing.max_area_ratio) == (0.02, 1 / 3)
+    assert erasing.aspect_range == (3 / 10, 10 / 3)
+    assert test['SampleClipViews'].num_views == 2
+    assert cfg.model.cls_head.average_clips == 'prob'
+    # of ImageNet, in pixels of 0 to 255
+    normalise = MODELS.build(cfg.model.data_preprocessor)
+    mean, std = (255 * torch.tensor(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert torch.allclose(normalise.mean.flatten(), mean, atol=1e-3)
+    assert torch.allclose(normalise.std.flatten(), std, atol=1e-3)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_schedule_is_the_published_one(name):
+    cfg = recipe(name)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert optimizer.type == 'AdamW' and 'eps' not in optimizer  # torch's, 1e-8
+    assert (optimizer.betas, optimizer.weight_decay) == ((0.9, 0.999), 0.05)
+    assert 'clip_grad' not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.type == 'CpuFallbackAmpOptimWrapper'
+    assert 'constructor' not in cfg.optim_wrapper  # no decay by layer
+    assert cfg.train_dataloader.batch_sampler.total_batch_size == dict(video=2 * 8)
+    assert optimizer.lr == 1e-5 * 16 / 8
+    assert cfg.train_cfg.max_epochs == 100
+    assert cfg.param_scheduler[0].warmup_share == 2 / 100
+    assert cfg.param_scheduler[0].end_ratio == pytest.approx(1e-8 * 16 / 256 / 2e-5)
+    assert cfg.default_hooks.checkpoint.save_best == 'WAR'
+    assert 'EMAHook' not in str(cfg.get('custom_hooks'))
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_keys_and_shapes_are_those_of_the_authors_files(name):
+    cfg = recipe(name)
+    init_default_scope('mmaction')
+    model = on_meta(cfg)
+    expected = {}
+    for key, shape in KEYS.items():
+        shape = tuple(PUBLISHED[name]['classes'] if n == 'C' else n for n in shape)
+        for i in range(12 if '.i.' in key else 1):
+            expected[key.replace('.i.', f'.{i}.')] = shape
+    theirs, _ = to_s2d_authors(model.state_dict())
+    assert {key: tuple(value.shape) for key, value in theirs.items()} == expected
+    backbone, block = model.backbone, model.backbone.prompt_blocks[0]
+    assert [layer.attn.num_heads for layer in backbone.layers] == [12] * 12
+    assert block.temporal.t_adapter.attn.num_heads == 8
+    assert (backbone.ln1.eps, backbone.layers[0].ln1.eps, block.temporal.norm.eps) == (
+        *(1e-6, 1e-6),
+        1e-5,
+    )
+
+
 @pytest.mark.parametrize('variant', ['', '_oversample'])
 @pytest.mark.parametrize('name', RECIPES)
 def test_sizes_classes_and_sampling(name, variant):
@@ -72,12 +264,6 @@ def test_sizes_classes_and_sampling(name, variant):
     assert sum(count.values()) - head == 95_054_035 - 5_383
     video = cfg.train_dataloader.dataset.video
     assert len(DATASETS.get(video.type).METAINFO['classes']) == classes
-    blending = cfg.model.data_preprocessor.blending.video
-    assert (blending is None) == (name == 'ferv39k')
-    for augment in blending.augments if blending else ():
-        assert augment.num_classes == classes
-    assert cfg.model.cls_head.label_smooth_eps == (0 if name == 'ferv39k' else 0.1)
-    assert cfg.train_dataloader.batch_sampler.total_batch_size == dict(video=16)
     assert cfg.train_dataloader.sampler.get('balance') == (('video',) if variant else None)
 
 
@@ -193,7 +379,9 @@ def test_a_small_training(trained, landmarks):
         for n in (1, 2)
     )
     changed = {k for k in before if not torch.equal(before[k], after[k])}
-    assert changed == wanted
+    # a scale is 10, and a step may be below what float32 can tell there
+    scales = {k for k in wanted if k.endswith('fovea.smooth')}
+    assert wanted - scales <= changed <= wanted
     state = torch.load(folder / 'run' / 'epoch_2.pth', weights_only=True)
     # the frozen part costs no state of the optimizer
     assert len(state['optimizer']['state']) == len(wanted)
@@ -205,19 +393,19 @@ def test_a_small_training(trained, landmarks):
 
 
 def test_prediction(trained, tmp_path, capsys):
-    """Windows of 16 frames one after the other; the checkpoint holds the landmark network."""
+    """Windows of 64 frames, 16 in each; the checkpoint holds the landmark network."""
     folder, _ = trained
     cfg = Config.fromfile(str(folder / 'config.py'))
     cfg.model.backbone.landmark.checkpoint = None
     cfg.dump(str(tmp_path / 'config.py'))
-    clip = write_video(str(tmp_path / 'clip.mp4'), num_frames=40)
+    clip = write_video(str(tmp_path / 'clip.mp4'), num_frames=150)
     code = s4d(
         ['predict', clip, '--faces', 'none', '--model', str(tmp_path / 'config.py')]
         + ['--weights', str(folder / 'run' / 'epoch_2.pth'), '--out', str(tmp_path / 'out')]
     )
     assert code == 0, capsys.readouterr().err
     table = (tmp_path / 'out' / 'clip.csv').read_text().splitlines()
-    assert len(table) == 1 + 3  # windows of 40 frames, the last of which moves back
+    assert len(table) == 1 + 3  # of 64, 64 and 22 frames
     assert 'happiness' in table[0]
 
 

@@ -168,6 +168,7 @@ def describe_model(model: nn.Module, input_type: str) -> ExportInfo:
         std=std,
         steps=steps,
         interpolation=interpolations(steps),
+        spread=bool(window and window.spread),
     )
 
 

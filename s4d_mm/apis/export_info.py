@@ -27,6 +27,7 @@ class ExportInfo(NamedTuple):
             :data:`~s4d_mm.apis.frame_steps.FRAME_STEPS` with their arguments.
         interpolation (list[str]): What resizes in these steps, in words.
         int8 (bool): Whether the weights are 8-bit integers.
+        spread (bool): See :class:`~s4d_mm.apis.scorer.Window`.
     """
 
     s4d_mm_version: str
@@ -42,11 +43,14 @@ class ExportInfo(NamedTuple):
     steps: list
     interpolation: list
     int8: bool = False
+    spread: bool = False
 
     @property
     def window(self) -> Optional[Window]:
         """How the model samples clips; None for images."""
-        return None if self.clip_len is None else Window(self.clip_len, self.frame_interval)
+        if self.clip_len is None:
+            return None
+        return Window(self.clip_len, self.frame_interval, spread=self.spread)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -79,6 +83,7 @@ class ExportInfo(NamedTuple):
                 'that tool.'
             )
         try:
+            strings = {'spread': 'false', **strings}  # files of 0.2 have none
             return cls(**{key: json.loads(strings[key]) for key in cls._fields})
         except (KeyError, json.JSONDecodeError) as e:
             raise ValueError(

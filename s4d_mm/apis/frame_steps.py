@@ -64,7 +64,7 @@ def sampled_window(pipeline: Sequence[dict]) -> Window:
         if 'Sample' in step_name(step):
             sampler = build_step(step)
             if hasattr(sampler, 'frame_interval'):
-                return Window(sampler.clip_len, sampler.frame_interval)
+                return Window.of_sampler(sampler)
     raise ValueError(
         'The test pipeline has no step that samples every n-th frame (SampleClipViews, '
         f'SampleFrames), but the steps {[step_name(step) for step in pipeline]}.'

@@ -78,6 +78,7 @@ class MediaJob:
         self.times = array('d')
         self.tracks = {}  # face -> (first frame, its squares one after the other)
         self.scored = []  # (face, first frame, last frame + 1, scores, features)
+        self.numbers = 5 if plan.settings and plan.settings.stretch else 4  # of a square
         self.pending = 0  # tasks whose scores are not there yet
 
     @property
@@ -180,7 +181,7 @@ class MediaJob:
         if result.kind == 'video' and result.fps is None and count > 1:
             result.fps = (count - 1) / max(self.times[-1] - self.times[0], 1e-6)
         result.tracks = {
-            face: FaceTrack(first, np.array(values).reshape(-1, 4))
+            face: FaceTrack(first, np.array(values).reshape(-1, self.numbers))
             for face, (first, values) in sorted(self.tracks.items())
         }
         self.scored.sort(key=lambda entry: (entry[0] or 0, *entry[1:3]))

@@ -185,4 +185,4 @@ def read_window(cfg: Config, place: str, step: dict) -> tuple[Window, int]:
     clip_len, clips = sampler.clip_len, getattr(sampler, 'num_clips', 1)
     if clip_len == 1 and clips > 1:
         return Window(clips, SPREAD_INTERVAL, loop), clips
-    return Window(clip_len, getattr(sampler, 'frame_interval', None) or SPREAD_INTERVAL, loop), 1
+    return Window.of_sampler(sampler, SPREAD_INTERVAL, loop), 1

@@ -59,7 +59,7 @@ class FaceTrack(NamedTuple):
 
     Attributes:
         start_frame (int): Number of its first frame.
-        squares (np.ndarray): (N, 4): centre x, centre y, side, angle (radians) in each frame.
+        squares (np.ndarray): (N, 4 or 5), in each frame: see :mod:`s4d_mm.faces.squares`.
     """
 
     start_frame: int

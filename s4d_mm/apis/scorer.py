@@ -15,16 +15,34 @@ class Window(NamedTuple):
         frame_interval (int): Distance of these frames in the video.
         loop (bool): How a clip that is too short is filled up: from its beginning (``'loop'`` of
             mmaction2's ``SampleFrames``), or by its last frame. Defaults to False, the last frame.
+        spread (bool): Whether the frames of a clip that is shorter than the window are spread
+            over it, in place of that. Defaults to False.
     """
 
     clip_len: int
     frame_interval: int
     loop: bool = False
+    spread: bool = False
 
     @property
     def span(self) -> int:
         """Frames of the video that one window covers."""
         return self.clip_len * self.frame_interval
+
+    @classmethod
+    def of_sampler(cls, sampler: Any, interval: Optional[int] = None, loop: bool = False):
+        """The window of a sampling step of a test pipeline.
+
+        Args:
+            sampler (Any): The step.
+            interval (int, optional): Of frames, where the step has none. Defaults to None.
+            loop (bool): See above. Defaults to False.
+        """
+        span = getattr(sampler, 'predict_span', None)
+        interval = getattr(sampler, 'frame_interval', None) or interval
+        if span:
+            interval = span // sampler.clip_len
+        return cls(sampler.clip_len, interval, loop, bool(span))
 
 
 class Scorer(ABC):

@@ -32,9 +32,12 @@ class WindowStream:
     2 * ``frame_interval`` ... of the run, as the last view of ``SampleClipViews`` has them, so that
     the model sees a full window. Where windows do not overlap, that one stands for the frames
     which no other covers; else for those from its first sampled frame on. A run with fewer
-    sampled frames than ``clip_len`` is one window, filled up as ``window.loop`` says.
+    sampled frames than ``clip_len`` is one window, filled up as ``window.loop`` says. With
+    ``window.spread`` the one window of a run that is shorter than a window has its frames from all
+    over the run.
 
-    At most ``clip_len`` images of each window that is under way are kept.
+    At most ``clip_len`` images of each window that is under way are kept, and twice as many to
+    spread.
 
     Args:
         window (Window): How the model samples.
@@ -49,6 +52,7 @@ class WindowStream:
         self.covered = 0  # end of the last window that was given out
         self.open = deque()  # windows under way, in order
         self.grid = deque(maxlen=window.clip_len)  # (frame, image) of every frame_interval-th
+        self.early, self.every = [], 1  # every every-th image of the first window, to spread
 
     def push(self, make_image: Callable[[], np.ndarray]) -> list[Piece]:
         """Take the next frame.
@@ -64,13 +68,21 @@ class WindowStream:
             self.open.append(Piece(frame, frame + self.window.span, []))
         on_grid = frame % interval == 0
         takers = [piece for piece in self.open if (frame - piece.start) % interval == 0]
-        if on_grid or takers:
+        early = self.window.spread and frame < self.window.span and frame % self.every == 0
+        if on_grid or takers or early:
             image = make_image()
             if on_grid:
                 self.grid.append((frame, image))
+            if early:
+                self.early.append(image)
+                if len(self.early) == 2 * self.window.clip_len:
+                    del self.early[1::2]
+                    self.every *= 2
             for piece in takers:
                 piece.images.append(image)
         self.count += 1
+        if self.count == self.window.span:
+            self.early.clear()
         done = []
         while self.open and self.open[0].end == self.count:
             done.append(self.open.popleft())
@@ -93,6 +105,9 @@ class WindowStream:
 
     def _last(self, start: int) -> Piece:
         images = [image for _, image in self.grid]
+        if self.window.spread and self.count < self.window.span:
+            places = np.linspace(0, len(self.early) - 1, self.window.clip_len)
+            images = [self.early[i] for i in places.round().astype(int)]
         if self.covered and self.stride < self.window.span:
             start = self.grid[0][0]
         return Piece(start, self.count, fill_up(images, self.window))

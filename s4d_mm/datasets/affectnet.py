@@ -1,9 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, public datasets: AffectNet."""
 
+import logging
+import os.path as osp
 from collections import Counter
+from collections.abc import Sequence
 from typing import Optional
 
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from .official_csv import OfficialCsvDataset, read_number
@@ -20,6 +24,11 @@ class AffectNet(OfficialCsvDataset):
     Args:
         num_classes (int): 8, or 7 for the lists without contempt.
             Defaults to 7.
+        ann_file (str): Annotation file. Defaults to ''.
+        data_root (str): Root of ``ann_file`` and ``data_prefix``. Defaults to ''.
+        subsets (Sequence[str]): Lists of a part of the data, absolute or below ``data_root``.
+            The first that exists is read in the place of ``ann_file``; the log says which.
+            Defaults to ().
         **kwargs: Arguments of :class:`PublicDataset`.
     """
 
@@ -54,11 +63,28 @@ class AffectNet(OfficialCsvDataset):
         'arousal',
     )
 
-    def __init__(self, num_classes: int = 7, **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int = 7,
+        ann_file: str = '',
+        data_root: str = '',
+        subsets: Sequence[str] = (),
+        **kwargs,
+    ) -> None:
         if num_classes not in (7, 8):
             raise ValueError(f'num_classes of AffectNet must be 7 or 8, but got {num_classes!r}.')
         self.num_classes = num_classes
-        super().__init__(**kwargs)
+        there = [name for name in subsets if osp.isfile(osp.join(data_root, name))]
+        if there:
+            print_log(f'{ann_file}: its part {there[0]} is read.', logger='current')
+        elif subsets:
+            print_log(
+                f'None of {", ".join(subsets)} is in {data_root}, so all of {ann_file} is read. '
+                'The authors of S4D train on at most 20,000 a class: docs/data/affectnet.md.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        super().__init__(ann_file=(there or [ann_file])[0], data_root=data_root, **kwargs)
 
     def own_classes(self) -> tuple[str, ...]:
         """The first ``num_classes`` of the official order."""

@@ -39,6 +39,8 @@ class DFEW(PublicVideoDataset):
         ),
     )
 
+    COUNTS = (2445, 1894, 2669, 2173, 1469, 145, 902)  # of the clips with a single label
+
     def __init__(self, label_start: Optional[int] = None, **kwargs) -> None:
         self.detect_label_start = label_start is None
         super().__init__(label_start=label_start, **kwargs)

@@ -2,12 +2,19 @@
 """Data flow, public datasets: MAFW."""
 
 import os.path as osp
+from pathlib import PurePath
+from typing import Optional
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
 from .annotations import read_lines, split_fields
 from .public_dataset import PublicVideoDataset
+
+WITH_CAPTIONS = (
+    'is of a list with captions, which has no neutral clips. Give the list of the same name in '
+    'single/no_caption, or compound/no_caption.'
+)
 
 
 @DATASETS.register_module()
@@ -29,7 +36,7 @@ class MAFW(PublicVideoDataset):
     Raises:
         FileNotFoundError: If one of the two compound lists does not exist.
         ValueError: If the name of a compound list has neither train nor test in it, or
-            the lists have ids, which do not say the names.
+            the lists have ids, which do not say the names; or if a list is one with captions.
     """
 
     METAINFO = dict(
@@ -61,8 +68,15 @@ class MAFW(PublicVideoDataset):
     def __init__(
         self, compound: bool = False, ann_file: str = '', data_root: str = '', **kwargs
     ) -> None:
+        if 'with_caption' in PurePath(ann_file).parts:
+            raise ValueError(f'{osp.join(data_root, ann_file)} {WITH_CAPTIONS}')
         self.compound_list = osp.join(data_root, ann_file) if compound else None
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+
+    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+        """Parse a line of the annotation file; one with a caption is refused."""
+        refuse_caption(line)
+        return super().parse_line(line)
 
     def own_classes(self) -> tuple[str, ...]:
         """The 11 single classes, or the names in the compound lists of the fold."""
@@ -83,6 +97,7 @@ class MAFW(PublicVideoDataset):
                     "fold's train and test lists, which must lie in one folder."
                 )
             for where, line in read_lines(path, self.encoding):
+                refuse_caption(line)
                 label = split_fields(line, self.delimiter)[-1]
                 if label.isdecimal():
                     raise ValueError(
@@ -94,3 +109,9 @@ class MAFW(PublicVideoDataset):
                     names.add(label)
         print_log(f'{folder}: {len(names)} classes of MAFW.', logger='current')
         return tuple(sorted(names))
+
+
+def refuse_caption(line: str) -> None:
+    """Raise a ``ValueError`` for a line with more than a name and a label."""
+    if max(line.count('\t'), line.count(',')) > 1:
+        raise ValueError(f'{line!r} {WITH_CAPTIONS}')

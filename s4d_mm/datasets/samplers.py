@@ -255,6 +255,8 @@ class DualModalBatchSampler(Sampler):
             self.total_batch_size = self._check_sizes('total_batch_size', total_batch_size)
             self.batch_size = self._share_of_process()
         self._check_accumulation()
+        # optimizer steps of each modality in an epoch, where the sampler shuffles
+        self.steps = {n: self._steps_of(n) for n in self.dataset.modalities if self.shuffle}
         self._length = self._count()
 
     def _check_sizes(self, key: str, sizes) -> dict[str, int]:
@@ -303,7 +305,7 @@ class DualModalBatchSampler(Sampler):
         """Number of batches of this process in an epoch."""
         if not self.shuffle:
             return sum(1 for _ in self)
-        return sum(map(self._steps_of, self.dataset.modalities)) * self.accumulative_counts
+        return sum(self.steps.values()) * self.accumulative_counts
 
     def _steps_of(self, name: str) -> int:
         """Number of optimizer steps of a modality in an epoch."""
@@ -337,7 +339,7 @@ class DualModalBatchSampler(Sampler):
         steps = []  # where all processes read in an optimizer step
         for name in drawn:
             size = self.batch_size[name] * parts
-            steps += [(name, i * size, (i + 1) * size) for i in range(self._steps_of(name))]
+            steps += [(name, i * size, (i + 1) * size) for i in range(self.steps[name])]
         # the same in all processes
         generator = torch.Generator()
         generator.manual_seed(self.sampler.seed + self.sampler.epoch)

@@ -12,6 +12,8 @@ class FaceSettings(NamedTuple):
         margin (float): Part of the face's box that is added to it, 0..5. Defaults to 0.3.
         align (bool): Whether the square is turned so that the eyes are level.
             Defaults to False.
+        stretch (bool): Whether the box itself is cut out and stretched to a square, not a square
+            of its longer side. Defaults to False.
         smooth (int): Frames over which the square is averaged, 1..99; 1 for not at all.
             Defaults to 9.
         max_jump (float): How far an edge of the box may move from one sighting to the next,
@@ -29,6 +31,7 @@ class FaceSettings(NamedTuple):
     size: int = 224
     margin: float = 0.3
     align: bool = False
+    stretch: bool = False
     smooth: int = 9
     max_jump: float = 0.5
     detect_every: int = 5

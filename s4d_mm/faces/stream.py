@@ -18,7 +18,7 @@ class PlacedFace(NamedTuple):
     Attributes:
         face (int): Number of the face, from 1, in the order in which they appear; of several that
             appear in one frame the largest first.
-        square (np.ndarray): (4, ): centre x, centre y, side (pixels of the frame), angle (radians).
+        square (np.ndarray): See :mod:`s4d_mm.faces.squares`; in pixels of the frame.
         seen (bool): Whether it was found in this frame, by the detector or between two
             detections; else the square bridges a gap.
     """

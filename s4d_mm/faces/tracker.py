@@ -40,14 +40,19 @@ class Track:
         self.sightings, self.ended = 1, False
         self.number: Optional[int] = None
         self._half = settings.smooth // 2
-        self._square = face_square(face, settings.margin, settings.align)  # the last one
+        self._square = self._square_of(face, 0.0)  # the last one
         self._squares = {frame: self._square}  # those that are still needed
         self._seen = {frame}
+
+    def _square_of(self, face: Face, last_angle: float) -> np.ndarray:
+        return face_square(
+            face, self.settings.margin, self.settings.align, last_angle, self.settings.stretch
+        )
 
     def see(self, frame: int, face: Face) -> None:
         """Add a sighting, and fill the gap before it."""
         before = self._square
-        after = face_square(face, self.settings.margin, self.settings.align, before[3])
+        after = self._square_of(face, before[3])
         gap = frame - self.last
         for i in range(1, gap):
             self._squares[self.last + i] = before + (after - before) * (i / gap)
@@ -68,7 +73,7 @@ class Track:
         """The square of a frame that is known; frames are taken in order.
 
         Returns:
-            tuple[np.ndarray, bool]: Square (4, ), and whether the face was seen in this frame.
+            tuple[np.ndarray, bool]: Square, and whether the face was seen in this frame.
         """
         half = min(frame - self.first, self.last - frame, self._half)
         around = [self._squares[i] for i in range(frame - half, frame + half + 1)]
@@ -145,7 +150,7 @@ class Tracker:
         """The faces of a frame that is known; frames are taken in order.
 
         Returns:
-            list[tuple]: Number of the face, square (4, ), and whether it was seen; by number.
+            list[tuple]: Number of the face, square, and whether it was seen; by number.
         """
         self._drop(lambda t: t.ended and t.last < frame)
         placed = [(t, *t.take(frame)) for t in self.tracks if t.covers(frame)]

@@ -118,10 +118,11 @@ class Overlay:
         track = self.tracks.get(face)
         if track is None or not 0 <= number - track.start_frame < len(track.squares):
             return None
-        cx, cy, side, angle = (float(v) for v in track.squares[number - track.start_frame])
+        square = track.squares[number - track.start_frame].tolist()
+        cx, cy, side, angle, height = [*square, square[2]][:5]
         if math.isnan(cx):
             return None
-        return self.zoom * cv2.boxPoints(((cx, cy), (side, side), math.degrees(angle)))
+        return self.zoom * cv2.boxPoints(((cx, cy), (side, height), math.degrees(angle)))
 
     def _draw_box(self, corners: np.ndarray, color: Color) -> None:
         points = np.round((corners - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)

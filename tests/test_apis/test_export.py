@@ -23,6 +23,7 @@ from small_models import FINETUNE, PRETRAIN, build
 
 from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.apis.export import PixelsToScores, export_model
+from s4d_mm.apis.export_info import ExportInfo
 from s4d_mm.apis.onnx_scorer import OnnxScorer
 from s4d_mm.apis.scorer import Window
 from s4d_mm.version import __version__
@@ -224,7 +225,12 @@ def test_metadata_says_what_is_outside_of_the_graph(folder):
         steps=[dict(type='ClipResize', scale=[32, 32])],
         interpolation=['Pillow, bilinear, antialiased'],
         int8=False,
+        spread=False,
     )
+    strings = video._replace(spread=True).to_strings()
+    assert ExportInfo.from_strings(strings, 'x').window.spread
+    del strings['spread']  # a file of 0.2
+    assert ExportInfo.from_strings(strings, 'x') == video
     assert (image.clip_len, image.frame_interval) == (None, None)
     assert image.classes == CLASSES['image']
     assert image.interpolation == ['OpenCV, bilinear']

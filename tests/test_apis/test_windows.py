@@ -1,10 +1,16 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Windows over the frames of a face: the frames are their own numbers here."""
 
+import os.path as osp
+
 import numpy as np
 import pytest
+from helpers import ROOT
+from mmengine.config import Config
 
 from s4d_mm.apis import Window
+from s4d_mm.apis.frame_steps import sampled_window
+from s4d_mm.apis.pipelines import read_window
 from s4d_mm.apis.results import frame_weights
 from s4d_mm.apis.windows import WindowStream
 from s4d_mm.datasets.transforms import SampleClipViews
@@ -87,3 +93,36 @@ def test_frame_weights_are_those_of_the_definition():
     expected = [sum(1 / holders[t] for t in range(a, b)) for a, b in spans]
     np.testing.assert_allclose(frame_weights(spans), expected)
     assert frame_weights(spans).sum() == pytest.approx(sum(h > 0 for h in holders))
+
+
+SPREAD = Window(4, 3, spread=True)
+
+
+@pytest.mark.parametrize('count', range(1, 40))
+def test_a_run_shorter_than_a_window_is_spread(count):
+    """Frames from all over the run, in order; a longer one is cut as without it."""
+    if count >= 12:
+        assert cut(count, SPREAD) == cut(count)
+        return
+    ((start, end, images),) = cut(count, SPREAD)
+    assert (start, end, len(images)) == (0, count, 4)
+    even = np.linspace(0, count - 1, 4)
+    assert np.abs(np.array(images) - even).max() <= (0.5 if count < 8 else 1)
+    assert images == sorted(images)
+
+
+def test_s2d_spreads_its_frames():
+    """16 of 64 frames; of a shorter video 16 from all over it, and few are kept for that."""
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's2d_finetune_mafw.py'))
+    window, clips = read_window(cfg, 'test_pipeline', cfg.test_pipeline[1])
+    assert (window, clips) == (Window(16, 4, spread=True), 1)
+    assert sampled_window(cfg.test_pipeline) == window
+    assert cut(64, window)[0].images == [*range(0, 64, 4)]
+    assert cut(16, window)[0].images == [*range(16)]
+    assert cut(8, window)[0].images[-1] == 7 and cut(40, window)[0].images[-1] >= 38
+    stream = WindowStream(window)
+    for frame in range(70):
+        stream.push(lambda frame=frame: frame)
+        assert len(stream.early) < 32 and (frame < 63 or not stream.early)
+    with pytest.raises(ValueError, match='predict_span=20 .* multiple of clip_len=16'):
+        SampleClipViews(predict_span=20)

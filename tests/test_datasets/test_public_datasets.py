@@ -6,7 +6,8 @@ import os
 import os.path as osp
 
 import pytest
-from helpers import write_frames, write_image, write_text, write_video
+from helpers import ROOT, write_frames, write_image, write_text, write_video
+from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from s4d_mm import datasets
@@ -649,3 +650,33 @@ def test_no_annotation_file(tmp_path):
         CREMAD(data_root=str(tmp_path), suffix='.flv')
     with pytest.raises(ValueError, match='no image files'):
         CAERS(data_root=str(tmp_path))
+
+
+def test_affectnet_reads_a_part_if_it_is_there(tmp_path, caplog):
+    """The recipe's: the authors' list first, then one of make_lists.py, then all images."""
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
+    recipe = cfg.train_dataloader.dataset.image
+    wanted = ['train_affectnet7_2w.txt', 'train_7_20000.txt', 'train_7.txt']
+    names = (*recipe.subsets, recipe.ann_file)
+    assert [osp.basename(name) for name in names] == wanted
+    for images, name in reversed(list(enumerate(names, 1))):
+        write_text(tmp_path / name, *[f'{i}.jpg 3' for i in range(images)])
+        dataset = AffectNet(
+            data_root=str(tmp_path), ann_file=recipe.ann_file, subsets=recipe.subsets
+        )
+        assert len(dataset) == images and dataset.ann_file.endswith(name)
+    for image in (cfg.val_dataloader.dataset.image, cfg.test_dataloader.dataset.image):
+        assert 'subsets' not in image
+
+
+@pytest.mark.parametrize('part', ['single', 'compound'])
+def test_mafw_lists_with_captions_are_refused_by_name(tmp_path, part):
+    """Also if they were copied to another name, in their own encoding."""
+    folder = tmp_path / part / 'with_caption'
+    line = '00025.mp4\thappiness\t\u4e00\u4e2a\u7537\u4eba\tA man smiles, and nods.\n'
+    for copy in (folder / 'train.txt', tmp_path / 'set_1_train.csv'):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        for name in ('train', 'test'):
+            copy.with_name(copy.name.replace('train', name)).write_text(line, 'gb18030')
+        with pytest.raises(ValueError, match='with captions.*Give the list .*no_caption'):
+            MAFW(ann_file=str(copy), encoding='gb18030', compound=part == 'compound')

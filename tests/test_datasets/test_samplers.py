@@ -3,6 +3,7 @@
 
 from collections import Counter
 from itertools import chain, product, zip_longest
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import s4d_mm  # noqa: F401
 from s4d_mm.datasets import samplers as sampler_module
 from s4d_mm.datasets.dual_modal_dataset import DualModalDataset
 from s4d_mm.datasets.samplers import DualModalBatchSampler, DualModalSampler
+from s4d_mm.engine.hooks.run_summary_hook import describe_epoch
 
 
 class Tiny(BaseDataset):
@@ -427,3 +429,16 @@ def test_draw_does_not_touch_the_global_generator():
     before = torch.get_rng_state()
     list(DualModalBatchSampler(sampler, 4))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_steps_of_an_epoch_by_modality():
+    """As the run summary says them: a fold of DFEW with all of AffectNet, and with the part."""
+    for images, expected in ((283_901, 2_217), (104_271, 814)):
+        sampler = DualModalSampler(dual(9_356, images), seed=0, share=dict(image=0.5))
+        batches = DualModalBatchSampler(
+            sampler, total_batch_size=dict(video=32, image=64), drop_last=True
+        )
+        assert batches.steps == dict(video=292, image=expected) and len(batches) == 292 + expected
+        loader = SimpleNamespace(batch_sampler=batches)
+        steps = f'{292 + expected} steps: 292 of videos, {expected} of images'
+        assert describe_epoch(loader) == steps

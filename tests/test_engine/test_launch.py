@@ -232,6 +232,9 @@ RECIPES = {
     's4d_finetune_dfew_device-augment': FINETUNE,
     's4d_finetune_ferv39k': FINETUNE,
     's4d_finetune_mafw': FINETUNE,
+    's4d_finetune_dfew_as-trained': FINETUNE,
+    's4d_finetune_ferv39k_as-trained': FINETUNE,
+    's4d_finetune_mafw_as-trained': FINETUNE,
 }
 
 

@@ -72,3 +72,19 @@ def test_box_of_a_turned_square():
     side = 10 * 2**0.5
     turned = square_box((50, 40, 20, np.pi / 4))
     np.testing.assert_allclose(turned, (50 - side, 40 - side, 50 + side, 40 + side))
+
+
+def test_a_box_is_stretched():
+    """As the S4D authors cut: the box without margin, eyes level, to a square."""
+    frame = np.random.default_rng(0).integers(1, 255, (60, 80, 3), np.uint8)
+    square = face_square(Face((30, 10, 50, 50)), 0, align=True, stretch=True)
+    assert square.tolist() == [40, 30, 20, 0, 40]
+    want = cv2.resize(frame[10:50, 30:50], (40, 40), interpolation=cv2.INTER_LINEAR).astype(int)
+    assert np.abs(crop_square(frame, square, 40) - want)[:, 1:-1].max() <= 2  # beside the edge
+    assert square_box(square) == (30, 10, 50, 50)
+    eyes = [(36, 26), (44, 34)]  # 45 degrees
+    turned = face_square(Face((30, 10, 50, 50), 1.0, eyes), 0.5, align=True, stretch=True)
+    np.testing.assert_allclose(turned, [40, 30, 30, np.pi / 4, 60])
+    corners = square_corners(turned)
+    sides = np.linalg.norm(np.roll(corners, -1, 0) - corners, axis=1)
+    np.testing.assert_allclose(sides, [30, 60, 30, 60])

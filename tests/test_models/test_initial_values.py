@@ -8,6 +8,8 @@ import torch
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from s4d_mm.models.layers.prompts import PromptBlock
+
 
 def first_block(**cfg):
     """A part of the model of base size, with one block of it."""
@@ -101,3 +103,29 @@ def test_classifiers():
     for classifier in head.classifiers.values():
         assert spread(classifier.weight) == pytest.approx(0.02, rel=0.01)
     check_biases_and_norms(head)
+
+
+def test_prompts_of_s2d():
+    """Xavier-uniform convolutions with torch's own biases; the embedding is torch's in both."""
+    block = PromptBlock(768, 8, 192, 8)
+    embed = nn.Conv2d(128, 768, 1)  # the authors'
+    torch.manual_seed(0)
+    block.init_weights()
+    prompter = block.prompter
+    for layer in (prompter.image_proj, prompter.landmark_proj, prompter.out_proj):
+        limit = layer.in_features**-0.5
+        assert spread(layer.weight) == pytest.approx(xavier(*layer.weight.shape), rel=0.05)
+        assert 0.5 * limit < layer.bias.abs().max() <= limit
+    for layer in block.temporal.modules():
+        if isinstance(layer, nn.Linear):
+            assert spread(layer.weight) == pytest.approx(0.02, rel=0.02)
+            assert layer.bias is None or not layer.bias.any()
+    model = first_block(
+        type='S2DViT',
+        arch=dict(embed_dims=768, num_layers=1, num_heads=12, feedforward_channels=8),
+    )
+    for name in ('weight', 'bias'):
+        found, theirs = (getattr(m, name) for m in (model.landmark_embed, embed))
+        assert spread(found) == pytest.approx(spread(theirs), rel=0.05)
+        assert 0.9 * 128**-0.5 < found.abs().max() <= 128**-0.5
+    assert spread(model.temporal_embedding) == pytest.approx(0.02, rel=0.05)

@@ -1,13 +1,17 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The mixture of adapter experts: router, balance loss, experts."""
 
+import os.path as osp
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import ROOT
+from mmengine.config import Config
+from small_models import build
 
-from s4d_mm.models.layers import MoAE, NoisyTopKRouter
+from s4d_mm.models.layers import MoAE, NoisyTopKRouter, moae
 from s4d_mm.models.layers.moae import (
     dense_experts,
     drop_over_capacity,
@@ -235,3 +239,23 @@ class TestExperts:
     def test_bad_arguments(self, kwargs, match):
         with pytest.raises(ValueError, match=match):
             MoAE(32, **kwargs)
+
+
+@pytest.mark.parametrize('name', ['dfew', 'ferv39k', 'mafw'])
+def test_as_trained(name):
+    """The recipes of what the authors' code does: places are dropped, nothing is balanced."""
+    plain, trained = (
+        Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}{end}.py'))
+        for end in ('', '_as-trained')
+    )
+    assert trained.model.neck == dict(plain.model.neck, capacity_factor=1.0, loss_weight=0.0)
+    small = dict(arch=dict(embed_dims=16, num_layers=1, num_heads=2), num_layers=1)
+    neck = build({**trained.model.neck, **small})
+    trained.model.neck = plain.model.neck
+    assert trained.to_dict() == plain.to_dict()
+    x = torch.randn(2, 16, 2, 3, 3)
+    with mock.patch.object(moae, 'drop_over_capacity', wraps=moae.drop_over_capacity) as drop:
+        _, losses = neck.train()(x, data_samples=None)
+        assert drop.call_count == 1 and losses['loss_balance'] == 0
+        neck.eval()(x, data_samples=None)
+        assert drop.call_count == 1

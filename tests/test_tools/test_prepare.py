@@ -27,7 +27,7 @@ from face_scenes import (
 )
 from helpers import ROOT, set_rotation, truncate, write_image, write_text
 
-from s4d_mm.faces import FaceSettings, PlacedFace, crop_square, follow_faces
+from s4d_mm.faces import Face, FaceSettings, PlacedFace, crop_square, follow_faces
 from s4d_mm.media import read_video
 
 
@@ -180,7 +180,8 @@ def test_pictures_that_are_not_read_are_in_the_report(tmp_path):
     assert 'not read' in read_report(tmp_path / 'faces')['a']['message']
 
 
-def test_prediction_sees_the_pixels_that_are_prepared(tmp_path, monkeypatch):
+@pytest.mark.parametrize('how', [{}, dict(margin=0, stretch=True)])
+def test_prediction_sees_the_pixels_that_are_prepared(how, tmp_path, monkeypatch):
     """Before they are written; a gap of 2 frames, turned eyes, and the default settings."""
     path = str(tmp_path / 'src' / 'x.mp4')
     frames = [scene((20 + t * t // 9, 30 + t, 30)) for t in range(25)]
@@ -193,10 +194,10 @@ def test_prediction_sees_the_pixels_that_are_prepared(tmp_path, monkeypatch):
     record = tool.prepare_one(
         tool.Source('x.mp4', 'video', path, 'x'),
         str(tmp_path / 'dst'),
-        dict(FaceSettings(align=True)._asdict(), min_found=0.1, format='frames'),
+        dict(FaceSettings(align=True, **how)._asdict(), min_found=0.1, format='frames'),
     )
     assert record['message'] == '2 frames interpolated'
-    settings = FaceSettings(align=True)
+    settings = FaceSettings(align=True, **how)
     mine = [
         crop_square(frame, faces[0].square, settings.size)
         for _, frame, faces in follow_faces(read_video(path), find_white, settings, 'auto')
@@ -455,3 +456,33 @@ def test_real_detector_on_a_real_face(tmp_path, capsys):
     assert abs(cx - 268) < 20 and abs(cy - 232) < 20 and 220 < side < 310
     assert abs(angle) < 0.3
     assert read(osp.join(dst, 'grace_hopper.jpg')).shape == (224, 224, 3)
+
+
+def test_crops_as_the_authors(tmp_path, capsys, monkeypatch):
+    """The box itself fills the picture, which is what prediction sees and draws, too."""
+    monkeypatch.setattr(tool, 'FaceDetector', lambda *args: find_tall)
+    monkeypatch.setattr(tool, 'detector_name', lambda: 'tall')
+    src, dst = tmp_path / 'src', tmp_path / 'dst'
+    write_clip(str(src / 'x.mp4'), [tall_scene(20 + t) for t in range(12)])
+    code = tool.main(
+        ['DFEW', str(src), str(dst), '--size', '32', '--workers', '1']
+        + ['--margin', '0', '--align', '--stretch']
+    )
+    assert code == 0, capsys.readouterr().err
+    assert read_report(dst)['x.mp4']['status'] == 'ok'
+    for i in range(1, 13):
+        assert read(dst / 'x' / f'{i:05d}.jpg')[2:-2, 2:-2].min() > 220
+    settings = json.loads((dst / 'prepare.json').read_text())
+    assert (settings['stretch'], settings['align'], settings['margin']) == (True, True, 0)
+
+
+def tall_scene(x):
+    frame = scene()
+    frame[20:80, x : x + 30] = 255
+    return frame
+
+
+def find_tall(frame):
+    rows, columns = np.nonzero(frame.min(axis=2) > 200)
+    box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    return [Face(tuple(map(float, box)))]

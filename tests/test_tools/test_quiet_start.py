@@ -46,7 +46,15 @@ def test_the_table_comes_before_the_first_step(trained):
     table = text.index('Run summary')
     assert table < text.index('Epoch(train)')
     part = text[table:].partition(' - mmengine - ')[0]
-    for row in ('device ', 'precision ', 'seed ', 'work dir ', 'train data ', 'optimizer '):
+    for row in (
+        'device ',
+        'precision ',
+        'seed ',
+        'work dir ',
+        'train data ',
+        'optimizer ',
+        'an epoch ',
+    ):
         assert f'\n  {row}' in part, row
 
 

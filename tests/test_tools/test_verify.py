@@ -15,6 +15,7 @@ import verify
 from helpers import ROOT, truncate, write_frames, write_image, write_text, write_video
 from mmengine.config import Config
 
+from s4d_mm.datasets import DFEW
 from s4d_mm.media import read_video
 
 CONFIG = """
@@ -573,3 +574,49 @@ def test_config_without_data(tmp_path):
     config.write_text('model = None')
     with pytest.raises(ValueError, match='config.py has no dataset'):
         verify.verify(Config.fromfile(str(config)))
+
+
+@pytest.mark.parametrize('recipe', ['s2d_finetune_dfew', 's4d_finetune_dfew'])
+@pytest.mark.parametrize('frames', [16, 70])
+def test_which_dfew_it_is(recipe, frames, tmp_path, monkeypatch):
+    """S2D reads the clips of 16 frames, S4D those of all; the other ones are trouble."""
+    dfew = tmp_path / 'data' / 'DFEW'
+    for i in range(2):
+        for folder in ('frames', 'frames_16f'):
+            write_frames(str(dfew / folder / f'{i:05d}'), frames)
+    for part, i in (('train', 0), ('test', 1)):
+        write_text(dfew / 'annotations' / f'set_1_{part}.csv', f'{i:05d},{i}')
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{recipe}.py'))
+    splits, media = verify.verify(cfg, decode='none')
+    clips = [s for s in splits if s.modality == 'video']
+    variant = 'clip_224x224_16f' if frames == 16 else 'clip_224x224'
+    found = [f for s in clips for f in s.findings if f.kind == 'variant']
+    right = (recipe[:3] == 's2d') == (frames == 16)
+    assert len(found) == (0 if right else 2)
+    assert all(f.level == 'trouble' and 'clip_224x224_16f' in f.what for f in found)
+    for split in clips:
+        assert f'  variant                   {variant}, by' in verify.table(split, media)
+
+
+def test_ids_in_another_order(tmp_path):
+    """By the folder that a clip lies in, and by the counts of DFEW."""
+    for folder in ('Crime/Angry/1', 'Crime/Happy/2', 'Daily/Sad/3', 'Daily/street/4'):
+        write_frames(str(tmp_path / 'frames' / folder), 2)
+    # as DFEW counts: 0 happiness, 1 sadness; FERV39k has 0 anger, 3 happiness, 5 sadness
+    lines = ['Crime/Angry/1,0', 'Crime/Happy/2,0', 'Daily/Sad/3,1', 'Daily/street/4,0']
+    data = dict(data_root=str(tmp_path), data_prefix=dict(video='frames'))
+    write_text(tmp_path / 'train.csv', *lines)
+    dataset = dict(type='FERV39k', ann_file='train.csv', **data)
+    (split,), _ = verify.verify(Config(dict(train_dataloader=dict(dataset=dataset))))
+    found = [f for f in split.findings if f.kind == 'order']
+    assert [(f.level, f.label) for f in found] == [('trouble', '0 anger'), ('trouble', '1 disgust')]
+    assert 'happy, which is label 3' in found[0].what and 'sad, which is label 5' in found[1].what
+
+    ids = [i for i, count in enumerate(DFEW.COUNTS) for _ in range(count // 10)]
+    for order, kinds in ((range(7), []), ((1, 4, 0, 6, 5, 3, 2), ['shares'])):
+        write_text(tmp_path / 'dfew.csv', *[f'{i:05d},{order[n]}' for i, n in enumerate(ids)])
+        dataset = dict(type='DFEW', ann_file='dfew.csv', **data)
+        (split,) = verify.find_splits(Config(dict(train_dataloader=dict(dataset=dataset))))
+        verify.check_order(split)
+        assert [f.kind for f in split.findings] == kinds

@@ -28,10 +28,11 @@ def find_jumps(placed: Sequence[Optional[PlacedFace]], margin: float) -> np.ndar
         if face is None or (not face.seen and face.face == number):
             continue
         number = face.face
-        cx, cy, side, _ = face.square
-        box = np.array(square_box((cx, cy, side / (1 + margin), 0)))
+        cx, cy, side, _, *height = face.square
+        sides = np.array([side, *height]) / (1 + margin)
+        box = np.array(square_box((cx, cy, sides[0], 0, *sides[1:])))
         if last is not None:
-            jumps[t] = np.abs(box - last).max() / max(last[2] - last[0], 1e-6)
+            jumps[t] = np.abs(box - last).max() / max(*(last[2:] - last[:2]), 1e-6)
         last = box
     return jumps
 
@@ -61,16 +62,17 @@ def fill_squares(placed: Sequence[Optional[PlacedFace]], cuts: Sequence[int]) ->
         cuts: From :func:`find_cuts`.
 
     Returns:
-        np.ndarray: (N, 4).
+        np.ndarray: (N, 4 or 5), as the squares are.
     """
     known = np.array([t for t, face in enumerate(placed) if face is not None])
     starts = [0]
     for cut in cuts:
         starts.append((int(known[known < cut][-1]) + cut + 1) // 2)
-    out = np.empty((len(placed), 4))
+    numbers = len(placed[known[0]].square)
+    out = np.empty((len(placed), numbers))
     for start, stop in zip(starts, [*starts[1:], len(placed)]):
         here = known[(start <= known) & (known < stop)]
         squares = np.array([placed[t].square for t in here])
-        for column in range(4):
+        for column in range(numbers):
             out[start:stop, column] = np.interp(np.arange(start, stop), here, squares[:, column])
     return out

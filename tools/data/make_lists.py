@@ -2,10 +2,12 @@
 """Write the lists of training and test samples for a folder of your own clips or images.
 
     python tools/data/make_lists.py clips data/mine/clips data/mine/clip_lists --person '(p[0-9]+)_'
+    python tools/data/make_lists.py AffectNet LIST PART --max-per-class 20000
 
 The label of a sample is the folder that holds it, or comes from a table (``--labels``). All samples
 of a person are on the same side of a split. ``ExpressionVideoDataset`` and
-``ExpressionImageDataset`` read the lists; docs/own_data.md has the whole path.
+``ExpressionImageDataset`` read the lists; docs/own_data.md has the whole path. The second form
+draws a part of the list of a public dataset.
 """
 
 import argparse
@@ -278,6 +280,46 @@ def write_lists(out: str, texts: dict[str, str]) -> None:
         write_text(osp.join(out, name), text)
 
 
+def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
+    """Draw a part of the list of a public dataset.
+
+    Args:
+        dataset (str): Name of its class.
+        path (str): The list.
+        most (int): Samples of a class; of a class that has no more all are taken.
+        seed (int): Of the draw.
+
+    Returns:
+        tuple[str, str]: The part as a CSV in the order of the list, and the samples of each class.
+
+    Raises:
+        ValueError: If there is no such dataset or list, or a line of it is wrong.
+    """
+    from mmengine.registry import DATASETS
+
+    import s4d_mm  # noqa: F401
+    from s4d_mm.datasets import AnnotationError
+
+    if DATASETS.get(dataset) is None:
+        raise ValueError(f'{dataset} is neither clips, images nor a registered dataset')
+    try:
+        data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
+        found = list(data.annotations())
+    except FileNotFoundError as e:
+        raise ValueError(str(e)) from e
+    wrong = next((a for a in found if isinstance(a, AnnotationError)), None)
+    if wrong is not None:
+        raise wrong
+    classes, draw, taken = data.metainfo['classes'], random.Random(seed), set()
+    for label in range(len(classes)):
+        own = [i for i, a in enumerate(found) if a.label == label]
+        taken.update(draw.sample(own, min(most, len(own))))
+    rows = [(a.name, classes[a.label]) for i, a in enumerate(found) if i in taken]
+    counts = Counter(label for _, label in rows)
+    said = ', '.join(f'{name} {counts[name]}' for name in classes)
+    return to_csv([('name', 'label'), *rows]), f'{len(rows)} of {len(found)} samples: {said}'
+
+
 def class_names(samples: Iterable[Sample]) -> list[str]:
     """The labels that there are; ids in the order of numbers."""
     return sorted({s.label for s in samples}, key=media.natural_key)
@@ -308,9 +350,16 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write training and test lists for your own clips or images'
     )
-    parser.add_argument('kind', choices=('clips', 'images'))
-    parser.add_argument('folder', help='of the clips or images; faces are cut out already')
-    parser.add_argument('out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to')
+    parser.add_argument(
+        'kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list'
+    )
+    parser.add_argument('folder', help='of the clips or images; faces are cut out already; or LIST')
+    parser.add_argument(
+        'out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to; or PART'
+    )
+    parser.add_argument(
+        '--max-per-class', type=int, help='of a dataset: samples of a class that are drawn'
+    )
     parser.add_argument(
         '--labels',
         help='table of name, label and, if known, person; without it, the folder is the label',
@@ -325,8 +374,12 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--val', action='store_true', help='also a validation list, of the next fold'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the split')
+    parser.add_argument('--seed', type=int, default=0, help='of the split, or of the draw')
     args = parser.parse_args(argv)
+    if (args.kind in ('clips', 'images')) == (args.max_per_class is not None):
+        parser.error(f'{args.kind}: a dataset needs --max-per-class, clips and images have none')
+    if args.max_per_class is not None and args.max_per_class < 1:
+        parser.error(f'--max-per-class {args.max_per_class}: must be 1 or more')
     least = 3 if args.val else 2
     if args.folds < least:
         parser.error(f'--folds {args.folds}: must be {least} or more')
@@ -342,6 +395,11 @@ def main(argv: Optional[list[str]] = None) -> int:
     """Run the tool; returns its exit code."""
     args = parse_args(argv)
     try:
+        if args.max_per_class is not None:
+            text, said = draw_part(args.kind, args.folder, args.max_per_class, args.seed)
+            write_lists(osp.dirname(osp.abspath(args.out)), {osp.basename(args.out): text})
+            print(f'{args.out}: {said}')
+            return 0
         table = read_table(args.labels) if args.labels else None
         names = find_samples(args.folder, args.kind)
         samples = label_samples(names, table, args.person)

@@ -133,7 +133,7 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
 
 def face_settings(settings: dict) -> FaceSettings:
     """The settings of faces among those of a run."""
-    return FaceSettings(**{name: settings[name] for name in FaceSettings._fields})
+    return FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
 
 
 def follow_clip(source: Source, settings: FaceSettings) -> list[Optional[PlacedFace]]:
@@ -239,6 +239,7 @@ def prepare(
     size: int = DEFAULTS.size,
     margin: float = DEFAULTS.margin,
     align: bool = DEFAULTS.align,
+    stretch: bool = DEFAULTS.stretch,
     format: str = 'frames',
     smooth: int = DEFAULTS.smooth,
     max_jump: float = DEFAULTS.max_jump,
@@ -259,6 +260,7 @@ def prepare(
         size: Side of the result in pixels. Defaults to 224.
         margin: Part of the face's box that is added to it. Defaults to 0.3.
         align: Turn the face so that the eyes are level. Defaults to False.
+        stretch: Stretch the face's box to a square. Defaults to False, a square round it.
         format: 'frames' or 'mp4', for clips. Defaults to 'frames'.
         smooth: Frames over which the square is averaged. Defaults to 9.
         max_jump: How far the box may move from one sighting to the next,
@@ -285,6 +287,7 @@ def prepare(
         size=size,
         margin=margin,
         align=align,
+        stretch=stretch,
         smooth=smooth,
         max_jump=max_jump,
         detect_every=detect_every,
@@ -312,6 +315,8 @@ def prepare(
         min_found=min_found,
         **faces._asdict(),
     )
+    if not stretch:  # folders of 0.2 do not name it
+        del settings['stretch']
     if kind == 'video':
         settings['format'] = format
     if make_detector is None:
@@ -444,6 +449,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
         help="part of the face's box that is added to it",
     )
     add('--align', action='store_true', help='turn the eyes level')
+    add('--stretch', action='store_true', help='stretch the box to a square')
     add('--format', choices=('frames', 'mp4'), default='frames', help='of prepared clips')
     add(
         '--smooth',

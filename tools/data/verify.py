@@ -56,7 +56,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
 
 import s4d_mm  # noqa: F401
-from s4d_mm.datasets import AnnotationError, BaseExpressionDataset
+from s4d_mm.datasets import DFEW, AnnotationError, BaseExpressionDataset
+from s4d_mm.datasets.public_dataset import SYNONYMS
 from s4d_mm.datasets.transforms.loading import ClipInit, ImageLoad
 from s4d_mm.engine.launch import load_config
 from s4d_mm.media import MediaReadError, open_image, read_image
@@ -73,6 +74,7 @@ NOT_DATA = (
     'allow_test_faults',
 )
 LISTED = 10  # findings of a kind that are printed one by one
+LEAST_SHARES = 200  # samples of a list whose counts are compared with those of the data set
 # what is said of all findings of a kind in one line
 KINDS = dict(
     list='the annotation file of {split} cannot be used: {what}',
@@ -89,6 +91,9 @@ KINDS = dict(
     short='{n} of {files} clips of {split} have fewer frames than clip_len',
     begins='{n} of {files} samples of {split} begin as one of the training data',
     absent='{split}: {what}',
+    variant='{split}: {what}',
+    order='{n} of {files} samples of {split} lie in the folder of another class',
+    shares='{split}: {what}',
 )
 
 
@@ -139,6 +144,7 @@ class Split:
     modality: str
     dataset: object
     clip_len: int
+    interval: int = 1  # of the frames of a clip
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -172,13 +178,13 @@ def leaf_datasets(cfg: dict) -> Iterator[dict]:
         yield from leaf_datasets({'pipeline': cfg.get('pipeline'), **one})
 
 
-def clip_length(steps: list) -> int:
-    """The largest ``clip_len`` in a pipeline, 1 if there is none."""
+def largest(key: str, steps: list) -> int:
+    """The largest ``clip_len``, or another key, in a pipeline; 1 if there is none."""
     found = [1]
     for step in steps or ():
         if isinstance(step, dict):
-            found.append(step.get('clip_len', 1))
-            found.append(clip_length(step.get('transforms')))
+            found.append(step.get(key, 1))
+            found.append(largest(key, step.get('transforms')))
     return max(found)
 
 
@@ -196,12 +202,13 @@ def find_splits(cfg: Config) -> list[Split]:
         for leaf in leaf_datasets(loader['dataset']):
             data = {k: v for k, v in leaf.items() if k not in NOT_DATA}
             key = json.dumps(data, sort_keys=True, default=str)
-            length = clip_length(leaf.get('pipeline'))
+            length = largest('clip_len', leaf.get('pipeline'))
+            interval = largest('frame_interval', leaf.get('pipeline'))
             if key in splits:
                 splits[key].stages.append(stage)
                 splits[key].clip_len = max(length, splits[key].clip_len)
             else:
-                splits[key] = Split('', [stage], '', data, length)
+                splits[key] = Split('', [stage], '', data, length, interval)
     if not splits:
         raise ValueError(
             f'{cfg.filename} has no dataset: none of train_dataloader, '
@@ -457,6 +464,55 @@ def check_media_of(split: Split, media: dict[str, Media]) -> None:
         split.add('note', 'absent', file, f'no sample of {", ".join(absent)}')
 
 
+def dfew_variant(split: Split, media: dict[str, Media]) -> Optional[str]:
+    """Which of DFEW's folders its clips are from; None for other data."""
+    counts = [media[s.path].frames for s in split.samples if media[s.path].readable]
+    if not (counts and isinstance(split.dataset, DFEW)):
+        return None
+    return 'clip_224x224_16f' if counts.count(16) > 0.9 * len(counts) else 'clip_224x224'
+
+
+def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
+    """Whether the clips of DFEW are those that the recipe is for."""
+    variant = dfew_variant(split, media)
+    if variant == 'clip_224x224' and is_s2d:
+        what = "these are clips of all frames, but S2D's recipe is for clip_224x224_16f"
+    elif variant == 'clip_224x224_16f' and split.interval > 1:
+        what = (
+            'these are the clips of 16 frames (clip_224x224_16f), but the pipeline takes every '
+            f'{split.interval}th frame of all (clip_224x224)'
+        )
+    else:
+        return
+    what += '; link that folder, as docs/data/dfew.md says'
+    split.add('trouble', 'variant', Sample(split.dataset.ann_file, None, ''), what)
+
+
+def check_order(split: Split) -> None:
+    """Whether the label ids mean other classes, by the names of folders or the counts."""
+    classes = [str(name).lower() for name in split.classes()]
+    if not classes or getattr(split.dataset, 'target_ids', None):
+        return
+    for sample in split.samples:
+        folder = osp.basename(osp.dirname(sample.path)).lower()
+        name = folder if folder in classes else SYNONYMS.get(folder)
+        if name in classes and sample.label not in (None, classes.index(name)):
+            what = f'it lies in the folder {folder}, which is label {classes.index(name)}'
+            split.add('trouble', 'order', sample, f'{what}; is this list from another copy?')
+    known, labels = getattr(split.dataset, 'COUNTS', None), [s.label for s in split.samples]
+    if not known or len(known) != len(classes) or len(labels) < LEAST_SHARES:
+        return
+    for label, name in enumerate(classes):
+        share, right = labels.count(label) / len(labels), known[label] / sum(known)
+        if abs(share - right) > 0.08:
+            what = (
+                f'{share:.0%} have the label {label} {name}, but {right:.0%} of the data set are '
+                f'{name}: are the ids of this list in another order?'
+            )
+            split.add('trouble', 'shares', Sample(split.dataset.ann_file, None, ''), what)
+            return
+
+
 def check_twice(split: Split, media: dict[str, Media]) -> None:
     """The same sample twice in a split, by path and by content."""
     paths, contents = {}, {}
@@ -545,8 +601,12 @@ def verify(
             bar.update()
     if bar:
         print(file=sys.stderr)
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    is_s2d = str(backbone.get('type')).endswith('S2DViT')
     for split in splits:
         check_media_of(split, media)
+        check_variant(split, media, is_s2d)
+        check_order(split)
         check_twice(split, media)
         if 'train' in split.stages[:-1] and split.samples:
             split.add(
@@ -627,6 +687,9 @@ def table(split: Split, media: dict[str, Media]) -> str:
         rows.append(
             ('frames min / median / max', f'{min(frames)} / {np.median(frames):g} / {max(frames)}')
         )
+    variant = dfew_variant(split, media)
+    if variant:
+        rows.append(('variant', f'{variant}, by the number of frames'))
     labels = [s.label for s in split.samples]
     for label, name in enumerate(split.classes()):
         count = labels.count(label)

@@ -1,4 +1,5 @@
-# Clips for S2D: 16 frames one after the other, 224 x 224 pixels. DFEW here; for
+# Clips for S2D: 16 frames one after the other, 224 x 224 pixels. DFEW here, whose clips
+# are 16 frames spread over the whole clip (clip_224x224_16f, linked as frames_16f); for
 # another data set a config states its type and files.
 fold = 1
 clip_len, img_size = 16, 224
@@ -42,11 +43,17 @@ train_pipeline = [
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=meta_keys),
 ]
-# the first 16 frames and the last 16; the authors' two crops are the same pixels
+# the first 16 frames and the last 16; the authors' two crops are the same pixels.
+# To predict a video, its frames are spread over windows of 64
 test_pipeline = [
     dict(type='ClipInit'),
     dict(
-        type='SampleClipViews', clip_len=clip_len, frame_interval=1, num_views=2, merge_equal=True
+        type='SampleClipViews',
+        clip_len=clip_len,
+        frame_interval=1,
+        num_views=2,
+        merge_equal=True,
+        predict_span=64,
     ),
     dict(type='ClipDecode'),
     dict(type='ClipResize', scale=(img_size, img_size)),
@@ -70,7 +77,7 @@ train_dataloader = dict(
             type='DFEW',
             data_root='data/DFEW',
             ann_file=f'annotations/set_{fold}_train.csv',
-            data_prefix=dict(video='frames'),
+            data_prefix=dict(video='frames_16f'),
             pipeline=train_pipeline,
         ),
     ),
@@ -90,7 +97,7 @@ val_dataloader = dict(
             type='DFEW',
             data_root='data/DFEW',
             ann_file=f'annotations/set_{fold}_test.csv',
-            data_prefix=dict(video='frames'),
+            data_prefix=dict(video='frames_16f'),
             test_mode=True,
         ),
     ),

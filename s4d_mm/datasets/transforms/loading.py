@@ -8,6 +8,7 @@ alike.
 """
 
 import os.path as osp
+from typing import Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -137,6 +138,10 @@ class SampleClipViews(BaseTransform):
             view, which the model computes once. Clips of a batch then differ
             in views, which needs ``DualModalDataPreprocessor(pack_views=
             True)`` and ``DualModalHead``. Defaults to False.
+        predict_span (int, optional): Not for this step, but for prediction: frames of a video
+            over which a window spreads its ``clip_len`` frames, a multiple of these. For data
+            whose clips are such frames already, as DFEW's of 16. Defaults to None, which means
+            every ``frame_interval``-th frame.
     """
 
     def __init__(
@@ -145,14 +150,21 @@ class SampleClipViews(BaseTransform):
         frame_interval: int = 4,
         num_views: int = 2,
         merge_equal: bool = False,
+        predict_span: Optional[int] = None,
     ) -> None:
         require_positive(
             self, clip_len=clip_len, frame_interval=frame_interval, num_views=num_views
         )
         self.clip_len = clip_len
         self.frame_interval = frame_interval
+        if predict_span is not None and (predict_span < 1 or predict_span % clip_len):
+            raise ValueError(
+                f'predict_span={predict_span} of SampleClipViews must be a multiple of '
+                f'clip_len={clip_len}.'
+            )
         self.num_views = num_views
         self.merge_equal = merge_equal
+        self.predict_span = predict_span
 
     def transform(self, results: dict) -> dict:
         """Choose the frames."""
@@ -176,7 +188,8 @@ class SampleClipViews(BaseTransform):
             f'{self.__class__.__name__}(clip_len={self.clip_len}, '
             f'frame_interval={self.frame_interval}, '
             f'num_views={self.num_views}, '
-            f'merge_equal={self.merge_equal})'
+            f'merge_equal={self.merge_equal}, '
+            f'predict_span={self.predict_span})'
         )
 
 

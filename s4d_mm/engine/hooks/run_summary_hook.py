@@ -38,6 +38,9 @@ class RunSummaryHook(Hook):
         rows['train data'] = describe_data(runner.train_dataloader)
         rows['seed'] = f'{runner.seed}'
         rows['length'] = f'{runner.max_epochs} epochs, {runner.max_iters} iterations'
+        epoch = describe_epoch(runner.train_dataloader)
+        if epoch:
+            rows['an epoch'] = epoch
         log_table(runner, rows)
 
     def before_test(self, runner: Runner) -> None:
@@ -104,6 +107,13 @@ def describe_data(dataloader: DataLoader) -> str:
         f'{type(dataset).__name__}, {len(dataset)} samples, '
         f'{len(dataloader)} batches of {size} per process'
     )
+
+
+def describe_epoch(dataloader: DataLoader) -> str:
+    """Optimizer steps of each modality in an epoch; '' for samplers of other packages."""
+    steps = getattr(dataloader.batch_sampler, 'steps', None) or {}
+    each = ', '.join(f'{count} of {name}s' for name, count in steps.items())
+    return f'{sum(steps.values())} steps: {each}' if steps else ''
 
 
 def log_table(runner: Runner, rows: dict[str, str]) -> None:

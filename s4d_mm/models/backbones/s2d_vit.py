@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
-from torch.nn.init import trunc_normal_, zeros_
+from torch.nn.init import trunc_normal_
 
 from ...converters.authors import take_authors_names
 from ...converters.fit import check_part
@@ -128,8 +128,7 @@ class S2DViT(VisionTransformer):
             return
         for block in self.prompt_blocks:
             block.init_weights()
-        trunc_normal_(self.landmark_embed.weight, std=INIT_STD)
-        zeros_(self.landmark_embed.bias)
+        self.landmark_embed.reset_parameters()
         trunc_normal_(self.temporal_embedding, std=INIT_STD)
         trunc_normal_(self.cls_token, std=INIT_STD)
 

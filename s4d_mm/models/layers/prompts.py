@@ -50,10 +50,10 @@ class LandmarkPrompter(nn.Module):
         self.out_proj = nn.Linear(hidden_dims, embed_dims)
 
     def init_weights(self) -> None:
-        """Initialise as the authors' code does: xavier-uniform weights, zero biases."""
+        """Initialise as the authors' code does: xavier-uniform weights, torch's own biases."""
         for layer in (self.image_proj, self.landmark_proj, self.out_proj):
+            layer.reset_parameters()
             xavier_uniform_(layer.weight)
-            zeros_(layer.bias)
 
     def forward(self, image: Tensor, landmarks: Tensor) -> Tensor:
         """Make a prompt.

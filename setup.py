@@ -172,7 +172,9 @@ setup(
         'mim': requirements('mminstall.txt'),
         'tests': requirements('tests.txt'),
     },
-    entry_points=dict(console_scripts=['s4d = s4d_mm.cli:main']),
+    scripts=['tools/s4d'],  # no entry point, which would import the package first
+    # the tree on the path: found, too, where the folder that holds it is the working directory
+    options=dict(editable_wheel=dict(mode='compat')),
     classifiers=[
         'Development Status :: 4 - Beta',
         'Environment :: Console',

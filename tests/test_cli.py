@@ -205,12 +205,11 @@ def test_models_are_listed(capsys):
 
 def test_demo_has_the_options_of_the_page(monkeypatch, capsys):
     demo, seen = ModuleType('s4d_mm.demo'), []
-    demo.add_arguments = lambda parser: parser.add_argument('--port', type=int)
     demo.main = lambda args: seen.append(args.port)
     monkeypatch.setitem(sys.modules, 's4d_mm.demo', demo)
-    assert run(capsys, 'demo', '--port', '7')[0] == 0 and seen == [7]
+    assert run(capsys, 'demo', *MODEL, '--port', '7')[0] == 0 and seen == [7]
     demo.main = lambda args: seen.index(args.port)
-    assert run(capsys, 'demo', '--port', '8') == (2, '', 's4d demo: error: 8 is not in list\n')
+    assert run(capsys, 'demo', *MODEL, '--port', '8') == (2, '', 's4d demo: error: 8 is not in list\n')
 
 
 def test_help_has_an_example_of_each_command(capsys):

@@ -159,6 +159,9 @@ setup(
     license_files=['LICENSE'],
     keywords='facial expression recognition, masked autoencoder, mixture of experts, OpenMMLab',
     packages=find_packages(include=['s4d_mm', 's4d_mm.*']),
+    # lets an editable install put the tree on the path (setuptools' `compat` mode, which is going):
+    # a finder would lose against the clone `s4d_mm/` in the folder that Python is started in
+    package_dir={'': '.'},
     python_requires='>=3.9,<3.14',
     # mmcv and mmcv-lite provide the same module, so neither is forced on an
     # environment that may hold the other: see the extra `lite`.
@@ -173,8 +176,6 @@ setup(
         'tests': requirements('tests.txt'),
     },
     scripts=['tools/s4d'],  # no entry point, which would import the package first
-    # the tree on the path: found, too, where the folder that holds it is the working directory
-    options=dict(editable_wheel=dict(mode='compat')),
     classifiers=[
         'Development Status :: 4 - Beta',
         'Environment :: Console',

@@ -202,10 +202,10 @@ def run_models(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Serve the web page."""
-    from . import guard  # noqa: F401
-    from .demo import main as serve
-
     try:
+        from . import guard  # noqa: F401
+        from .demo import main as serve
+
         return serve(args) or 0
     except (ImportError, OSError, ValueError) as e:
         raise CommandError(in_one_line(e)) from e
@@ -226,19 +226,17 @@ def run_predict(args: argparse.Namespace) -> int:
 
 def predict(args: argparse.Namespace, inputs: Any, options: dict) -> Any:
     """Load the model and predict an ``ExpressionResult``; what goes wrong is a ``CommandError``."""
-    from . import guard  # noqa: F401
-    from .files.errors import NonFiniteError
-
-    if args.detect_every is not None:
-        from .faces import FaceSettings
-
-        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
     try:
+        from . import guard  # noqa: F401
         from .apis import ExpressionInferencer
+        from .faces import FaceSettings
+        from .files.errors import NonFiniteError
 
         inferencer = ExpressionInferencer(args.model, args.weights, args.device)
     except Exception as e:  # a config and a file of weights can raise anything
         raise CommandError(in_one_line(e)) from e
+    if args.detect_every is not None:
+        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
     try:
         return inferencer(inputs, **options)
     except (OSError, NonFiniteError) as e:

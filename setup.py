@@ -159,6 +159,9 @@ setup(
     license_files=['LICENSE'],
     keywords='facial expression recognition, masked autoencoder, mixture of experts, OpenMMLab',
     packages=find_packages(include=['s4d_mm', 's4d_mm.*']),
+    # lets an editable install put the tree on the path (setuptools' `compat` mode, which is going):
+    # a finder would lose against the clone `s4d_mm/` in the folder that Python is started in
+    package_dir={'': '.'},
     python_requires='>=3.9,<3.14',
     # mmcv and mmcv-lite provide the same module, so neither is forced on an
     # environment that may hold the other: see the extra `lite`.
@@ -172,7 +175,7 @@ setup(
         'mim': requirements('mminstall.txt'),
         'tests': requirements('tests.txt'),
     },
-    entry_points=dict(console_scripts=['s4d = s4d_mm.cli:main']),
+    scripts=['tools/s4d'],  # no entry point, which would import the package first
     classifiers=[
         'Development Status :: 4 - Beta',
         'Environment :: Console',

@@ -3,6 +3,9 @@
 
 It ends with 0; with 1 if an input could not be read; with 2 if the call, the model or the weights
 are wrong; with 130 after Ctrl-C.
+
+``tools/s4d`` runs this file by its path, without ``s4d_mm/__init__.py``, which imports torch. So it
+imports the package in functions only, after the arguments were read.
 """
 
 import argparse
@@ -10,19 +13,18 @@ import logging
 import os
 import os.path as osp
 import platform
+import runpy
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from typing import Any, Optional
 
-from mmengine.logging import MMLogger
-
-from . import REQUIREMENTS, installed_version
-from .apis.report import report_lines
-from .apis.results import ExpressionResult
-from .files.errors import NonFiniteError
-from .version import __version__
-
+__version__ = runpy.run_path(osp.join(osp.dirname(__file__), 'version.py'))['__version__']
+# whose versions `s4d version` prints where they are installed
+DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite')
+DISTRIBUTIONS += ('onedl-mmcv', 'mmaction2', 'mmpretrain', 'onedl-mmpretrain')
 EXAMPLES = """examples:
   s4d predict interview.mp4 --model configs/s4d_finetune_dfew.py --weights epoch_100.pth --out out
   s4d models
@@ -63,9 +65,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         int: Exit code.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = make_parser(argv).parse_args(argv)
-    from . import guard  # noqa: F401
-
+    args = make_parser().parse_args(argv or ['--help'])
+    # mmcv-lite says so when it is imported (open-mmlab/mmcv#1975)
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     try:
         return args.run(args)
     except CommandError as e:
@@ -76,26 +78,22 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
 
 
-def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser of the command and its parts.
-
-    Args:
-        argv (Sequence[str]): The arguments. The page of ``s4d demo`` says itself which ones it has,
-            and is imported only where it is asked for. Defaults to ().
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command and its parts."""
     parser = argparse.ArgumentParser(
         prog='s4d',
         description='Facial expressions in videos and images.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument('--version', action='version', version=f's4d_mm {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     add_predict(commands)
     models = commands.add_parser('models', help='list the models that have a name')
     models.set_defaults(run=run_models)
     version = commands.add_parser('version', help='print the versions of s4d_mm and its toolbox')
     version.set_defaults(run=run_version)
-    add_demo(commands, argv)
+    add_demo(commands)
     return parser
 
 
@@ -161,24 +159,26 @@ def add_predict(commands: Any) -> None:
     parser.set_defaults(run=run_predict, parser=parser)
 
 
-def add_demo(commands: Any, argv: Sequence[str]) -> None:
-    """Add ``s4d demo``, whose options are those of :mod:`s4d_mm.demo`."""
+def add_demo(commands: Any) -> None:
+    """Add ``s4d demo``."""
     parser = commands.add_parser('demo', help='open a web page on this machine that does the same')
-    if list(argv[:1]) == ['demo']:
-        from .demo import add_arguments
-
-        add_arguments(parser)
+    add = parser.add_argument
+    add_model_arguments(parser)
+    add('--host', default='127.0.0.1', help='default: this machine only')
+    add('--port', type=int, default=7860, help='default: 7860')
+    add('--max-seconds', type=float, default=60, help='longest video that is taken; default: 60')
+    add('--max-mb', type=float, default=100, help='largest file that is taken; default: 100')
     parser.set_defaults(run=run_demo)
 
 
 def run_version(args: argparse.Namespace) -> int:
     """Print the versions of the package and of what it stands on."""
-    distributions = [d for required in REQUIREMENTS for d in required.distributions]
-    found = [('s4d_mm', __version__), ('Python', platform.python_version())]
-    found += [(d, installed_version(d)) for d in ('torch', 'torchvision', *distributions)]
-    for name, version in found:
-        if version is not None:
-            print(f'{name:<12} {version}')
+    found = {'s4d_mm': __version__, 'Python': platform.python_version()}
+    for name in DISTRIBUTIONS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    for name, version in found.items():
+        print(f'{name:<12} {version}')
     return 0
 
 
@@ -202,9 +202,10 @@ def run_models(args: argparse.Namespace) -> int:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Serve the web page."""
-    from .demo import main as serve
-
     try:
+        from . import guard  # noqa: F401
+        from .demo import main as serve
+
         return serve(args) or 0
     except (ImportError, OSError, ValueError) as e:
         raise CommandError(in_one_line(e)) from e
@@ -223,14 +224,19 @@ def run_predict(args: argparse.Namespace) -> int:
     return int(any(item.status == 'unreadable' for item in result.media))
 
 
-def predict(args: argparse.Namespace, inputs: Any, options: dict) -> ExpressionResult:
-    """Load the model and predict; what goes wrong is a :class:`CommandError`."""
+def predict(args: argparse.Namespace, inputs: Any, options: dict) -> Any:
+    """Load the model and predict an ``ExpressionResult``; what goes wrong is a ``CommandError``."""
     try:
+        from . import guard  # noqa: F401
         from .apis import ExpressionInferencer
+        from .faces import FaceSettings
+        from .files.errors import NonFiniteError
 
         inferencer = ExpressionInferencer(args.model, args.weights, args.device)
     except Exception as e:  # a config and a file of weights can raise anything
         raise CommandError(in_one_line(e)) from e
+    if args.detect_every is not None:
+        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
     try:
         return inferencer(inputs, **options)
     except (OSError, NonFiniteError) as e:
@@ -239,13 +245,15 @@ def predict(args: argparse.Namespace, inputs: Any, options: dict) -> ExpressionR
         raise CommandError(in_one_line(e)) from e
 
 
-def print_result(result: ExpressionResult, notes: list[str]) -> None:
+def print_result(result: Any, notes: list[str]) -> None:
     """Print the faces of each input, and on stderr what was wrong or is worth knowing.
 
     Args:
         result (ExpressionResult): What was found.
         notes (list[str]): Warnings that were logged on the way.
     """
+    from .apis.report import report_lines
+
     logged = [f'{item.media}: {item.message}' for item in result.media]
     for note in dict.fromkeys(notes):
         if note not in logged:
@@ -283,10 +291,6 @@ def predict_options(args: argparse.Namespace) -> tuple[Any, dict]:
         out_dir=args.out,
         draw=not args.no_pictures,
     )
-    if args.detect_every is not None:
-        from .faces import FaceSettings
-
-        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
     if args.out is not None:
         try:
             os.makedirs(args.out, exist_ok=True)
@@ -298,6 +302,8 @@ def predict_options(args: argparse.Namespace) -> tuple[Any, dict]:
 @contextmanager
 def kept_notes() -> Iterator[list[str]]:
     """Within the block, keep the toolbox's log from the terminal; the list gets its warnings."""
+    from mmengine.logging import MMLogger
+
     notes, handler = [], logging.Handler(logging.WARNING)
     handler.emit = lambda record: notes.append(record.getMessage())
     logger = MMLogger.get_current_instance()
@@ -322,3 +328,8 @@ def in_one_line(error: Exception) -> str:
     text = ' '.join(str(text).split())
     plain = text and isinstance(error, (ImportError, OSError, ValueError))
     return text if plain else f'{type(error).__name__}: {text}'
+
+
+if __name__ == '__main__':
+    __package__ = 's4d_mm'  # run by its path, this file has none (PEP 366)
+    sys.exit(main())

@@ -2,14 +2,16 @@
 """The command s4d, with a stand-in for the inferencer; the real one is in test_cli_predict.py."""
 
 import logging
+import os.path as osp
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from helpers import process_env, run_script, write_text
+from helpers import ROOT, process_env, run_script, write_text
 from mmengine.logging import MMLogger, print_log
 
+import s4d_mm
 from s4d_mm import apis, cli
 from s4d_mm.apis.results import ExpressionRecord, ExpressionResult, MediaResult
 from s4d_mm.media import MediaReadError
@@ -205,12 +207,12 @@ def test_models_are_listed(capsys):
 
 def test_demo_has_the_options_of_the_page(monkeypatch, capsys):
     demo, seen = ModuleType('s4d_mm.demo'), []
-    demo.add_arguments = lambda parser: parser.add_argument('--port', type=int)
     demo.main = lambda args: seen.append(args.port)
     monkeypatch.setitem(sys.modules, 's4d_mm.demo', demo)
-    assert run(capsys, 'demo', '--port', '7')[0] == 0 and seen == [7]
+    command = ['demo', *MODEL, '--port']
+    assert run(capsys, *command, '7')[0] == 0 and seen == [7]
     demo.main = lambda args: seen.index(args.port)
-    assert run(capsys, 'demo', '--port', '8') == (2, '', 's4d demo: error: 8 is not in list\n')
+    assert run(capsys, *command, '8') == (2, '', 's4d demo: error: 8 is not in list\n')
 
 
 def test_help_has_an_example_of_each_command(capsys):
@@ -228,7 +230,7 @@ def test_the_tool_is_the_same_command(inferencer, capsys):
 
 def test_version_as_a_process_prints_nothing_else():
     done = subprocess.run(
-        [sys.executable, '-m', 's4d_mm', 'version'],
+        [sys.executable, osp.join(ROOT, 'tools', 's4d'), 'version'],
         env=process_env(),
         text=True,
         capture_output=True,
@@ -237,3 +239,4 @@ def test_version_as_a_process_prints_nothing_else():
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert {'s4d_mm', 'Python', 'torch', 'mmengine', 'mmaction2', 'mmpretrain'} < set(names)
     assert all(len(line.split()) == 2 for line in done.stdout.splitlines())
+    assert {d for r in s4d_mm.REQUIREMENTS for d in r.distributions} < set(cli.DISTRIBUTIONS)

@@ -18,6 +18,7 @@ from mmengine.registry import MODELS, init_default_scope
 from s4d_mm import cli
 
 CONFIG = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
+S4D = osp.join(ROOT, 'tools', 's4d')
 EMOTIONS = ['happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear']
 
 
@@ -44,7 +45,7 @@ def predict(capsys, folder, *argv):
 
 
 def test_a_process_prints_the_faces_and_nothing_else(folder, tmp_path):
-    command = [sys.executable, '-m', 's4d_mm', 'predict', folder / 'clip.mp4', folder / 'face.jpg']
+    command = [sys.executable, S4D, 'predict', folder / 'clip.mp4', folder / 'face.jpg']
     options = ['--model', CONFIG, '--weights', folder / 'epoch_1.pth', '--faces', 'none']
     done = subprocess.run(
         [*command, *options, '--out', tmp_path / 'out'],
@@ -96,7 +97,7 @@ def test_one_sentence_says_what_is_wrong(folder, capsys, monkeypatch, argv, code
 
 def test_ctrl_c_leaves_no_half_file(folder, tmp_path):
     clip = encode(tmp_path / 'long.mp4', [make_frame(i % 256) for i in range(3000)])
-    command = [sys.executable, '-m', 's4d_mm', 'predict', clip, '--model', CONFIG]
+    command = [sys.executable, S4D, 'predict', clip, '--model', CONFIG]
     options = ['--weights', folder / 'epoch_1.pth', '--faces', 'none', '--out', tmp_path / 'out']
     with subprocess.Popen(
         [*command, *options], env=process_env(), text=True, stderr=subprocess.PIPE

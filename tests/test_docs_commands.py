@@ -42,7 +42,7 @@ def folder(tmp_path, checkpoint, page):
         os.symlink(osp.join(ROOT, name), tmp_path / name)
     command = tmp_path / 'bin' / 's4d'  # of this tree, wherever the package is installed
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m s4d_mm "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/tools/s4d" "$@"\n')
     command.chmod(0o755)
     return tmp_path
 

@@ -12,7 +12,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 if [ -n "$S4D_PACKED" ]; then
-    python -c 'import s4d_mm' || die "the package of $S4D_ROOT is not" \
+    python -W ignore -c 'import s4d_mm' || die "the package of $S4D_ROOT is not" \
         "installed in the active environment"
     exit
 fi
@@ -115,7 +115,7 @@ python -m pip install --disable-pip-version-check --no-build-isolation \
     die "pip could not install s4d_mm: see its message above"
 python -I -c 'import cv2' || die "OpenCV does not start: see its message" \
     "above (on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
-python -I -c 'import s4d_mm' || die "s4d_mm does not start: see above"
+python -I -W ignore -c 'import s4d_mm' || die "s4d_mm does not start: see above"
 complete runtime ${extras[@]+"${extras[@]}"} ||
     die "something is still missing; 'pip check' may say what"
 echo "Installed s4d_mm in $(python -c 'import sys; print(sys.prefix)')"

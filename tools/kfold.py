@@ -18,6 +18,7 @@ import subprocess
 import sys
 from typing import Optional
 
+import run_arguments  # noqa: F401  (keeps mmcv-lite quiet)
 from mmengine.config import Config, DictAction
 
 

@@ -4,9 +4,14 @@
 python tools/predict.py MEDIA --model CONFIG --weights CHECKPOINT --out DIR
 """
 
+import os.path as osp
+import runpy
 import sys
-
-from s4d_mm.cli import main
+from importlib.util import find_spec
 
 if __name__ == '__main__':
-    sys.exit(main(['predict', *sys.argv[1:]]))
+    package = find_spec('s4d_mm')  # is not imported by that: see s4d_mm/cli.py
+    if package is None:
+        sys.exit('s4d_mm is not installed: run `bash tools/install.sh faces`')
+    sys.argv.insert(1, 'predict')
+    runpy.run_path(osp.join(osp.dirname(package.origin), 'cli.py'), run_name='__main__')

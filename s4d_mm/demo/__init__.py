@@ -10,35 +10,14 @@ import argparse
 from .page import build
 from .server import check_gradio, serve
 
-__all__ = ['add_arguments', 'build', 'main', 'serve']
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of :func:`main` to a parser.
-
-    Args:
-        parser (argparse.ArgumentParser): The parser.
-    """
-    parser.add_argument(
-        '--model', required=True, help='config, name of model-index.yml, or .onnx file'
-    )
-    parser.add_argument('--weights', help='checkpoint; none for an .onnx file')
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    parser.add_argument('--host', default='127.0.0.1', help='default: this machine only')
-    parser.add_argument('--port', type=int, default=7860, help='default: 7860')
-    parser.add_argument(
-        '--max-seconds', type=float, default=60, help='longest video that is taken; default: 60'
-    )
-    parser.add_argument(
-        '--max-mb', type=float, default=100, help='largest file that is taken; default: 100'
-    )
+__all__ = ['build', 'main', 'serve']
 
 
 def main(args: argparse.Namespace) -> int:
     """Load the model and serve the page until Ctrl-C.
 
     Args:
-        args (argparse.Namespace): With the attributes that :func:`add_arguments` gives.
+        args (argparse.Namespace): Of ``s4d demo``.
 
     Returns:
         int: 0.

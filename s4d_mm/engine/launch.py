@@ -169,6 +169,9 @@ def build_runner(cfg: Config) -> Runner:
     prepare_distributed(cfg)
     count_accumulation(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    # mmengine's own hooks use these classes, which no config can change (0.10.7)
+    notes = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias'
+    runner.logger.addFilter(lambda record: not record.getMessage().startswith(notes))
     log_distributed(runner)
     return runner
 

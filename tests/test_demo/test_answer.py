@@ -1,7 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From an uploaded file to what the page shows, without a browser."""
 
-import argparse
 import os.path as osp
 import re
 
@@ -11,7 +10,8 @@ from helpers import write_image, write_text, write_video
 from stand_in_inferencer import StandIn
 from user_files import write_clip, write_picture
 
-from s4d_mm.demo import add_arguments, main
+from s4d_mm.cli import make_parser
+from s4d_mm.demo import main
 from s4d_mm.demo.answer import Limits, answer_upload, exceeds
 from s4d_mm.demo.page import to_html
 from s4d_mm.media import MediaReadError
@@ -106,8 +106,6 @@ def test_names_cannot_write_html(tmp_path):
 
 
 def test_limit_must_be_positive():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(['--model', 'x.py', '--max-seconds', '0'])
+    args = make_parser().parse_args(['demo', '--model', 'x.py', '--max-seconds', '0'])
     with pytest.raises(ValueError, match='--max-seconds is 0, but must be above 0'):
         main(args)

@@ -29,7 +29,7 @@ sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not 
 if BROWSER is None:
     pytest.skip('there is no Chromium: apt-get install chromium', allow_module_level=True)
 
-COMMAND = [sys.executable, '-m', 's4d_mm', 'demo']
+COMMAND = [sys.executable, os.path.join(ROOT, 'tools', 's4d'), 'demo']
 OPTIONS = ['--model', CONFIG, '--device', 'cpu', '--max-seconds', '3', '--max-mb', '0.5']
 # Python runs it at the start of the server: whom it looks up and calls goes into a file
 WATCH = """

@@ -1,19 +1,25 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""What is in the wheel and the sdist, and that the wheel works without the repository."""
+"""What is in the wheel and the sdist, that the wheel works without the repository, and what works
+where only what a command installs is there."""
 
 import email
 import os
 import os.path as osp
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, process_env
-from user_files import write_checkpoint, write_clip
+from packaging.requirements import Requirement
+from user_files import CONFIG, write_checkpoint, write_clip
 
 LEFT_OUT = ('__pycache__', '.mim', '.git', '.*_cache', '.cache', '.venv', 'work_dirs', '*.egg-info')
 
@@ -22,7 +28,7 @@ LEFT_OUT = ('__pycache__', '.mim', '.git', '.*_cache', '.cache', '.venv', 'work_
 def built(tmp_path_factory):
     """Folder with a wheel and an sdist, built from a copy because building writes to it."""
     folder = tmp_path_factory.mktemp('distributions')
-    source = folder / 'source'
+    source = folder / 's4d_mm'
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFT_OUT, 'build', 'dist'))
     subprocess.run(
         [sys.executable, '-W', 'ignore', 'setup.py', '-q']
@@ -99,6 +105,116 @@ def test_wheel_predicts_with_a_config_of_its_own(unpacked, tmp_path):
         *('--weights', 'weights.pth', '--out', 'results'),
     )
     assert (tmp_path / 'results' / 'face.csv').stat().st_size > 100
+
+
+# the interpreter of quickstart.sh where nothing is installed: says what pip is asked for, and ends
+# where that is the clone (`-e`)
+ASKED = f"""#!/bin/sh
+case "$*" in
+-I*) exit 1 ;;
+'-m pip install'*) echo "pip: $*" && [ "${{*#*-e }}" = "$*" ] ;;
+*) exec "{sys.executable}" "$@" ;;
+esac
+"""
+
+
+def installed_by(files):
+    """The distributions that ``requirements/*.txt`` bring, those that they need, and so on."""
+    lines = '\n'.join(Path(ROOT, 'requirements', f'{name}.txt').read_text() for name in files)
+    wanted = [Requirement(ln) for ln in re.sub('#.*', '', lines).split('\n') if ln.strip()]
+    found = {}
+    while wanted:
+        want = wanted.pop()
+        if want.name not in found and (not want.marker or want.marker.evaluate({'extra': ''})):
+            for name in (want.name, f'onedl-{want.name}', want.name.removesuffix('-lite')):
+                with suppress(metadata.PackageNotFoundError):
+                    found[want.name] = metadata.distribution(name)
+                    wanted += map(Requirement, found[want.name].requires or [])
+                    break
+    return found.values()
+
+
+@pytest.fixture(scope='module')
+def fresh(built, tmp_path_factory):
+    """Programs of an environment with only what ``tools/quickstart.sh`` installs, the clone too."""
+    venv = tmp_path_factory.mktemp('fresh')
+    python = venv / 'asked' / 'python'
+    python.parent.mkdir()
+    python.write_text(ASKED)
+    python.chmod(0o755)
+    done = subprocess.run(
+        ['bash', osp.join(ROOT, 'tools', 'quickstart.sh')],
+        env={**process_env(), 'PATH': f'{python.parent}:{os.environ["PATH"]}'},
+        cwd=venv,
+        text=True,
+        capture_output=True,
+    )
+    (extras,) = re.findall(r'^pip: .* -e \S+\[(.*)\]$', done.stdout, re.M)
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', venv], check=True)
+    (site,) = venv.glob('lib/python*/site-packages')
+    for distribution in installed_by(['runtime', *extras.split(',')]):
+        for name in {Path(file).parts[0] for file in distribution.files} - {'..', '__pycache__'}:
+            if not (site / name).exists() and distribution.locate_file(name).exists():
+                (site / name).symlink_to(distribution.locate_file(name))
+    subprocess.run(
+        [sys.executable, '-m', 'pip', '--python', venv / 'bin' / 'python', 'install', '-q']
+        + ['--no-index', '--no-deps', '--no-build-isolation', '-e', built / 's4d_mm'],
+        check=True,
+        capture_output=True,
+    )
+    return venv / 'bin'
+
+
+def run_fresh(*command, cwd, **variables):
+    env = {name: value for name, value in process_env().items() if name != 'PYTHONPATH'}
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**env, **variables}, text=True, capture_output=True
+    )
+
+
+def test_beside_the_clone_and_with_what_the_quickstart_installs_faces_are_found(built, fresh):
+    write_checkpoint(built / 'weights.pth')
+    write_clip(built / 'clip.mp4')
+    assert (built / 's4d_mm' / 'setup.py').exists()  # the clone, which is no package
+    command = ['-m', 's4d_mm', 'predict', 'clip.mp4', '--model', CONFIG, '--weights', 'weights.pth']
+    done = run_fresh(fresh / 'python', *command, cwd=built)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('clip.mp4  face 1  0.0-1.0 s  ')
+    code = 'from s4d_mm.apis import ExpressionInferencer'
+    done = run_fresh(fresh / 'python', '-W', 'ignore', '-c', code, cwd=built)
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+@pytest.mark.parametrize('kind', ['editable', 'wheel'])
+@pytest.mark.parametrize(
+    'arguments, code, answer',
+    [
+        ('', 0, 'usage: s4d [-h]'),
+        ('--help', 0, 'usage: s4d [-h]'),
+        ('predict --help', 0, 'usage: s4d predict [-h]'),
+        ('demo --help', 0, 'usage: s4d demo [-h]'),
+        ('--version', 0, 's4d_mm '),
+        ('version', 0, 's4d_mm '),
+        ('predct', 2, "invalid choice: 'predct'"),
+        ('predict a.mp4 --model m --wieghts w', 2, 'unrecognized arguments: --wieghts'),
+        ('predict --model m', 2, 'give videos, images or folders'),
+    ],
+)
+def test_s4d_answers_before_anything_is_imported(
+    fresh, unpacked, tmp_path, kind, arguments, code, answer
+):
+    (script,) = unpacked.glob('*.data/scripts/s4d') if kind == 'wheel' else [fresh / 's4d']
+    more = dict(PYTHONPATH=str(unpacked)) if kind == 'wheel' else {}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    done = run_fresh(
+        *(fresh / 'python', '-X', 'importtime', script, *arguments.split()), cwd=tmp_path, **more
+    )
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
+    assert done.returncode == code, done.stderr
+    assert answer in (done.stderr if code else done.stdout)
+    imported = set(re.findall(r'^import time:.*\| +(\w+)', done.stderr, re.M))
+    assert 'argparse' in imported
+    assert not imported & {'torch', 'numpy', 'mmengine', 'mmaction', 's4d_mm'}
 
 
 def test_dockerfile_runs_the_install_script():

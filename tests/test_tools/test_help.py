@@ -18,7 +18,7 @@ COMMANDS = sorted(
     if "if __name__ == '__main__':" in path.read_text(encoding='utf-8')
 )
 # torchrun's own parser, and the package itself
-WITH_TORCH = ('tools/torchrun.py', 'tools/predict.py', 'benchmarks/kills.py', 'benchmarks/run.py')
+WITH_TORCH = ('tools/torchrun.py', 'benchmarks/kills.py', 'benchmarks/run.py')
 
 # runs a script with -h, then says what it has imported
 RUN = """

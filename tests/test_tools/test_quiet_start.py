@@ -60,13 +60,12 @@ def test_the_table_comes_before_the_first_step(trained):
 
 def test_other_commands_are_quiet(trained, quickstart_data):
     folder, _ = trained
-    data, checkpoint = quickstart_data, str(folder / 'run' / 'epoch_1.pth')
-    clip = sorted((data / 'data' / 'clips').glob('*.mp4'))[0]
+    data, config, checkpoint = quickstart_data, f'{ROOT}/{CONFIG}', str(folder / 'run/epoch_1.pth')
+    clip = str(sorted((data / 'data' / 'clips').glob('*.mp4'))[0])
+    options = ('--faces', 'none', '--model', config, '--weights', checkpoint)
     for command in (
-        ('-m', 's4d_mm', 'predict', str(clip), '--faces', 'none', '--model', f'{ROOT}/{CONFIG}')
-        + ('--weights', checkpoint),
-        (f'{ROOT}/tools/data/browse.py', f'{ROOT}/{CONFIG}', '--num', '1'),
-        (f'{ROOT}/tools/analysis_tools/get_flops.py', f'{ROOT}/{CONFIG}'),
+        (f'{ROOT}/tools/s4d', 'predict', clip, *options),
+        (f'{ROOT}/tools/test.py', config, checkpoint),
     ):
-        text = run(folder, data, *command)
-        assert not [word for word in MISLEADING if word in text], command
+        text = messages(run(folder, data, *command))
+        assert not [word for word in MISLEADING if word in text], text

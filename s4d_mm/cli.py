@@ -260,8 +260,8 @@ def print_result(result: ExpressionResult, notes: list[str]) -> None:
         if item.message and item.status != 'no_face':
             name = '' if item.media in item.message else f'{item.media}: '
             print(f's4d predict: {name}{item.message}', file=sys.stderr)
-    for seen in dict.fromkeys(item.trained_on for item in result.media if item.records):
-        print(f'the model was trained on: {seen or "unknown data"}')
+    for seen in {item.trained_on for item in result.media if item.records} - {''}:
+        print(f'the model was trained on: {seen}')
 
 
 def predict_options(args: argparse.Namespace) -> tuple[Any, dict]:

@@ -23,6 +23,7 @@ from small_models import FINETUNE, PRETRAIN, build
 
 from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.apis.export import PixelsToScores, export_model
+from s4d_mm.apis.export_info import ExportInfo
 from s4d_mm.apis.onnx_scorer import OnnxScorer
 from s4d_mm.apis.scorer import Window
 from s4d_mm.version import __version__
@@ -40,6 +41,7 @@ MODEL = dict(
 )
 CONFIG = dict(
     default_scope='mmaction',
+    trained_on='drawn faces',
     model=MODEL,
     test_pipeline=[
         dict(type='ClipInit'),
@@ -224,7 +226,10 @@ def test_metadata_says_what_is_outside_of_the_graph(folder):
         steps=[dict(type='ClipResize', scale=[32, 32])],
         interpolation=['Pillow, bilinear, antialiased'],
         int8=False,
+        trained_on='drawn faces',
     )
+    strings = {k: v for k, v in video.to_strings().items() if k != 'trained_on'}
+    assert ExportInfo.from_strings(strings, 'of 0.2.0').trained_on == 'unknown data'
     assert (image.clip_len, image.frame_interval) == (None, None)
     assert image.classes == CLASSES['image']
     assert image.interpolation == ['OpenCV, bilinear']

@@ -16,8 +16,8 @@ config. *WAR* is the weighted average recall, which is the accuracy. *UAR* is th
 recall, the mean of the recalls of the classes.
 
 **No figure in this table was measured with this code.** The last column says whose figures they
-are. A dash in the column of weights: we publish none. Files of others that can be used:
-[weights](weights.md).
+are. The weights are theirs, too: a file, or a name with which `s4d predict --model` fetches them. A
+dash: none are published. More: [weights](weights.md).
 """
 
 
@@ -38,12 +38,12 @@ def row(model: dict) -> str:
         f'{result["Dataset"]}: ' + ', '.join(f'{k} {v}' for k, v in result['Metrics'].items())
         for result in model['Results']
     ]
-    config, weights = model['Config'], model.get('Weights')
+    config, weights, alias = model['Config'], model.get('Weights'), model.get('Alias')
     cells = (
         f'[`{model["Name"]}`](../{config})',
         ', '.join(model['Metadata']['Training Data']),
         str(model['Metadata'].get('Epochs', '-')),
-        f'[file]({weights})' if weights else '-',
+        f'[file]({weights})' if weights else f'[`{alias}`](s2d.md)' if alias else '-',
         '; '.join(figures) or '-',
         model['Metadata'].get('Source of Results', '-'),
     )

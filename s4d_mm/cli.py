@@ -26,7 +26,7 @@ __version__ = runpy.run_path(osp.join(osp.dirname(__file__), 'version.py'))['__v
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite')
 DISTRIBUTIONS += ('onedl-mmcv', 'mmaction2', 'mmpretrain', 'onedl-mmpretrain')
 EXAMPLES = """examples:
-  s4d predict interview.mp4 --model configs/s4d_finetune_dfew.py --weights epoch_100.pth --out out
+  s4d predict interview.mp4 --model s2d_dfew --out out
   s4d models
   s4d version
   s4d demo --model configs/s4d_finetune_dfew.py --weights epoch_100.pth
@@ -34,6 +34,7 @@ EXAMPLES = """examples:
 s4d COMMAND --help lists the options of a command.
 """
 PREDICT_EXAMPLES = """examples:
+  s4d predict interview.mp4 --model s2d_dfew --out out
   s4d predict interview.mp4 --model configs/s4d_finetune_dfew.py --weights epoch_100.pth --out out
   s4d predict photos/ party.mp4 --model model.onnx --out out
   s4d predict --camera 0 --model configs/s4d_finetune_dfew.py --weights epoch_100.pth --out out
@@ -110,6 +111,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='FILE|URL',
         help='checkpoint: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx',
     )
+    parser.add_argument('--fold', type=int, help='of s2d_dfew and s2d_mafw, 1 to 5; default: 1')
     parser.add_argument('--device', help='such as cpu or cuda:0; default: a GPU if there is one')
 
 
@@ -191,7 +193,9 @@ def run_models(args: argparse.Namespace) -> int:
     for model in list_models():
         figures = ', '.join(f'{data} {metric} {value}' for data, metric, value in model.results)
         source = f' ({model.source})' if figures and model.source else ''
-        config, weights = osp.relpath(model.config, folder), model.weights or 'none published'
+        alias = model.alias and f'fetched by --model {model.alias}'
+        config, weights = osp.relpath(model.config, folder), model.weights or alias
+        weights = weights or 'none published'
         rows.append((model.name, config, ', '.join(model.data), weights, figures + source or '-'))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
@@ -232,7 +236,7 @@ def predict(args: argparse.Namespace, inputs: Any, options: dict) -> Any:
         from .faces import FaceSettings
         from .files.errors import NonFiniteError
 
-        inferencer = ExpressionInferencer(args.model, args.weights, args.device)
+        inferencer = ExpressionInferencer(args.model, args.weights, args.device, fold=args.fold)
     except Exception as e:  # a config and a file of weights can raise anything
         raise CommandError(in_one_line(e)) from e
     if args.detect_every is not None:
@@ -264,6 +268,8 @@ def print_result(result: Any, notes: list[str]) -> None:
         if item.message and item.status != 'no_face':
             name = '' if item.media in item.message else f'{item.media}: '
             print(f's4d predict: {name}{item.message}', file=sys.stderr)
+    for seen in {item.trained_on for item in result.media if item.records} - {''}:
+        print(f'the model was trained on: {seen}')
 
 
 def predict_options(args: argparse.Namespace) -> tuple[Any, dict]:

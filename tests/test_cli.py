@@ -31,8 +31,8 @@ def inferencer(monkeypatch):
     seen = SimpleNamespace(answer=[found()], error=None, model_error=None, work=None)
 
     class StandIn:
-        def __init__(self, *model):
-            seen.model = model
+        def __init__(self, *model, fold=None):
+            seen.model, seen.fold = model, fold
             if seen.model_error:
                 raise seen.model_error
 
@@ -58,6 +58,13 @@ def run(capsys, *argv):
 
 
 # ---------------------------------------------------------------- predict
+def test_the_answer_says_once_what_the_model_has_seen(inferencer, capsys):
+    inferencer.answer = [found(f'{name}.mp4', trained_on='drawn faces') for name in 'ab']
+    out = run(capsys, 'predict', 'a.mp4', 'b.mp4', '--model', 's2d_dfew', '--fold', '3')[1]
+    assert out.splitlines()[2:] == ['the model was trained on: drawn faces']
+    assert inferencer.model[0] == 's2d_dfew' and inferencer.fold == 3
+
+
 def test_predict_hands_over_what_it_was_given(inferencer, capsys, tmp_path):
     code, out, err = run(capsys, 'predict', 'a.mp4', *MODEL)
     assert (code, err) == (0, '')
@@ -203,6 +210,8 @@ def test_models_are_listed(capsys):
     assert code == 0
     assert line.split()[1:5] == ['configs/s4d_finetune_mafw.py', 'MAFW,', 'AffectNet', 'none']
     assert line.endswith('MAFW WAR 58.44 (paper, mean of 5 folds)')
+    (line,) = [line for line in out.splitlines() if line.startswith('s2d_finetune_mafw')]
+    assert 'fetched by --model s2d_mafw' in line
 
 
 def test_demo_has_the_options_of_the_page(monkeypatch, capsys):

@@ -123,6 +123,7 @@ def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path, caps
 def test_finetuning_validates_and_tests(finetuned, tmp_path):
     saved = torch.load(finetuned, weights_only=True)
     assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
+    assert saved['meta']['trained_on'] == 'drawn faces'
     out_csv = str(tmp_path / 'predictions.csv')
     cfg = short_config(
         FINETUNE, tmp_path / 'test', load_from=finetuned, test_evaluator__out_csv=out_csv

@@ -169,6 +169,7 @@ def describe_model(model: nn.Module, input_type: str) -> ExportInfo:
         steps=steps,
         interpolation=interpolations(steps),
         spread=bool(window and window.spread),
+        trained_on=model.trained_on,
     )
 
 

@@ -28,6 +28,7 @@ class ExportInfo(NamedTuple):
         interpolation (list[str]): What resizes in these steps, in words.
         int8 (bool): Whether the weights are 8-bit integers.
         spread (bool): See :class:`~s4d_mm.apis.scorer.Window`.
+        trained_on (str): What the model has seen.
     """
 
     s4d_mm_version: str
@@ -44,6 +45,7 @@ class ExportInfo(NamedTuple):
     interpolation: list
     int8: bool = False
     spread: bool = False
+    trained_on: str = 'unknown data'  # older files do not say it
 
     @property
     def window(self) -> Optional[Window]:
@@ -83,8 +85,9 @@ class ExportInfo(NamedTuple):
                 'that tool.'
             )
         try:
-            strings = {'spread': 'false', **strings}  # files of 0.2 have none
-            return cls(**{key: json.loads(strings[key]) for key in cls._fields})
+            # older files do not have those with a default
+            known = [k for k in cls._fields if k in strings or k not in cls._field_defaults]
+            return cls(**{key: json.loads(strings[key]) for key in known})
         except (KeyError, json.JSONDecodeError) as e:
             raise ValueError(
                 f'{path} has no readable metadata ({type(e).__name__}: {e}); it says '

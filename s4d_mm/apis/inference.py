@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..converters.authors import as_own_checkpoint
 from ..converters.fit import Fit, check_fit
-from ..datasets.config_classes import config_classes
+from ..datasets.config_classes import config_classes, trained_on
+from ..engine.saved_config import saved_config
 from ..files.checkpoint import read_checkpoint
 from ..files.errors import WeightsError
 from ..models.backbones.landmark_net import LandmarkMobileFaceNet
@@ -37,8 +38,9 @@ def init_model(
             if there is one, else the CPU.
 
     Returns:
-        nn.Module: In evaluation mode, with ``cfg`` and ``dataset_meta`` (None
-        without a checkpoint, or if no names are known).
+        nn.Module: In evaluation mode, with ``cfg``, ``dataset_meta`` (None
+        without a checkpoint, or if no names are known) and ``trained_on``, what the weights have
+        seen, by the checkpoint or else the config.
 
     Raises:
         WeightsError: If the checkpoint lacks a parameter of the model, has it in
@@ -53,14 +55,17 @@ def init_model(
             f'{type(model).__name__} has no head with classes, as in pre-training. Give one of '
             'fine-tuning.'
         )
-    model.dataset_meta = None
+    model.dataset_meta, model.trained_on = None, 'unknown data'
     if checkpoint is not None:
         loaded = as_own_checkpoint(read_checkpoint(checkpoint))
         load_state_dict(model, loaded.get('state_dict', loaded), logger='silent')
         fit = check_fit(model, loaded, 'silent', source=checkpoint)
         check_head_weights(model, loaded)
         check_complete(model, fit, loaded.get('state_dict', loaded))
-        model.dataset_meta = loaded.get('meta', {}).get('dataset_meta')
+        meta = loaded.get('meta', {})
+        model.dataset_meta = meta.get('dataset_meta')
+        said = map(trained_on, (meta, saved_config(loaded), model.cfg))
+        model.trained_on = next(filter(None, said), model.trained_on)
         if not (model.dataset_meta or {}).get('classes'):
             classes = config_classes(model.cfg)
             model.dataset_meta = dict(classes=classes) if classes else None

@@ -24,6 +24,7 @@ from .inputs import Input, Source, list_sources
 from .media_job import FACES, MediaJob, Plan, Task
 from .model_index import find_model
 from .outputs import FrameSpool, OutputFolder
+from .published_models import published_weights
 from .results import ExpressionResult, MediaResult
 from .scorer import Scorer
 
@@ -42,9 +43,12 @@ class ExpressionInferencer(BaseInferencer):
         model (str | Path | Config): Config file or object of a fine-tuned model, the name of one in
             ``model-index.yml``, or an ``.onnx`` file of ``tools/deployment/export.py``.
         weights (str, optional): Its checkpoint, also one of the S4D authors; a file or an address.
-            Defaults to None, which means ``load_from`` of the config. Not for ``.onnx``.
+            Defaults to None, which means ``load_from`` of the config, or what the authors publish
+            (``s2d_dfew``, ``s2d_ferv39k``, ``s2d_mafw``). Not for ``.onnx``.
         device (str, optional): Such as 'cpu' or 'cuda:0'. Defaults to None, a GPU if there is one.
         show_progress (bool): Whether a terminal shows a progress bar. Defaults to True.
+        fold (int, optional): Which of the authors' files a name such as ``s2d_dfew`` stands for.
+            Defaults to None, the first.
 
     Attributes:
         scorer (Scorer): What computes the model.
@@ -67,9 +71,10 @@ class ExpressionInferencer(BaseInferencer):
         weights: Optional[str] = None,
         device: Optional[str] = None,
         show_progress: bool = True,
+        fold: Optional[int] = None,
     ) -> None:
         model = str(model) if isinstance(model, Path) else model
-        weights = None if weights is None else str(weights)
+        weights = published_weights(model, None if weights is None else str(weights), fold)
         self.detector = None
         self._detectors = {}  # by their settings
         if isinstance(model, str) and model.lower().endswith('.onnx'):

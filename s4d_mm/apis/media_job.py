@@ -72,7 +72,11 @@ class MediaJob:
         self.source, self.scorer, self.plan = source, scorer, plan
         self.on_start, self.on_frame = None, ()
         self.result = MediaResult(
-            source.name, source.kind, classes=scorer.classes[source.kind], message=source.message
+            source.name,
+            source.kind,
+            classes=scorer.classes[source.kind],
+            message=source.message,
+            trained_on=scorer.trained_on,
         )
         self.image = None
         self.times = array('d')

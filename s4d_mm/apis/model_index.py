@@ -16,6 +16,8 @@ class IndexedModel(NamedTuple):
 
     Attributes:
         name (str): Its name.
+        alias (str): A short name with which the weights of others are fetched
+            (:mod:`~s4d_mm.apis.published_models`); '' if there are none.
         config (str): Path of its config.
         weights (str | None): Address of its weights; None if none are published.
         data (tuple[str]): Names of the data sets that it is trained on.
@@ -24,6 +26,7 @@ class IndexedModel(NamedTuple):
     """
 
     name: str
+    alias: str
     config: str
     weights: Optional[str]
     data: tuple[str, ...]
@@ -58,6 +61,7 @@ def list_models() -> list[IndexedModel]:
             models.append(
                 IndexedModel(
                     model['Name'],
+                    model.get('Alias', ''),
                     osp.join(folder, model['Config']),
                     model.get('Weights'),
                     tuple(facts['Training Data']),
@@ -76,7 +80,7 @@ def find_model(name: str) -> tuple[str, Optional[str]]:
     """Config and weights of a model.
 
     Args:
-        name (str): Its name; upper and lower case are the same.
+        name (str): Its name or alias; upper and lower case are the same.
 
     Returns:
         tuple[str, str | None]: Path of the config, address of the weights or None.
@@ -87,12 +91,12 @@ def find_model(name: str) -> tuple[str, Optional[str]]:
     """
     if name.endswith('.py') or osp.basename(name) != name or os.sep in name:
         raise FileNotFoundError(f'There is no config {name}.')
-    models = {model.name.lower(): model for model in list_models()}
+    models = {n.lower(): m for m in list_models() for n in (m.name, m.alias) if n}
     if name.lower() in models:
         found = models[name.lower()]
         return found.config, found.weights
     near = get_close_matches(name.lower(), models)
-    names = [models[n].name for n in near or models]
+    names = near or [model.name for model in list_models()]
     raise ValueError(
         f'{name!r} is neither a config file nor a model of model-index.yml. '
         f'{"Do you mean" if near else "The models are"} {", ".join(names)}{"?" if near else "."}'

@@ -38,7 +38,7 @@ class OnnxScorer(Scorer):
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.info = ExportInfo.from_strings(metadata, path)
         self.classes = {self.info.input_type: self.info.classes}
-        self.window = self.info.window
+        self.window, self.trained_on = self.info.window, self.info.trained_on
         self.frame_steps = FrameSteps(self.info.steps)
 
     def prepare(self, images: list[np.ndarray], input_type: str) -> np.ndarray:

@@ -81,6 +81,7 @@ class MediaResult:
         classes (list[str]): Names of the classes that the model tells apart here.
         status (str): 'ok', 'no_face', or 'unreadable'.
         message (str): What was wrong, or is worth knowing; '' if nothing.
+        trained_on (str): What the model has seen, such as 'drawn faces'.
     """
 
     media: str
@@ -93,6 +94,7 @@ class MediaResult:
     classes: list[str] = field(default_factory=list)
     status: str = 'ok'
     message: str = ''
+    trained_on: str = ''
 
 
 class ExpressionResult(list):
@@ -164,6 +166,7 @@ class ExpressionResult(list):
                 faces=len(m.tracks),
                 status=m.status,
                 message=m.message,
+                trained_on=m.trained_on,
             )
             for m in self.media
         ]

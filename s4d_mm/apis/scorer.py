@@ -53,11 +53,13 @@ class Scorer(ABC):
         classes (dict[str, list[str]]): Class names in label order, by the input types that the
             model takes, 'video' and 'image'.
         window (Window | None): How it samples clips; None if it takes no videos.
+        trained_on (str): What it has seen, such as 'drawn faces'.
     """
 
     name: str
     classes: dict[str, list[str]]
     window: Optional[Window]
+    trained_on: str
 
     @abstractmethod
     def prepare(self, images: list[np.ndarray], input_type: str) -> Any:

@@ -62,7 +62,7 @@ class TorchScorer(Scorer):
             self.model = init_model(cfg, path, device or get_device())
         except ValueError as e:
             raise WeightsError(f'{weights} cannot be used with {self.name}. {e}') from e
-        self.cfg = cfg
+        self.cfg, self.trained_on = cfg, self.model.trained_on
         _, self.head = classification_head(self.model)
         self.pipelines = {
             kind: read_pipeline(cfg, place, pipeline)

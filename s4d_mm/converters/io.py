@@ -28,6 +28,15 @@ class Conversion(NamedTuple):
     notes: Sequence[str] = ()  # what was changed
     classes: Optional[dict[str, tuple[str, ...]]] = None  # names of each modality, if known
 
+    def meta(self, src: str) -> dict:
+        """What a checkpoint of these weights says about itself, made of the file ``src``."""
+        meta = dict(
+            converted_from=osp.basename(src), family=self.family, s4d_mm_version=__version__
+        )
+        if self.classes:
+            meta['dataset_meta'] = dict(classes=self.classes)
+        return meta
+
 
 def save_checkpoint(checkpoint: dict, path: str) -> None:
     """Write a checkpoint. A failed attempt leaves nothing at ``path``, or what was there.
@@ -73,12 +82,7 @@ def convert_file(
             result = convert(weights)
         except ValueError as e:
             raise ValueError(f'{src}: {e}') from e
-        meta = dict(
-            converted_from=osp.basename(src), family=result.family, s4d_mm_version=__version__
-        )
-        if result.classes:
-            meta['dataset_meta'] = dict(classes=result.classes)
-        save_checkpoint({key: result.weights, 'meta': meta}, dst)
+        save_checkpoint({key: result.weights, 'meta': result.meta(src)}, dst)
     except (ValueError, OSError, *WEIGHTS_ERRORS) as e:
         print(e, file=sys.stderr)
         return 1

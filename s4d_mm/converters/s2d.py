@@ -170,6 +170,39 @@ def require(state_dict: StateDict, keys: Sequence[str], whose: str) -> None:
         )
 
 
+def join_landmarks(
+    weights: StateDict, landmarks: Optional[str], classes: Optional[Sequence[str]] = None
+) -> Conversion:
+    """Our weights of the authors', with those of the landmark network.
+
+    Args:
+        weights (dict): The authors' weights.
+        landmarks (str | None): File of the landmark network, or its address.
+        classes (Sequence[str], optional): Class names in label order. Defaults to None.
+
+    Raises:
+        WeightsError: If one of them is something else, or ``landmarks`` is None.
+        ValueError: If there are not as many classes.
+    """
+    out, left_out = from_s2d_authors(weights)
+    if landmarks is None:
+        raise WeightsError(
+            'The landmark network is in a file of its own: give it by --landmarks FILE. '
+            f'{WHERE_TO_GET_LANDMARKS}'
+        )
+    net = cut_tail(load_weights(landmarks), landmarks)
+    out.update({LANDMARK + key: value for key, value in net.items()})
+    head = out.get('cls_head.fc_cls.weight')
+    if classes and head is not None and len(head) != len(classes):
+        raise ValueError(
+            f'The classifier has {len(head)} classes, but the dataset of the config has '
+            f'{len(classes)}: {", ".join(classes)}. Give the config of the data that it was '
+            'trained on, or none.'
+        )
+    names = dict(video=tuple(classes)) if classes and head is not None else None
+    return Conversion(out, left_out, family='S2D', classes=names)
+
+
 def convert_s2d_file(
     src: str,
     dst: str,
@@ -195,22 +228,6 @@ def convert_s2d_file(
     def convert(weights: StateDict) -> Conversion:
         if reverse:
             return Conversion(*to_s2d_authors(weights), family='S2D')
-        out, left_out = from_s2d_authors(weights)
-        if landmarks is None:
-            raise WeightsError(
-                'The landmark network is in a file of its own: give it by --landmarks FILE. '
-                f'{WHERE_TO_GET_LANDMARKS}'
-            )
-        net = cut_tail(load_weights(landmarks), landmarks)
-        out.update({LANDMARK + key: value for key, value in net.items()})
-        head = out.get('cls_head.fc_cls.weight')
-        if classes and head is not None and len(head) != len(classes):
-            raise ValueError(
-                f'The classifier has {len(head)} classes, but the dataset of the config has '
-                f'{len(classes)}: {", ".join(classes)}. Give the config of the data that it was '
-                'trained on, or none.'
-            )
-        names = dict(video=tuple(classes)) if classes and head is not None else None
-        return Conversion(out, left_out, family='S2D', classes=names)
+        return join_landmarks(weights, landmarks, classes)
 
     return convert_file(src, dst, convert, key='model' if reverse else 'state_dict')

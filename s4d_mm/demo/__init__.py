@@ -34,6 +34,8 @@ def main(args: argparse.Namespace) -> int:
     check_gradio()  # before the model is loaded, which takes longer
     from ..apis import ExpressionInferencer
 
-    inferencer = ExpressionInferencer(args.model, args.weights, args.device, show_progress=False)
+    inferencer = ExpressionInferencer(
+        args.model, args.weights, args.device, show_progress=False, fold=args.fold
+    )
     serve(inferencer, args.host, args.port, args.max_seconds, args.max_mb)
     return 0

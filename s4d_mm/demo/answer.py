@@ -34,6 +34,7 @@ class Answer:
         faces (list[tuple[str, str, str]]): For each face its name, the label, and its share
             and time.
         note (str): What was wrong, or is worth knowing; '' if nothing.
+        trained_on (str): What the model has seen.
         clip (str | None): The annotated video.
         picture (str | None): The annotated image.
         timeline (str | None): Picture of the probabilities over time.
@@ -45,6 +46,7 @@ class Answer:
 
     faces: list[tuple[str, str, str]] = field(default_factory=list)
     note: str = ''
+    trained_on: str = ''
     clip: Optional[str] = None
     picture: Optional[str] = None
     timeline: Optional[str] = None
@@ -92,6 +94,7 @@ def answer_upload(
     return Answer(
         faces=[_describe(record) for record in result.summary()],
         note=note,
+        trained_on=media.trained_on,
         columns=columns,
         rows=rows,
         **_made_files(out_dir, media.kind),

@@ -169,14 +169,14 @@ def to_html(answer: Answer) -> str:
         answer (Answer): The answer.
 
     Returns:
-        str: A paragraph for each face, then the note.
+        str: A paragraph for each face, then the note, and what the model has seen.
     """
     lines = [
         f'<p class="s4d-face">{escape(name)} <b>{escape(label)}</b> <span>{escape(rest)}</span></p>'
         for name, label, rest in answer.faces
     ]
-    if answer.note:
-        lines.append(f'<p class="s4d-note">{escape(answer.note)}</p>')
+    trained = answer.trained_on and f'The model was trained on: {answer.trained_on}'
+    lines += [f'<p class="s4d-note">{escape(text)}</p>' for text in (answer.note, trained) if text]
     return f'<div class="s4d-answer">{"".join(lines)}</div>'
 
 

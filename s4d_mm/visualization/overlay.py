@@ -51,7 +51,12 @@ class Overlay:
             self.classes = [one_line(name) for name in result.records[0].probabilities]
             importance = np.sum([list(r.probabilities.values()) for r in result.records], axis=0)
             self.panel = ProbabilityPanel(
-                self.classes, self.width, self.height, importance, len(self.pieces)
+                self.classes,
+                self.width,
+                self.height,
+                importance,
+                len(self.pieces),
+                one_line(result.trained_on and f'trained on {result.trained_on}'),
             )
         self._canvas, self._picture, self._panel = self._make_canvas(even)
         self._plates = {}  # by face: number of the piece, and its plate

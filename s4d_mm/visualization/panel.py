@@ -27,6 +27,7 @@ class ProbabilityPanel:
         importance (np.ndarray): (classes, ), which ones to show if there is no room for all.
         faces (int): How many faces there may be at once. It makes room for up to three of them
             if the text stays readable.
+        note (str): A small line at its bottom. Defaults to '', none.
 
     Attributes:
         beside (bool): Whether it goes to the right of the picture, else below it.
@@ -35,14 +36,21 @@ class ProbabilityPanel:
     """
 
     def __init__(
-        self, classes: Sequence[str], width: int, height: int, importance: np.ndarray, faces: int
+        self,
+        classes: Sequence[str],
+        width: int,
+        height: int,
+        importance: np.ndarray,
+        faces: int,
+        note: str = '',
     ) -> None:
-        self.classes = classes
+        self.classes, self.note = classes, note
         self.beside = width >= height
         self.font_size = self._fit_font(width, height, faces)
         self.row = round(LINE_HEIGHT * self.font_size)
         self.pad = round(PAD * self.font_size)
-        room = height if self.beside else height // 2
+        self.below = self.row if note else 0
+        room = (height if self.beside else height // 2) - self.below
         rows = max(2, (room - 2 * self.pad) // self.row - 1)
         self.shown = np.arange(len(classes))
         if len(classes) > rows:
@@ -59,6 +67,7 @@ class ProbabilityPanel:
         )
         self.block = block_width, (len(self.names) + 1) * self.row
         self.width, self.height = (side + 2 * self.pad for side in self.block)
+        self.height += self.below
         if self.beside:
             self.height = max(self.height, height)
         else:
@@ -67,7 +76,8 @@ class ProbabilityPanel:
     def _fit_font(self, width: int, height: int, faces: int) -> int:
         """The largest font with which a block for each face, or for three, fits in."""
         short, blocks = min(width, height), min(faces, 3)
-        tall = LINE_HEIGHT * (len(self.classes) + 1) + 2 * PAD  # of a block, in heights of the font
+        rows = len(self.classes) + 1 + bool(self.note)
+        tall = LINE_HEIGHT * rows + 2 * PAD  # of a block, in heights of the font
         names = max(text_width(name, 100) / 100 for name in self.classes)
         wide = min(names, LONGEST_NAME) + BAR + 6 * PAD + text_width('100%', 100) / 100
         fits = height / (blocks * tall) if self.beside else width / (blocks * wide)
@@ -86,13 +96,18 @@ class ProbabilityPanel:
         pen = ImageDraw.Draw(image)
         x = y = self.pad
         for number, scores in faces:
-            if x + self.block[0] > self.width or y + self.block[1] > self.height:
+            if x + self.block[0] > self.width or y + self.block[1] > self.height - self.below:
                 break
             self._draw_block(pen, x, y, number, scores)
             if self.beside:
                 y += self.block[1] + self.pad
             else:
                 x += self.block[0] + 3 * self.pad
+        if self.note:
+            size = max(SMALLEST_FONT, round(0.75 * self.font_size))
+            text = shorten(self.note, size, self.width - 2 * self.pad)
+            place = self.pad, self.height - self.pad
+            pen.text(place, text, TEXT, text_font(text, size), anchor='ls')
         return np.array(image)
 
     def _draw_block(self, pen, x: int, y: int, number: Optional[int], scores: np.ndarray) -> None:

@@ -78,6 +78,10 @@ def draw_timeline(result: 'MediaResult') -> Figure:
     room = (WIDTH - LEFT) * 72 / TITLE_SIZE * 100  # in hundredths of the font's height
     place = _shares(figure, LEFT, figure.get_figheight() - TOP / 2)
     figure.text(*place, shorten(title, 100, int(room)), size=TITLE_SIZE, va='center', **look)
+    if result.records and result.trained_on:
+        note = shorten(one_line(f'trained on {result.trained_on}'), 100, 3000)
+        place = _shares(figure, WIDTH - GAP, GAP / 2)
+        figure.text(*place, note, size=SMALL_SIZE, ha='right', va='center', **look)
     return figure
 
 

@@ -32,6 +32,22 @@ def test_model_has_the_weights_and_the_classes(checkpoint):
     assert init_model(Config(PREDICT), device='cpu').dataset_meta is None
 
 
+def test_model_knows_what_it_has_seen(checkpoint, tmp_path):
+    config = Config(dict(PREDICT, trained_on='by the config'))
+    assert init_model(config, device='cpu').trained_on == 'unknown data'  # random weights
+    content = torch.load(checkpoint)
+    for meta, seen in (
+        ({}, 'by the config'),
+        (dict(cfg="trained_on = 'by the training'"), 'by the training'),
+        (dict(cfg="trained_on = 'x'", trained_on='drawn faces'), 'drawn faces'),
+    ):
+        torch.save(dict(content, meta=meta), tmp_path / 'x.pth')
+        assert init_model(config, str(tmp_path / 'x.pth'), 'cpu').trained_on == seen
+    config = Config(dict(PREDICT, trained_on=None, train_dataloader=None))
+    torch.save(dict(content, meta={}), tmp_path / 'x.pth')
+    assert init_model(config, str(tmp_path / 'x.pth'), 'cpu').trained_on == 'unknown data'
+
+
 def drop(part):
     def change(weights):
         for key in [k for k in weights if part in k]:

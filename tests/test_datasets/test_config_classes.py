@@ -3,11 +3,12 @@
 
 import os.path as osp
 
+import pytest
 from helpers import ROOT
 from mmengine.config import Config
 
 from s4d_mm.datasets import DFEW, MAFW, AffectNet
-from s4d_mm.datasets.config_classes import config_classes
+from s4d_mm.datasets.config_classes import config_classes, trained_on
 
 CLIPS = dict(type='DFEW', ann_file='nowhere.csv', pipeline=[dict(type='ClipInit')])
 IMAGES = dict(type='AffectNet', ann_file='nowhere.txt', num_classes=8)
@@ -37,3 +38,23 @@ def test_joined_and_foreign_sets():
     foreign = dict(type='VideoDataset', ann_file='nowhere.txt', pipeline=[])
     assert config_classes(loaders(test=foreign)) == {}
     assert config_classes(Config(dict(test_dataloader=None))) == {}
+
+
+@pytest.mark.parametrize(
+    'config, seen',
+    [
+        ('s4d_finetune_ferv39k.py', 'FERV39k, AffectNet'),
+        ('s2d_finetune_mafw.py', 'MAFW'),
+        ('own/own_clips.py', 'data/mine'),
+        ('quickstart/s4d_quickstart_finetune.py', 'drawn faces'),
+        ('mix/s2d_moae_joint.py', 'drawn faces'),
+    ],
+)
+def test_a_config_says_what_its_model_sees(config, seen):
+    assert trained_on(Config.fromfile(osp.join(ROOT, 'configs', config))) == seen
+
+
+def test_what_a_model_has_seen_is_one_short_line():
+    assert trained_on(dict(trained_on='a\x1b[31mb\nc' * 99)) == ('a[31mbc' * 99)[:100]
+    for settings in ({}, dict(train_dataloader='x'), dict(train_dataloader=dict(dataset=3))):
+        assert trained_on(settings) == ''

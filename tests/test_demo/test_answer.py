@@ -32,6 +32,7 @@ def test_video(tmp_path):
     names = [osp.basename(p) for p in (shown.clip, shown.timeline, shown.csv, shown.json)]
     assert names == ['clip.mp4', 'clip_timeline.png', 'clip.csv', 'clip.json']
     assert (shown.picture, shown.note) == (None, '')
+    assert 'trained on: drawn faces' in to_html(shown)
 
 
 def test_image_whose_name_ends_as_a_timeline_does(tmp_path):

@@ -92,6 +92,19 @@ def test_strip_shows_all_probabilities():
             assert length == pytest.approx(expected * full, abs=1)
 
 
+def test_strip_says_what_the_model_has_seen():
+    for size, rows in (((240, 320), 0), ((240, 200), 15)):  # beside the picture, or below it
+        answer = image_result(0, 1, 2, squares=[(60, y, 40, 0) for y in (40, 120, 200)])
+        without = annotate_image(picture(*size), answer)
+        answer.trained_on = 'drawn faces ' * 9
+        out = annotate_image(picture(*size), answer)
+        assert out.shape == (without.shape[0] + rows, *without.shape[1:])  # a line more, or none
+        rest = out[:-20]
+        assert np.array_equal(rest, without[: len(rest)])  # bars, names and shares as before
+        line = out[-20:, -130:].max(-1)
+        assert (line > 150).any() and (line[:, -5:] < 30).all()  # inside of the strip
+
+
 def test_no_box_where_no_face_was_looked_for():
     image = picture()
     out = annotate_image(image, image_result(1))

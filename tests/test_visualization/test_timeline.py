@@ -46,6 +46,8 @@ def test_faces_have_a_panel_each():
     assert [a.get_ylabel() for a in figure.axes if a.get_ylabel()] == ['face 1', 'face 2']
     assert texts(figure) == ['clip.mp4', 'happiness', 'sadness']
     assert figure.axes[-1].get_xlabel() == 'time (s)'
+    figure = draw_timeline(result([record(0)], trained_on='drawn faces'))
+    assert 'trained on drawn faces' in texts(figure)
 
 
 def test_faces_that_are_there_longest():

@@ -2,6 +2,7 @@
 # mmaction2's cheap ones (OpenCV), not the recipe's.
 # not `import os`, which mmengine takes for a config of its other kind
 data_root = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/data'
+trained_on = 'drawn faces'  # every answer says it; without this key it names the training sets
 img_size, clip_len, frame_interval = 80, 4, 8
 meta_keys = ('input_type', 'sample_id', 'img_shape')
 

@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import BaseLoop, Runner
 
+from ...datasets.config_classes import trained_on
 from ...evaluation.metrics.expression_metric import FIGURES, ExpressionMetric
 from ...files.atomic_write import PART_SUFFIX, atomic_write
 from ...files.last_checkpoint import is_plain_name
@@ -94,8 +95,11 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.info(f'Removed {path}, which an earlier run left half written.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put in what was completed; ``FlexibleRunner`` counts from the moment of saving."""
-        checkpoint['meta'].update(self._meta)
+        """Put in what the model has seen, and what was completed.
+
+        ``FlexibleRunner`` counts from the moment of saving.
+        """
+        checkpoint['meta'].update(trained_on=trained_on(runner.cfg), **self._meta)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:

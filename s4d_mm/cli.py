@@ -21,6 +21,7 @@ from . import REQUIREMENTS, installed_version
 from .apis.report import report_lines
 from .apis.results import ExpressionResult
 from .files.errors import NonFiniteError
+from .files.text import printable
 from .version import __version__
 
 EXAMPLES = """examples:
@@ -69,7 +70,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         return args.run(args)
     except CommandError as e:
-        print(f's4d {args.command}: error: {e}', file=sys.stderr)
+        print(printable(f's4d {args.command}: error: {e}'), file=sys.stderr)
         return e.code
     except KeyboardInterrupt:
         print(f's4d {args.command}: stopped', file=sys.stderr)
@@ -219,7 +220,7 @@ def run_predict(args: argparse.Namespace) -> int:
     print_result(result, notes)
     written = sorted(name for name, time in files_of(args.out).items() if before.get(name) != time)
     if written:
-        print(f'written to {args.out}: {", ".join(written)}')
+        print(printable(f'written to {args.out}: {", ".join(written)}'))
     return int(any(item.status == 'unreadable' for item in result.media))
 
 
@@ -248,14 +249,14 @@ def print_result(result: ExpressionResult, notes: list[str]) -> None:
     """
     logged = [f'{item.media}: {item.message}' for item in result.media]
     for note in dict.fromkeys(notes):
-        if note not in logged:
-            print(f's4d predict: {note}', file=sys.stderr)
+        if note not in map(printable, logged):
+            print(printable(f's4d predict: {note}'), file=sys.stderr)
     for item in result.media:
         for line in report_lines(item):
             print(line)
         if item.message and item.status != 'no_face':
             name = '' if item.media in item.message else f'{item.media}: '
-            print(f's4d predict: {name}{item.message}', file=sys.stderr)
+            print(printable(f's4d predict: {name}{item.message}'), file=sys.stderr)
 
 
 def predict_options(args: argparse.Namespace) -> tuple[Any, dict]:

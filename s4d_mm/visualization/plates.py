@@ -10,6 +10,7 @@ from .colors import Color, text_color
 from .text import shorten, text_font, text_width
 
 Rect = tuple[int, int, int, int]  # x, y, width, height
+COVERED = 0.05  # share of a face that a plate may cover
 
 
 def draw_plate(text: str, size: int, color: Color, widest: int) -> np.ndarray:
@@ -36,35 +37,49 @@ def draw_plate(text: str, size: int, color: Color, widest: int) -> np.ndarray:
 
 
 def place_plate(
-    size: tuple[int, int], box: Rect, taken: Sequence[Rect], picture: tuple[int, int]
-) -> tuple[int, int]:
-    """Find a place for the plate of a face: above its box if it can be.
+    sizes: Sequence[tuple[int, int]],
+    box: Rect,
+    taken: Sequence[Rect],
+    faces: Sequence[Rect],
+    picture: tuple[int, int],
+    last: int = 0,
+) -> tuple[int, int, int, int]:
+    """Choose a plate for a face, and a place at its box, where no face or plate is covered.
 
     Args:
-        size (tuple[int, int]): Width and height of the plate.
+        sizes (Sequence[tuple[int, int]]): Width and height of the plates to choose from, the
+            wished one first.
         box (Rect): Of the face.
         taken (Sequence[Rect]): The plates that are placed already.
+        faces (Sequence[Rect]): All faces of the picture, this one too.
         picture (tuple[int, int]): Width and height. The plate is inside of it.
+        last (int): The choice in the frame before, which is kept if it can be. Defaults to 0.
 
     Returns:
-        tuple[int, int]: x, y of its upper left corner, where it hides least of the other plates.
+        tuple[int, int, int, int]: The choice, the number of the plate, and x, y of its corner.
+            Where all places cover something, it is the one that covers least.
     """
-    width, height = size
-    x, y, box_width, box_height = box
-    right, below = x + box_width - width, y + box_height
-    wished = [(x, y - height), (x, below), (right, y - height), (right, below), (x, y)]
-    for _, other_y, _, other_height in taken:
-        wished += [(x, other_y - height), (x, other_y + other_height)]
-    places = []
-    for wish in wished:
-        place = tuple(
-            max(0, min(int(v), room - side))
-            for v, side, room in zip(wish, (width, height), picture)
-        )
-        hidden = sum(common_area((*place, width, height), other) for other in taken)
-        moved = abs(place[1] - wish[1])  # into the box: it would hide the face
-        places.append((hidden, moved, place))
-    return min(places, key=lambda p: p[:2])[2]
+    choices = []
+    for plate, (width, height) in enumerate(sizes):
+        for place in places_at(box, width, height):
+            x, y = (
+                max(0, min(int(v), r)) for v, r in zip(place, np.subtract(picture, (width, height)))
+            )
+            rect = x, y, width, height
+            hidden = sum(common_area(rect, face) / (face[2] * face[3]) for face in faces)
+            hidden = hidden if hidden > COVERED else 0
+            hidden += sum(common_area(rect, other) > 0 for other in taken)
+            choices.append((hidden, len(choices) != last, len(choices), plate, x, y))
+    return min(choices)[2:]
+
+
+def places_at(box: Rect, width: int, height: int) -> list[tuple[int, int]]:
+    """Places round a box, the best first: above and below, at its sides, at its corners."""
+    x, y, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    above, left = y - height, x - width
+    places = [(a, b) for a in (x, right - width) for b in (above, bottom)]
+    places += [(a, b) for b in (y, bottom - height) for a in (left, right)]
+    return places + [(a, b) for a in (left, right) for b in (above, bottom)]
 
 
 def common_area(a: Rect, b: Rect) -> int:

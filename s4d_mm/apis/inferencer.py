@@ -355,8 +355,8 @@ class SmallFaceWarning:
         if share is not None and share < SMALL_FACE:
             print_log(
                 f'{printable(self.name)}: its largest face fills {100 * share:.0f} % of the '
-                "frame's shorter side, but with faces='none' the model is given the whole frame, and "
-                "it was trained on faces that are cut out. Use faces='auto'.",
+                "frame's shorter side, but with faces='none' the model is given the whole frame, "
+                "and it was trained on faces that are cut out. Use faces='auto'.",
                 'current',
                 logging.WARNING,
             )

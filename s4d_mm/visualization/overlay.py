@@ -10,7 +10,7 @@ import numpy as np
 from .colors import BLACK, class_labels
 from .panel import BACKGROUND, ProbabilityPanel
 from .pieces import pieces_by_face
-from .plates import Rect, draw_plate, place_plate
+from .plates import Rect, draw_plate, place_plates
 from .text import font_size
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Overlay:
             )
         self._canvas, self._picture, self._panel = self._make_canvas(even)
         self._plates = {}  # by face: number of the piece, and its plates
-        self._choices = {}  # by face: which plate, and where, see place_plate
+        self._choices = {}  # by face: which plate, and where, see place_plates
         self._on_panel = []  # faces and their pieces
 
     def draw(self, frame: np.ndarray, number: int) -> np.ndarray:
@@ -81,10 +81,7 @@ class Overlay:
             if corners[face] is not None:
                 best = int(self.pieces[face].scores[piece].argmax())
                 self._draw_box(corners[face], self.classes[best].color)
-        faces = [_rect(c, FACE) for c in corners.values() if c is not None]
-        taken = []
-        for face, piece in found:
-            taken.append(self._put(face, piece, corners[face], taken, faces))
+        self._draw_plates(found, corners)
         self._draw_panel(found)
         height, width = self._picture.shape[:2]
         if self.panel is None:  # the last row and column twice, where sides are made even
@@ -132,7 +129,7 @@ class Overlay:
                 self._picture, [points], True, shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS
             )
 
-    def _draw_plates(self, face: Optional[int], piece: int) -> list[np.ndarray]:
+    def _make_plates(self, face: Optional[int], piece: int) -> list[np.ndarray]:
         """The plates to choose from: what a crowd has no room for is left out from the end."""
         if self._plates.get(face, (None, None))[0] != piece:
             scores = self.pieces[face].scores[piece]
@@ -145,26 +142,22 @@ class Overlay:
             self._plates[face] = piece, plates
         return self._plates[face][1]
 
-    def _put(
-        self,
-        face: Optional[int],
-        piece: int,
-        corners: Optional[np.ndarray],
-        taken: list[Rect],
-        faces: list[Rect],
-    ) -> Rect:
-        """Lay the plate of a face on the picture, and say where it is."""
-        plates = self._draw_plates(face, piece)
-        corner = 0, len(plates[0]), 0, 0  # of the picture
-        box = corner if corners is None else _rect(corners, 1, rim=self.line)
-        sizes = [plate.shape[1::-1] for plate in plates]
-        self._choices[face], i, x, y = place_plate(
-            sizes, box, taken, faces, (self.width, self.height), self._choices.get(face, 0)
+    def _draw_plates(self, found: list[tuple[Optional[int], int]], corners: dict) -> None:
+        plates = [self._make_plates(*face_and_piece) for face_and_piece in found]
+        top = 0, round(1.5 * self.font_size), 0, 0  # the upper left corner of the picture
+        boxes = [top if (c := corners[f]) is None else _rect(c, 1, self.line) for f, _ in found]
+        placed = place_plates(
+            [[plate.shape[1::-1] for plate in choices] for choices in plates],
+            boxes,
+            [_rect(c, FACE) for c in corners.values() if c is not None],
+            (self.width, self.height),
+            [self._choices.get(face, 0) for face, _ in found],
         )
-        width, height = sizes[i]
-        target = self._picture[y : y + height, x : x + width]
-        target[:] = plates[i][: target.shape[0], : target.shape[1]]
-        return x, y, width, height
+        for (face, _), choices, (choice, i, x, y) in zip(found, plates, placed):
+            self._choices[face] = choice
+            height, width = choices[i].shape[:2]
+            target = self._picture[y : y + height, x : x + width]
+            target[:] = choices[i][: target.shape[0], : target.shape[1]]
 
 
 def _rect(corners: np.ndarray, share: float, rim: int = 0) -> Rect:

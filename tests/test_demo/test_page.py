@@ -83,7 +83,7 @@ class Site:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -171,7 +171,7 @@ def drop(page, path):
 
 
 def wait_until_empty(site):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while site.files() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not site.files()

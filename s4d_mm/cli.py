@@ -21,7 +21,9 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from typing import Any, Optional
 
-__version__ = runpy.run_path(osp.join(osp.dirname(__file__), 'version.py'))['__version__']
+HERE = osp.dirname(__file__)
+__version__ = runpy.run_path(osp.join(HERE, 'version.py'))['__version__']
+printable = runpy.run_path(osp.join(HERE, 'files', 'text.py'))['printable']
 # whose versions `s4d version` prints where they are installed
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite')
 DISTRIBUTIONS += ('onedl-mmcv', 'mmaction2', 'mmpretrain', 'onedl-mmpretrain')
@@ -72,7 +74,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         return args.run(args)
     except CommandError as e:
-        print(f's4d {args.command}: error: {e}', file=sys.stderr)
+        print(printable(f's4d {args.command}: error: {e}'), file=sys.stderr)
         return e.code
     except KeyboardInterrupt:
         print(f's4d {args.command}: stopped', file=sys.stderr)
@@ -224,7 +226,7 @@ def run_predict(args: argparse.Namespace) -> int:
     print_result(result, notes)
     written = sorted(name for name, time in files_of(args.out).items() if before.get(name) != time)
     if written:
-        print(f'written to {args.out}: {", ".join(written)}')
+        print(printable(f'written to {args.out}: {", ".join(written)}'))
     return int(any(item.status == 'unreadable' for item in result.media))
 
 
@@ -260,14 +262,14 @@ def print_result(result: Any, notes: list[str]) -> None:
 
     logged = [f'{item.media}: {item.message}' for item in result.media]
     for note in dict.fromkeys(notes):
-        if note not in logged:
-            print(f's4d predict: {note}', file=sys.stderr)
+        if note not in map(printable, logged):
+            print(printable(f's4d predict: {note}'), file=sys.stderr)
     for item in result.media:
         for line in report_lines(item):
             print(line)
         if item.message and item.status != 'no_face':
             name = '' if item.media in item.message else f'{item.media}: '
-            print(f's4d predict: {name}{item.message}', file=sys.stderr)
+            print(printable(f's4d predict: {name}{item.message}'), file=sys.stderr)
     for seen in {item.trained_on for item in result.media if item.records} - {''}:
         print(f'the model was trained on: {seen}')
 

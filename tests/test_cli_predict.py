@@ -63,7 +63,7 @@ def test_a_process_prints_the_faces_and_nothing_else(folder, tmp_path):
     assert sorted(os.listdir(tmp_path / 'out')) == names
     with open(tmp_path / 'out' / 'clip.csv', newline='') as f:
         rows = list(csv.DictReader(f))
-    assert list(rows[0])[7:] == EMOTIONS
+    assert list(rows[0])[11:] == EMOTIONS
     assert rows[-1]['end_frame'] == '40' and rows[-1]['face'] == ''
 
 
@@ -73,6 +73,17 @@ def test_of_many_inputs_one_is_broken(folder, capsys, tmp_path):
     assert code == 1 and f'{folder}/face.jpg  ' in out
     assert 'broken.mp4' in err and 'nowhere.mp4' in err and 'Traceback' not in err
     assert sorted(os.listdir(tmp_path)) == ['face.csv', 'face.json']
+
+
+def test_escape_codes_in_names_do_not_reach_the_terminal(folder, capsys, tmp_path):
+    name = tmp_path / 'a\x1b[31m[b].mp4'
+    write_video(name, 8)
+    truncate(write_video(tmp_path / 'a\x1b[2J.mp4', 40))
+    code, out, err = predict(capsys, folder, tmp_path, '--out', tmp_path / 'out', '--no-pictures')
+    assert code == 1 and '\x1b' not in out + err
+    assert 'a\\x1b[31m[b].mp4  0.0' in out and 'a\\x1b[31m[b].csv' in out
+    assert 'a\\x1b[2J.mp4' in err
+    assert predict(capsys, folder, tmp_path / '\x1b')[2].count('\\x1b') > 0
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,11 @@ from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.registry import INFERENCERS
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from torch import nn
 
+from ..files.text import printable
 from ..media import TimedFrame
 from .inputs import Input, Source, list_sources
 from .media_job import FACES, MediaJob, Plan, Task
@@ -282,7 +284,7 @@ class ExpressionInferencer(BaseInferencer):
         result = preds.result
         if result.message:
             level = logging.INFO if result.status == 'ok' else logging.WARNING
-            print_log(f'{result.media}: {result.message}', 'current', level)
+            print_log(printable(f'{result.media}: {result.message}'), 'current', level)
         if outputs is not None:
             outputs.write(inputs, result, preds.image, video)
         preds.image = None
@@ -357,9 +359,9 @@ class SmallFaceWarning:
         share = None if side is None else side / min(frame.image.shape[:2])
         if share is not None and share < SMALL_FACE:
             print_log(
-                f"{self.name}: its largest face fills {100 * share:.0f} % of the frame's shorter "
-                "side, but with faces='none' the model is given the whole frame, and it was "
-                "trained on faces that are cut out. Use faces='auto'.",
+                f'{printable(self.name)}: its largest face fills {100 * share:.0f} % of the '
+                "frame's shorter side, but with faces='none' the model is given the whole frame, "
+                "and it was trained on faces that are cut out. Use faces='auto'.",
                 'current',
                 logging.WARNING,
             )
@@ -415,7 +417,7 @@ class FrameBar:
 
     def start(self, name: str, frames: Optional[int]) -> None:
         """Begin an input of so many frames; None if that is not known."""
-        self.one = self.bar.add_task(osp.basename(name), total=frames)
+        self.one = self.bar.add_task(escape(printable(osp.basename(name))), total=frames)
 
     def advance(self, frame: TimedFrame) -> None:
         """Count a frame."""

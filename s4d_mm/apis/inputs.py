@@ -18,6 +18,7 @@ from typing import Any, Optional, Union
 import numpy as np
 from mmengine.logging import print_log
 
+from ..files.text import printable
 from ..media import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -70,11 +71,6 @@ class Source:
         if self.path is not None:
             return osp.splitext(printable(osp.basename(self.path)))[0]
         return osp.basename(osp.normpath(self.name))
-
-
-def printable(text: str) -> str:
-    """The text with a mark for each control character, and each byte that is not UTF-8."""
-    return re.sub('[\x00-\x1f\x7f-\x9f\ud800-\udfff]', '\N{REPLACEMENT CHARACTER}', text)
 
 
 class NotMediaError(ValueError):

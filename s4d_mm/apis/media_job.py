@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from ..files.errors import NonFiniteError
+from ..files.text import printable
 from ..media import MediaReadError
-from .inputs import Source, described, printable
+from .inputs import Source, described
 from .results import ExpressionRecord, FaceTrack, MediaResult
 from .scorer import Scorer, Window
 from .windows import Piece, WindowStream
@@ -71,10 +72,11 @@ class MediaJob:
     def __init__(self, source: Source, scorer: Scorer, plan: Plan) -> None:
         self.source, self.scorer, self.plan = source, scorer, plan
         self.on_start, self.on_frame = None, ()
+        names = [n for kind in ('video', 'image') for n in scorer.classes.get(kind, ())]
         self.result = MediaResult(
             source.name,
             source.kind,
-            classes=scorer.classes[source.kind],
+            classes=list(dict.fromkeys(names)),
             message=source.message,
             trained_on=scorer.trained_on,
         )
@@ -198,7 +200,8 @@ class MediaJob:
     def _record(
         self, face: Optional[int], start: int, end: int, scores: np.ndarray, seen: Any
     ) -> ExpressionRecord:
-        names = self.scorer.classes[self.source.kind]
+        known = dict(zip(self.scorer.classes[self.source.kind], scores.tolist()))
+        probabilities = {name: known[name] for name in self.result.classes if name in known}
         is_video = self.source.kind == 'video'
         return ExpressionRecord(
             media=self.source.name,
@@ -208,8 +211,8 @@ class MediaJob:
             start_frame=start,
             end_frame=end,
             box=None if face is None else self._box(face, start, end),
-            label=names[int(scores.argmax())],
-            probabilities=dict(zip(names, scores.tolist())),
+            label=max(known, key=known.get),
+            probabilities=probabilities,
             features=seen,
         )
 
@@ -224,4 +227,5 @@ class MediaJob:
 
         track = self.result.tracks[face]
         squares = track.squares[start - track.start_frame : end - track.start_frame]
-        return tuple(np.mean([square_box(square) for square in squares], axis=0).tolist())
+        boxes = np.reshape([square_box(square) for square in squares], (-1, 2, 2))
+        return tuple(np.clip(boxes, 0, self.result.size).mean(axis=0).ravel().tolist())

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from ..files.text import printable
 from .results import ExpressionRecord, MediaResult, summarise
 
 SHOWN_PARTS = 5  # of a clip whose label changes
@@ -18,9 +19,8 @@ def report_lines(result: MediaResult) -> list[str]:
         list[str]: The lines. The second one of a face says how its label changes, if it does.
     """
     if result.status == 'no_face':
-        return [
-            f'no face found in {result.media} (try --faces none if the pictures are cut already)'
-        ]
+        line = f'no face found in {result.media} (try --faces none if the pictures are cut already)'
+        return [printable(line)]
     lines = []
     for summary in summarise(result.records):
         name = result.media if summary.face is None else f'{result.media}  face {summary.face}'
@@ -30,7 +30,7 @@ def report_lines(result: MediaResult) -> list[str]:
             shown = ', '.join(f'{label} {a:.1f}-{b:.1f} s' for label, a, b in parts[:SHOWN_PARTS])
             more = len(parts) - SHOWN_PARTS
             lines.append(f'    in turn: {shown}{f", and {more} more" if more > 0 else ""}')
-    return lines
+    return [printable(line) for line in lines]
 
 
 def label_parts(records: Sequence[ExpressionRecord]) -> list[tuple[str, float, float]]:

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from ..files.text import safe_cell
+
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the upright frame
 
-COLUMNS = ('media', 'face', 'start', 'end', 'start_frame', 'end_frame', 'label')
+BOX = ('x1', 'y1', 'x2', 'y2')
+COLUMNS = ('media', 'face', 'start', 'end', 'start_frame', 'end_frame', *BOX, 'label')
 
 
 class ExpressionRecord(NamedTuple):
@@ -26,10 +29,11 @@ class ExpressionRecord(NamedTuple):
         end (float | None): Time at which the last frame ends, in seconds; None for an image.
         start_frame (int): Number of the first frame, from 0.
         end_frame (int): Number of the last frame, plus 1.
-        box (tuple | None): x1, y1, x2, y2 of the square that was cut out, in pixels of the
-            upright frame, averaged over the frames; None where no face was looked for.
+        box (tuple | None): x1, y1, x2, y2 of what was cut out, in pixels of the upright frame
+            and inside of it, averaged over the frames; None where no face was looked for.
         label (str): The class of the highest probability.
-        probabilities (dict[str, float]): Of each class by name, 0..1, in label order.
+        probabilities (dict[str, float]): Of each class by name, 0..1, in the order of
+            :attr:`MediaResult.classes`.
         features (np.ndarray | None): (C, ), what the classifier sees, if it was asked for.
     """
 
@@ -78,7 +82,8 @@ class MediaResult:
         size (tuple[int, int] | None): Width and height of the upright frames in pixels.
         tracks (dict[int, FaceTrack]): The faces by number; empty where none was looked for.
         records (list[ExpressionRecord]): The records of this input.
-        classes (list[str]): Names of the classes that the model tells apart here.
+        classes (list[str]): All classes of the model, for videos and images alike: those of
+            videos in label order, then those that it knows in images only.
         status (str): 'ok', 'no_face', or 'unreadable'.
         message (str): What was wrong, or is worth knowing; '' if nothing.
         trained_on (str): What the model has seen, such as 'drawn faces'.
@@ -113,7 +118,7 @@ class ExpressionResult(list):
 
     @property
     def classes(self) -> list[str]:
-        """Names of all classes that the model tells apart in these inputs, in label order."""
+        """Names of all classes of the model, in the order of the columns."""
         known = [name for item in self.media for name in item.classes]
         return list(dict.fromkeys([*known, *class_names(self)]))
 
@@ -129,21 +134,23 @@ class ExpressionResult(list):
         return summarise(self)
 
     def to_csv(self, path: Optional[str] = None) -> str:
-        """The records as CSV text, a line each; probabilities with 6 digits.
+        """The records as CSV text, a line each; probabilities with 6 digits, boxes with 2.
+
+        A text that a spreadsheet would compute, such as a file name that begins with ``=``, gets a
+        ``'`` in front of it.
 
         Args:
             path (str, optional): File to write it to as well. Defaults to None.
 
         Returns:
-            str: The text. Columns: media, face, start, end, start_frame, end_frame, label, and
-            one for each class.
+            str: The text. Columns: media, face, start, end, start_frame, end_frame, x1, y1, x2,
+            y2, label, and one for each class.
         """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator='\n')
         classes = self.classes
-        writer.writerow([*COLUMNS, *classes])
-        for row in table_rows(self, classes):
-            writer.writerow(row)
+        for row in ([*COLUMNS, *classes], *table_rows(self, classes)):
+            writer.writerow([safe_cell(value) for value in row])
         return _write(text.getvalue(), path)
 
     def to_json(self, path: Optional[str] = None) -> str:
@@ -209,6 +216,7 @@ def table_rows(records: Iterable[ExpressionRecord], classes: Sequence[str]) -> I
             *times,
             r.start_frame,
             r.end_frame,
+            *([None] * 4 if r.box is None else [round(v, 2) for v in r.box]),
             r.label,
             *(None if s is None else round(s, 6) for s in scores),
         ]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Optional
 
-from ..apis.results import COLUMNS, ExpressionRecord, ExpressionResult, table_rows
+from ..apis.results import BOX, COLUMNS, ExpressionRecord, ExpressionResult, table_rows
 from ..media import MediaReadError, is_picture
 
-HIDDEN = ('media', 'start_frame', 'end_frame')  # columns of the file that the page leaves out
+HIDDEN = ('media', 'start_frame', 'end_frame', *BOX)  # columns that the page leaves out
 
 
 class Limits(NamedTuple):

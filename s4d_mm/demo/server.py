@@ -10,6 +10,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from ..apis.results import ExpressionResult
 
@@ -108,19 +110,41 @@ def _launch(inferencer, host, port, max_seconds, max_mb, folder):
         quiet=True,
         prevent_thread_lock=True,
         max_file_size=int(max_mb * 1e6),
-        app_kwargs=dict(middleware=[Middleware(_Policy)], openapi_url=None),
+        app_kwargs=dict(middleware=[Middleware(_Policy, host=host)], openapi_url=None),
         css=CSS,
     )
     return page
 
 
 class _Policy:
-    """ASGI middleware that sends :data:`POLICY` with every answer."""
+    """ASGI middleware that sends :data:`POLICY` with every answer.
 
-    def __init__(self, app) -> None:
-        self.app = app
+    It refuses a ``Host`` that is not this machine: a page from elsewhere, whose name was made to
+    mean this address, could read what the browser gets here. An address needs no name.
+    """
+
+    def __init__(self, app, host: str) -> None:
+        self.app, self.local = app, host in LOCAL
+        own = socket.gethostname()
+        names = () if self.local else (host, own, f'{own}.local', socket.getfqdn())
+        self.names = {*LOCAL, *(name.lower() for name in names)}
+
+    def knows(self, header: str) -> bool:
+        """Whether a ``Host`` header names this machine."""
+        try:
+            name = urlsplit(f'//{header}').hostname or ''
+            return name in self.names or not self.local and bool(ip_address(name))
+        except ValueError:
+            return False
 
     async def __call__(self, scope, receive, send) -> None:
+        host = dict(scope.get('headers', ())).get(b'host', b'').decode('latin-1')
+        if scope['type'] in ('http', 'websocket') and not self.knows(host):
+            from starlette.responses import PlainTextResponse
+
+            refusal = PlainTextResponse('This page is not served under that name.', 400)
+            return await refusal(scope, receive, send)
+
         async def send_with_policy(message) -> None:
             if message['type'] == 'http.response.start':
                 policy = (b'content-security-policy', POLICY.encode())

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Optional
 import cv2
 import numpy as np
 
-from .colors import BLACK, Color, class_color
+from ..files.text import printable
+from .colors import BLACK, class_labels
 from .panel import BACKGROUND, ProbabilityPanel
 from .pieces import pieces_by_face
-from .plates import Rect, draw_plate, place_plate
-from .text import font_size, one_line
+from .plates import Rect, draw_plate, place_plates
+from .text import font_size
 
 if TYPE_CHECKING:
     from ..apis.results import MediaResult
 
 SMALLEST, LARGEST = 200, 640  # pixels: sides of a picture that is enlarged, so that text fits on it
+FACE = 0.75  # of a square's side: the rest is margin
 SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's drawing coordinates
 
 
@@ -48,7 +50,7 @@ class Overlay:
         self.font_size = font_size(self.width, self.height)
         self.panel = None
         if result.records:
-            self.classes = [one_line(name) for name in result.records[0].probabilities]
+            self.classes = class_labels(result)
             importance = np.sum([list(r.probabilities.values()) for r in result.records], axis=0)
             self.panel = ProbabilityPanel(
                 self.classes,
@@ -56,10 +58,11 @@ class Overlay:
                 self.height,
                 importance,
                 len(self.pieces),
-                one_line(result.trained_on and f'trained on {result.trained_on}'),
+                printable(result.trained_on and f'trained on {result.trained_on}'),
             )
         self._canvas, self._picture, self._panel = self._make_canvas(even)
-        self._plates = {}  # by face: number of the piece, and its plate
+        self._plates = {}  # by face: number of the piece, and its plates
+        self._choices = {}  # by face: which plate, and where, see place_plates
         self._on_panel = []  # faces and their pieces
 
     def draw(self, frame: np.ndarray, number: int) -> np.ndarray:
@@ -82,10 +85,9 @@ class Overlay:
         corners = {face: self._corners(face, number) for face, _ in found}
         for face, piece in found:
             if corners[face] is not None:
-                self._draw_box(corners[face], self._color(face, piece))
-        taken = []
-        for face, piece in found:
-            taken.append(self._put(self._plate(face, piece), corners[face], taken))
+                best = int(self.pieces[face].scores[piece].argmax())
+                self._draw_box(corners[face], self.classes[best].color)
+        self._draw_plates(found, corners)
         self._draw_panel(found)
         height, width = self._picture.shape[:2]
         if self.panel is None:  # the last row and column twice, where sides are made even
@@ -115,9 +117,6 @@ class Overlay:
             self._panel[:] = self.panel.draw(faces)
             self._on_panel = found
 
-    def _color(self, face: Optional[int], piece: int) -> Color:
-        return class_color(int(self.pieces[face].scores[piece].argmax()))
-
     def _corners(self, face: Optional[int], number: int) -> Optional[np.ndarray]:
         """The corners (4, 2) of the square of a face; None where it is not known."""
         track = self.tracks.get(face)
@@ -129,7 +128,7 @@ class Overlay:
             return None
         return self.zoom * cv2.boxPoints(((cx, cy), (side, height), math.degrees(angle)))
 
-    def _draw_box(self, corners: np.ndarray, color: Color) -> None:
+    def _draw_box(self, corners: np.ndarray, color: tuple) -> None:
         points = np.round((corners - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
         rim = self.line + 2 * math.ceil(self.line / 3)
         for shade, thickness in ((BLACK, rim), (color, self.line)):
@@ -137,27 +136,40 @@ class Overlay:
                 self._picture, [points], True, shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS
             )
 
-    def _plate(self, face: Optional[int], piece: int) -> np.ndarray:
+    def _make_plates(self, face: Optional[int], piece: int) -> list[np.ndarray]:
+        """The plates to choose from: what a crowd has no room for is left out from the end."""
         if self._plates.get(face, (None, None))[0] != piece:
             scores = self.pieces[face].scores[piece]
             best = int(scores.argmax())
-            text = f'{self.classes[best]} {scores[best]:.0%}'
+            name, color = self.classes[best]
+            texts = [f'{name} {scores[best]:.0%}']
             if face is not None:
-                text = f'{face}  {text}'
-            plate = draw_plate(text, self.font_size, class_color(best), self.width)
-            self._plates[face] = piece, plate
+                texts = [f'{face}  {texts[0]}', f'{face}  {name}', str(face)]
+            plates = [draw_plate(text, self.font_size, color, self.width) for text in texts]
+            self._plates[face] = piece, plates
         return self._plates[face][1]
 
-    def _put(self, plate: np.ndarray, corners: Optional[np.ndarray], taken: list) -> Rect:
-        """Lay a plate on the picture, and say where it is."""
-        height, width = plate.shape[:2]
-        if corners is None:
-            box = (0, height, 0, 0)  # upper left corner of the picture
-        else:
-            rim = self.line
-            low, high = corners.min(axis=0) - rim, corners.max(axis=0) + rim
-            box = (*np.floor(low).astype(int), *np.ceil(high - low).astype(int))
-        x, y = place_plate((width, height), box, taken, (self.width, self.height))
-        target = self._picture[y : y + height, x : x + width]
-        target[:] = plate[: target.shape[0], : target.shape[1]]
-        return x, y, width, height
+    def _draw_plates(self, found: list[tuple[Optional[int], int]], corners: dict) -> None:
+        plates = [self._make_plates(*face_and_piece) for face_and_piece in found]
+        top = 0, round(1.5 * self.font_size), 0, 0  # the upper left corner of the picture
+        boxes = [top if (c := corners[f]) is None else _rect(c, 1, self.line) for f, _ in found]
+        placed = place_plates(
+            [[plate.shape[1::-1] for plate in choices] for choices in plates],
+            boxes,
+            [_rect(c, FACE) for c in corners.values() if c is not None],
+            (self.width, self.height),
+            [self._choices.get(face, 0) for face, _ in found],
+        )
+        for (face, _), choices, (choice, i, x, y) in zip(found, plates, placed):
+            self._choices[face] = choice
+            height, width = choices[i].shape[:2]
+            target = self._picture[y : y + height, x : x + width]
+            target[:] = choices[i][: target.shape[0], : target.shape[1]]
+
+
+def _rect(corners: np.ndarray, share: float, rim: int = 0) -> Rect:
+    """What is upright round a square, made smaller by ``share`` and then larger by ``rim``."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    low, high = (low + (high - low) * s for s in ((1 - share) / 2, (1 + share) / 2))
+    low = np.floor(low - rim)
+    return *low.astype(int).tolist(), *np.ceil(high + rim - low).astype(int).tolist()

@@ -7,7 +7,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .colors import WHITE, class_color
+from .colors import WHITE, Label
 from .text import SMALLEST_FONT, font_size, shorten, text_font, text_width
 
 LINE_HEIGHT, PAD, BAR, LONGEST_NAME = 1.35, 0.7, 5, 10  # in heights of the font
@@ -18,10 +18,10 @@ class ProbabilityPanel:
     """Draws blocks, one a face: a line with its label and a bar for each class.
 
     Its size is the same for all frames of a video. Faces for which there is no room are left out,
-    the last ones first.
+    the last ones first, and counted: "+2".
 
     Args:
-        classes (Sequence[str]): Names in label order.
+        classes (Sequence[Label]): Names and colours in label order.
         width (int): Of the picture, in pixels.
         height (int): Of the picture, in pixels.
         importance (np.ndarray): (classes, ), which ones to show if there is no room for all.
@@ -37,7 +37,7 @@ class ProbabilityPanel:
 
     def __init__(
         self,
-        classes: Sequence[str],
+        classes: Sequence[Label],
         width: int,
         height: int,
         importance: np.ndarray,
@@ -56,7 +56,7 @@ class ProbabilityPanel:
         if len(classes) > rows:
             self.shown = np.sort(np.argsort(-importance, kind='stable')[: rows - 1])
         longest = LONGEST_NAME * self.font_size
-        self.names = [shorten(classes[i], self.font_size, longest) for i in self.shown]
+        self.names = [shorten(classes[i].name, self.font_size, longest) for i in self.shown]
         others = len(classes) - len(self.shown)
         if others:
             self.names.append(f'{others} others')
@@ -78,7 +78,7 @@ class ProbabilityPanel:
         short, blocks = min(width, height), min(faces, 3)
         rows = len(self.classes) + 1 + bool(self.note)
         tall = LINE_HEIGHT * rows + 2 * PAD  # of a block, in heights of the font
-        names = max(text_width(name, 100) / 100 for name in self.classes)
+        names = max(text_width(label.name, 100) / 100 for label in self.classes)
         wide = min(names, LONGEST_NAME) + BAR + 6 * PAD + text_width('100%', 100) / 100
         fits = height / (blocks * tall) if self.beside else width / (blocks * wide)
         return int(np.clip(fits, max(SMALLEST_FONT, 0.022 * short), font_size(width, height)))
@@ -94,15 +94,15 @@ class ProbabilityPanel:
         """
         image = Image.new('RGB', (self.width, self.height), BACKGROUND)
         pen = ImageDraw.Draw(image)
-        x = y = self.pad
-        for number, scores in faces:
-            if x + self.block[0] > self.width or y + self.block[1] > self.height - self.below:
-                break
-            self._draw_block(pen, x, y, number, scores)
-            if self.beside:
-                y += self.block[1] + self.pad
-            else:
-                x += self.block[0] + 3 * self.pad
+        step = np.add(self.block, (3 * self.pad, self.pad))
+        across, down = (
+            np.subtract((self.width, self.height - self.below), self.pad) + step - self.block
+        ) // step
+        fits = min(len(faces), down if self.beside else across)
+        for i, (number, scores) in enumerate(faces[:fits]):
+            x, y = (0, i * step[1]) if self.beside else (i * step[0], 0)
+            more = f'+{len(faces) - fits}' if i == fits - 1 and fits < len(faces) else ''
+            self._draw_block(pen, self.pad + int(x), self.pad + int(y), number, scores, more)
         if self.note:
             size = max(SMALLEST_FONT, round(0.75 * self.font_size))
             text = shorten(self.note, size, self.width - 2 * self.pad)
@@ -110,11 +110,17 @@ class ProbabilityPanel:
             pen.text(place, text, TEXT, text_font(text, size), anchor='ls')
         return np.array(image)
 
-    def _draw_block(self, pen, x: int, y: int, number: Optional[int], scores: np.ndarray) -> None:
-        title = self.classes[int(scores.argmax())]
+    def _draw_block(
+        self, pen, x: int, y: int, number: Optional[int], scores: np.ndarray, more: str
+    ) -> None:
+        title = self.classes[int(scores.argmax())].name
         if number is not None:
             title = f'Face {number}: {title}'
-        self._write(pen, x, y, shorten(title, self.font_size, self.block[0]), WHITE)
+        width = self.block[0]
+        if more:  # at the right of the title
+            width -= text_width(more, self.font_size) + self.pad
+            self._write(pen, x + width + self.pad, y, more, WHITE)
+        self._write(pen, x, y, shorten(title, self.font_size, width), WHITE)
         values = scores[self.shown].tolist()
         if len(values) < len(self.names):
             values.append(max(0.0, float(scores.sum()) - sum(values)))
@@ -122,7 +128,7 @@ class ProbabilityPanel:
         thin = self.row // 5
         for i, (name, value) in enumerate(zip(self.names, values)):
             top = y + (i + 1) * self.row
-            color = class_color(int(self.shown[i])) if i < len(self.shown) else TEXT
+            color = self.classes[self.shown[i]].color if i < len(self.shown) else TEXT
             ends = top + thin, top + self.row - thin - 1
             pen.rectangle((left, ends[0], left + self.bar_width - 1, ends[1]), TRACK)
             length = round(value * self.bar_width)

@@ -55,11 +55,6 @@ def load_font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
 
 
-def one_line(text: str) -> str:
-    """A text without line breaks and other characters that print nothing."""
-    return ''.join(c if c.isprintable() else ' ' for c in str(text))
-
-
 def text_font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """The font in which a text is drawn by Pillow, ``size`` pixels high."""
     return load_font(font_file(text), size)

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, StepPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
-from .colors import class_color, text_color
+from ..files.text import printable
+from .colors import Color, Label, class_labels, text_color
 from .pieces import Pieces, pieces_by_face
-from .text import font_family, one_line, shorten, text_width
+from .text import font_family, shorten, text_width
 
 if TYPE_CHECKING:
     from ..apis.results import MediaResult
@@ -61,11 +62,12 @@ def draw_timeline(result: 'MediaResult') -> Figure:
     """The figure of :func:`plot_timeline`."""
     pieces = pieces_by_face(result.records)
     longest = sorted(pieces, key=lambda face: -pieces[face].frames)[:MOST_FACES]
-    title = one_line(osp.basename(osp.normpath(result.media)))
+    title = printable(osp.basename(osp.normpath(result.media)))
     if len(longest) < len(pieces):
         title += f'  ({len(longest)} of {len(pieces)} faces: those that are there longest)'
-    classes = [one_line(n) for n in result.records[0].probabilities] if longest else []
-    look = dict(family=font_family([title, *classes]), parse_math=False)  # "$" is no formula
+    classes = class_labels(result)
+    names = [label.name for label in classes]
+    look = dict(family=font_family([title, *names]), parse_math=False)  # "$" is no formula
     pieces = {face: piece for face, piece in pieces.items() if face in longest}
     if not pieces:
         figure = _make_figure(FACE_HEIGHT)
@@ -79,7 +81,7 @@ def draw_timeline(result: 'MediaResult') -> Figure:
     place = _shares(figure, LEFT, figure.get_figheight() - TOP / 2)
     figure.text(*place, shorten(title, 100, int(room)), size=TITLE_SIZE, va='center', **look)
     if result.records and result.trained_on:
-        note = shorten(one_line(f'trained on {result.trained_on}'), 100, 3000)
+        note = shorten(printable(f'trained on {result.trained_on}'), 100, 3000)
         place = _shares(figure, WIDTH - GAP, GAP / 2)
         figure.text(*place, note, size=SMALL_SIZE, ha='right', va='center', **look)
     return figure
@@ -105,7 +107,7 @@ def _face_name(face: Optional[int]) -> str:
     return 'probability' if face is None else f'face {face}'
 
 
-def _draw_image(pieces: dict[Optional[int], Pieces], classes: list[str], look: dict) -> Figure:
+def _draw_image(pieces: dict[Optional[int], Pieces], classes: list[Label], look: dict) -> Figure:
     height = BAR_HEIGHT * len(classes)
     figure = _make_figure(len(pieces) * (height + GAP) - GAP)
     for i, (face, piece) in enumerate(pieces.items()):
@@ -117,9 +119,8 @@ def _draw_image(pieces: dict[Optional[int], Pieces], classes: list[str], look: d
     return figure
 
 
-def _draw_bars(axes: Axes, scores: np.ndarray, classes: list[str], look: dict) -> None:
-    for row, (name, score) in enumerate(zip(classes, scores.tolist())):
-        color = class_color(row)
+def _draw_bars(axes: Axes, scores: np.ndarray, classes: list[Label], look: dict) -> None:
+    for row, ((name, color), score) in enumerate(zip(classes, scores.tolist())):
         axes.barh(row, score, color=np.array(color) / 255, height=0.8)
         inside = score > 0.6
         axes.text(
@@ -139,7 +140,7 @@ def _draw_bars(axes: Axes, scores: np.ndarray, classes: list[str], look: dict) -
 
 
 def _draw_video(
-    result: 'MediaResult', pieces: dict[Optional[int], Pieces], classes: list[str], look: dict
+    result: 'MediaResult', pieces: dict[Optional[int], Pieces], classes: list[Label], look: dict
 ) -> Figure:
     end = max(piece.seconds[-1] for piece in pieces.values())
     span = (0.0, max(end, result.frames / result.fps if result.fps else end))
@@ -153,7 +154,7 @@ def _draw_video(
         axes = _add_axes(figure, i * row + FACE_HEIGHT, FACE_HEIGHT)
         axes.set_ylabel(_face_name(face))
         band = _add_axes(figure, i * row + FACE_HEIGHT + BAND_HEIGHT, BAND_HEIGHT)
-        _draw_shares(axes, edges, scores, span)
+        _draw_shares(axes, edges, scores, span, classes)
         _draw_band(band, edges, scores, span, classes, look)
         _draw_time(band, span)
         band.tick_params(labelbottom=i == len(pieces) - 1)
@@ -164,12 +165,16 @@ def _draw_video(
 
 
 def _draw_shares(
-    axes: Axes, edges: np.ndarray, scores: np.ndarray, span: tuple[float, float]
+    axes: Axes,
+    edges: np.ndarray,
+    scores: np.ndarray,
+    span: tuple[float, float],
+    classes: list[Label],
 ) -> None:
     """Stacked probabilities; a piece is constant from edge to edge, and blank where it is NaN."""
     low = np.zeros(len(scores))
-    for i, high in enumerate(np.cumsum(scores, axis=1).T):
-        _fill(axes, high, edges, low, i)
+    for label, high in zip(classes, np.cumsum(scores, axis=1).T):
+        _fill(axes, high, edges, low, label.color)
         low = high
     axes.set_xlim(span)
     axes.set_ylim(0, 1)
@@ -179,14 +184,19 @@ def _draw_shares(
 
 
 def _fill(
-    axes: Axes, values: np.ndarray, edges: np.ndarray, low: Union[np.ndarray, float], label: int
+    axes: Axes, values: np.ndarray, edges: np.ndarray, low: Union[np.ndarray, float], color: Color
 ) -> None:
-    """Fill from ``low`` up to the values, in the colour of a class."""
-    color = np.array(class_color(label)) / 255
+    """Fill from ``low`` up to the values."""
     # the patch of ``axes.stairs``, which looks for new limits each time, in many times the time
     axes.add_artist(
         StepPatch(
-            values, edges, baseline=low, fill=True, color=color, linewidth=0, antialiased=False
+            values,
+            edges,
+            baseline=low,
+            fill=True,
+            color=np.array(color) / 255,
+            linewidth=0,
+            antialiased=False,
         )
     )
 
@@ -196,13 +206,14 @@ def _draw_band(
     edges: np.ndarray,
     scores: np.ndarray,
     span: tuple[float, float],
-    classes: list[str],
+    classes: list[Label],
     look: dict,
 ) -> None:
     """The label over time, with its name where there is room for it."""
     labels = [None if np.isnan(row[0]) else int(row.argmax()) for row in scores]
     for label in {*labels} - {None}:
-        _fill(band, np.array([1.0 if k == label else np.nan for k in labels]), edges, 0, label)
+        there = np.array([1.0 if k == label else np.nan for k in labels])
+        _fill(band, there, edges, 0, classes[label].color)
     pixels = (WIDTH - LEFT - RIGHT) * DPI / max(span[1] - span[0], 1e-9)  # in a second
     last = 0
     for label, group in groupby(labels):
@@ -210,16 +221,16 @@ def _draw_band(
         if label is None:
             continue
         left, right = edges[first], edges[last]
-        needed = text_width(classes[label], round(SMALL_SIZE / 72 * DPI)) + 6
-        if needed < (right - left) * pixels:
+        name, color = classes[label]
+        if text_width(name, round(SMALL_SIZE / 72 * DPI)) + 6 < (right - left) * pixels:
             band.text(
                 (left + right) / 2,
                 0.5,
-                classes[label],
+                name,
                 size=SMALL_SIZE,
                 ha='center',
                 va='center_baseline',
-                color=np.array(text_color(class_color(label))) / 255,
+                color=np.array(text_color(color)) / 255,
                 **look,
             )
     band.set_xlim(span)
@@ -276,8 +287,8 @@ def visible_pieces(pieces: Pieces, start: float, stop: float) -> tuple[np.ndarra
     return edges, np.where(enough, area[:, :-1] / np.where(enough, time, 1), np.nan)
 
 
-def _draw_legend(figure: Figure, classes: list[str], family: list[str]) -> None:
-    patches = [Patch(color=np.array(class_color(i)) / 255) for i in range(len(classes))]
+def _draw_legend(figure: Figure, classes: list[Label], family: list[str]) -> None:
+    patches = [Patch(color=np.array(label.color) / 255) for label in classes]
     place = _shares(figure, WIDTH - RIGHT + 0.1, figure.get_figheight() - TOP)
     legend = figure.legend(
         patches[::-1],
@@ -287,7 +298,7 @@ def _draw_legend(figure: Figure, classes: list[str], family: list[str]) -> None:
         frameon=False,
         borderaxespad=0,
     )
-    for text, name in zip(legend.get_texts(), classes[::-1]):
+    for text, (name, _) in zip(legend.get_texts(), classes[::-1]):
         # not above: matplotlib leaves out what starts with "_"
         text.set_parse_math(False)
         text.set_text(shorten(name, 100, 1100))

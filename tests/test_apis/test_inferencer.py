@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Prediction from real files to records, with a model in a size for tests."""
 
+import csv
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.apis.outputs import ENDINGS
+from s4d_mm.apis.results import BOX
 from s4d_mm.files.errors import NonFiniteError
 from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 
@@ -169,13 +171,37 @@ def test_faces_of_an_image(inferencer):
     assert result[0].features.shape == (32,)
 
 
+def test_images_and_videos_have_the_columns_of_all_classes(inferencer, tmp_path, monkeypatch):
+    monkeypatch.setitem(inferencer.scorer.classes, 'image', list('gXbYacde'))
+    image = write_image(tmp_path / 'x.png')
+    result = inferencer([image, write_video(tmp_path / 'x.mp4', 8)], faces='none')
+    by_kind = inferencer.scorer.classes
+    names = list('abcdefgXY')
+    assert [m.classes for m in result.media] == [names, names]
+    photo = dict(zip(by_kind['image'], by_test_py(inferencer, image, 'image_test_pipeline')))
+    assert list(result[0].probabilities) == list('abcdegXY')
+    assert result[0].probabilities == pytest.approx(photo, abs=1e-6)
+    assert result[0].label == max(photo, key=photo.get)
+
+
+def test_boxes_are_inside_the_frame(inferencer, tmp_path):
+    height, width = (frame := scene((0, 0, 40))).shape[:2]
+    result = inferencer([frame, np.stack([frame] * 8)], out_dir=tmp_path, draw=False)
+    for record, media in zip(result, result.media):
+        x1, y1, x2, y2 = record.box
+        assert (x1, y1) == (0, 0) and 40 < x2 < width and 40 < y2 < height
+        with open(tmp_path / f'{media.media.replace(" ", "_")}.csv', newline='') as f:
+            (row,) = csv.DictReader(f)
+        assert [float(row[k]) for k in BOX] == [round(v, 2) for v in record.box]
+
+
 def test_no_face_is_said(inferencer, log, tmp_path):
     path = encode(tmp_path / 'empty.mp4', [scene() for _ in range(9)])
     result = inferencer([path, scene()])
     assert list(result) == [] and [m.status for m in result.media] == ['no_face'] * 2
     assert ('WARNING', f'{path}: no face was found in its 9 frames') in log
     names = [*inferencer.scorer.classes['video'], *inferencer.scorer.classes['image']]
-    assert result.to_csv().strip().split(',')[7:] == list(dict.fromkeys(names))
+    assert result.to_csv().strip().split(',')[11:] == list(dict.fromkeys(names))
 
 
 def test_whole_frames_with_a_small_face_are_warned_of(inferencer, log):
@@ -210,9 +236,9 @@ def test_a_bad_name_does_not_end_the_others(inferencer, tmp_path, log):
     result = inferencer(inputs, faces='none', out_dir=str(out))
     assert [m.status for m in result.media] == ['ok'] * 4 and all(m.records for m in result.media)
     shown = [os.path.basename(m.media) for m in result.media[1:3]]
-    assert shown == ['caf\ufffd.mp4', 'red\ufffd[31m.mp4']
-    stems = {'\u00e4' * 100: ENDINGS['video'], 'caf\ufffd': ENDINGS['video']}
-    stems |= {'red\ufffd[31m': ENDINGS['video'], 'l' * 200: ENDINGS['image']}
+    assert shown == ['caf\\udce9.mp4', 'red\\x1b[31m.mp4']
+    stems = {'\u00e4' * 100: ENDINGS['video'], 'caf\\udce9': ENDINGS['video']}
+    stems |= {'red\\x1b[31m': ENDINGS['video'], 'l' * 200: ENDINGS['image']}
     written = {stem + ending for stem, endings in stems.items() for ending in endings}
     assert set(os.listdir(out)) == written
     result.to_json(str(tmp_path / 'all.json')), result.to_csv(str(tmp_path / 'all.csv'))
@@ -284,7 +310,7 @@ def test_tables_of_every_input(inferencer, tmp_path):
     assert sorted(os.listdir(out)) == [f'{n}.{e}' for n in names for e in ('csv', 'json')]
     text = (out / 'array_3.csv').read_text().splitlines()
     assert (
-        text[0].startswith('media,face,start,end,start_frame,end_frame,label,a,b')
+        text[0].startswith('media,face,start,end,start_frame,end_frame,x1,y1,x2,y2,label,a,b')
         and len(text) == 3
     )
     content = json.loads((out / 'x_2.json').read_text())

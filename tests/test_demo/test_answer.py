@@ -3,6 +3,7 @@
 
 import os.path as osp
 import re
+import socket
 
 import av
 import pytest
@@ -12,8 +13,9 @@ from user_files import write_clip, write_picture
 
 from s4d_mm.cli import make_parser
 from s4d_mm.demo import main
-from s4d_mm.demo.answer import Limits, answer_upload, exceeds
-from s4d_mm.demo.page import to_html
+from s4d_mm.demo.answer import Answer, Limits, answer_upload, exceeds
+from s4d_mm.demo.page import example_file, table_html, to_html
+from s4d_mm.demo.server import _Policy
 from s4d_mm.media import MediaReadError
 
 
@@ -104,6 +106,23 @@ def test_sound_alone_is_no_video(tmp_path):
 def test_names_cannot_write_html(tmp_path):
     html = to_html(answer(write_picture(tmp_path / '<img src=x>.png', faces=0), tmp_path))
     assert '&lt;img src=x&gt;' in html and '<img' not in html
+    html = table_html(Answer(columns=['<b>'], rows=[['<i>'], [None]]))
+    assert '<th>&lt;b&gt;</th>' in html and '<td>&lt;i&gt;</td>' in html and '<td></td>' in html
+
+
+def test_open_page_takes_addresses_and_its_own_names():
+    policy = _Policy(None, '0.0.0.0')
+    for name in ('192.168.1.7:7860', '[fe80::1]:7860', f'{socket.gethostname()}:7860', 'localhost'):
+        assert policy.knows(name), name
+    for name in ('evil.example:7860', '', '[', 'x:y:z'):
+        assert not policy.knows(name), name
+    assert not _Policy(None, '127.0.0.1').knows('192.168.1.7:7860')
+
+
+def test_example_of_a_model_of_videos_is_a_clip(tmp_path):
+    path = example_file({'video': []}, str(tmp_path / 'new'))
+    assert osp.basename(path) == 'example.mp4' and not exceeds(path, 2.1)
+    assert example_file({'video': [], 'image': []}, str(tmp_path)).endswith('.jpg')
 
 
 def test_limit_must_be_positive():

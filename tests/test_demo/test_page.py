@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The page of ``s4d demo``: a real server, a real Chromium, files as a user drops them."""
 
+import http.client
 import os
 import re
 import shutil
@@ -82,7 +83,7 @@ class Site:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -142,15 +143,38 @@ def page(site, browser):
     opened.close()
 
 
+WAITING = 'Drop a video or an image, or record a clip.'
+
+
+def upload(page, path):
+    """Drop a file, in place of the one that is there."""
+    if page.query_selector('#file .file-preview'):
+        page.click('#file button')
+    page.get_by_text(WAITING).wait_for()
+    page.wait_for_selector('#file input[type=file]', state='attached')
+    page.set_input_files('#file input[type=file]', str(path))
+
+
+def answer(page):
+    """Wait for the answer; its text, or that of the problem."""
+    page.wait_for_function(
+        'waiting => document.querySelector(".s4d-answer").innerText != waiting', arg=WAITING
+    )
+    problem = page.query_selector('#problem [role=alert]')
+    return (problem or page.query_selector('.s4d-answer')).inner_text().strip()
+
+
 def drop(page, path):
     """Drop a file and wait for the answer; its text."""
-    page.wait_for_selector('#file input[type=file]', state='attached')
-    before = page.inner_text('.s4d-answer')
-    page.set_input_files('#file input[type=file]', str(path))
-    page.wait_for_function(
-        'before => document.querySelector(".s4d-answer").innerText != before', arg=before
-    )
-    return page.inner_text('.s4d-answer')
+    upload(page, path)
+    return answer(page)
+
+
+def wait_until_empty(site):
+    deadline = time.monotonic() + 60
+    while site.files() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not site.files()
 
 
 def test_clip_gets_its_label(site, page, tmp_path):
@@ -161,18 +185,49 @@ def test_clip_gets_its_label(site, page, tmp_path):
     page.wait_for_function('document.querySelector("video")?.videoWidth >= 320')
     page.wait_for_function('document.querySelector("#timeline img")?.naturalWidth > 100')
     assert label in page.inner_text('#records')
+    last = '[...document.querySelectorAll("#records th")].pop()'
+    assert page.evaluate(f'{last}.getBoundingClientRect().right') < 1280
+    assert 'my clip.mp4' in page.inner_text('#file').replace('\n', '')
+    assert page.inner_text('#model') == 'Model: s4d_quickstart_finetune'
     with page.expect_download() as download:
         page.get_by_text('Records as CSV').click()
     with open(download.value.path()) as f:
         assert f.readline().startswith('media,face,start,end')
-    # the upload is gone, what was made of it is gone when the page is closed
-    made = [p.suffix for p in site.files()]
-    assert sorted(made) == ['.csv', '.json', '.mp4', '.png']
+    # the upload and what was made of it are there until the page is closed
+    assert sorted(p.suffix for p in site.files()) == ['.csv', '.json', '.mp4', '.mp4', '.png']
     page.close()
-    deadline = time.monotonic() + 20
-    while site.files() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not site.files()
+    wait_until_empty(site)
+
+
+def test_visitors_with_the_same_file_get_an_answer_each(site, browser, tmp_path):
+    path = write_clip(tmp_path / 'clip.mp4')
+    pages = [browser.new_page() for _ in range(4)]
+    for page in pages:
+        page.set_default_timeout(60000)
+        page.goto(site.address)
+    for page in pages:
+        upload(page, path)
+    answers = []
+    for page in pages:  # who has an answer leaves, and the others still wait
+        answers.append(answer(page))
+        page.close()
+    assert answers[0].startswith('Face 1: ') and set(answers) == {answers[0]}
+    wait_until_empty(site)
+
+
+def test_example(page):
+    page.click('#example')
+    assert re.match(r'Face 1: (\w+) \d+ %$', answer(page)).group(1) in CLASSES
+    page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')
+
+
+def test_removed_file_is_deleted(site, page, tmp_path):
+    drop(page, write_picture(tmp_path / 'face.png'))
+    assert site.files()
+    page.click('#file button')
+    page.get_by_text(WAITING).wait_for()
+    assert not page.is_visible('#picture')
+    wait_until_empty(site)
 
 
 def test_image_gets_its_label_and_another_file_replaces_it(site, page, tmp_path):
@@ -201,6 +256,13 @@ def test_file_that_is_too_large_is_not_kept(site, page, tmp_path):
     page.set_input_files('#file input[type=file]', str(large))
     page.get_by_text('exceed the maximum allowed size').first.wait_for()
     assert not site.files()
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '[::1]', 'evil.example', ''])
+def test_a_foreign_host_header_is_refused(site, host):
+    connection = http.client.HTTPConnection('127.0.0.1', site.port, timeout=10)
+    connection.request('GET', '/', headers={'Host': host and f'{host}:{site.port}'})
+    assert connection.getresponse().status == (400 if host in ('evil.example', '') else 200)
 
 
 def test_only_this_machine_reaches_it(site):

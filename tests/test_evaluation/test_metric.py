@@ -77,7 +77,7 @@ def test_two_modalities_with_their_own_classes(tmp_path):
     classes = dict(video=('calm', 'glad'), image=('glad', 'sad', 'wild'))
     path = tmp_path / 'new' / 'predictions.csv'
     samples = [
-        sample(0, 0, 'video', 'clip, one', 2),
+        sample(0, 0, 'video', '=clip, one', 2),
         sample(1, 0, 'video', 'v2', 2),
         sample(2, 1, 'image', 'i1', 3),
     ]
@@ -92,7 +92,7 @@ def test_two_modalities_with_their_own_classes(tmp_path):
         rows = list(csv.DictReader(f))
     assert list(rows[0])[4:] == ['score_calm', 'score_glad', 'score_sad', 'score_wild']
     assert rows[0] == dict(
-        sample_id='clip, one',
+        sample_id="'=clip, one",
         modality='video',
         label='calm',
         prediction='calm',

@@ -143,6 +143,13 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     assert not green[:164].any()  # no_face comes first
 
 
+def test_a_spreadsheet_computes_no_name(tmp_path):
+    record = dict.fromkeys(tool.COLUMNS, -1)
+    tool.write_report(str(tmp_path), [dict(record, path='=1.mp4')])
+    assert list(read_report(tmp_path)) == ["'=1.mp4"]
+    assert read_report(tmp_path)["'=1.mp4"]['frames'] == '-1'
+
+
 @pytest.mark.parametrize(
     'dataset, name, output',
     [

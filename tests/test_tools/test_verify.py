@@ -325,17 +325,18 @@ def test_all_bad_lines_and_all_files(data, tmp_path, capfd):
     """Several troubles at once, by the command, in processes."""
     root, config = data
     missing(root), cut_frame(root), cut_image(root), copy_in_train(root)
-    append(root / 'train.csv', 'a,3', 'b,-1', 'c,joy')
+    append(root / 'train.csv', 'a,3', 'b,-1', 'c,joy', '=1\x1b[2J.mp4,0')
     out = str(tmp_path / 'found' / 'list.csv')
     assert verify.main([config, '--workers', '2', '--out', out]) == 1
     text = capfd.readouterr().out
-    assert '7 troubles' in text
+    assert '8 troubles' in text and '\x1b' not in text
     for number, label in ((6, '3'), (7, '-1'), (8, 'joy')):
         assert f"train.csv:{number}: unknown label '{label}'" in text
-    assert 'unreadable                2' in text
+    assert 'unreadable                3' in text
     with open(out, newline='') as f:
         rows = list(csv.DictReader(f))
-    assert sum(r['level'] == 'trouble' for r in rows) == 7
+    assert sum(r['level'] == 'trouble' for r in rows) == 8
+    assert "'=1\x1b[2J.mp4" in {r['path'] for r in rows}  # a text, which is not computed
     assert {r['split'] for r in rows} == {'train video', 'train image', 'val/test video'}
 
 

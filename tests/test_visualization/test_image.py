@@ -5,8 +5,10 @@ import pytest
 from made_up_results import CLASSES, record, result, still_track
 
 from s4d_mm.visualization import annotate_image
-from s4d_mm.visualization.colors import class_color
+from s4d_mm.visualization.colors import NAMES, class_color, class_labels
 from s4d_mm.visualization.overlay import Overlay
+from s4d_mm.visualization.panel import ProbabilityPanel
+from s4d_mm.visualization.plates import place_plates
 
 GREY = 90
 
@@ -26,6 +28,19 @@ def image_result(*labels, squares=(), **more):
 def changed(out, image):
     """Where the picture is not as it was."""
     return (out[: image.shape[0], : image.shape[1]] != image).any(-1)
+
+
+def placed_plates(monkeypatch):
+    """x, y, width, height of the plates that are placed from now on."""
+    placed = []
+
+    def place(sizes, *args):
+        found = place_plates(sizes, *args)
+        placed.extend((x, y, *sizes[i][plate]) for i, (_, plate, x, y) in enumerate(found))
+        return found
+
+    monkeypatch.setattr('s4d_mm.visualization.overlay.place_plates', place)
+    return placed
 
 
 def plate_rows(mask):
@@ -65,18 +80,46 @@ def test_plate_is_inside_the_picture(square):
     assert plate.sum() > 800  # of it and the box; the letters on it are black
 
 
-def test_plates_do_not_cover_each_other():
+def test_plates_do_not_cover_each_other(monkeypatch):
     squares = [(150, 120, 80, 0), (160, 124, 80, 0), (170, 120, 80, 0), (140, 126, 80, 0)]
     overlay = Overlay(image_result(0, 1, 2, 3, squares=squares), 320, 240)
-    placed = []
-    put = overlay._put
-    overlay._put = lambda *args: placed.append(put(*args)) or placed[-1]
+    placed = placed_plates(monkeypatch)
     overlay.draw(picture(), 0)
     cover = np.zeros((240, 320), int)
     for x, y, width, height in placed:
         assert x >= 0 and y >= 0 and x + width <= 320 and y + height <= 240
         cover[y : y + height, x : x + width] += 1
     assert len(placed) == 4 and cover.max() == 1
+
+
+def test_labels_of_a_crowd_cover_no_face(monkeypatch):
+    """Twenty faces of 54 pixels, so near that there is no room for most of the long labels."""
+    squares = [(100 + 80 * (i % 5), 60 + 80 * (i // 5), 54, 0.1 * (i % 3)) for i in range(20)]
+    overlay = Overlay(image_result(*[0] * 20, squares=squares), 520, 360)
+    placed = placed_plates(monkeypatch)
+    overlay.draw(picture(360, 520), 0)
+    cover = np.zeros((360, 520), int)
+    for x, y, width, height in placed:
+        cover[y : y + height, x : x + width] += 1
+    assert cover.max() == 1 and len({width for _, _, width, _ in placed}) > 2
+    for x, y, *_ in squares:  # the middle half holds eyes, nose and mouth
+        assert not cover[y - 14 : y + 14, x - 14 : x + 14].any()
+    # numbers stand at their faces
+    for (x, y, side, _), (left, top, width, height) in zip(squares, placed):
+        assert left - 1 <= x + side * 0.7 and left + width + 1 >= x - side * 0.7
+        assert top - 1 <= y + side * 0.7 and top + height + 1 >= y - side * 0.7
+
+
+def test_labels_keep_their_places_from_frame_to_frame(monkeypatch):
+    track = still_track((160, 130, 100, 0), 2)
+    track.squares[1] = 160, 20, 100, 0  # no room above any more
+    found = record(0, 1, (0, 3))
+    overlay = Overlay(result([found], {1: track}), 320, 240)
+    placed = placed_plates(monkeypatch)
+    overlay.draw(picture(), 1)
+    track.squares[1] = 160, 130, 100, 0
+    overlay.draw(picture(), 1)
+    assert placed[0][1] > 60 and placed[1][1] > 170
 
 
 def test_strip_shows_all_probabilities():
@@ -165,3 +208,33 @@ def test_faces_without_room_in_the_strip_are_left_out():
     assert out.shape[0] == 240
     bars = cv2.connectedComponents((out[:, 320:] == class_color(0)).all(-1).astype(np.uint8))[0]
     assert 1 <= bars - 1 <= 3
+
+
+def test_faces_without_room_in_the_strip_are_counted(monkeypatch):
+    texts, write = [], ProbabilityPanel._write
+    monkeypatch.setattr(
+        ProbabilityPanel, '_write', lambda *args: texts.append(args[4]) or write(*args)
+    )
+    for count, more in ((3, []), (5, ['+2'])):
+        texts.clear()
+        squares = [(60 * i + 40, 120, 40, 0) for i in range(count)]
+        annotate_image(picture(480, 640), image_result(*[0] * count, squares=squares))
+        assert [text for text in texts if text.startswith('+')] == more
+        assert sum(text.startswith('Face ') for text in texts) == 3
+
+
+def test_a_class_has_one_color_in_photos_and_videos():
+    known = dict(zip(NAMES, map(class_color, range(8))))
+    shown = ('fear', 'own', 'neutral')  # of which the photos know but these, in this order
+    classes = ['neutral', 'fear', 'other', 'own']
+    photo, clip = (
+        dict(class_labels(result([record(0, classes=names)], classes=classes)))
+        for names in (shown, classes)
+    )
+    assert clip | photo == clip and list(photo) == list(shown)
+    assert {name: clip[name] for name in ('neutral', 'fear')} == {
+        name: known[name] for name in ('neutral', 'fear')
+    }
+    assert len({*clip.values()}) == 4
+    many = [f'class {i}' for i in range(20)]
+    assert len({color for _, color in class_labels(result([record(0, classes=many)]))}) == 20

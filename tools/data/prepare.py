@@ -45,6 +45,7 @@ from s4d_mm_alone.faces import (
     detector_name,
     follow_faces,
 )
+from s4d_mm_alone.files.text import printable, safe_cell
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
@@ -402,7 +403,7 @@ def write_report(dst: str, records: list[dict]) -> None:
     with open(f'{path}.part', 'w', encoding='utf-8', errors='replace', newline='') as f:
         writer = csv.writer(f)
         writer.writerow(COLUMNS)
-        writer.writerows([r[c] for c in COLUMNS] for r in records)
+        writer.writerows([safe_cell(r[c]) for c in COLUMNS] for r in records)
     os.replace(f'{path}.part', path)
 
 
@@ -493,7 +494,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     try:
         records = prepare(**vars(args))
     except (ValueError, ImportError) as e:
-        print(f'prepare: {e}', file=sys.stderr)
+        print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
     except BrokenProcessPool:
         print(

@@ -60,6 +60,7 @@ from s4d_mm.datasets import DFEW, AnnotationError, BaseExpressionDataset
 from s4d_mm.datasets.public_dataset import SYNONYMS
 from s4d_mm.datasets.transforms.loading import ClipInit, ImageLoad
 from s4d_mm.engine.launch import load_config
+from s4d_mm.files.text import printable, safe_cell
 from s4d_mm.media import MediaReadError, open_image, read_image
 
 STAGES = ('train', 'val', 'test')
@@ -665,12 +666,12 @@ def report(splits: Sequence[Split]) -> Iterator[str]:
     for level in ('trouble', 'note'):
         count = sum(len(found) for of, _, found in groups if of == level)
         yield f'{count} {level}{"s" * (count != 1)}'
-        yield from (f'  {line}' for of, line, _ in groups if of == level)
+        yield from (f'  {printable(line)}' for of, line, _ in groups if of == level)
     for _, line, found in groups:
-        yield f'\n{line}'
+        yield f'\n{printable(line)}'
         for f in found[:LISTED]:
             where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
-            yield f'  {f.path} ({where}): {f.what}'
+            yield printable(f'  {f.path} ({where}): {f.what}')
         if len(found) > LISTED:
             yield f'  ... and {len(found) - LISTED} more; --out FILE.csv writes all'
 
@@ -717,7 +718,7 @@ def main(argv: Optional[list] = None) -> int:
         with open(args.out, 'w', newline='', encoding='utf-8') as file:
             writer = csv.writer(file)
             writer.writerow(Finding._fields)
-            writer.writerows(findings)
+            writer.writerows(map(safe_cell, finding) for finding in findings)
         print(f'\n{args.out}: {len(findings)} findings')
     return int(any(f.level == 'trouble' for f in findings))
 

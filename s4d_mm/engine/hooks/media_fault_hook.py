@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
 from ...datasets.media_faults import datasets_with_faults
+from ...files.text import safe_cell
 
 
 @HOOKS.register_module()
@@ -81,4 +82,5 @@ def write_faults(path: str, datasets: list[Dataset]) -> None:
         for dataset in datasets:
             for index in dataset.faults.indices():
                 info = dataset.get_data_info(index)
-                writer.writerow([dataset.ann_file, info['sample_id'], info['filename']])
+                row = dataset.ann_file, info['sample_id'], info['filename']
+                writer.writerow(map(safe_cell, row))

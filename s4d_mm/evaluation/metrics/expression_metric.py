@@ -13,6 +13,7 @@ from mmengine.registry import METRICS
 from mmengine.utils import mkdir_or_exist
 
 from ...files.errors import NonFiniteError
+from ...files.text import safe_cell
 from ..functional import classification_report, confusion_matrix, recalls
 
 FIGURES = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
@@ -200,7 +201,7 @@ class ExpressionMetric(BaseMetric):
                 row.update(
                     {f'score_{name}': f'{value:.6f}' for name, value in zip(own, r['score'])}
                 )
-                writer.writerow(row)
+                writer.writerow({key: safe_cell(value) for key, value in row.items()})
         print_log(f'Predictions are saved to {self.out_csv}.', logger='current')
 
 

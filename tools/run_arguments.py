@@ -1,9 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Arguments that ``train.py`` and ``test.py`` share. Needs no torch, so that ``-h`` is quick."""
 
+import warnings
 from argparse import ArgumentParser
 
 from mmengine.config import DictAction
+
+# mmcv-lite asks for mmcv when it is imported, which no recipe needs (open-mmlab/mmcv#1975)
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:

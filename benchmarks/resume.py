@@ -134,9 +134,9 @@ def wait_for(case: Case, process, work_dir: str, log: str, delay: float, count: 
     end, seen, changes = time.monotonic() + LATEST, files_of(work_dir), 0
     while process.is_alive() and time.monotonic() < end:
         if case.moment == 'validation':
-            with open(log, encoding='utf-8') as file:
-                # the log says when an epoch is saved, just before it is validated
-                changes = file.read().count('Saving checkpoint at')
+            # the log says when an epoch is saved, just before it is validated
+            logs = glob.glob(osp.join(work_dir, '*', '*.log'))
+            changes = sum(Path(p).read_text().count('Saving checkpoint at') for p in logs)
             if changes >= count:
                 time.sleep(random.uniform(0, 0.3))
                 return

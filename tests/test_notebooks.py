@@ -2,6 +2,7 @@
 """The notebooks run from top to bottom, with fewer faces and epochs than they show."""
 
 import os.path as osp
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_notebook_is_saved_with_its_pictures_and_is_small(path):
     notebook = nbformat.read(path, as_version=4)
     outputs = [o for cell in notebook.cells if cell.cell_type == 'code' for o in cell.outputs]
     assert sum('image/png' in o.get('data', {}) for o in outputs) == 2
+    text = ''.join(o.get('text', '') for o in outputs)
+    clips, images = map(float, re.findall(r'(?:video|image)/WAR ([\d.]+)', text))
+    assert clips > 60 and images > 70  # chance is 14
+    answers = re.findall(r'drawn: (\w+) +predicted: (\w+)', text)
+    if path.stem == 'zero_to_prediction':
+        assert sum(drawn == predicted for drawn, predicted in answers) >= 5 and len(answers) == 7
+        assert answers[0][0] == answers[0][1]  # the one whose picture is shown
 
 
 def test_there_are_notebooks():

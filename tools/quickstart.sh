@@ -59,7 +59,7 @@ start() { # label, name of the log file, command
 
 # The epochs that a log tells of, a line each.
 epochs_of() { # log
-    sed -n 's/.*Epoch(train) *\[\([0-9]*\)\]\[ *\([0-9]*\)\/\2\].* eta: *\([0-9:]*\).* loss: *\([0-9.]*\).*/epoch \1, loss \4, \3 left/p' "$1"
+    sed -n 's/.* - \(epoch [0-9].* left\)$/\1/p' "$1"
 }
 
 show_epochs() { # index of the command: its epochs since the last call

@@ -78,7 +78,4 @@ val_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(lr=lr))
 train_cfg = dict(max_epochs=max_epochs)
 auto_scale_lr = dict(base_batch_size=total_batch_size)
-default_hooks = dict(
-    logger=dict(interval=1),
-    checkpoint=dict(save_best='video/WAR', rule='greater', max_keep_ckpts=1),
-)
+default_hooks = dict(checkpoint=dict(save_best='video/WAR', rule='greater', max_keep_ckpts=1))

@@ -2,6 +2,7 @@
 """Data flow, before it starts: the config of a run, its fold, and its processes."""
 
 import contextlib
+import logging
 import os
 import os.path as osp
 import re
@@ -13,12 +14,14 @@ from typing import Optional
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..files.atomic_write import DISK_FULL, FileNotWrittenError, free_space
 from ..models.settings import is_number
 from .hangs import group_timeout
+from .loops import ResumableEpochBasedTrainLoop
 from .options import PIPELINES, check_options
 
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
@@ -27,6 +30,32 @@ FOLD = re.compile(
     r'(?<![A-Za-z])set_\d+(?![A-Za-z0-9])(?=[^/]*$)'  # no dataset_1
     r'|(?<![^/])set_\d+(?=/[^/]*$)'
 )
+# messages that only the log file gets: what mmengine says of itself, ...
+OF_TOOLBOX = re.compile(
+    r'\n-+\nSystem environment|Config:\n|Distributed training is not used|Hooks will be executed|'
+    r'Checkpoints will be saved|Exp name: |"FileClient" will be|"HardDiskBackend" is the alias'
+)
+# ... and what the line of an epoch says in short
+OF_EPOCH = re.compile(
+    r'Epoch\(train\) *\[\d+\]\[ *(\d+)/\1\]|Epoch\(val\)|Confusion matrix|Saving checkpoint at|'
+    r'The (previous )?best checkpoint'
+)
+
+
+class TerseRunner(Runner):
+    """mmengine's runner, with a terminal on which its log is short; the log file has all of it."""
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Build the logger, of which the first handler is the terminal's."""
+        logger = super().build_logger(*args, **kwargs)
+        logger.handlers[0].addFilter(self._is_for_terminal)
+        return logger
+
+    def _is_for_terminal(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if isinstance(self._train_loop, ResumableEpochBasedTrainLoop) and OF_EPOCH.match(message):
+            return False
+        return not OF_TOOLBOX.match(message)
 
 
 def load_run_config(args: Namespace) -> Config:
@@ -168,10 +197,7 @@ def build_runner(cfg: Config) -> Runner:
     check_optimizer(cfg)
     prepare_distributed(cfg)
     count_accumulation(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    # mmengine's own hooks use these classes, which no config can change (0.10.7)
-    notes = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias'
-    runner.logger.addFilter(lambda record: not record.getMessage().startswith(notes))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else TerseRunner.from_cfg(cfg)
     log_distributed(runner)
     return runner
 

@@ -8,6 +8,7 @@ that of mmengine's checkpoints.
 
 import itertools
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Optional, Union
 
 import torch
@@ -173,6 +174,7 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._validate(self._epoch, self._max_epochs)
+            self.runner.logger.info(epoch_line(self.runner))
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -296,6 +298,31 @@ class ResumableIterBasedTrainLoop(SeededLoop, IterBasedTrainLoop):
             set_epoch(loader, epoch)
             yield from read_from(loader, place)
             epoch, place = epoch + 1, 0
+
+
+def epoch_line(runner: Runner) -> str:
+    """What the terminal shows of an epoch: its loss, figures if it was validated, time left.
+
+    Args:
+        runner (Runner): After an epoch of a training.
+
+    Returns:
+        str: WAR and UAR of each modality, or what other metrics there are.
+    """
+    hub, batches = runner.message_hub, len(runner.train_dataloader)
+    scalars = hub.log_scalars
+    parts = [f'epoch {runner.epoch}/{runner.max_epochs}']
+    if 'train/loss' in scalars:
+        parts.append(f'loss {scalars["train/loss"].mean(batches):.4f}')
+    if hub.get_info(VALIDATED) == runner.iter:
+        found = {k[4:]: v.current() for k, v in scalars.items() if k.startswith('val/')}
+        short = [k for k in found if k.split('/')[-1] in ('WAR', 'UAR')]
+        others = [k for k in found if not k.endswith('time')]
+        parts += [f'{name} {found[name]:.2f}' for name in short or others]
+    if 'train/time' in scalars:
+        left = scalars['train/time'].mean(batches) * (runner.max_iters - runner.iter)
+        parts.append(f'{timedelta(seconds=round(left))} left')
+    return '  '.join(parts)
 
 
 # ------------------------------------------------------------------ seeds

@@ -370,13 +370,13 @@ class TestRunSummary:
                 world_size=1,
                 work_dir='work_dirs/run',
                 test_dataloader=data,
-                logger=SimpleNamespace(info=lines.append),
+                logger=SimpleNamespace(info=lines.append, log_file='run.log'),
             )
         )
         (table,) = lines
         assert '1.50M parameters (0.50M trained): 0 1.00M, 1 0.50M\n' in table
         assert '12 samples, 3 batches of 4 per process' in table
-        assert 'work_dirs/run' in table
+        assert 'work_dirs/run' in table and 'run.log' in table
 
     def test_precision(self, monkeypatch):
         optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1)

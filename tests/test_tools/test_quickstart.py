@@ -69,7 +69,7 @@ def test_it_ends_in_a_table_and_fits_on_two_screens(quickstart_script):
     assert code == 0, output + errors
     assert errors == ''
     for label in ('masked faces', 'with pre-training', 'without pre-training'):
-        assert re.search(rf'^  {label}: epoch 1, loss \d\.\d+, 0:00:00 left$', output, re.M)
+        assert re.search(rf'^  {label}: epoch 1/1  loss \d\.\d+  0:00:00 left$', output, re.M)
     summary = output.split('=== summary ===')[1]
     for row in ('with pre-training', 'without pre-training', 'chance'):
         assert len(re.search(rf'^{row}((?: +[\d.]+)+)$', summary, re.M).group(1).split()) == 4

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """A run says what was chosen, and nothing that misleads."""
 
+import re
 import subprocess
 import sys
 
@@ -41,10 +42,23 @@ def test_a_training_is_quiet(trained):
     assert not [word for word in MISLEADING if word in messages(text)]
 
 
+def test_the_terminal_has_a_line_for_each_epoch_and_the_log_file_everything(trained):
+    folder, text = trained
+    (epoch,) = [line for line in text.splitlines() if ' - epoch ' in line]
+    assert re.search(
+        r'epoch 1/1  loss \d\.\d{4}(  (video|image)/(WAR|UAR) [\d.]+){4}  0:00:00 left$', epoch
+    )
+    assert len(text.splitlines()) < 25
+    (path,) = (folder / 'run').glob('*/*.log')
+    assert str(path) in text  # says where the rest is
+    for part in ('Config:', 'System environment', 'Hooks will', 'Epoch(train)', 'Confusion matrix'):
+        assert part in path.read_text() and part not in text, part
+
+
 def test_the_table_comes_before_the_first_step(trained):
     _, text = trained
     table = text.index('Run summary')
-    assert table < text.index('Epoch(train)')
+    assert table < text.index('epoch 1/1')
     part = text[table:].partition(' - mmengine - ')[0]
     for row in (
         'device ',

@@ -83,6 +83,7 @@ def common_rows(runner: Runner) -> dict[str, str]:
         'device': f'{device.type} ({device_name})',
         'processes': f'{runner.world_size}, {backend}',
         'work dir': runner.work_dir,
+        'log file': f'{runner.logger.log_file}, which also has what is not shown here',
         'model': f'{type(model).__name__}, {total} parameters ({trained} trained): {parts}',
     }
 

@@ -37,11 +37,11 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.launch import (
     build_runner,
     finish_distributed,
     load_run_config,
+    run_faults_as_messages,
 )
 from s4d_mm.engine.messages import config_errors_as_messages
 from s4d_mm.evaluation.selection import kind_of_checkpoint
@@ -82,7 +82,7 @@ def main(argv: Optional[list] = None) -> None:
     args = parse_args(argv)
     with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(make_config(args))
-        with loader_errors_as_messages(runner):
+        with run_faults_as_messages(runner.work_dir):
             runner.test()
     kind = kind_of_checkpoint(args.checkpoint, runner.cfg)
     if kind is not None:

@@ -70,7 +70,6 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.engine.hangs import loader_errors_as_messages
 from s4d_mm.engine.hooks.data_check_hook import require_batches
 from s4d_mm.engine.launch import (
     build_runner,
@@ -159,7 +158,7 @@ def train(cfg: Config) -> None:
     with config_errors_as_messages(), weights_errors_as_messages():
         runner = build_runner(cfg)
         require_batches(runner.train_loop.dataloader, 'train_dataloader')
-        with run_faults_as_messages(cfg.work_dir), loader_errors_as_messages(runner):
+        with run_faults_as_messages(cfg.work_dir):
             runner.train()
     finish_distributed()
 

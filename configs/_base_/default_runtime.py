@@ -10,8 +10,8 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
-    # seconds without progress that end the run; 0 is no limit
-    hang=dict(type='HangHook', timeout=600, heartbeat=60),
+    # seconds without a finished step that end the run; 0 is no limit
+    hang=dict(type='HangHook', timeout=1800),
 )
 custom_hooks = [
     dict(type='ResumeCheckHook'),  # --resume says which settings are not as they were

@@ -12,7 +12,6 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from ..media import MediaReadError
-from .reading_notes import ReadingNotes
 
 REPLACEMENTS = 20  # tried for a sample that cannot be read
 LISTED_FAULTS = 20  # named in an error message
@@ -60,9 +59,6 @@ class FaultLedger:
 class FaultTolerantDataset(BaseDataset):
     """Dataset that goes on after a sample whose files cannot be read.
 
-    It also keeps note of the sample that each process reads, so that a file on which one
-    stands still can be named: ``notes``, :class:`.reading_notes.ReadingNotes`.
-
     A subclass says ``INPUT_TYPE``, gives ``filename`` and ``sample_id`` in
     ``get_data_info``, and calls :meth:`replace_unreadable` where its pipeline
     raises an OSError.
@@ -100,19 +96,6 @@ class FaultTolerantDataset(BaseDataset):
         super().full_init()
         if not hasattr(self, 'faults'):
             self.faults = FaultLedger(len(self))
-            self.notes = ReadingNotes()
-
-    def prepare_data(self, idx: int) -> dict:
-        """Run the pipeline on a sample, with a note that it is being read.
-
-        Args:
-            idx (int): Index of the sample.
-
-        Returns:
-            dict: Output of the pipeline.
-        """
-        with self.notes.reading(idx):
-            return super().prepare_data(idx)
 
     def replace_unreadable(self, idx: int, error: OSError) -> dict:
         """Run the pipeline on another sample, in place of one that cannot be read.
@@ -138,7 +121,7 @@ class FaultTolerantDataset(BaseDataset):
         rng = np.random.default_rng(idx)
         for other in rng.integers(len(self), size=REPLACEMENTS).tolist():
             try:
-                data = FaultTolerantDataset.prepare_data(self, other)
+                data = BaseDataset.prepare_data(self, other)
             except OSError as e:
                 if not self.test_mode:
                     self._record_fault(other, e)

@@ -17,7 +17,7 @@ from .hooks import (
     StopSignalHook,
 )
 from .layer_decay import S4DLayerDecayOptimWrapperConstructor
-from .loops import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from .loops import ResumableEpochBasedTrainLoop
 from .schedulers import WarmupCosineLR
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     'HangHook',
     'MediaFaultHook',
     'ResumableEpochBasedTrainLoop',
-    'ResumableIterBasedTrainLoop',
     'NonFiniteHook',
     'ResumeCheckHook',
     'RunSummaryHook',

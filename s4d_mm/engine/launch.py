@@ -2,6 +2,7 @@
 """Data flow, before it starts: the config of a run, its fold, and its processes."""
 
 import contextlib
+import datetime
 import logging
 import os
 import os.path as osp
@@ -20,7 +21,7 @@ from mmengine.runner import Runner
 
 from ..files.atomic_write import DISK_FULL, FileNotWrittenError, free_space
 from ..models.settings import is_number
-from .hangs import group_timeout
+from .hooks.hang_hook import HANG_TIMEOUT, check_seconds
 from .loops import ResumableEpochBasedTrainLoop
 from .options import PIPELINES, check_options
 
@@ -228,7 +229,7 @@ def prepare_distributed(cfg: Config) -> None:
     """Choose the distributed backend.
 
     It is NCCL with GPUs (or what the config names), gloo without. Its time-out follows that of
-    ``HangHook``, see :func:`.hangs.group_timeout`.
+    ``HangHook``, see :func:`group_timeout`.
 
     mmengine itself needs a GPU for each process: its ``init_dist`` sets a CUDA
     device and its runner passes one to DDP. Without GPUs the process group is
@@ -267,6 +268,25 @@ def prepare_distributed(cfg: Config) -> None:
     )
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def group_timeout(cfg: Config) -> Optional[datetime.timedelta]:
+    """How long a process waits for the others in torch's process group.
+
+    Args:
+        cfg (Config): Config of a run.
+
+    Returns:
+        datetime.timedelta | None: ``env_cfg.dist_cfg.timeout`` seconds if the config has it, else
+        ``default_hooks.hang.timeout``; None, torch's own, if there is no limit.
+    """
+    own = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    hook = (cfg.get('default_hooks') or {}).get('hang') or dict(timeout=0)
+    limit = check_seconds('default_hooks.hang.timeout', hook.get('timeout', HANG_TIMEOUT))
+    if own is None and limit == 0:
+        return None
+    seconds = check_seconds('env_cfg.dist_cfg.timeout', limit if own is None else own)
+    return datetime.timedelta(seconds=seconds)
 
 
 def log_distributed(runner: Runner) -> None:
@@ -351,14 +371,15 @@ def check_batch_size(cfg: Config) -> None:
 
 @contextlib.contextmanager
 def run_faults_as_messages(work_dir: str) -> Iterator[None]:
-    """End the command with the message alone, without a traceback, where the disk is at fault.
+    """End the command with the message alone, where the disk or the memory is at fault.
 
     Args:
         work_dir (str): Folder of the run, whose free space the message names.
 
     Raises:
-        SystemExit: In place of a :class:`~s4d_mm.files.atomic_write.FileNotWrittenError`, or
-            another error that says that the disk is full; the exit code is 1.
+        SystemExit: In place of a :class:`~s4d_mm.files.atomic_write.FileNotWrittenError`, another
+            error that says that the disk is full, or one that says that a data loader worker
+            died; the exit code is 1.
     """
     try:
         yield
@@ -370,6 +391,15 @@ def run_faults_as_messages(work_dir: str) -> Iterator[None]:
         sys.exit(
             f'{e.filename or "A file of the log"} cannot be written: {e.strerror}. '
             f'{free_space(work_dir)} Make room, then go on with --resume.'
+        )
+    except RuntimeError as e:
+        if not re.search(
+            r'DataLoader worker \(pid.*(killed by signal|exited unexpectedly)', str(e)
+        ):
+            raise
+        sys.exit(
+            f'{str(e).strip()} A worker that the system killed was mostly short of memory: use '
+            'fewer workers (train_dataloader.num_workers) or smaller batches.'
         )
 
 

@@ -1,23 +1,23 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Training loops whose runs repeat, and go on after an interruption as if there had been none.
+"""A training loop whose runs repeat, and go on after an interruption as if there had been none.
 
 What a step draws is a function of (run seed, iteration, rank), what a sample's augmentation draws
 one of (run seed, epoch, place in the order): no random state needs to be saved. The other state is
 that of mmengine's checkpoints.
 """
 
+import faulthandler
 import itertools
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from mmengine import dist
-from mmengine.dataset import InfiniteSampler
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Sampler
 
 from ..datasets.seeding import draw_seeds, seed_generators
@@ -38,26 +38,81 @@ class ValidationNoteHook(Hook):
         runner.message_hub.update_info(VALIDATED, runner.iter)
 
 
-class SeededLoop:
-    """What the two training loops share; mixed into those of mmengine.
+@LOOPS.register_module()
+class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop``, which repeats and resumes bit by bit.
+
+    - Before each step Python's generator, numpy's and torch's are seeded by run seed, iteration and
+      rank (the rank with ``randomness.diff_rank_seed`` alone).
+    - A run that is resumed in the middle of an epoch (``CheckpointHook(by_epoch=False)``, or a
+      checkpoint on a signal) goes on with the next batch. Those before are skipped by the sampler
+      and not read.
+    - What came after the checkpoint is done again, the validation too: an epoch whose checkpoint
+      was saved, but whose validation was not finished, is validated first.
+
+    With ``optim_wrapper.accumulative_counts`` this holds for checkpoints between optimizer steps;
+    the gradients of a step that was not finished are lost.
 
     Args:
         runner (Runner): The runner.
         dataloader (DataLoader | dict): The training data. A sampler without a seed of its own gets
             the run's.
-        **kwargs: Of mmengine's loop.
+        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval``, ``dynamic_intervals``, as
+            mmengine's loop has them.
 
     Raises:
-        ValueError: If ``max_epochs``, ``max_iters`` or ``val_interval`` is no positive int.
+        ValueError: If ``max_epochs`` or ``val_interval`` is no positive int.
     """
 
     def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
-        counts = {'max_epochs', 'max_iters', 'val_interval'} & set(kwargs)
+        counts = {'max_epochs', 'val_interval'} & set(kwargs)
         require_positive_ints('train_cfg', **{name: kwargs[name] for name in counts})
         self._seeds_sampler = needs_seed(dataloader)
         self._given_seed = runner._randomness_cfg.get('seed')  # resuming overwrites it
         super().__init__(runner, dataloader, **kwargs)
+        self._num_skipped = 0  # batches of the first epoch that were read before
         runner.register_hook(ValidationNoteHook())
+
+    def run(self) -> torch.nn.Module:
+        """Train.
+
+        Returns:
+            nn.Module: The model.
+        """
+        self._begin()
+        self._find_place()
+        try:
+            self.runner.call_hook('before_train')
+            if self._epoch and not self._num_skipped:
+                self._validate()
+            while self._epoch < self._max_epochs and not self.stop_training:
+                self.run_epoch()
+                self._validate()
+                self.runner.logger.info(epoch_line(self.runner))
+            self.runner.call_hook('after_train')
+        finally:
+            faulthandler.cancel_dump_traceback_later()  # of HangHook, also after an error
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train for an epoch, or the rest of it."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        start, self._num_skipped = self._num_skipped, 0
+        self.runner.message_hub.update_info(
+            BEGIN,
+            dict(epoch=self._epoch, iter=self._iter - start, batches=len(self.dataloader)),
+        )
+        if start < len(self.dataloader):
+            for idx, data_batch in enumerate(read_from(self.dataloader, start), start):
+                self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Seed the generators, then do mmengine's step."""
+        seed_step(self.seed, self._iter, self._rank)
+        super().run_iter(idx, data_batch)
 
     def _begin(self) -> None:
         """After a checkpoint was loaded: seeds, and what hooks must know of the time before."""
@@ -81,120 +136,16 @@ class SeededLoop:
             if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
                 hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
 
-    def run_iter(self, *args) -> None:
-        """Seed the generators, then do mmengine's step.
-
-        Args:
-            *args: Of mmengine's loop: the index of the batch, in the loop by epochs, and the batch.
-        """
-        seed_step(self.seed, self._iter, self._rank)
-        super().run_iter(*args)
-
-    def _num_pending(self) -> int:
-        """How many batches were read of an optimizer step that is not finished."""
-        return self._iter % getattr(self.runner.optim_wrapper, '_accumulative_counts', 1)
-
-    def _recompute_gradients(self, batches: Iterable) -> None:
-        """Compute the gradients of the batches before this one, which no checkpoint has.
-
-        The weights are those of the time; running means are put back.
-
-        Args:
-            batches (Iterable): As many as :meth:`_num_pending`.
-        """
-        runner = self.runner
-        first = self._iter - self._num_pending()
-        runner.logger.info(
-            f'The optimizer step of iteration {first + 1} was not finished: its gradients of '
-            f'{self._iter - first} batches are computed again, so that none is lost.'
-        )
-        buffers = [b.clone() for b in runner.model.buffers()]
-        runner.optim_wrapper.initialize_count_status(runner.model, first, self.max_iters)
-        for iteration, batch in enumerate(batches, first):
-            seed_step(self.seed, iteration, self._rank)
-            runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-        for buffer, value in zip(runner.model.buffers(), buffers):
-            buffer.copy_(value)
-
-    def _validate(self, done: int, total: int) -> None:
-        """Validate if it is time to, unless the checkpoint has the result already.
-
-        Args:
-            done (int): Epochs, or iterations, by which the loop counts.
-            total (int): Those of the whole training.
-        """
+    def _validate(self) -> None:
+        """Validate if it is time to, unless the checkpoint has the result already."""
         self._decide_current_val_interval()
         if (
             self.runner.val_loop is not None
-            and done >= self.val_begin
-            and (done % self.val_interval == 0 or done == total)
+            and self._epoch >= self.val_begin
+            and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)
             and self.runner.message_hub.get_info(VALIDATED) != self._iter
         ):
             self.runner.val_loop.run()
-
-
-@LOOPS.register_module()
-class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
-    """mmengine's ``EpochBasedTrainLoop``, which repeats and resumes bit by bit.
-
-    - Before each step Python's generator, numpy's and torch's are seeded by run seed, iteration and
-      rank (the rank with ``randomness.diff_rank_seed`` alone).
-    - A run that is resumed in the middle of an epoch (``CheckpointHook(by_epoch=False)``, or a
-      checkpoint on a signal) goes on with the next batch. Those before are skipped by the sampler
-      and not read.
-    - What came after the checkpoint is done again, the validation too: an epoch whose checkpoint
-      was saved, but whose validation was not finished, is validated first.
-    - ``optim_wrapper.accumulative_counts``: the gradients of a step that was not finished are
-      computed again.
-
-    Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): The training data.
-        **kwargs: ``max_epochs``, ``val_begin``, ``val_interval``, ``dynamic_intervals``, as
-            mmengine's loop has them.
-    """
-
-    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
-        super().__init__(runner, dataloader, **kwargs)
-        # of a run that was resumed: batches of its first epoch, and of its first optimizer step,
-        # that were read before
-        self._num_skipped = self._num_unfinished = 0
-
-    def run(self) -> torch.nn.Module:
-        """Train.
-
-        Returns:
-            nn.Module: The model.
-        """
-        self._begin()
-        self._find_place()
-        self.runner.call_hook('before_train')
-        if self._epoch and not self._num_skipped:
-            self._validate(self._epoch, self._max_epochs)
-        while self._epoch < self._max_epochs and not self.stop_training:
-            self.run_epoch()
-            self._validate(self._epoch, self._max_epochs)
-            self.runner.logger.info(epoch_line(self.runner))
-        self.runner.call_hook('after_train')
-        return self.runner.model
-
-    def run_epoch(self) -> None:
-        """Train for an epoch, or the rest of it."""
-        self.runner.call_hook('before_train_epoch')
-        self.runner.model.train()
-        start, self._num_skipped = self._num_skipped, 0
-        if self._num_unfinished:
-            self._recompute_gradients(self._unfinished_batches(start))
-            self._num_unfinished = 0
-        self.runner.message_hub.update_info(
-            BEGIN,
-            dict(epoch=self._epoch, iter=self._iter - start, batches=len(self.dataloader)),
-        )
-        if start < len(self.dataloader):
-            for idx, data_batch in enumerate(read_from(self.dataloader, start), start):
-                self.run_iter(idx, data_batch)
-        self.runner.call_hook('after_train_epoch')
-        self._epoch += 1
 
     def _find_place(self) -> None:
         """Where in its epoch a run is that was resumed."""
@@ -204,9 +155,7 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
         saved, done = begin['batches'], 0
         if begin['epoch'] == self._epoch:
             done = min(max(0, self._iter - begin['iter']), saved)
-        self._num_unfinished = self._num_pending()
         if saved != length:
-            self._num_unfinished = 0  # what those batches were is not known
             if 0 < done < saved:
                 self.runner.logger.warning(
                     f'An epoch had {saved} batches when the checkpoint was saved and has {length} '
@@ -231,73 +180,6 @@ class ResumableEpochBasedTrainLoop(SeededLoop, EpochBasedTrainLoop):
         batches = iters // epochs if iters and epochs else len(self.dataloader)
         guess = dict(epoch=self._epoch, iter=self._epoch * batches, batches=batches)
         return hub.get_info(BEGIN) or guess
-
-    def _unfinished_batches(self, start: int) -> Iterator:
-        """The batches before one of this epoch, which may lie in the epoch before."""
-        length = len(self.dataloader)
-        here = self._epoch * length + start
-        for number in range(here - self._num_unfinished, here):
-            epoch, place = divmod(number, length)
-            set_epoch(self.dataloader, epoch)
-            yield read_one(self.dataloader, place)
-        set_epoch(self.dataloader, self._epoch)
-
-
-@LOOPS.register_module()
-class ResumableIterBasedTrainLoop(SeededLoop, IterBasedTrainLoop):
-    """mmengine's ``IterBasedTrainLoop``, which repeats and resumes bit by bit.
-
-    As :class:`ResumableEpochBasedTrainLoop`. The data are read epoch by epoch; mmengine reads all
-    batches that were seen to skip them, and waits 2 seconds between two epochs.
-
-    Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader | dict): The training data.
-        **kwargs: ``max_iters``, ``val_begin``, ``val_interval``, ``dynamic_intervals``, as
-            mmengine's loop has them.
-    """
-
-    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
-        BaseLoop.__init__(self, runner, dataloader)
-        loader = self.dataloader
-        # mmengine's would begin to read here, before a checkpoint says where
-        super().__init__(runner, UnreadLoader(loader), **kwargs)
-        self.dataloader, self._seeds_sampler = loader, needs_seed(dataloader)
-
-    def run(self) -> torch.nn.Module:
-        """Train.
-
-        Returns:
-            nn.Module: The model.
-        """
-        self._begin()
-        self.runner.call_hook('before_train')
-        self.runner.call_hook('before_train_epoch')
-        if self._iter:
-            self._validate(self._iter, self._max_iters)
-        pending = self._num_pending()
-        self.dataloader_iterator = self._batches(self._iter - pending)
-        self.runner.model.train()
-        if pending:
-            self._recompute_gradients(itertools.islice(self.dataloader_iterator, pending))
-        while self._iter < self._max_iters and not self.stop_training:
-            self.runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-            self._validate(self._iter, self._max_iters)
-        self.runner.call_hook('after_train_epoch')
-        self.runner.call_hook('after_train')
-        return self.runner.model
-
-    def _batches(self, start: int) -> Iterator:
-        """All batches from an iteration on, without end."""
-        loader = self.dataloader
-        if isinstance(sampler_of(loader), InfiniteSampler):
-            yield from read_from(loader, start)
-        epoch, place = divmod(start, len(loader))
-        while True:
-            set_epoch(loader, epoch)
-            yield from read_from(loader, place)
-            epoch, place = epoch + 1, 0
 
 
 def epoch_line(runner: Runner) -> str:
@@ -364,18 +246,6 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 
 
 # ------------------------------------------------------------------ data
-class UnreadLoader(list):
-    """No batches, in place of a data loader.
-
-    Args:
-        loader (DataLoader): The data loader.
-    """
-
-    def __init__(self, loader: DataLoader) -> None:
-        super().__init__()
-        self.dataset = loader.dataset
-
-
 class SkippingBatchSampler(Sampler):
     """A batch sampler without its first batches.
 
@@ -424,28 +294,7 @@ def read_from(loader: DataLoader, start: int) -> Iterable:
     )
 
 
-def read_one(loader: DataLoader, place: int) -> object:
-    """Read one batch of the epoch in this process.
-
-    Args:
-        loader (DataLoader): The data loader.
-        place (int): Number of the batch, from 0.
-
-    Returns:
-        object: What the loader gives.
-    """
-    indices = next(iter(SkippingBatchSampler(loader.batch_sampler, place)))
-    return loader.collate_fn([loader.dataset[i] for i in indices])
-
-
 def sampler_of(loader: DataLoader) -> Optional[Sampler]:
     """The sampler below the batch sampler of a data loader, None if there is none."""
     # the stand-in loader of mmpretrain's vis_scheduler.py has neither
     return getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)
-
-
-def set_epoch(loader: DataLoader, epoch: int) -> None:
-    """Tell the sampler of a data loader the epoch, as mmengine's ``DistSamplerSeedHook`` does."""
-    sampler = sampler_of(loader)
-    if hasattr(sampler, 'set_epoch'):
-        sampler.set_epoch(epoch)

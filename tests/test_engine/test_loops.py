@@ -2,7 +2,6 @@
 """Runs repeat bit by bit, and a run that was killed ends like one that was not."""
 
 import functools
-import itertools
 import os
 import os.path as osp
 import random
@@ -22,7 +21,7 @@ from killed_runs import (
     train,
 )
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, DefaultSampler, InfiniteSampler
+from mmengine.dataset import BaseDataset, DefaultSampler
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
@@ -34,14 +33,14 @@ from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
 from s4d_mm.datasets import SeedDraws, SeededSampler
-from s4d_mm.engine import ResumableEpochBasedTrainLoop, ResumableIterBasedTrainLoop
+from s4d_mm.engine import ResumableEpochBasedTrainLoop
 from s4d_mm.engine.launch import build_runner
 from s4d_mm.engine.loops import read_from, seed_step
 
 KILLED = -signal.SIGKILL
 MID_EPOCH = dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=2)
 
-ACCUMULATED = dict(MID_EPOCH, optim_wrapper__accumulative_counts=4)
+ACCUMULATED = dict(MID_EPOCH, optim_wrapper__accumulative_counts=2)
 
 
 @pytest.fixture(scope='module')
@@ -149,7 +148,7 @@ def rank(monkeypatch):
         # in the middle of an epoch, of which a part was saved
         ('pretrain', 2, ('after_train_iter', 7), MID_EPOCH),
         ('finetune', 0, ('after_train_iter', 3), MID_EPOCH),
-        # in the middle of an optimizer step; the log of the experts is the same too
+        # after an optimizer step of two batches; the log of the experts is the same too
         ('finetune', 0, ('after_train_iter', 7), ACCUMULATED),
         # in the validation of the first epoch and of the last
         ('finetune', 0, ('after_val_iter', 1), {}),
@@ -219,29 +218,19 @@ BY_ITER = dict(by_epoch=False, interval=2)
 TOYS = dict(
     # each epoch is the best one: its checkpoint is saved again after the validation
     epochs=dict(best='done', rule='greater'),
-    # 20 samples in batches of 4: a step of 3 batches goes over the end of an epoch
-    accumulation=dict(counts=3),
-    accumulation_mid_epoch=dict(counts=3, checkpoint=BY_ITER),
+    # 20 samples in batches of 4: a step of 2 batches goes over the end of an epoch
+    accumulation=dict(counts=5),
+    accumulation_mid_epoch=dict(counts=2, checkpoint=BY_ITER),
     ema=dict(checkpoint=BY_ITER, custom_hooks=[dict(type='EMAHook', momentum=0.1)]),
     schedules_by_epoch=dict(checkpoint=dict(by_epoch=False, interval=5)),
-    iterations=dict(loop=ResumableIterBasedTrainLoop, checkpoint=BY_ITER),
-    iterations_accumulated=dict(loop=ResumableIterBasedTrainLoop, checkpoint=BY_ITER, counts=3),
-    iterations_without_end=dict(
-        loop=ResumableIterBasedTrainLoop,
-        checkpoint=BY_ITER,
-        sampler=InfiniteSampler,
-        pipeline=[],
-    ),
 )
 
 
 def toy_run(
     work_dir,
     kill=None,
-    loop=ResumableEpochBasedTrainLoop,
     counts=1,
     checkpoint=None,
-    sampler=SeededSampler,
     pipeline=(dict(type=SeedDraws), jitter),
     batch_size=4,
     seed=None,
@@ -249,19 +238,16 @@ def toy_run(
     rule='less',
     **kwargs,
 ):
-    """Three epochs, or 15 iterations."""
+    """Three epochs, 15 iterations."""
     torch.set_num_threads(1)
     data = dict(batch_size=batch_size, num_workers=0, collate_fn=dict(type='default_collate'))
-    by_epoch = loop is ResumableEpochBasedTrainLoop
     runner = Runner(
         model=Net(),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=Toy(pipeline=list(pipeline)), sampler=dict(type=sampler), **data
+            dataset=Toy(pipeline=list(pipeline)), sampler=dict(type=SeededSampler), **data
         ),
-        train_cfg=dict(
-            type=loop, **(dict(max_epochs=3) if by_epoch else dict(max_iters=15, val_interval=4))
-        ),
+        train_cfg=dict(type=ResumableEpochBasedTrainLoop, max_epochs=3),
         optim_wrapper=dict(
             optimizer=dict(type='SGD', lr=0.1, momentum=0.9), accumulative_counts=counts
         ),
@@ -282,7 +268,6 @@ def toy_run(
                 **(checkpoint or dict(interval=1)),
             )
         ),
-        log_processor=dict(by_epoch=by_epoch),
         randomness=dict(seed=seed, diff_rank_seed=True),
         default_scope='mmengine',
         **kwargs,
@@ -318,7 +303,6 @@ def whole_toys(tmp_path_factory):
         ('epochs', ('after_val_iter', 12)),
         ('accumulation', ('after_val_iter', 7)),
         ('schedules_by_epoch', ('after_val_iter', 7)),
-        ('iterations', ('after_val_iter', 7)),
     ],
 )
 def test_killed_toy(whole_toys, tmp_path, name, kill):
@@ -341,19 +325,6 @@ def test_nothing_is_read_twice_to_skip_it(tmp_path):
     assert [i.seed for i in sampler] == [i.seed for i in order]  # of an index, in an epoch
     sampler.set_epoch(1)
     assert {i.seed for i in sampler}.isdisjoint(i.seed for i in order)
-
-
-def test_loop_by_iterations_goes_from_epoch_to_epoch():
-    loop = ResumableIterBasedTrainLoop.__new__(ResumableIterBasedTrainLoop)
-    data = Toy(pipeline=[])
-    sampler = SeededSampler(data, seed=3)
-    loop.dataloader = DataLoader(data, batch_size=4, sampler=sampler, collate_fn=list)
-    orders = []
-    for epoch in range(3):
-        sampler.set_epoch(epoch)
-        orders += list(sampler)
-    batches = itertools.islice(loop._batches(3), 12)
-    assert [s['sample_idx'] for batch in batches for s in batch] == orders[12:]
 
 
 def test_a_run_without_a_seed_says_which_one_repeats_it(tmp_path):

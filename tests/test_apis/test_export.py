@@ -358,7 +358,7 @@ def test_tool_refuses_what_it_cannot_export(folder, tmp_path, capsys, monkeypatc
     Config(dict(default_scope='mmpretrain', model=PRETRAIN)).dump(pretrain)
     torch.save(build(PRETRAIN, 'mmpretrain').state_dict(), tmp_path / 'pretrain.pth')
     message = error(pretrain, tmp_path / 'pretrain.pth', pt2, *video)
-    assert 'its model MAE has no head with classes' in message
+    assert 'its model S4DMAE has no head with classes' in message
     assert 'pretrain.py' in message
 
     for package in ('onnxscript', 'onnxruntime', 'onnx'):

@@ -225,8 +225,8 @@ def test_faces_without_room_in_the_strip_are_counted(monkeypatch):
 
 def test_a_class_has_one_color_in_photos_and_videos():
     known = dict(zip(NAMES, map(class_color, range(8))))
-    shown = ('fear', 'own', 'neutral')  # of which the photos know but these, in this order
-    classes = ['neutral', 'fear', 'other', 'own']
+    shown = ('fear', 'own', 'neutral')  # what the photos know, in this order
+    classes = ['neutral', 'fear', 'other', 'own', 'third']
     photo, clip = (
         dict(class_labels(result([record(0, classes=names)], classes=classes)))
         for names in (shown, classes)
@@ -235,6 +235,6 @@ def test_a_class_has_one_color_in_photos_and_videos():
     assert {name: clip[name] for name in ('neutral', 'fear')} == {
         name: known[name] for name in ('neutral', 'fear')
     }
-    assert len({*clip.values()}) == 4
+    assert len({*clip.values()}) == 5
     many = [f'class {i}' for i in range(20)]
     assert len({color for _, color in class_labels(result([record(0, classes=many)]))}) == 20

@@ -275,6 +275,8 @@ def _open_video(path: str, threads: int = 0) -> Iterator[tuple]:
     except (av.FFmpegError, OSError, ValueError) as e:
         raise MediaReadError(f'Cannot open video {path}: {_ffmpeg_reason(e)}') from e
     with container:
+        if container.format.name == 'image2' or container.format.name.endswith('_pipe'):
+            raise MediaReadError(f'{path} is a picture and no video.')
         cover = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & cover]
         if not streams:

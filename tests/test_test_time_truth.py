@@ -110,6 +110,8 @@ def test_prediction(truth):
     for path in [*truth.clips, *truth.images]:
         stem, suffix = osp.splitext(osp.basename(path))
         # the windows of a clip of up to two windows are the views of the test
-        windows = [list(r.probabilities.values()) for r in inferencer(path, faces='none')]
+        names = inferencer.scorer.classes['video' if suffix == '.mp4' else 'image']
+        found = inferencer(path, faces='none')
+        windows = [[r.probabilities[name] for name in names] for r in found]
         scores[stem if suffix == '.mp4' else stem + suffix] = torch.tensor(windows).mean(dim=0)
     truth.check(scores)

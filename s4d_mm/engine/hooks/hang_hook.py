@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """From the first step to the last: a run in which no step is finished ends, with its stacks."""
 
+import builtins
 import faulthandler
 import sys
 from typing import Any
@@ -40,7 +41,7 @@ class HangHook(Hook):
 
     def __init__(self, timeout: float = HANG_TIMEOUT) -> None:
         self.timeout = check_seconds('timeout of HangHook', timeout)
-        if hasattr(sys, 'ps1') or 'ipykernel' in sys.modules:
+        if hasattr(sys, 'ps1') or hasattr(builtins, 'get_ipython'):
             self.timeout = 0.0
 
     def _wait_again(self, *args: Any, **kwargs: Any) -> None:

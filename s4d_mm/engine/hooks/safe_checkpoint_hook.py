@@ -99,7 +99,7 @@ class SafeCheckpointHook(CheckpointHook):
 
         ``FlexibleRunner`` counts from the moment of saving.
         """
-        checkpoint['meta'].update(trained_on=trained_on(runner.cfg), **self._meta)
+        checkpoint['meta'].update({**self._meta, 'trained_on': trained_on(runner.cfg)})
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if self.max_keep_ckpts > 0 and step not in list(self.keep_ckpt_ids)[-1:]:

@@ -43,8 +43,7 @@ def test_help(command, tmp_path):
     done = subprocess.run(
         [sys.executable, '-c', RUN, str(Path(ROOT, command))],
         cwd=tmp_path,
-        # mmcv-lite has a piece of advice for who imports it
-        env=process_env(**(dict(PYTHONWARNINGS='ignore') if command in WITH_TORCH else {})),
+        env=process_env(),
         text=True,
         capture_output=True,
         timeout=120,

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / 'tests'))
 
+import tools.run_arguments  # noqa: F401, I001  (keeps mmcv-lite quiet, so before the others)
 from tiny_training import Training, config, train
 
 from s4d_mm.files.last_checkpoint import check_whole, find_checkpoint

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / 'tests'))
 sys.path.insert(2, str(Path(__file__).resolve().parents[1] / 'tools' / 'data'))
 
+import tools.run_arguments  # noqa: F401, I001  (keeps mmcv-lite quiet, so before the others)
 import torch
 from plain_s4d import SIZES
 

@@ -15,9 +15,9 @@ import re
 from typing import Any, Callable, Optional
 
 from mmengine.fileio import LocalBackend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader, Runner, checkpoint
+from mmengine.runner import CheckpointLoader, FlexibleRunner, Runner, checkpoint
 
 from ..files.atomic_write import atomic_write
 from ..files.checkpoint import MapLocation, read_checkpoint
@@ -56,34 +56,38 @@ def find_latest_checkpoint(path: str) -> Optional[str]:
     return find_checkpoint(str(path))
 
 
-def resume_without_code(resume: Callable) -> Callable:
-    """Wrap ``Runner.resume``: what a checkpoint says is compared or checked, never run.
+class CheckedCheckpoint(Hook):
+    """Takes from a checkpoint, before it is used, what mmengine would run or remove files by.
 
     mmengine runs ``meta['config']`` to read ``gpu_ids`` from it, a setting of earlier versions
     that no config here has, and removes the files that the message hub names.
     """
 
+    priority = 'HIGHEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drop the one, and keep the other to the folders of the run."""
+        checkpoint['meta'].pop('config', None)
+        name = osp.basename(osp.abspath(runner.work_dir))
+        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        outside = [osp.join(hook.out_dir, name) for hook in hooks if hook.out_dir]
+        folders = [osp.abspath(path) for path in (runner.work_dir, *outside)]
+        keep_to_folder(checkpoint.get('message_hub') or {}, folders)
+
+
+def resume_checked(resume: Callable) -> Callable:
+    """Wrap ``resume`` of a runner: within it, :class:`CheckedCheckpoint` is one of its hooks."""
+
     @functools.wraps(resume)
-    def resume_safely(self: Runner, *args, **kwargs) -> None:
-        load = self.load_checkpoint
-
-        def load_checked(*args, **kwargs) -> dict:
-            loaded = load(*args, **kwargs)
-            loaded['meta'].pop('config', None)
-            hooks = [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
-            name = osp.basename(osp.abspath(self.work_dir))
-            outside = [osp.join(hook.out_dir, name) for hook in hooks if hook.out_dir]
-            folders = [osp.abspath(path) for path in (self.work_dir, *outside)]
-            keep_to_folder(loaded.get('message_hub') or {}, folders)
-            return loaded
-
-        self.load_checkpoint = load_checked
+    def resume_with_hook(self: Runner, *args, **kwargs) -> None:
+        hook = CheckedCheckpoint()
+        self.register_hook(hook)
         try:
             resume(self, *args, **kwargs)
         finally:
-            del self.load_checkpoint
+            self.hooks.remove(hook)
 
-    return resume_safely
+    return resume_with_hook
 
 
 def keep_to_folder(message_hub: dict, folders: list[str]) -> None:
@@ -129,8 +133,9 @@ def switch_on() -> None:
     for name in ('', '.checkpoint', '.runner', '._flexible_runner'):
         module = importlib.import_module(f'mmengine.runner{name}')
         module.find_latest_checkpoint = find_latest_checkpoint
-    if not hasattr(Runner.resume, '__wrapped__'):
-        Runner.resume = resume_without_code(Runner.resume)
+    for runner in (Runner, FlexibleRunner):
+        if not hasattr(runner.resume, '__wrapped__'):
+            runner.resume = resume_checked(runner.resume)
 
 
 switch_on()

@@ -24,6 +24,7 @@ GUARDED = {
     'mmengine.LocalBackend.put_text',
     'mmengine.runner.CheckpointLoader._schemes',
     "mmengine.runner.CheckpointLoader._schemes['']",
+    'mmengine.runner.FlexibleRunner.resume',
     'mmengine.runner.Runner.resume',
     'mmengine.runner.checkpoint.load_from_http',
     'mmengine.runner.find_latest_checkpoint',

@@ -19,19 +19,23 @@ def finished(tmp_path_factory):
     return torch.load(run / 'epoch_1.pth', weights_only=True)
 
 
-def resume(content, folder, **save):
+def resume(content, folder, options=None, **save):
     """Three epochs in all, with checkpoints that replace what the file says."""
     torch.save(content, folder / 'strange.pth')
-    options = dict(resume=True, load_from=str(folder / 'strange.pth'))
+    options = dict(options or {}, resume=True, load_from=str(folder / 'strange.pth'))
     train(config(folder / 'run', epochs=3, scores=[2, 3], save=save, **options))
     assert (folder / 'run' / 'epoch_3.pth').is_file()
 
 
+@pytest.mark.parametrize('runner_type', ['Runner', 'FlexibleRunner'])
 @pytest.mark.parametrize('hook', HOOKS)
-def test_no_code_of_the_config_runs(hook, finished, tmp_path):
+def test_no_code_of_the_config_runs(hook, runner_type, finished, tmp_path):
     marker = tmp_path / 'ran'
     code = f'import os\nos.mknod({str(marker)!r})\ngpu_ids = [0]\n'
-    resume({**finished, 'meta': {**finished['meta'], 'config': code}}, tmp_path, type=hook)
+    content = {**finished, 'meta': {**finished['meta'], 'config': code}}
+    strategy = dict(type='SingleDeviceStrategy')
+    runner = dict(runner_type=runner_type, strategy=strategy, env_cfg=dict())
+    resume(content, tmp_path, runner if runner_type == 'FlexibleRunner' else {}, type=hook)
     assert not marker.exists()
 
 

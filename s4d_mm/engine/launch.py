@@ -8,6 +8,7 @@ import os
 import os.path as osp
 import re
 import sys
+import weakref
 from argparse import Namespace
 from collections.abc import Collection, Iterator
 from typing import Optional
@@ -49,7 +50,8 @@ class TerseRunner(Runner):
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build the logger, of which the first handler is the terminal's."""
         logger = super().build_logger(*args, **kwargs)
-        logger.handlers[0].addFilter(self._is_for_terminal)
+        shown = weakref.WeakMethod(self._is_for_terminal)  # the logger outlives the runner
+        logger.handlers[0].addFilter(lambda record: shown() is None or shown()(record))
         return logger
 
     def _is_for_terminal(self, record: logging.LogRecord) -> bool:

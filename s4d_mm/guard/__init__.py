@@ -67,7 +67,7 @@ class CheckedCheckpoint(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Drop the one, and keep the other to the folders of the run."""
-        checkpoint['meta'].pop('config', None)
+        (checkpoint.get('meta') or {}).pop('config', None)
         name = osp.basename(osp.abspath(runner.work_dir))
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         outside = [osp.join(hook.out_dir, name) for hook in hooks if hook.out_dir]

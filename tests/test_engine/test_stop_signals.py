@@ -163,6 +163,9 @@ def test_error_gives_the_signals_back(tmp_path):
         sys.exit(7 if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else 1)
 
     def failing():
+        # as in a new process: another test of this one may have left its own
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         cfg = config(tmp_path / 'run')
         cfg.custom_hooks.append(Failing())
         with pytest.raises(RuntimeError):

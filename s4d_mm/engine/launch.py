@@ -243,8 +243,7 @@ def prepare_distributed(cfg: Config) -> None:
 
     Raises:
         RuntimeError: If the launcher cannot be used without GPUs.
-        ValueError: If the strategy cannot be used as it is asked for, or a time-out is no number
-            of seconds.
+        ValueError: If a time-out is no number of seconds.
     """
     if cfg.launcher == 'none':
         return

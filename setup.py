@@ -162,7 +162,7 @@ setup(
     # lets an editable install put the tree on the path (setuptools' `compat` mode, which is going):
     # a finder would lose against the clone `s4d_mm/` in the folder that Python is started in
     package_dir={'': '.'},
-    python_requires='>=3.9,<3.14',
+    python_requires='>=3.10,<3.14',
     # mmcv and mmcv-lite provide the same module, so neither is forced on an
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),

@@ -7,9 +7,8 @@ same frames by PyAV, or of the image by Pillow: what no pipeline can do without.
 
 import os.path as osp
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Callable
 
 import cv2
 import numpy as np

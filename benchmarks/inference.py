@@ -8,7 +8,6 @@ import multiprocessing
 import os.path as osp
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Optional
 
 import numpy as np
 from mmengine.runner import save_checkpoint
@@ -29,7 +28,7 @@ def measure(
     seconds: float = 20,
     repeats: int = 5,
     device: str = 'cpu',
-    path: Optional[str] = None,
+    path: str | None = None,
 ) -> list[dict]:
     """Measure the stages of a prediction.
 

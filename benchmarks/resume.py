@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 from unittest import mock
 
 from helpers import ROOT
@@ -226,7 +225,7 @@ def last_line(log: str) -> str:
 
 
 @contextlib.contextmanager
-def drawn_faces(folder: Optional[str] = None) -> Iterator[str]:
+def drawn_faces(folder: str | None = None) -> Iterator[str]:
     """A folder with a small set of drawn faces, to work in.
 
     Args:
@@ -245,7 +244,7 @@ def drawn_faces(folder: Optional[str] = None) -> Iterator[str]:
         yield folder
 
 
-def measure(kills: int, folder: Optional[str] = None, seed: int = 0) -> list[dict]:
+def measure(kills: int, folder: str | None = None, seed: int = 0) -> list[dict]:
     """Kill trainings of all kinds.
 
     Args:

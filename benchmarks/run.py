@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 # the script runs from anywhere; the plain S4D is one of the tests' files, drawn faces of the tools'
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +19,7 @@ from plain_s4d import SIZES
 from benchmarks import data, inference, resume, steps, testing, timing
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parts = parser.add_subparsers(dest='part', required=True)
@@ -87,7 +86,7 @@ def run_steps(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure one part and print its table.
 
     Raises:

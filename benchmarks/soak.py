@@ -10,13 +10,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 COLUMNS = ('seconds', 'main_rss', 'main_anonymous', 'main_files', 'main_threads')
 COLUMNS += ('workers', 'workers_pss', 'workers_files')
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command until it ends or the minutes are over."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', help='CSV file; memory is in MiB')
@@ -40,7 +39,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         process.wait()
 
 
-def sample(pid: int) -> Optional[list]:
+def sample(pid: int) -> list | None:
     """What a process and its descendants take now.
 
     Args:

@@ -8,8 +8,9 @@ converted them. Mixup or CutMix is in the fine-tuning steps of both.
 """
 
 import os.path as osp
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import plain_s4d
@@ -50,7 +51,7 @@ def measure(
     stage: str,
     modality: str,
     peak: float,
-    batch: Optional[int] = None,
+    batch: int | None = None,
     repeats: int = 5,
     memory: bool = True,
     device: str = 'cpu',

@@ -8,9 +8,8 @@ its test pipeline.
 
 import os.path as osp
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Callable
 
 import numpy as np
 import plain_s4d

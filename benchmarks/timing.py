@@ -8,12 +8,11 @@ import re
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from functools import partial
 from math import prod
-from typing import Callable, Optional
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -56,7 +55,7 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def summary(seconds: list[float], against: Optional[list[float]] = None) -> dict:
+def summary(seconds: list[float], against: list[float] | None = None) -> dict:
     """Describe the rounds of a case.
 
     Args:

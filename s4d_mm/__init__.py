@@ -8,7 +8,7 @@ Prediction (:mod:`s4d_mm.apis`) is imported by who wants it.
 """
 
 from importlib import metadata
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from .version import __version__
 
@@ -85,7 +85,7 @@ def check_versions() -> None:
             )
 
 
-def installed_version(distribution: str) -> Optional[str]:
+def installed_version(distribution: str) -> str | None:
     """Version of an installed distribution, None if it is not installed."""
     try:
         return metadata.version(distribution)

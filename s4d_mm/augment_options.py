@@ -2,9 +2,9 @@
 """Checks of the options of augmentations."""
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
-Color = Union[float, Sequence[float]]
+Color = float | Sequence[float]
 
 
 def require(fits: bool, part: str, option: str, value: Any, needs: str) -> None:

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from typing import Any, Optional
+from typing import Any
 
 HERE = osp.dirname(__file__)
 __version__ = runpy.run_path(osp.join(HERE, 'version.py'))['__version__']
@@ -58,7 +58,7 @@ class CommandError(Exception):
         self.code = code
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
@@ -322,7 +322,7 @@ def kept_notes() -> Iterator[list[str]]:
         logger.handlers[:] = handlers
 
 
-def files_of(folder: Optional[str]) -> dict[str, int]:
+def files_of(folder: str | None) -> dict[str, int]:
     """Names of the files in a folder, and when each was written."""
     if folder is None:
         return {}

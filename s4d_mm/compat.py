@@ -8,7 +8,6 @@ import sys
 import types
 from collections.abc import Callable
 from pickle import UnpicklingError
-from typing import Optional
 
 import numpy as np
 import torch
@@ -96,7 +95,7 @@ def find_own_configs() -> None:
         return
 
     @functools.wraps(get_path)
-    def get_own_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
+    def get_own_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, _, name = cfg_path.partition('::')
         if package != 's4d_mm':
             return get_path(cfg_path, filename)

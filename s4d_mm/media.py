@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -156,7 +156,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image)
 
 
-def bits_of_grey(image: Image.Image) -> Optional[int]:
+def bits_of_grey(image: Image.Image) -> int | None:
     """Bits of the values of a grey image that has more than 8, which Pillow would cut off at 255.
 
     Args:
@@ -249,9 +249,9 @@ class VideoInfo(NamedTuple):
         has_sound (bool): Whether there is sound.
     """
 
-    fps: Optional[float]
+    fps: float | None
     frames: int
-    duration: Optional[float]
+    duration: float | None
     size: tuple[int, int]
     has_sound: bool
 
@@ -599,9 +599,7 @@ def _ffmpeg_reason(error: Exception) -> str:
     return str(error).split('; last error log')[0]
 
 
-def write_image(
-    path: str, image: np.ndarray, suffix: Optional[str] = None, quality: int = 95
-) -> None:
+def write_image(path: str, image: np.ndarray, suffix: str | None = None, quality: int = 95) -> None:
     """Write an image file.
 
     Args:

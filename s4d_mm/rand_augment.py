@@ -7,7 +7,7 @@ they are built: torchvision's new transforms take a second to import.
 """
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from .augment_options import per_channel, require
 
-Picture = Union[Tensor, Image.Image]
+Picture = Tensor | Image.Image
 Operations = list[tuple[str, float]]
 
 

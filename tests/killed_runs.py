@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import os.path as osp
 import signal
-from typing import Optional
 
 import matplotlib.figure  # noqa: F401  here, and not again in each fork
 import mmaction.visualization  # noqa: F401
@@ -86,7 +85,7 @@ def small_config(stage: str, work_dir: str, workers: int = 0, **options) -> Conf
     return cfg
 
 
-def train(cfg: Config, kill: Optional[tuple[str, int]] = None) -> int:
+def train(cfg: Config, kill: tuple[str, int] | None = None) -> int:
     """Train in a process of its own, a fork of this one.
 
     Args:
@@ -111,7 +110,7 @@ def in_fork(function, *args) -> int:
     return process.exitcode
 
 
-def run(cfg: Config, kill: Optional[tuple[str, int]] = None) -> None:
+def run(cfg: Config, kill: tuple[str, int] | None = None) -> None:
     """Train in this process."""
     torch.set_num_threads(1)
     runner = build_runner(cfg)

@@ -18,7 +18,7 @@ die() {
 
 _s4d_supported() {
     "$1" -c 'import sys
-sys.exit(not (3, 9) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
+sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
 }
 
 _s4d_active() {
@@ -31,7 +31,7 @@ sys.exit(sys.prefix == sys.base_prefix)' >/dev/null 2>&1
 
 _s4d_make_venv() { # folder
     local python names=(python3 python python3.11 python3.12 python3.13
-        python3.10 python3.9)
+        python3.10)
     [ -n "${PYTHON:-}" ] && names=("$PYTHON")
     for python in "${names[@]}"; do
         if _s4d_supported "$python"; then
@@ -43,7 +43,7 @@ _s4d_make_venv() { # folder
                 "package python3-venv, then run this again"
         fi
     done
-    die "no Python 3.9 to 3.13 found (tried: ${names[*]}); install one," \
+    die "no Python 3.10 to 3.13 found (tried: ${names[*]}); install one," \
         "or name it: PYTHON=/path/to/python3.11 $0"
 }
 
@@ -59,6 +59,6 @@ if [ -z "$S4D_PACKED" ] && ! _s4d_active; then
     . "$S4D_VENV/bin/activate"
 fi
 _s4d_supported python ||
-    die "the active environment has $(python --version 2>&1), but 3.9 to" \
+    die "the active environment has $(python --version 2>&1), but 3.10 to" \
         "3.13 is supported; leave it (deactivate) and run this again, or" \
         "activate another one"

@@ -16,7 +16,6 @@ import re
 import signal
 import subprocess
 import sys
-from typing import Optional
 
 import run_arguments  # noqa: F401  (keeps mmcv-lite quiet)
 from mmengine.config import Config, DictAction
@@ -33,7 +32,7 @@ def parse_folds(text: str) -> list[int]:
     return sorted(set(folds))
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Train and test each fold of a config, then average.'
@@ -402,7 +401,7 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
     return summary
 
 
-def main(argv: Optional[list] = None) -> dict:
+def main(argv: list | None = None) -> dict:
     """Run the tool.
 
     Returns:

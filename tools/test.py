@@ -6,13 +6,12 @@ python tools/test.py configs/quickstart/s4d_quickstart_finetune.py CHECKPOINT
 
 import argparse
 import os.path as osp
-from typing import Optional
 
 from mmengine.config import Config
 from run_arguments import add_run_arguments
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Test (and eval) a model')
     parser.add_argument('config', help='test config file path')
@@ -77,7 +76,7 @@ def make_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     with config_errors_as_messages(), weights_errors_as_messages():

@@ -10,13 +10,12 @@ import os
 import os.path as osp
 import signal
 import sys
-from typing import Optional
 
 from mmengine.config import Config
 from run_arguments import add_run_arguments
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Train a model')
     parser.add_argument('config', help='train config file path')
@@ -139,7 +138,7 @@ def use_mixed_precision(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     with config_errors_as_messages():

@@ -14,7 +14,7 @@ import os.path as osp
 import tempfile
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from mmaction.models.recognizers import Recognizer3D
@@ -178,7 +178,7 @@ def export_model(
     checkpoint: str,
     out: str,
     input_type: str,
-    opset: Optional[int] = None,
+    opset: int | None = None,
     int8: bool = False,
 ) -> ExportReport:
     """Write a model to a file and compare what the file computes with PyTorch.
@@ -228,7 +228,7 @@ def export_model(
     return ExportReport(info, size, differences)
 
 
-def check_options(out: str, opset: Optional[int], int8: bool) -> str:
+def check_options(out: str, opset: int | None, int8: bool) -> str:
     """Check what :func:`export_model` is asked for; return the suffix of the file."""
     suffix = osp.splitext(out)[1].lower()
     if suffix not in SUFFIXES:
@@ -267,7 +267,7 @@ def sample_pixels(info: ExportInfo, count: int) -> Tensor:
     return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
 
 
-def write_onnx(graph: PixelsToScores, info: ExportInfo, path: str, opset: Optional[int]) -> None:
+def write_onnx(graph: PixelsToScores, info: ExportInfo, path: str, opset: int | None) -> None:
     """Write a graph and its metadata as ONNX."""
     import onnx
 

@@ -2,7 +2,7 @@
 """What an exported model says about itself, in the metadata of its file."""
 
 import json
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from .scorer import Window
 
@@ -35,8 +35,8 @@ class ExportInfo(NamedTuple):
     config: str
     input_type: str
     classes: list
-    clip_len: Optional[int]
-    frame_interval: Optional[int]
+    clip_len: int | None
+    frame_interval: int | None
     size: list
     channel_order: str
     mean: list
@@ -48,7 +48,7 @@ class ExportInfo(NamedTuple):
     trained_on: str = 'unknown data'  # older files do not say it
 
     @property
-    def window(self) -> Optional[Window]:
+    def window(self) -> Window | None:
         """How the model samples clips; None for images."""
         if self.clip_len is None:
             return None

@@ -1,8 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """A trained model and the names of its classes."""
 
-from typing import Optional, Union
-
 import mmengine
 import torch
 from mmaction.apis import init_recognizer
@@ -20,9 +18,9 @@ from ..models.heads import check_head_weights, classification_head
 
 
 def init_model(
-    config: Union[str, mmengine.Config],
-    checkpoint: Optional[str] = None,
-    device: Optional[str] = None,
+    config: str | mmengine.Config,
+    checkpoint: str | None = None,
+    device: str | None = None,
 ) -> nn.Module:
     """Build a recognizer, load its weights and find out the names of its classes.
 

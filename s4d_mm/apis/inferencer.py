@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -69,11 +69,11 @@ class ExpressionInferencer(BaseInferencer):
 
     def __init__(
         self,
-        model: Union[str, Path, Config],
-        weights: Optional[str] = None,
-        device: Optional[str] = None,
+        model: str | Path | Config,
+        weights: str | None = None,
+        device: str | None = None,
         show_progress: bool = True,
-        fold: Optional[int] = None,
+        fold: int | None = None,
     ) -> None:
         model = str(model) if isinstance(model, Path) else model
         weights = published_weights(model, None if weights is None else str(weights), fold)
@@ -92,7 +92,7 @@ class ExpressionInferencer(BaseInferencer):
         super().__init__(model, weights, device, scope='mmaction', show_progress=show_progress)
 
     def _init_model(
-        self, cfg: Config, weights: Optional[str] = None, device: str = 'cpu'
+        self, cfg: Config, weights: str | None = None, device: str = 'cpu'
     ) -> nn.Module:
         from .torch_scorer import TorchScorer
 
@@ -105,24 +105,24 @@ class ExpressionInferencer(BaseInferencer):
     def _init_visualizer(self, cfg: Config) -> None:
         """None: pictures are drawn by :mod:`s4d_mm.visualization`."""
 
-    def _load_model_from_metafile(self, model: str) -> tuple[Config, Optional[str]]:
+    def _load_model_from_metafile(self, model: str) -> tuple[Config, str | None]:
         """Config and weights of a name in ``model-index.yml``."""
         config, weights = find_model(model)
         return Config.fromfile(config), weights
 
     def __call__(
         self,
-        inputs: Union[Input, Sequence[Input]],
+        inputs: Input | Sequence[Input],
         faces: str = 'auto',
         batch_size: int = 4,
-        window_stride: Optional[int] = None,
+        window_stride: int | None = None,
         folder: str = 'auto',
         features: bool = False,
-        out_dir: Optional[str] = None,
+        out_dir: str | None = None,
         draw: bool = True,
         face_settings: Any = None,
         fps: float = 25,
-        max_frames: Optional[int] = None,
+        max_frames: int | None = None,
     ) -> ExpressionResult:
         """Predict the expressions in one or many inputs.
 
@@ -190,7 +190,7 @@ class ExpressionInferencer(BaseInferencer):
                     f'another model.'
                 )
 
-    def _face_tools(self, faces: str, settings: Any) -> tuple[Any, Optional[Callable]]:
+    def _face_tools(self, faces: str, settings: Any) -> tuple[Any, Callable | None]:
         """Settings and detector; (None, None) where no face is looked for."""
         if faces == 'none':
             return None, None
@@ -215,7 +215,7 @@ class ExpressionInferencer(BaseInferencer):
         plan: Plan,
         batch_size: int,
         features: bool,
-        outputs: Optional[OutputFolder],
+        outputs: OutputFolder | None,
     ) -> list[MediaResult]:
         batches = Batches(partial(self.forward, features=features), batch_size)
         waiting, results = {}, {}
@@ -256,7 +256,7 @@ class ExpressionInferencer(BaseInferencer):
 
     def forward(
         self, inputs: Sequence[Task], features: bool = False, **kwargs: Any
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Score a batch.
 
         Args:
@@ -271,7 +271,7 @@ class ExpressionInferencer(BaseInferencer):
         return self.scorer.score(samples, inputs[0].input_type, features)
 
     def visualize(
-        self, inputs: int, preds: MediaJob, video: Optional[str], outputs: Optional[OutputFolder]
+        self, inputs: int, preds: MediaJob, video: str | None, outputs: OutputFolder | None
     ) -> None:
         """Say what is wrong with an input, and write its files.
 
@@ -302,7 +302,7 @@ class ExpressionInferencer(BaseInferencer):
         """
         return ExpressionResult(preds)
 
-    def _any_detector(self) -> Optional[Callable]:
+    def _any_detector(self) -> Callable | None:
         """The face detector, or None if it is not installed."""
         try:
             return self._face_tools('auto', None)[1]
@@ -348,7 +348,7 @@ class SmallFaceWarning:
         detect (Callable | None): From an RGB frame to its faces; None if there is no detector.
     """
 
-    def __init__(self, name: str, detect: Optional[Callable]) -> None:
+    def __init__(self, name: str, detect: Callable | None) -> None:
         self.name, self.detect = name, detect
 
     def __call__(self, frame: TimedFrame) -> None:
@@ -369,8 +369,8 @@ class SmallFaceWarning:
 
 @contextmanager
 def spooled(
-    outputs: Optional[OutputFolder], number: int, source: Source
-) -> Iterator[Optional[FrameSpool]]:
+    outputs: OutputFolder | None, number: int, source: Source
+) -> Iterator[FrameSpool | None]:
     """Keep frames for drawing as long as an input is worked on, if it cannot be read again.
 
     Args:
@@ -415,7 +415,7 @@ class FrameBar:
     def __exit__(self, *error: Any) -> None:
         self.bar.stop()
 
-    def start(self, name: str, frames: Optional[int]) -> None:
+    def start(self, name: str, frames: int | None) -> None:
         """Begin an input of so many frames; None if that is not known."""
         self.one = self.bar.add_task(escape(printable(osp.basename(name))), total=frames)
 

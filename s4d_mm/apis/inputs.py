@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
@@ -35,7 +35,7 @@ from ..media import (
 
 FOLDERS = ('auto', 'frames', 'images')
 FRAME_NAME = re.compile(r'(img_|frame_)?[0-9]+')  # case counts: cameras name photos IMG_0001.JPG
-Input = Union[str, Path, np.ndarray, int, Iterator[np.ndarray]]
+Input = str | Path | np.ndarray | int | Iterator[np.ndarray]
 KINDS = (
     'a path of a video, an image or a folder, an array (T, H, W, 3) or (H, W, 3), an iterator of '
     'frames (H, W, 3), the number of a camera, or a list of these'
@@ -60,8 +60,8 @@ class Source:
     name: str
     kind: str
     read: Callable[[], Iterator[TimedFrame]]
-    path: Optional[str] = None
-    fps: Optional[float] = None
+    path: str | None = None
+    fps: float | None = None
     frames: int = 0
     message: str = ''
 
@@ -78,7 +78,7 @@ class NotMediaError(ValueError):
 
 
 def list_sources(
-    inputs: Union[Input, Sequence[Input]], folder: str = 'auto', fps: float = 25
+    inputs: Input | Sequence[Input], folder: str = 'auto', fps: float = 25
 ) -> list[Source]:
     """List the sources of frames in what the user gave. Videos are not opened yet.
 

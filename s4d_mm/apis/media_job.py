@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,10 +33,10 @@ class Plan(NamedTuple):
     """
 
     faces: str
-    stride: Optional[int]
-    max_frames: Optional[int]
+    stride: int | None
+    max_frames: int | None
     settings: Any
-    detect: Optional[Callable]
+    detect: Callable | None
     lenient: bool
 
 
@@ -112,17 +112,17 @@ class MediaJob:
         for face in list(streams):
             yield from self._finish(face, *streams.pop(face))
 
-    def _finish(self, face: Optional[int], first: int, stream: WindowStream) -> Iterator[Task]:
+    def _finish(self, face: int | None, first: int, stream: WindowStream) -> Iterator[Task]:
         for piece in stream.finish():
             yield self._task(face, first, piece)
 
-    def _task(self, face: Optional[int], first: int, piece: Piece) -> Task:
+    def _task(self, face: int | None, first: int, piece: Piece) -> Task:
         self.pending += 1
         sample = self.scorer.prepare(piece.images, self.source.kind)
         span = (face, first + piece.start, first + piece.end)
         return Task(self.source.kind, sample, partial(self._score, *span))
 
-    def _score(self, face: Optional[int], start: int, end: int, scores: Any, seen: Any) -> None:
+    def _score(self, face: int | None, start: int, end: int, scores: Any, seen: Any) -> None:
         if not np.isfinite(scores).all():
             raise NonFiniteError(
                 f'The scores of {self.source.name} (frames {start} to {end - 1}) are not finite: '
@@ -173,7 +173,7 @@ class MediaJob:
                 raise
             self.result.status, self.result.message = 'unreadable', printable(str(e))
 
-    def _cut(self, frame: np.ndarray, square: Optional[np.ndarray]) -> np.ndarray:
+    def _cut(self, frame: np.ndarray, square: np.ndarray | None) -> np.ndarray:
         if square is None:
             return frame
         from ..faces import crop_square
@@ -198,7 +198,7 @@ class MediaJob:
         return result
 
     def _record(
-        self, face: Optional[int], start: int, end: int, scores: np.ndarray, seen: Any
+        self, face: int | None, start: int, end: int, scores: np.ndarray, seen: Any
     ) -> ExpressionRecord:
         known = dict(zip(self.scorer.classes[self.source.kind], scores.tolist()))
         probabilities = {name: known[name] for name in self.result.classes if name in known}

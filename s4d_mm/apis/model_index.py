@@ -4,7 +4,7 @@
 import os
 import os.path as osp
 from difflib import get_close_matches
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from mmengine.fileio import load
 
@@ -28,7 +28,7 @@ class IndexedModel(NamedTuple):
     name: str
     alias: str
     config: str
-    weights: Optional[str]
+    weights: str | None
     data: tuple[str, ...]
     results: tuple[tuple[str, str, float], ...]
     source: str
@@ -76,7 +76,7 @@ def list_models() -> list[IndexedModel]:
     return models
 
 
-def find_model(name: str) -> tuple[str, Optional[str]]:
+def find_model(name: str) -> tuple[str, str | None]:
     """Config and weights of a model.
 
     Args:

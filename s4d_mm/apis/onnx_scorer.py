@@ -2,7 +2,7 @@
 """Prediction with an exported model, run by onnxruntime."""
 
 import os.path as osp
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class OnnxScorer(Scorer):
         ValueError: If it is no model of ours, or onnxruntime cannot run it, or not there.
     """
 
-    def __init__(self, path: str, device: Optional[str] = None) -> None:
+    def __init__(self, path: str, device: str | None = None) -> None:
         self.name = path
         self.session = open_session(path, device)
         metadata = self.session.get_modelmeta().custom_metadata_map
@@ -57,7 +57,7 @@ class OnnxScorer(Scorer):
 
     def score(
         self, samples: list, input_type: str, features: bool = False
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """See :meth:`Scorer.score`."""
         self._check_input_type(input_type)
         if features and 'features' not in [out.name for out in self.session.get_outputs()]:
@@ -81,7 +81,7 @@ class OnnxScorer(Scorer):
             )
 
 
-def open_session(path: str, device: Optional[str]) -> Any:
+def open_session(path: str, device: str | None) -> Any:
     """Open a file with onnxruntime.
 
     Args:
@@ -112,7 +112,7 @@ def open_session(path: str, device: Optional[str]) -> Any:
         raise ValueError(f'onnxruntime cannot run {path}: {e}') from e
 
 
-def choose_providers(device: Optional[str], available: list[str]) -> list:
+def choose_providers(device: str | None, available: list[str]) -> list:
     """What runs the model.
 
     Args:

@@ -5,7 +5,6 @@ import os
 import os.path as osp
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Optional
 
 import numpy as np
 
@@ -51,7 +50,7 @@ class OutputFolder:
         """Path of a file that is not whole yet; it ends as the file does."""
         return osp.join(self.folder, f'.part-{os.getpid()}-{name[-50:]}')
 
-    def spool(self, number: int, source: Source) -> Optional[str]:
+    def spool(self, number: int, source: Source) -> str | None:
         """Path to keep the frames in of an input that cannot be read twice, or None."""
         if self.draw and source.kind == 'video' and source.path is None:
             return self.part(f'{self.names[number]}_frames.mp4')
@@ -61,8 +60,8 @@ class OutputFolder:
         self,
         number: int,
         result: MediaResult,
-        image: Optional[np.ndarray],
-        video: Optional[str],
+        image: np.ndarray | None,
+        video: str | None,
     ) -> None:
         """Write what was found in one input.
 

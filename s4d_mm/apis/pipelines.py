@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config
@@ -33,7 +33,7 @@ class PipelineSteps(NamedTuple):
     """
 
     steps: Compose
-    window: Optional[Window]
+    window: Window | None
     clips: int
     key: str
     dtype: type

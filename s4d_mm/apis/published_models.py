@@ -12,7 +12,7 @@ import os.path as osp
 import re
 import sys
 from glob import escape, glob
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -58,7 +58,7 @@ MODELS = dict(
 )
 
 
-def published_weights(model: Any, weights: Optional[str], fold: Optional[int]) -> Optional[str]:
+def published_weights(model: Any, weights: str | None, fold: int | None) -> str | None:
     """The weights for a model, which are fetched if its name stands for published ones.
 
     Args:
@@ -110,7 +110,7 @@ def published_weights(model: Any, weights: Optional[str], fold: Optional[int]) -
     return path
 
 
-def choose_file(files: list[str], known: Published, fold: Optional[int]) -> str:
+def choose_file(files: list[str], known: Published, fold: int | None) -> str:
     """The file of a data set and fold, by its name.
 
     Args:
@@ -139,7 +139,7 @@ def choose_file(files: list[str], known: Published, fold: Optional[int]) -> str:
     )
 
 
-def fold_of(file: str, word: str) -> Optional[int]:
+def fold_of(file: str, word: str) -> int | None:
     """The fold in the name of a file, such as ``DFEW/split01_best.pth`` or ``mafw_fold_1.pth``."""
     for before in ('fold|split|set|fd', word):
         found = re.findall(rf'(?:{before})[\W_]*0*([1-9])(?!\d|\w*fold)', file.lower())
@@ -154,7 +154,7 @@ def is_oversampled(file: str) -> bool:
     return found is not None and not found[1]
 
 
-def _fetch(name: str, file: Optional[str], fold: Optional[int], path: str) -> None:
+def _fetch(name: str, file: str | None, fold: int | None, path: str) -> None:
     """Get the two files, and write what is made of them."""
     known = MODELS[name]
     landmarks = os.environ.get(LANDMARKS_VARIABLE) or LANDMARKS
@@ -194,7 +194,7 @@ def _fetch(name: str, file: Optional[str], fold: Optional[int], path: str) -> No
     atomic_write(path, content.getbuffer())
 
 
-def _ask_hub(name: str, file: Optional[str], fold: Optional[int]) -> tuple[str, str, str]:
+def _ask_hub(name: str, file: str | None, fold: int | None) -> tuple[str, str, str]:
     """Name, size and SHA-256 of the file on the hub; '' where the hub does not say the last."""
     try:
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,15 +38,15 @@ class ExpressionRecord(NamedTuple):
     """
 
     media: str
-    face: Optional[int]
-    start: Optional[float]
-    end: Optional[float]
+    face: int | None
+    start: float | None
+    end: float | None
     start_frame: int
     end_frame: int
-    box: Optional[Box]
+    box: Box | None
     label: str
     probabilities: dict[str, float]
-    features: Optional[np.ndarray] = None
+    features: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain Python types; without ``features`` if there are none."""
@@ -92,8 +92,8 @@ class MediaResult:
     media: str
     kind: str
     frames: int = 0
-    fps: Optional[float] = None
-    size: Optional[tuple[int, int]] = None
+    fps: float | None = None
+    size: tuple[int, int] | None = None
     tracks: dict[int, FaceTrack] = field(default_factory=dict)
     records: list[ExpressionRecord] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ class ExpressionResult(list):
         """
         return summarise(self)
 
-    def to_csv(self, path: Optional[str] = None) -> str:
+    def to_csv(self, path: str | None = None) -> str:
         """The records as CSV text, a line each; probabilities with 6 digits, boxes with 2.
 
         A text that a spreadsheet would compute, such as a file name that begins with ``=``, gets a
@@ -153,7 +153,7 @@ class ExpressionResult(list):
             writer.writerow([safe_cell(value) for value in row])
         return _write(text.getvalue(), path)
 
-    def to_json(self, path: Optional[str] = None) -> str:
+    def to_json(self, path: str | None = None) -> str:
         """Records, summary, and what was found in each input, as JSON text.
 
         Args:
@@ -274,7 +274,7 @@ def frame_weights(spans: Sequence[tuple[int, int]]) -> np.ndarray:
     return until[last] - until[first]
 
 
-def _write(text: str, path: Optional[str]) -> str:
+def _write(text: str, path: str | None) -> str:
     if path is not None:
         with open(path, 'w', encoding='utf-8', newline='') as f:
             f.write(text)

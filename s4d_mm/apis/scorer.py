@@ -2,7 +2,7 @@
 """Prediction, its middle: what turns pictures of one face into probabilities."""
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Window(NamedTuple):
         return self.clip_len * self.frame_interval
 
     @classmethod
-    def of_sampler(cls, sampler: Any, interval: Optional[int] = None, loop: bool = False):
+    def of_sampler(cls, sampler: Any, interval: int | None = None, loop: bool = False):
         """The window of a sampling step of a test pipeline.
 
         Args:
@@ -58,7 +58,7 @@ class Scorer(ABC):
 
     name: str
     classes: dict[str, list[str]]
-    window: Optional[Window]
+    window: Window | None
     trained_on: str
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Scorer(ABC):
     @abstractmethod
     def score(
         self, samples: list, input_type: str, features: bool = False
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Classify samples in one batch.
 
         Args:

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +44,9 @@ class TorchScorer(Scorer):
 
     def __init__(
         self,
-        config: Union[str, Config],
-        weights: Optional[str] = None,
-        device: Optional[str] = None,
+        config: str | Config,
+        weights: str | None = None,
+        device: str | None = None,
     ) -> None:
         cfg = Config.fromfile(config) if isinstance(config, str) else config
         self.name = cfg.filename or 'the config'
@@ -95,7 +95,7 @@ class TorchScorer(Scorer):
 
     def score(
         self, samples: list, input_type: str, features: bool = False
-    ) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """See :class:`Scorer`."""
         if len({sample['inputs'].shape for sample in samples}) > 1:  # a recipe that keeps ratios
             parts = [self.score([sample], input_type, features) for sample in samples]
@@ -113,7 +113,7 @@ class TorchScorer(Scorer):
         return scores.cpu().numpy(), seen.flatten(1, -2).mean(dim=1).cpu().numpy()
 
     @contextmanager
-    def _classifier_input(self, input_type: str, kept: Optional[list[Tensor]]) -> Iterator[None]:
+    def _classifier_input(self, input_type: str, kept: list[Tensor] | None) -> Iterator[None]:
         """Keep what the classifier gets, unless ``kept`` is None."""
         if kept is None:
             yield
@@ -152,7 +152,7 @@ def require_classifier(cfg: Config, name: str) -> None:
         )
 
 
-def default_weights(cfg: Config) -> Optional[str]:
+def default_weights(cfg: Config) -> str | None:
     """The weights that a config names for its whole model, or None."""
     init_cfg = cfg.model.get('init_cfg') or {}
     if cfg.get('load_from'):

@@ -3,7 +3,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class WindowStream:
             ``window.span``: each frame is in one window.
     """
 
-    def __init__(self, window: Window, stride: Optional[int] = None) -> None:
+    def __init__(self, window: Window, stride: int | None = None) -> None:
         self.window = window
         self.stride = stride or window.span
         self.count = 0  # frames so far

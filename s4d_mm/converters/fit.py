@@ -7,7 +7,7 @@ mmengine lists names that do not match and goes on, also where nothing was loade
 import contextlib
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -21,7 +21,7 @@ from .s2d import is_s2d
 from .s4d import SIGNATURE, STAGES, stage_of
 
 S2D_MODEL = 'landmark_embed.weight'  # a name that only our S2D has
-Logger = Union[str, logging.Logger]
+Logger = str | logging.Logger
 
 
 class Fit(NamedTuple):
@@ -56,7 +56,7 @@ def check_fit(
     model: nn.Module,
     checkpoint: dict,
     logger: Logger = 'current',
-    source: Optional[str] = None,
+    source: str | None = None,
 ) -> Fit:
     """Refuse a checkpoint of which nothing fits a model, and say how much of another one does.
 
@@ -88,7 +88,7 @@ def check_fit(
     return fit
 
 
-def check_finite(module: nn.Module, weights: StateDict, source: Optional[str] = None) -> None:
+def check_finite(module: nn.Module, weights: StateDict, source: str | None = None) -> None:
     """Refuse weights of which a number is NaN, or a parameter's infinite.
 
     Args:
@@ -109,7 +109,7 @@ def check_finite(module: nn.Module, weights: StateDict, source: Optional[str] = 
         )
 
 
-def first_not_finite(module: nn.Module, weights: StateDict) -> Optional[tuple[str, int, int]]:
+def first_not_finite(module: nn.Module, weights: StateDict) -> tuple[str, int, int] | None:
     """The first of some weights of which a number is NaN, or a parameter's infinite.
 
     Args:
@@ -215,7 +215,7 @@ def looks_like(weights: StateDict, own: Iterable[str]) -> str:
     )
 
 
-def known_family(weights: StateDict, for_s2d: bool) -> Optional[str]:
+def known_family(weights: StateDict, for_s2d: bool) -> str | None:
     """Say of which known model weights are, and what to do with them.
 
     Args:

@@ -6,8 +6,8 @@ import os
 import os.path as osp
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -26,7 +26,7 @@ class Conversion(NamedTuple):
     left_out: list[str]  # keys of the source that have no place in the result
     family: str  # whose weights these are
     notes: Sequence[str] = ()  # what was changed
-    classes: Optional[dict[str, tuple[str, ...]]] = None  # names of each modality, if known
+    classes: dict[str, tuple[str, ...]] | None = None  # names of each modality, if known
 
     def meta(self, src: str) -> dict:
         """What a checkpoint of these weights says about itself, made of the file ``src``."""

@@ -6,7 +6,6 @@ Authors' code: https://github.com/MSA-LMC/S2D.
 
 import re
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 
@@ -171,7 +170,7 @@ def require(state_dict: StateDict, keys: Sequence[str], whose: str) -> None:
 
 
 def join_landmarks(
-    weights: StateDict, landmarks: Optional[str], classes: Optional[Sequence[str]] = None
+    weights: StateDict, landmarks: str | None, classes: Sequence[str] | None = None
 ) -> Conversion:
     """Our weights of the authors', with those of the landmark network.
 
@@ -206,9 +205,9 @@ def join_landmarks(
 def convert_s2d_file(
     src: str,
     dst: str,
-    landmarks: Optional[str] = None,
+    landmarks: str | None = None,
     reverse: bool = False,
-    classes: Optional[Sequence[str]] = None,
+    classes: Sequence[str] | None = None,
 ) -> int:
     """Turn a checkpoint file of the authors into one of ours, or back.
 

@@ -5,7 +5,6 @@ Authors' code: https://github.com/MSA-LMC/S4D.
 """
 
 import re
-from typing import Optional
 
 import torch
 
@@ -73,7 +72,7 @@ def swap(table: NameTable) -> NameTable:
 
 
 def convert_authors_file(
-    src: str, dst: str, stage: str, reverse: bool = False, classes: Optional[Classes] = None
+    src: str, dst: str, stage: str, reverse: bool = False, classes: Classes | None = None
 ) -> int:
     """Turn a checkpoint file of the authors into one of ours, or back.
 
@@ -120,7 +119,7 @@ def check_classes(state_dict: StateDict, classes: Classes) -> None:
             )
 
 
-def stage_of(state_dict: StateDict) -> Optional[str]:
+def stage_of(state_dict: StateDict) -> str | None:
     """Tell from the keys whether weights are the authors', and of which stage.
 
     VideoMAE has the same names in pre-training, where it is the same model; a classifier for each

@@ -8,7 +8,7 @@ in the encoder's blocks (:data:`OPTIONAL`) and is listed; with any other the wei
 
 import re
 from collections import Counter
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -152,7 +152,7 @@ FILLED = 'missing biases filled in with zeros'
 
 
 def from_vit(
-    state_dict: StateDict, source: str = 'auto', tubelet_size: Optional[int] = None
+    state_dict: StateDict, source: str = 'auto', tubelet_size: int | None = None
 ) -> Conversion:
     """Turn weights of another ViT into a start for S4DViT or S4DMAEViT.
 
@@ -369,7 +369,7 @@ def _is_fixed_table(key: str, value: Tensor) -> bool:
     return torch.allclose(value[0].float(), table, atol=1e-3)
 
 
-def _inflate(kernel: Tensor, tubelet_size: Optional[int], changes: Counter) -> Tensor:
+def _inflate(kernel: Tensor, tubelet_size: int | None, changes: Counter) -> Tensor:
     """An image's kernel (C, 3, p, p) for tubelets (C, 3, s, p, p): it sums to the image's."""
     if kernel.ndim == 5:
         if tubelet_size not in (None, kernel.shape[2]):

@@ -5,7 +5,6 @@ The name of a clip says its label and its actor.
 """
 
 import re
-from typing import Optional
 
 from mmengine.registry import DATASETS
 
@@ -32,7 +31,7 @@ class CREMAD(LabelInName, PublicVideoDataset):
     NAME_FORMAT = "'1001_DFA_ANG_XX' (ANG, DIS, FEA, HAP, NEU or SAD)"
     CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')  # as classes
 
-    def parse_name(self, name: str) -> Optional[tuple]:
+    def parse_name(self, name: str) -> tuple | None:
         """Label and actor."""
         found = re.search(r'(?:^|/)(\d{4})_[A-Z]{3}_([A-Z]{3})_(?:LO|MD|HI|XX?)(?:\.\w+)?$', name)
         if found is None or found[2] not in self.CODES:
@@ -64,7 +63,7 @@ class RAVDESS(LabelInName, PublicVideoDataset):
     )
     NAME_FORMAT = "'01-01-03-01-02-01-12' (third field 01 to 08)"
 
-    def parse_name(self, name: str) -> Optional[tuple]:
+    def parse_name(self, name: str) -> tuple | None:
         """Label and actor."""
         found = re.search(r'(?:^|/)(?:\d\d-){2}0([1-8])-(?:\d\d-){3}(\d\d)(?:\.\w+)?$', name)
         if found is None:
@@ -95,7 +94,7 @@ class ENTERFACE05(LabelInName, PublicVideoDataset):
     )
     NAME_FORMAT = "'subject 1/anger/sentence 1/s1_an_1', with the folders of person and class"
 
-    def parse_name(self, name: str) -> Optional[tuple]:
+    def parse_name(self, name: str) -> tuple | None:
         """Label and actor."""
         found = re.search(r'(?:^|/)subject[ _]?(\d+)/([a-z]+)/', name.lower())
         if found is None or found[2] not in self.METAINFO['classes']:

@@ -5,7 +5,6 @@ import logging
 import os.path as osp
 from collections import Counter
 from collections.abc import Sequence
-from typing import Optional
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
@@ -90,9 +89,7 @@ class AffectNet(OfficialCsvDataset):
         """The first ``num_classes`` of the official order."""
         return super().own_classes()[: self.num_classes]
 
-    def parse_row(
-        self, row: dict[str, str], left_out: Counter
-    ) -> Optional[tuple[str, Optional[int]]]:
+    def parse_row(self, row: dict[str, str], left_out: Counter) -> tuple[str, int | None] | None:
         """Parse a row of the official file."""
         label = read_number(row['expression'])
         if not 0 <= label <= 10:

@@ -8,8 +8,8 @@ A dataset takes the samples and stops at the first line that is wrong;
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 # what the last column of a header line is called
 LABEL_HEADERS = frozenset(
@@ -46,7 +46,7 @@ class Annotation(NamedTuple):
 
     where: str
     name: str
-    label: Optional[int] = None
+    label: int | None = None
 
 
 class AnnotationError(ValueError):
@@ -128,9 +128,9 @@ def find_lists(folder: str) -> list[str]:
 
 def parse_lines(
     lines: Iterable[tuple[str, str]],
-    parse: Callable[[str], Optional[tuple[str, Optional[int]]]],
+    parse: Callable[[str], tuple[str, int | None] | None],
     is_header: Callable[[str], bool] = lambda line: False,
-) -> Iterator[Union[Annotation, AnnotationError]]:
+) -> Iterator[Annotation | AnnotationError]:
     """Parse lines, also those after a line that is wrong.
 
     Args:
@@ -156,7 +156,7 @@ def parse_lines(
             yield Annotation(where, *found)
 
 
-def split_fields(line: str, delimiter: Optional[str] = None) -> list[str]:
+def split_fields(line: str, delimiter: str | None = None) -> list[str]:
     """Split a line into its fields.
 
     Args:

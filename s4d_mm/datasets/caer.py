@@ -1,8 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, public datasets: CAER and CAER-S."""
 
-from typing import Optional
-
 from mmengine.registry import DATASETS
 
 from .label_in_name import LabelInName
@@ -27,7 +25,7 @@ class CAER(LabelInName, PublicVideoDataset):
     )
     NAME_FORMAT = "'train/Anger/0001', with the class as the folder"
 
-    def parse_name(self, name: str) -> Optional[tuple]:
+    def parse_name(self, name: str) -> tuple | None:
         """Label: the folder. The names do not say the person."""
         folders = name.split('/')[:-1]
         return (folders[-1], None) if folders else None

@@ -3,7 +3,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import Optional, Union
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
@@ -41,11 +40,11 @@ class DFEW(PublicVideoDataset):
 
     COUNTS = (2445, 1894, 2669, 2173, 1469, 145, 902)  # of the clips with a single label
 
-    def __init__(self, label_start: Optional[int] = None, **kwargs) -> None:
+    def __init__(self, label_start: int | None = None, **kwargs) -> None:
         self.detect_label_start = label_start is None
         super().__init__(label_start=label_start, **kwargs)
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the annotation file, with ids from 1 if it has a 7 and no 0.
 
         Yields:

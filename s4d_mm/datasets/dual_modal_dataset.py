@@ -2,7 +2,6 @@
 """Data flow, datasets: one video and one image dataset behind one index."""
 
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset, force_full_init
@@ -36,9 +35,9 @@ class DualModalDataset(ConcatDataset):
 
     def __init__(
         self,
-        video: Union[dict, BaseDataset, None] = None,
-        image: Union[dict, BaseDataset, None] = None,
-        pipeline: Optional[list[dict]] = None,
+        video: dict | BaseDataset | None = None,
+        image: dict | BaseDataset | None = None,
+        pipeline: list[dict] | None = None,
         lazy_init: bool = False,
         modalities: Sequence[str] = ('video', 'image'),
     ) -> None:

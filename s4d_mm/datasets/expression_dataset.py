@@ -9,7 +9,6 @@ import inspect
 import os.path as osp
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Optional, Union
 
 import numpy as np
 from mmaction.datasets.transforms import SampleFrames
@@ -91,15 +90,15 @@ class BaseExpressionDataset(FaultTolerantDataset):
         self,
         ann_file: str,
         data_root: str = '',
-        data_prefix: Optional[dict] = None,
-        metainfo: Optional[dict] = None,
+        data_prefix: dict | None = None,
+        metainfo: dict | None = None,
         pipeline: Sequence = (),
         suffix: str = '',
-        label_start: Optional[int] = None,
-        delimiter: Optional[str] = None,
-        has_labels: Optional[bool] = None,
+        label_start: int | None = None,
+        delimiter: str | None = None,
+        has_labels: bool | None = None,
         encoding: str = 'utf-8-sig',
-        label_map: Optional[dict[str, Optional[str]]] = None,
+        label_map: dict[str, str | None] | None = None,
         test_mode: bool = False,
         **kwargs,
     ) -> None:
@@ -140,7 +139,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
         )
         check_steps(pipeline, self.pipeline.transforms)
 
-    def _check_metainfo(self, metainfo: Optional[dict]) -> dict:
+    def _check_metainfo(self, metainfo: dict | None) -> dict:
         """Make ``classes`` a tuple and check it."""
         if not (metainfo and 'classes' in metainfo):
             metainfo = {**(metainfo or {}), 'classes': self.own_classes()}
@@ -191,7 +190,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
             )
         return data_list
 
-    def annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def annotations(self) -> Iterator[Annotation | AnnotationError]:
         """The samples of the dataset, with the labels of ``metainfo``.
 
         Yields:
@@ -205,7 +204,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
                     continue
             yield found
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the annotation file, also after a line that is wrong.
 
         Yields:
@@ -250,7 +249,7 @@ class BaseExpressionDataset(FaultTolerantDataset):
         fields = split_fields(line, self.delimiter)
         return len(fields) == 2 and fields[1].lower() in LABEL_HEADERS
 
-    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_line(self, line: str) -> tuple[str, int | None] | None:
         """Parse a line of the annotation file.
 
         Args:
@@ -443,8 +442,8 @@ def what_is_there(folder: str) -> str:
 
 
 def map_classes(
-    own: Sequence[str], label_map: dict[str, Optional[str]], target: Sequence[str]
-) -> list[Optional[int]]:
+    own: Sequence[str], label_map: dict[str, str | None], target: Sequence[str]
+) -> list[int | None]:
     """Find the classes of a model that the classes of a dataset are.
 
     Args:

@@ -3,7 +3,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Optional, Union
 
 from mmengine.registry import DATASETS
 
@@ -56,7 +55,7 @@ class FERPlus(OfficialCsvDataset):
         test=('PrivateTest', 'FER2013Test'),
     )
 
-    def __init__(self, split: Optional[str] = None, **kwargs) -> None:
+    def __init__(self, split: str | None = None, **kwargs) -> None:
         if split is not None and split not in self.SPLITS:
             raise ValueError(
                 f'split of FERPlus must be one of {list(self.SPLITS)}, but is {split!r}.'
@@ -64,7 +63,7 @@ class FERPlus(OfficialCsvDataset):
         self.split = split
         super().__init__(**kwargs)
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the official file, of which ``split`` chooses a part, or a simple list."""
         official = self.is_official()
         if official and self.split is None:
@@ -79,9 +78,7 @@ class FERPlus(OfficialCsvDataset):
             )
         return super().read_annotations()
 
-    def parse_row(
-        self, row: dict[str, str], left_out: Counter
-    ) -> Optional[tuple[str, Optional[int]]]:
+    def parse_row(self, row: dict[str, str], left_out: Counter) -> tuple[str, int | None] | None:
         """Parse a row of the official file: the class with most votes."""
         usage, folder = self.SPLITS[self.split]
         if row['Usage'] != usage:

@@ -3,7 +3,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Optional, Union
 
 from .annotations import NAME_HEADERS, Annotation, AnnotationError
 from .public_dataset import PublicDataset
@@ -24,12 +23,12 @@ class LabelInName(PublicDataset, ABC):
     FROM_FOLDER = True
     NAME_FORMAT: str  # what names look like, for error messages
 
-    def __init__(self, subjects: Optional[Sequence[int]] = None, **kwargs) -> None:
+    def __init__(self, subjects: Sequence[int] | None = None, **kwargs) -> None:
         self.subjects = None if subjects is None else set(subjects)
         super().__init__(**kwargs)
 
     @abstractmethod
-    def parse_name(self, name: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_name(self, name: str) -> tuple[str, int | None] | None:
         """Find label and person in a name.
 
         Args:
@@ -40,7 +39,7 @@ class LabelInName(PublicDataset, ABC):
             name says it; None if it is no name of this dataset.
         """
 
-    def get_subject(self, name: str) -> Optional[int]:
+    def get_subject(self, name: str) -> int | None:
         """Number of the person in a sample.
 
         Args:
@@ -54,7 +53,7 @@ class LabelInName(PublicDataset, ABC):
         """
         return self._parse_name(name)[1]
 
-    def _parse_name(self, name: str) -> tuple[str, Optional[int]]:
+    def _parse_name(self, name: str) -> tuple[str, int | None]:
         found = self.parse_name(name)
         if found is None:
             raise ValueError(
@@ -69,13 +68,13 @@ class LabelInName(PublicDataset, ABC):
             return line.lower() in NAME_HEADERS
         return super().is_header(line)
 
-    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_line(self, line: str) -> tuple[str, int | None] | None:
         """Parse a line of the annotation file: a name, or a name and a label."""
         if self._is_just_a_name(line):
             return self.parse_name_only(line)
         return self._if_chosen(*super().parse_line(line))
 
-    def parse_name_only(self, name: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_name_only(self, name: str) -> tuple[str, int | None] | None:
         """Parse a name that has no label beside it."""
         label = self.label_to_id(self._parse_name(name)[0]) if self.has_labels else None
         return self._if_chosen(name, label)
@@ -83,7 +82,7 @@ class LabelInName(PublicDataset, ABC):
     def _is_just_a_name(self, line: str) -> bool:
         return self.delimiter is None and ',' not in line
 
-    def _if_chosen(self, name: str, label: Optional[int]) -> Optional[tuple[str, Optional[int]]]:
+    def _if_chosen(self, name: str, label: int | None) -> tuple[str, int | None] | None:
         """The sample; None if ``subjects`` leaves out its person."""
         if self.subjects is not None:
             person = self.get_subject(name)
@@ -92,7 +91,7 @@ class LabelInName(PublicDataset, ABC):
                 return None
         return name, label
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the annotation file, or list the folder.
 
         Yields:

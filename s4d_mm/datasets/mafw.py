@@ -3,7 +3,6 @@
 
 import os.path as osp
 from pathlib import PurePath
-from typing import Optional
 
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
@@ -73,7 +72,7 @@ class MAFW(PublicVideoDataset):
         self.compound_list = osp.join(data_root, ann_file) if compound else None
         super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
 
-    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_line(self, line: str) -> tuple[str, int | None] | None:
         """Parse a line of the annotation file; one with a caption is refused."""
         refuse_caption(line)
         return super().parse_line(line)

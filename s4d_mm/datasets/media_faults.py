@@ -3,7 +3,6 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Optional
 
 import numpy as np
 import torch
@@ -145,7 +144,7 @@ class FaultTolerantDataset(BaseDataset):
         if not self.test_mode:
             self.check_faults(error)
 
-    def check_faults(self, cause: Optional[BaseException] = None) -> None:
+    def check_faults(self, cause: BaseException | None = None) -> None:
         """Stop if too many samples are unreadable.
 
         Args:

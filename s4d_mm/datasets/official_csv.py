@@ -5,7 +5,6 @@ import csv
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
-from typing import Optional, Union
 
 from mmengine.logging import print_log
 
@@ -26,9 +25,7 @@ class OfficialCsvDataset(PublicImageDataset, ABC):
     COLUMNS: tuple[str, ...]
 
     @abstractmethod
-    def parse_row(
-        self, row: dict[str, str], left_out: Counter
-    ) -> Optional[tuple[str, Optional[int]]]:
+    def parse_row(self, row: dict[str, str], left_out: Counter) -> tuple[str, int | None] | None:
         """Parse a row of the official file.
 
         Args:
@@ -55,7 +52,7 @@ class OfficialCsvDataset(PublicImageDataset, ABC):
             return len(_split_csv(line)) == len(self.COLUMNS)
         return False
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the official file or a simple list.
 
         Yields:

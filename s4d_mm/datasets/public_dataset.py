@@ -4,7 +4,6 @@
 import os
 import os.path as osp
 from collections.abc import Iterator
-from typing import Optional, Union
 
 from ..media import IMAGE_SUFFIXES, REFUSED_SUFFIXES, VIDEO_SUFFIXES
 from .annotations import Annotation, AnnotationError, parse_lines
@@ -43,7 +42,7 @@ class PublicDataset(BaseExpressionDataset):
     def __init__(self, ann_file: str = '', **kwargs) -> None:
         super().__init__(ann_file=ann_file or '', **kwargs)
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the annotation file, or list the folder.
 
         Yields:
@@ -62,7 +61,7 @@ class PublicDataset(BaseExpressionDataset):
         names = self._names_in(folder)
         yield from parse_lines(((osp.join(folder, n), n) for n in names), self.parse_name_only)
 
-    def parse_name_only(self, name: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_name_only(self, name: str) -> tuple[str, int | None] | None:
         """Parse a name that is found in the folder.
 
         Args:

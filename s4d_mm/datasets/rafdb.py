@@ -3,7 +3,6 @@
 
 import os.path as osp
 from collections.abc import Iterator
-from typing import Optional, Union
 
 from mmengine.registry import DATASETS
 
@@ -40,13 +39,13 @@ class RAFDB(PublicImageDataset):
     )
     LABEL_START = 1
 
-    def __init__(self, split: Optional[str] = None, **kwargs) -> None:
+    def __init__(self, split: str | None = None, **kwargs) -> None:
         if split not in (None, 'train', 'test'):
             raise ValueError(f"split of RAFDB must be 'train' or 'test', but is {split!r}.")
         self.split = split
         super().__init__(**kwargs)
 
-    def read_annotations(self) -> Iterator[Union[Annotation, AnnotationError]]:
+    def read_annotations(self) -> Iterator[Annotation | AnnotationError]:
         """Read the annotation file.
 
         Yields:
@@ -64,7 +63,7 @@ class RAFDB(PublicImageDataset):
                 "split='train' or split='test' of RAFDB."
             )
 
-    def parse_line(self, line: str) -> Optional[tuple[str, Optional[int]]]:
+    def parse_line(self, line: str) -> tuple[str, int | None] | None:
         """Parse a line of the annotation file; None if it is of another split."""
         name, label = super().parse_line(line)
         split = osp.basename(name).split('_')[0]

@@ -8,7 +8,6 @@ seed and epoch, and takes its own part.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Optional, Union
 
 import numpy as np
 import torch
@@ -57,9 +56,9 @@ class DualModalSampler(Sampler):
     def __init__(
         self,
         dataset,
-        seed: Optional[int] = None,
+        seed: int | None = None,
         shuffle: bool = True,
-        share: Optional[dict[str, float]] = None,
+        share: dict[str, float] | None = None,
         balance: Sequence[str] = (),
     ) -> None:
         if not hasattr(dataset, 'modality_range'):
@@ -220,9 +219,9 @@ class DualModalBatchSampler(Sampler):
     def __init__(
         self,
         sampler: Sampler,
-        batch_size: Union[int, dict[str, int], None] = None,
+        batch_size: int | dict[str, int] | None = None,
         drop_last: bool = False,
-        total_batch_size: Union[int, dict[str, int], None] = None,
+        total_batch_size: int | dict[str, int] | None = None,
         accumulative_counts: int = 1,
     ) -> None:
         self.dataset = sampler.dataset

@@ -6,7 +6,7 @@ import os.path as osp
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from ..apis.results import BOX, COLUMNS, ExpressionRecord, ExpressionResult, table_rows
 from ..media import MediaReadError, is_picture
@@ -47,13 +47,13 @@ class Answer:
     faces: list[tuple[str, str, str]] = field(default_factory=list)
     note: str = ''
     trained_on: str = ''
-    clip: Optional[str] = None
-    picture: Optional[str] = None
-    timeline: Optional[str] = None
+    clip: str | None = None
+    picture: str | None = None
+    timeline: str | None = None
     columns: list[str] = field(default_factory=list)
     rows: list[list] = field(default_factory=list)
-    csv: Optional[str] = None
-    json: Optional[str] = None
+    csv: str | None = None
+    json: str | None = None
 
 
 def answer_upload(
@@ -192,7 +192,7 @@ def _made_files(folder: str, kind: str) -> dict:
     """The files that the inferencer made, by the fields of :class:`Answer`."""
     paths = [osp.join(folder, name) for name in sorted(os.listdir(folder), key=len)]
 
-    def first(suffix: str, but: Optional[str] = None) -> Optional[str]:
+    def first(suffix: str, but: str | None = None) -> str | None:
         return next((p for p in paths if p.endswith(suffix) and p != but), None)
 
     # the shortest is the image's, whose own name may end like a timeline's

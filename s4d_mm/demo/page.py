@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from html import escape
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from ..apis.results import ExpressionResult
 from ..media import read_image, write_mp4
@@ -53,7 +53,7 @@ class SessionFiles:
         """Note that a session has an upload."""
         self._uploads[session] = [*self._uploads.get(session, ()), upload]
 
-    def renew(self, session: str, upload: Optional[str] = None) -> str:
+    def renew(self, session: str, upload: str | None = None) -> str:
         """Make an empty folder for a session; delete the one before and the uploads before this."""
         uploads = self._uploads.get(session, [])
         self.drop(session, keep=uploads[uploads.index(upload) :] if upload in uploads else ())
@@ -100,7 +100,7 @@ def build(
     model = osp.splitext(osp.basename(inferencer.scorer.name))[0]
 
     # gradio passes a request to whatever is annotated with one, and needs the type itself
-    def show(path: Optional[str], faces: str, request: gr.Request) -> list:
+    def show(path: str | None, faces: str, request: gr.Request) -> list:
         if path is None:
             return [gr.skip()] * len(outputs)
         out_dir = files.renew(request.session_hash, path)
@@ -109,7 +109,7 @@ def build(
     def show_example(faces: str, request: gr.Request) -> list:
         return [None, *show(example, faces, request)]
 
-    def take(path: Optional[str], request: gr.Request) -> None:
+    def take(path: str | None, request: gr.Request) -> None:
         if path is not None:
             files.take(request.session_hash, path)
 
@@ -205,7 +205,7 @@ def to_html(answer: Answer) -> str:
     return f'<div class="s4d-answer">{"".join(lines)}</div>'
 
 
-def table_html(answer: Answer) -> Optional[str]:
+def table_html(answer: Answer) -> str | None:
     """The records of an answer as a table, or None if there are none."""
     if not answer.rows:
         return None
@@ -217,7 +217,7 @@ def table_html(answer: Answer) -> Optional[str]:
     return f'<div class="s4d-table"><table><tr>{"</tr><tr>".join(lines)}</tr></table></div>'
 
 
-def example_file(classes: Iterable[str], folder: str) -> Optional[str]:
+def example_file(classes: Iterable[str], folder: str) -> str | None:
     """A photo with a face, or a clip of it for a model of videos; None if it is not installed."""
     from matplotlib.cbook import get_sample_data
 

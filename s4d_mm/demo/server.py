@@ -31,11 +31,6 @@ def check_gradio() -> None:
     Raises:
         ImportError: If it is not.
     """
-    if sys.version_info < (3, 10):
-        raise ImportError(
-            f'The page needs gradio, which needs Python 3.10 or later; this is '
-            f'{sys.version.split()[0]}.'
-        )
     if find_spec('gradio') is None:
         raise ImportError('The page needs gradio: pip install "s4d_mm[demo]".')
 

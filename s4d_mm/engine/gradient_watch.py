@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Gradients that are not finite change no weight: a look at them before each optimizer step."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ class GradientWatch:
     ) -> None:
         self.optimizer = optimizer
         self.names = names
-        self._norm: Optional[Tensor] = None
-        self._norms: Optional[Tensor] = None
+        self._norm: Tensor | None = None
+        self._norms: Tensor | None = None
         self._params: list[Tensor] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -42,7 +42,7 @@ class GradientWatch:
         for handle in self._handles:
             handle.remove()
 
-    def take_norm(self) -> Optional[Tensor]:
+    def take_norm(self) -> Tensor | None:
         """The norm of all gradients in the last step, once.
 
         Returns:
@@ -52,7 +52,7 @@ class GradientWatch:
         norm, self._norm = self._norm, None
         return norm
 
-    def first_bad(self) -> Optional[str]:
+    def first_bad(self) -> str | None:
         """Where the gradients of the last step went bad, if one of them is not finite.
 
         Returns:

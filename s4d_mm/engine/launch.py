@@ -11,7 +11,6 @@ import sys
 import weakref
 from argparse import Namespace
 from collections.abc import Collection, Iterator
-from typing import Optional
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -80,7 +79,7 @@ def load_run_config(args: Namespace) -> Config:
 
 
 def load_config(
-    path: str, options: Optional[dict] = None, also: Collection[str] = PIPELINES
+    path: str, options: dict | None = None, also: Collection[str] = PIPELINES
 ) -> Config:
     """Read a config file and change it as ``--cfg-options`` says.
 
@@ -271,7 +270,7 @@ def prepare_distributed(cfg: Config) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
-def group_timeout(cfg: Config) -> Optional[datetime.timedelta]:
+def group_timeout(cfg: Config) -> datetime.timedelta | None:
     """How long a process waits for the others in torch's process group.
 
     Args:

@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Fine-tuning: layer-wise learning-rate decay across backbone and neck."""
 
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
@@ -35,7 +35,7 @@ class S4DLayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstruc
         params: list[dict],
         module: nn.Module,
         prefix: str = '',
-        get_layer_depth: Optional[Callable] = None,
+        get_layer_depth: Callable | None = None,
         **kwargs,
     ) -> None:
         """Add all parameters of a module to the list of groups.

@@ -10,7 +10,7 @@ import faulthandler
 import itertools
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -33,7 +33,7 @@ class ValidationNoteHook(Hook):
 
     priority = 'HIGH'  # before CheckpointHook saves the best epoch
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Note it."""
         runner.message_hub.update_info(VALIDATED, runner.iter)
 
@@ -64,7 +64,7 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
         ValueError: If ``max_epochs`` or ``val_interval`` is no positive int.
     """
 
-    def __init__(self, runner: Runner, dataloader: Union[DataLoader, dict], **kwargs) -> None:
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         counts = {'max_epochs', 'val_interval'} & set(kwargs)
         require_positive_ints('train_cfg', **{name: kwargs[name] for name in counts})
         self._seeds_sampler = needs_seed(dataloader)
@@ -224,7 +224,7 @@ def seed_and_rank(runner: Runner) -> tuple[int, int]:
     return int(seed), rank
 
 
-def needs_seed(dataloader: Union[DataLoader, dict]) -> bool:
+def needs_seed(dataloader: DataLoader | dict) -> bool:
     """Whether a data loader is to be built with a sampler to which the config gives no seed."""
     sampler = dataloader.get('sampler') if isinstance(dataloader, dict) else None
     return isinstance(sampler, dict) and sampler.get('seed') is None
@@ -294,7 +294,7 @@ def read_from(loader: DataLoader, start: int) -> Iterable:
     )
 
 
-def sampler_of(loader: DataLoader) -> Optional[Sampler]:
+def sampler_of(loader: DataLoader) -> Sampler | None:
     """The sampler below the batch sampler of a data loader, None if there is none."""
     # the stand-in loader of mmpretrain's vis_scheduler.py has neither
     return getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)

@@ -4,7 +4,6 @@
 import difflib
 import inspect
 from collections.abc import Collection, Iterable
-from typing import Optional
 
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
@@ -152,7 +151,7 @@ def check_inner_keys(cfg: Config, key: str, option: str) -> None:
     parts = key.split('.')
     for i in range(1, len(parts)):
         above, part = '.'.join(parts[:i]), parts[i]
-        allowed: Optional[Collection[str]] = OPEN_DICTS.get(above)
+        allowed: Collection[str] | None = OPEN_DICTS.get(above)
         if allowed is not None and part not in allowed:
             raise OptionError(
                 f'{option}: nothing reads {part!r} of {above}.{nearest(part, allowed)} It has '

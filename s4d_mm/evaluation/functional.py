@@ -8,7 +8,6 @@ are samples.
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes)
 
 
-def recalls(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.ndarray:
+def recalls(matrix: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
     """Recall of each class.
 
     Args:
@@ -46,7 +45,7 @@ def recalls(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.ndar
         return np.diag(matrix) / _support(matrix, support)
 
 
-def f1_scores(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.ndarray:
+def f1_scores(matrix: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
     """F1 score of each class.
 
     Args:
@@ -60,12 +59,12 @@ def f1_scores(matrix: np.ndarray, support: Optional[np.ndarray] = None) -> np.nd
         return 2 * np.diag(matrix) / (matrix.sum(axis=0) + _support(matrix, support))
 
 
-def _support(matrix: np.ndarray, support: Optional[np.ndarray]) -> np.ndarray:
+def _support(matrix: np.ndarray, support: np.ndarray | None) -> np.ndarray:
     return matrix.sum(axis=1) if support is None else support
 
 
 def classification_report(
-    matrix: np.ndarray, support: Optional[np.ndarray] = None
+    matrix: np.ndarray, support: np.ndarray | None = None
 ) -> dict[str, float]:
     """The numbers that are reported, in percent.
 

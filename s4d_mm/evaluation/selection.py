@@ -4,7 +4,6 @@
 import os.path as osp
 import re
 from collections.abc import Iterator
-from typing import Optional
 
 from mmengine.config import Config
 
@@ -38,7 +37,7 @@ def annotation_files(node) -> Iterator[str]:
             yield from annotation_files(part)
 
 
-def kind_of_checkpoint(path: str, cfg: Config) -> Optional[str]:
+def kind_of_checkpoint(path: str, cfg: Config) -> str | None:
     """Which of the two a checkpoint is, as far as the name of its file tells.
 
     Args:

@@ -7,8 +7,8 @@ Where that cannot be trusted, the detector sees the frames between as well: a fa
 or the flow ends too far from where the face is, as it does at a cut or behind a hand.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ def faces_of_frames(
         yield from _finish(last, waiting, detect)
 
 
-def _finish(last: Optional[_Key], frames: list[np.ndarray], detect: Detect) -> Iterator[tuple]:
+def _finish(last: _Key | None, frames: list[np.ndarray], detect: Detect) -> Iterator[tuple]:
     """Give out the frames up to the next one that the detector sees; returns that one."""
     key = _Key(frames[-1], detect(frames[-1]))
     between = frames[:-1]
@@ -68,7 +68,7 @@ def _finish(last: Optional[_Key], frames: list[np.ndarray], detect: Detect) -> I
     return key
 
 
-def move_faces(first: _Key, between: Sequence[np.ndarray], last: _Key) -> Optional[list]:
+def move_faces(first: _Key, between: Sequence[np.ndarray], last: _Key) -> list | None:
     """The faces of the frames between two detections, by optical flow.
 
     Args:
@@ -96,7 +96,7 @@ def move_faces(first: _Key, between: Sequence[np.ndarray], last: _Key) -> Option
     return [list(faces) for faces in zip(*paths)]
 
 
-def _flow(frames: Sequence[np.ndarray], faces: Sequence[Face]) -> Optional[list[list[Face]]]:
+def _flow(frames: Sequence[np.ndarray], faces: Sequence[Face]) -> list[list[Face]] | None:
     """Move faces of the first frame along; for each the faces of all later frames, or None."""
     scale = min(1.0, FLOW_SIDE / max(frames[0].shape[:2]))
     grey = [_grey(frame, scale) for frame in frames]
@@ -116,9 +116,7 @@ def _grey(frame: np.ndarray, scale: float) -> np.ndarray:
     return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
-def _motion(
-    before: np.ndarray, after: np.ndarray, face: Face, scale: float
-) -> Optional[np.ndarray]:
+def _motion(before: np.ndarray, after: np.ndarray, face: Face, scale: float) -> np.ndarray | None:
     """Shift, turn and growth of a face from one grey frame to the next, (2, 3); None if unclear."""
     x1, y1, x2, y2 = face.box
     steps = np.linspace((1 - MIDDLE) / 2, (1 + MIDDLE) / 2, GRID)

@@ -5,7 +5,7 @@ A box is x1, y1, x2, y2 in pixels of the frame.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 
 class Face(NamedTuple):
@@ -20,7 +20,7 @@ class Face(NamedTuple):
 
     box: Sequence[float]
     score: float = 1.0
-    eyes: Optional[Sequence[Sequence[float]]] = None
+    eyes: Sequence[Sequence[float]] | None = None
 
 
 def box_size(box: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class PlacedFace(NamedTuple):
 def follow_faces(
     frames: Iterable[np.ndarray],
     detect: Detect,
-    settings: Optional[FaceSettings] = None,
+    settings: FaceSettings | None = None,
     which: str = 'auto',
 ) -> Iterator[tuple[int, np.ndarray, list[PlacedFace]]]:
     """Find the faces of a clip and follow them.

@@ -2,7 +2,6 @@
 """From the faces of each frame to tracks: which face is which, and where it is in every frame."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class Track:
         self.settings = settings
         self.first, self.last, self.face = frame, frame, face
         self.sightings, self.ended = 1, False
-        self.number: Optional[int] = None
+        self.number: int | None = None
         self._half = settings.smooth // 2
         self._square = self._square_of(face, 0.0)  # the last one
         self._squares = {frame: self._square}  # those that are still needed

@@ -6,7 +6,7 @@ import errno
 import os
 import os.path as osp
 import shutil
-from typing import NoReturn, Union
+from typing import NoReturn
 
 # "<name>.<number of the process>.part"; what a killed process leaves
 PART_SUFFIX = '.part'
@@ -17,7 +17,7 @@ class FileNotWrittenError(OSError):
     """A file that could not be written; what was there under its name is untouched."""
 
 
-def atomic_write(path: str, content: Union[bytes, str], encoding: str = 'utf-8') -> None:
+def atomic_write(path: str, content: bytes | str, encoding: str = 'utf-8') -> None:
     """Write a file so that its name shows the old content or the whole new one, at any moment.
 
     The content is written beside it, flushed to the disk (fsync) and renamed, and the folder is

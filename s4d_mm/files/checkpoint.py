@@ -10,8 +10,8 @@ is needed.
 import contextlib
 import os.path as osp
 import pickletools
-from collections.abc import Iterator
-from typing import Any, Callable, Optional, Union
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from .errors import WeightsError, WeightsNotFoundError, reason_of
 from .safetensors_file import is_tensors_file, read_tensors
 
 StateDict = dict[str, Tensor]
-MapLocation = Union[str, Callable, torch.device, None]
+MapLocation = str | Callable | torch.device | None
 
 # packages of classes that only hold data; nothing of them is imported
 HARMLESS_PACKAGES = ('argparse', 'collections', 'numpy', 'omegaconf', 'pathlib', 'typing')
@@ -52,7 +52,7 @@ def plain_dict(*args) -> dict:
 
 
 @contextlib.contextmanager
-def stand_ins_for(path: str, name: Optional[str] = None) -> Iterator[None]:
+def stand_ins_for(path: str, name: str | None = None) -> Iterator[None]:
     """Let ``torch.load(path, weights_only=True)`` read what the file holds beside its weights.
 
     Args:
@@ -159,7 +159,7 @@ def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
             ) from e
 
 
-def unwrap(checkpoint: Any) -> Optional[StateDict]:
+def unwrap(checkpoint: Any) -> StateDict | None:
     """Find the weights in what a checkpoint holds.
 
     Args:

@@ -14,7 +14,6 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from typing import Optional
 from urllib.parse import urlsplit
 
 import torch
@@ -45,7 +44,7 @@ def may_exist(path: str) -> bool:
     return is_address(path) or osp.isfile(osp.expanduser(path.partition('#sha256=')[0]))
 
 
-def local_file(address: str, sha256: Optional[str] = None) -> str:
+def local_file(address: str, sha256: str | None = None) -> str:
     """Find a file of weights, and download it where it is not here yet.
 
     Args:
@@ -116,7 +115,7 @@ def cached_path(address: str) -> str:
     return path
 
 
-def _noted_address(path: str) -> Optional[str]:
+def _noted_address(path: str) -> str | None:
     """Where a file of the cache came from; None if torch itself has put it there."""
     try:
         with open(f'{path}.address', encoding='utf-8') as f:
@@ -156,7 +155,7 @@ def check_digest(found: str, expected: str, address: str) -> None:
         )
 
 
-def _web_file(address: str, sha256: Optional[str]) -> str:
+def _web_file(address: str, sha256: str | None) -> str:
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
     try:
         os.makedirs(folder, exist_ok=True)
@@ -176,7 +175,7 @@ def _web_file(address: str, sha256: Optional[str]) -> str:
     return path
 
 
-def _download(address: str, path: str, sha256: Optional[str]) -> None:
+def _download(address: str, path: str, sha256: str | None) -> None:
     """Download a file, check it, and put it at ``path``."""
     size = _size_of(address)
     part = f'{path}.part'
@@ -216,7 +215,7 @@ def _check_download(address: str, part: str, size: int) -> None:
             )
 
 
-def hash_in_name(path: str) -> Optional[str]:
+def hash_in_name(path: str) -> str | None:
     """First digits of the SHA-256 that a file name such as ``x-0123abcd.pth`` ends with."""
     found = HASH_IN_NAME.search(osp.basename(path))
     return found[1] if found and not DATE.fullmatch(found[1]) else None
@@ -295,7 +294,7 @@ def _hub_file(address: str) -> str:
         raise DownloadError(f'{address} cannot be downloaded: {reason}') from e
 
 
-def missing_part(error: str, repo: str, file: str, revision: Optional[str]) -> str:
+def missing_part(error: str, repo: str, file: str, revision: str | None) -> str:
     """What of an ``hf://`` address is not there, by the name of huggingface_hub's error."""
     if error.startswith('Repository'):
         return f'no repository {repo}'

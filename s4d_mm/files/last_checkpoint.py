@@ -6,7 +6,7 @@ import os.path as osp
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -80,7 +80,7 @@ def check_whole(path: str) -> None:
         raise ValueError(f'{osp.basename(path)}: its part {damaged} is damaged')
 
 
-def noted(folder: str) -> Optional[str]:
+def noted(folder: str) -> str | None:
     """Path in the note ``last_checkpoint`` of a folder; None if there is no note or it is empty."""
     try:
         with open(osp.join(folder, NOTE), encoding='utf-8') as f:
@@ -89,7 +89,7 @@ def noted(folder: str) -> Optional[str]:
         return None
 
 
-def find_checkpoint(work_dir: str, out_dir: Optional[str] = None) -> Optional[str]:
+def find_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     """The checkpoint that a training in a folder goes on from.
 
     It is the one that the note ``last_checkpoint`` names. If the note or its file is missing, or
@@ -140,7 +140,7 @@ def find_checkpoint(work_dir: str, out_dir: Optional[str] = None) -> Optional[st
     )
 
 
-def _newest_first(last: Optional[str], paths: list[str], reasons: dict) -> Iterator[str]:
+def _newest_first(last: str | None, paths: list[str], reasons: dict) -> Iterator[str]:
     """The noted checkpoint, then the others by their iterations; ``reasons`` gets the torn ones."""
     if last is not None:
         yield last

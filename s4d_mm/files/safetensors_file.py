@@ -3,7 +3,8 @@
 
 import json
 import os
-from typing import Any, Callable, Optional, Union
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,8 +29,8 @@ def is_tensors_file(path: str) -> bool:
 
 def read_tensors(
     path: str,
-    map_location: Union[str, Callable, torch.device, dict, None] = 'cpu',
-    name: Optional[str] = None,
+    map_location: str | Callable | torch.device | dict | None = 'cpu',
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Read a file of safetensors as a checkpoint.
 
@@ -110,7 +111,7 @@ def _as_list(value: Any) -> Any:
     return value.tolist() if hasattr(value, 'tolist') else str(value)
 
 
-def _device(map_location: Union[str, Callable, torch.device, dict, None]) -> torch.device:
+def _device(map_location: str | Callable | torch.device | dict | None) -> torch.device:
     if callable(map_location):
         storage = torch.empty(0).untyped_storage()
         return (map_location(storage, 'cpu') or storage).device

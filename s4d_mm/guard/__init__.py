@@ -12,7 +12,8 @@ import importlib
 import logging
 import os.path as osp
 import re
-from typing import Any, Callable, Optional
+from collections.abc import Callable
+from typing import Any
 
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
@@ -51,7 +52,7 @@ def put_text(self: LocalBackend, obj: str, filepath: str, encoding: str = 'utf-8
     atomic_write(str(filepath), obj, encoding)
 
 
-def find_latest_checkpoint(path: str) -> Optional[str]:
+def find_latest_checkpoint(path: str) -> str | None:
     """Mmengine's function, by :func:`~s4d_mm.files.last_checkpoint.find_checkpoint`."""
     return find_checkpoint(str(path))
 

@@ -2,7 +2,7 @@
 """What is drawn on, and beside, a picture of which a prediction is known."""
 
 import math
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -95,7 +95,7 @@ class Overlay:
             self._canvas[:, width:] = self._canvas[:, width - 1 : width]
         return self._canvas
 
-    def _make_canvas(self, even: bool) -> tuple[np.ndarray, np.ndarray, Optional[np.ndarray]]:
+    def _make_canvas(self, even: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """The whole picture, and the parts of it that are the frame and the panel."""
         height, width = self.height, self.width
         if self.panel is not None and self.panel.beside:
@@ -111,13 +111,13 @@ class Overlay:
             panel = panel[: self.panel.height, : self.panel.width]
         return canvas, canvas[: self.height, : self.width], panel
 
-    def _draw_panel(self, found: list[tuple[Optional[int], int]]) -> None:
+    def _draw_panel(self, found: list[tuple[int | None, int]]) -> None:
         if found != self._on_panel:
             faces = [(face, self.pieces[face].scores[piece]) for face, piece in found]
             self._panel[:] = self.panel.draw(faces)
             self._on_panel = found
 
-    def _corners(self, face: Optional[int], number: int) -> Optional[np.ndarray]:
+    def _corners(self, face: int | None, number: int) -> np.ndarray | None:
         """The corners (4, 2) of the square of a face; None where it is not known."""
         track = self.tracks.get(face)
         if track is None or not 0 <= number - track.start_frame < len(track.squares):
@@ -136,7 +136,7 @@ class Overlay:
                 self._picture, [points], True, shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS
             )
 
-    def _make_plates(self, face: Optional[int], piece: int) -> list[np.ndarray]:
+    def _make_plates(self, face: int | None, piece: int) -> list[np.ndarray]:
         """The plates to choose from: what a crowd has no room for is left out from the end."""
         if self._plates.get(face, (None, None))[0] != piece:
             scores = self.pieces[face].scores[piece]
@@ -149,7 +149,7 @@ class Overlay:
             self._plates[face] = piece, plates
         return self._plates[face][1]
 
-    def _draw_plates(self, found: list[tuple[Optional[int], int]], corners: dict) -> None:
+    def _draw_plates(self, found: list[tuple[int | None, int]], corners: dict) -> None:
         plates = [self._make_plates(*face_and_piece) for face_and_piece in found]
         top = 0, round(1.5 * self.font_size), 0, 0  # the upper left corner of the picture
         boxes = [top if (c := corners[f]) is None else _rect(c, 1, self.line) for f, _ in found]

@@ -2,7 +2,6 @@
 """The strip of bars beside or below a picture: all class probabilities of the faces in it."""
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -83,7 +82,7 @@ class ProbabilityPanel:
         fits = height / (blocks * tall) if self.beside else width / (blocks * wide)
         return int(np.clip(fits, max(SMALLEST_FONT, 0.022 * short), font_size(width, height)))
 
-    def draw(self, faces: Sequence[tuple[Optional[int], np.ndarray]]) -> np.ndarray:
+    def draw(self, faces: Sequence[tuple[int | None, np.ndarray]]) -> np.ndarray:
         """Draw it.
 
         Args:
@@ -111,7 +110,7 @@ class ProbabilityPanel:
         return np.array(image)
 
     def _draw_block(
-        self, pen, x: int, y: int, number: Optional[int], scores: np.ndarray, more: str
+        self, pen, x: int, y: int, number: int | None, scores: np.ndarray, more: str
     ) -> None:
         title = self.classes[int(scores.argmax())].name
         if number is not None:

@@ -2,7 +2,7 @@
 """Records of one face, which may overlap, as pieces of time that do not."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,9 +22,9 @@ class Pieces(NamedTuple):
 
     edges: np.ndarray
     scores: np.ndarray
-    seconds: Optional[np.ndarray]
+    seconds: np.ndarray | None
 
-    def at(self, frame: int) -> Optional[int]:
+    def at(self, frame: int) -> int | None:
         """Number of the piece that holds a frame; None if no record does."""
         index = int(np.searchsorted(self.edges, frame, side='right')) - 1
         if not 0 <= index < len(self.scores) or np.isnan(self.scores[index, 0]):
@@ -63,7 +63,7 @@ def face_pieces(records: Sequence['ExpressionRecord']) -> Pieces:
     return Pieces(edges, np.clip(mean, 0, 1), seconds)
 
 
-def pieces_by_face(records: Sequence['ExpressionRecord']) -> dict[Optional[int], Pieces]:
+def pieces_by_face(records: Sequence['ExpressionRecord']) -> dict[int | None, Pieces]:
     """The pieces of each face of an input, by its number."""
     groups = {}
     for record in records:

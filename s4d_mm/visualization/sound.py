@@ -89,7 +89,7 @@ def _decode(packet: 'av.Packet') -> list['av.AudioFrame']:
 
 
 @contextmanager
-def open_sound(path: str) -> Iterator[Optional[Sound]]:
+def open_sound(path: str) -> Iterator[Sound | None]:
     """Open the sound of a video file.
 
     Args:

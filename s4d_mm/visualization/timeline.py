@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import warnings
 from itertools import groupby
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,11 +103,11 @@ def _add_axes(figure: Figure, below_top: float, height: float, right: float = RI
     return figure.add_axes((*corner, *_shares(figure, WIDTH - LEFT - right, height)))
 
 
-def _face_name(face: Optional[int]) -> str:
+def _face_name(face: int | None) -> str:
     return 'probability' if face is None else f'face {face}'
 
 
-def _draw_image(pieces: dict[Optional[int], Pieces], classes: list[Label], look: dict) -> Figure:
+def _draw_image(pieces: dict[int | None, Pieces], classes: list[Label], look: dict) -> Figure:
     height = BAR_HEIGHT * len(classes)
     figure = _make_figure(len(pieces) * (height + GAP) - GAP)
     for i, (face, piece) in enumerate(pieces.items()):
@@ -140,7 +140,7 @@ def _draw_bars(axes: Axes, scores: np.ndarray, classes: list[Label], look: dict)
 
 
 def _draw_video(
-    result: 'MediaResult', pieces: dict[Optional[int], Pieces], classes: list[Label], look: dict
+    result: 'MediaResult', pieces: dict[int | None, Pieces], classes: list[Label], look: dict
 ) -> Figure:
     end = max(piece.seconds[-1] for piece in pieces.values())
     span = (0.0, max(end, result.frames / result.fps if result.fps else end))
@@ -184,7 +184,7 @@ def _draw_shares(
 
 
 def _fill(
-    axes: Axes, values: np.ndarray, edges: np.ndarray, low: Union[np.ndarray, float], color: Color
+    axes: Axes, values: np.ndarray, edges: np.ndarray, low: np.ndarray | float, color: Color
 ) -> None:
     """Fill from ``low`` up to the values."""
     # the patch of ``axes.stairs``, which looks for new limits each time, in many times the time

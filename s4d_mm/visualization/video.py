@@ -3,11 +3,11 @@
 
 import os
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import chain
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING
 
 import cv2
 
@@ -28,7 +28,7 @@ def annotate_video(
     src: str,
     dst: str,
     result: 'MediaResult',
-    progress: Optional[Callable[[int], None]] = None,
+    progress: Callable[[int], None] | None = None,
 ) -> None:
     """Draw the faces of a video, their labels, and the probabilities of all classes over time.
 
@@ -59,7 +59,7 @@ def annotate_video(
             os.remove(part)
 
 
-def _timed_frames(src: str, fps: Optional[float]) -> Iterator[TimedFrame]:
+def _timed_frames(src: str, fps: float | None) -> Iterator[TimedFrame]:
     """Frames of a file or folder; times rise from 0."""
     if osp.isdir(src):
         for number, path in enumerate(list_frames(src)):
@@ -72,8 +72,8 @@ def _write(
     frames: Iterator[TimedFrame],
     path: str,
     result: 'MediaResult',
-    sound: Optional[Sound],
-    progress: Optional[Callable[[int], None]],
+    sound: Sound | None,
+    progress: Callable[[int], None] | None,
 ) -> None:
     import av
 
@@ -114,7 +114,7 @@ def _write(
             sound.copy_until(float('inf'))
 
 
-def _frame_rate(fps: Optional[float]) -> Fraction:
+def _frame_rate(fps: float | None) -> Fraction:
     """A guess for the encoder, which plans by it; time stamps are those of the frames."""
     return Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
 

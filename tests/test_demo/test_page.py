@@ -23,8 +23,6 @@ from s4d_mm.demo import serve
 BROWSER = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
 )
-if sys.version_info < (3, 10):
-    pytest.skip('gradio needs Python 3.10 or later', allow_module_level=True)
 pytest.importorskip('gradio', reason='gradio is not installed: pip install s4d_mm[demo]')
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
 if BROWSER is None:

@@ -8,7 +8,6 @@ The predictions are those that ``tools/test.py --dump`` saved.
 
 import argparse
 import sys
-from typing import Optional
 
 from mmengine.config import Config
 
@@ -31,7 +30,7 @@ def named_file(text: str) -> tuple[str, str]:
     return name, path
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
     parser.add_argument('config', help='config that the predictions are of')
@@ -82,7 +81,7 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
     )
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     classes = class_names_of_test(Config.fromfile(args.config))

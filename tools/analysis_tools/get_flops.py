@@ -11,12 +11,12 @@ mixture of experts these are the router and the experts that the tokens use.
 import argparse
 import os.path as osp
 import sys
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from mmengine.config import DictAction
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
@@ -193,7 +193,7 @@ def format_costs(costs: dict[str, Cost]) -> str:
     return '\n'.join(lines)
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Print the cost of each part for each input shape."""
     args = parse_args(argv)
     with config_errors_as_messages():

@@ -10,12 +10,11 @@ names show them in the order of the first panel, whatever the label ids of their
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 from mmengine.config import Config
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
     parser.add_argument('config', help='config that the predictions are of')
@@ -90,7 +89,7 @@ def in_order(own: dict, names: Sequence[str]) -> dict:
     )
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     try:

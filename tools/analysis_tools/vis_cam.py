@@ -13,10 +13,9 @@ a frame of each tubelet, and the same with its heat map.
 import argparse
 import os.path as osp
 import sys
-from typing import Optional
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
     parser.add_argument('config', help='fine-tuning config')
@@ -146,7 +145,7 @@ def read_media(model: nn.Module, path: str) -> dict:
 
 
 def heat_maps(
-    model: nn.Module, path: str, target: Optional[str] = None, layer: Optional[str] = None
+    model: nn.Module, path: str, target: str | None = None, layer: str | None = None
 ) -> tuple[Tensor, Tensor, str]:
     """Frames and heat maps of a file.
 
@@ -215,7 +214,7 @@ def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
     return (picture.flip(-1) * 255).round().byte().numpy()
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     with weights_errors_as_messages():

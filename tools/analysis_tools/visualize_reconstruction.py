@@ -8,12 +8,11 @@ what the model saw of them, and what the model made of that.
 """
 
 import argparse
-from typing import Optional
 
 from mmengine.config import DictAction
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save a picture of frames, masked frames and reconstructed frames.'
@@ -113,7 +112,7 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
     return fig
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

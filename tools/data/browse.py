@@ -11,12 +11,11 @@ import os
 import os.path as osp
 import random
 import re
-from typing import Optional
 
 from mmengine.config import Config, DictAction
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save pictures of what a pipeline feeds the model.'
@@ -199,7 +198,7 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
     return paths
 
 
-def main(argv: Optional[list] = None) -> None:
+def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

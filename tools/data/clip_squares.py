@@ -6,13 +6,12 @@ prepared clip keeps all its frames. Pure functions; N frames.
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 from s4d_mm_alone.faces import PlacedFace, square_box
 
 
-def find_jumps(placed: Sequence[Optional[PlacedFace]], margin: float) -> np.ndarray:
+def find_jumps(placed: Sequence[PlacedFace | None], margin: float) -> np.ndarray:
     """How far an edge of the face's box moved from one sighting to the next.
 
     Args:
@@ -38,7 +37,7 @@ def find_jumps(placed: Sequence[Optional[PlacedFace]], margin: float) -> np.ndar
 
 
 def find_cuts(
-    placed: Sequence[Optional[PlacedFace]], jumps: Sequence[float], max_jump: float
+    placed: Sequence[PlacedFace | None], jumps: Sequence[float], max_jump: float
 ) -> list[int]:
     """Frames at which another face is followed, more than ``max_jump`` away."""
     cuts, last = [], None
@@ -51,7 +50,7 @@ def find_cuts(
     return cuts
 
 
-def fill_squares(placed: Sequence[Optional[PlacedFace]], cuts: Sequence[int]) -> np.ndarray:
+def fill_squares(placed: Sequence[PlacedFace | None], cuts: Sequence[int]) -> np.ndarray:
     """Fill in squares where no face is followed.
 
     Between two tracks the square goes in a straight line from the one to the other, unless there

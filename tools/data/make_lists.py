@@ -20,7 +20,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from output_folder import write_text
 from s4d_mm_alone import media
@@ -123,7 +123,7 @@ def without_suffix(name: str) -> str:
 
 
 def label_samples(
-    names: Sequence[str], table: Optional[dict[str, tuple[str, str]]], person: Optional[str]
+    names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
 ) -> list[Sample]:
     """Find label and person of each sample.
 
@@ -171,7 +171,7 @@ def refuse(names: Sequence[str], why: str) -> None:
 
 
 def deal_persons(
-    samples: Iterable[Sample], folds: int, seed: int = 0, known: Optional[dict[str, int]] = None
+    samples: Iterable[Sample], folds: int, seed: int = 0, known: dict[str, int] | None = None
 ) -> dict[str, int]:
     """Deal persons to folds, so that each fold has about the same share of each class.
 
@@ -345,7 +345,7 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]], alone: boo
     return '\n'.join(lines)
 
 
-def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Write training and test lists for your own clips or images'
@@ -391,7 +391,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     return args
 
 
-def main(argv: Optional[list[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns its exit code."""
     args = parse_args(argv)
     try:

@@ -20,7 +20,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -176,7 +176,7 @@ def make_set(
     clips: int = 1400,
     seed: int = 0,
     size: int = 112,
-    workers: Optional[int] = None,
+    workers: int | None = None,
 ) -> int:
     """Make the set, or what is missing of it.
 
@@ -223,7 +223,7 @@ def make_set(
     return len(todo)
 
 
-def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
@@ -235,7 +235,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[list[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()

@@ -23,10 +23,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import Callable, Optional
 
 import clip_files as files
 import cv2
@@ -137,7 +137,7 @@ def face_settings(settings: dict) -> FaceSettings:
     return FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
 
 
-def follow_clip(source: Source, settings: FaceSettings) -> list[Optional[PlacedFace]]:
+def follow_clip(source: Source, settings: FaceSettings) -> list[PlacedFace | None]:
     """The face that is followed, in each frame of a clip or image; None where there is none.
 
     Raises:
@@ -200,7 +200,7 @@ def read_journal(dst: str) -> dict[str, dict]:
     return done
 
 
-def is_done(source: Source, record: Optional[dict], dst: str) -> bool:
+def is_done(source: Source, record: dict | None, dst: str) -> bool:
     """Whether a clip need not be prepared (again).
 
     It was prepared, its source is the same, and its output is there. What could
@@ -248,8 +248,8 @@ def prepare(
     detect_every: int = DEFAULTS.detect_every,
     detect_side: int = DEFAULTS.detect_side,
     threshold: float = DEFAULTS.threshold,
-    workers: Optional[int] = None,
-    make_detector: Optional[Callable] = None,
+    workers: int | None = None,
+    make_detector: Callable | None = None,
 ) -> list[dict]:
     """Prepare all clips or images of a folder, or what is left of them.
 
@@ -429,7 +429,7 @@ def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
     os.replace(f'{path}.part', path)
 
 
-def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Cut the face out of clips and images',
@@ -487,7 +487,7 @@ def parse_args(argv: Optional[list[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[list[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple
 
 from mmengine.config import Config, DictAction
 
 
-def parse_args(argv: Optional[list] = None) -> argparse.Namespace:
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Open every sample that a config names.')
     parser.add_argument('config')
@@ -114,7 +114,7 @@ class Sample(NamedTuple):
     """One sample of a split."""
 
     path: str
-    label: Optional[int]
+    label: int | None
     line: str  # of the annotation file, as file:number
 
 
@@ -154,7 +154,7 @@ class Split:
         label = self.class_name(sample.label)
         self.findings.append(Finding(level, self.name, sample.path, sample.line, label, what, kind))
 
-    def class_name(self, label: Optional[int]) -> str:
+    def class_name(self, label: int | None) -> str:
         """Id and name of a class; '' without a label."""
         classes = self.classes()
         if label is None or not 0 <= label < len(classes):
@@ -241,7 +241,7 @@ def read_samples(split: Split) -> None:
         split.add('trouble', 'list', file, 'it has no samples')
 
 
-def read_annotations(split: Split, indices: Union[int, Sequence[int], None] = None) -> None:
+def read_annotations(split: Split, indices: int | Sequence[int] | None = None) -> None:
     """Fill a split by the dataset's own parser. Each line that it refuses is a finding.
 
     Args:
@@ -465,7 +465,7 @@ def check_media_of(split: Split, media: dict[str, Media]) -> None:
         split.add('note', 'absent', file, f'no sample of {", ".join(absent)}')
 
 
-def dfew_variant(split: Split, media: dict[str, Media]) -> Optional[str]:
+def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
     """Which of DFEW's folders its clips are from; None for other data."""
     counts = [media[s.path].frames for s in split.samples if media[s.path].readable]
     if not (counts and isinstance(split.dataset, DFEW)):
@@ -705,7 +705,7 @@ def table(split: Split, media: dict[str, Media]) -> str:
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 
-def main(argv: Optional[list] = None) -> int:
+def main(argv: list | None = None) -> int:
     """Check the data of a config and print what was found; 1 if there is trouble."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

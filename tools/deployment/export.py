@@ -8,10 +8,9 @@ import argparse
 import os.path as osp
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of fine-tuning')
@@ -52,7 +51,7 @@ def summary(out: str, report: ExportReport) -> str:
     return '\n'.join([*lines, f'largest difference from PyTorch ({limit}): {differences}'])
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Export a model; returns the exit code."""
     args = parse_args(argv)
     try:

@@ -13,10 +13,9 @@ As mmaction2's tool of this name, which cannot read mmengine's checkpoints on to
 import argparse
 import os.path as osp
 from collections.abc import Sequence
-from typing import Optional
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Process a checkpoint to be published')
     parser.add_argument('in_file', help='checkpoint to read')
@@ -38,7 +37,7 @@ from s4d_mm.files.download import local_file
 from s4d_mm.files.errors import weights_errors_as_messages
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the file and print its name and size."""
     args = parse_args(argv)
     with weights_errors_as_messages():

@@ -10,12 +10,11 @@ import argparse
 import os.path as osp
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 from mmengine.config import Config
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
@@ -45,7 +44,7 @@ from s4d_mm.converters.s2d import convert_s2d_file
 from s4d_mm.datasets.config_classes import config_classes
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file; returns the exit code."""
     args = parse_args(argv)
     classes = None

@@ -7,10 +7,9 @@ python tools/model_converters/s4d_to_mmaction.py SRC DST --img-size 160 --num-fr
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
@@ -32,7 +31,7 @@ from s4d_mm.converters.io import convert_file
 from s4d_mm.converters.vit import to_mmaction_vit
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file; returns the exit code."""
     args = parse_args(argv)
     return convert_file(

@@ -7,12 +7,11 @@ python tools/model_converters/vit_to_mm.py SRC DST
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Optional
 
 SOURCES = ('videomae', 'omnimae', 'timm_vit', 'mmaction_vit', 'mmpretrain_mae', 'videomaev2')
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('src', help='checkpoint to read')
@@ -39,7 +38,7 @@ from s4d_mm.converters.io import convert_file
 from s4d_mm.converters.vit import from_vit
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file; returns the exit code."""
     args = parse_args(argv)
     return convert_file(

@@ -1,8 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline step 5: RandAugment of a clip or image by Pillow."""
 
-from typing import Optional
-
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
@@ -49,7 +47,7 @@ class ClipRandAugment(BaseTransform):
         num_policies: int,
         magnitude_level: float,
         magnitude_std: float = 0.0,
-        hparams: Optional[dict] = None,
+        hparams: dict | None = None,
     ) -> None:
         from ...rand_augment import RandAugmentIncreasing
 

@@ -8,7 +8,6 @@ alike.
 """
 
 import os.path as osp
-from typing import Optional
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -150,7 +149,7 @@ class SampleClipViews(BaseTransform):
         frame_interval: int = 4,
         num_views: int = 2,
         merge_equal: bool = False,
-        predict_span: Optional[int] = None,
+        predict_span: int | None = None,
     ) -> None:
         require_positive(
             self, clip_len=clip_len, frame_interval=frame_interval, num_views=num_views

@@ -5,7 +5,6 @@ import json
 import os
 import os.path as osp
 from numbers import Real
-from typing import Optional
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -38,7 +37,7 @@ class BestAndLastHook(Hook):
     def __init__(self) -> None:
         self._validated = False
 
-    def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Keep the figures of an epoch, in a training."""
         metrics = {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, Real)}
         name = next((n for n in names_of_choice(runner) if n in metrics), None)

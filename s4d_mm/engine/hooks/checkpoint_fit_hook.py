@@ -1,8 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before training and testing: the checkpoint is one of this model, at least in part."""
 
-from typing import Optional
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -81,7 +79,7 @@ def refuse_other_model(runner: Runner, checkpoint: dict) -> None:
     )
 
 
-def source_of(runner: Runner) -> Optional[str]:
+def source_of(runner: Runner) -> str | None:
     """File of the checkpoint that a run begins with, if there is one."""
     if runner._load_from is None and runner._resume:
         return noted(runner.work_dir)

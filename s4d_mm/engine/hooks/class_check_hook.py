@@ -6,7 +6,6 @@ of a clip; and what its head may be set to.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Optional, Union
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -26,9 +25,9 @@ from ..launch import check_fold
 from .data_check_hook import parts_of
 
 # names in label order, those of each modality where there are two
-ClassNames = Union[Sequence[str], dict[str, Sequence[str]], None]
+ClassNames = Sequence[str] | dict[str, Sequence[str]] | None
 # of the one head, or of each modality's classifier
-NumClasses = Union[int, dict[str, int]]
+NumClasses = int | dict[str, int]
 
 
 @HOOKS.register_module()
@@ -142,7 +141,7 @@ def check_data(model: nn.Module, dataloader: DataLoader, name: str) -> None:
             check_class_count(name, input_type, names, key, expected)
 
 
-def data_classes(dataloader: Optional[DataLoader]) -> dict[Optional[str], Sequence[str]]:
+def data_classes(dataloader: DataLoader | None) -> dict[str | None, Sequence[str]]:
     """The classes of the data, as the metainfo of their dataset says.
 
     Args:
@@ -194,9 +193,7 @@ def check_class_names(expected: ClassNames, source: str, found: dict, name: str)
         )
 
 
-def expected_classes(
-    model: nn.Module, input_type: Optional[str]
-) -> Iterator[tuple[str, NumClasses]]:
+def expected_classes(model: nn.Module, input_type: str | None) -> Iterator[tuple[str, NumClasses]]:
     """The numbers of classes in the config that data of a modality must agree with.
 
     Args:
@@ -222,7 +219,7 @@ def expected_classes(
 
 
 def check_class_count(
-    name: str, input_type: Optional[str], classes: Sequence[str], key: str, expected: NumClasses
+    name: str, input_type: str | None, classes: Sequence[str], key: str, expected: NumClasses
 ) -> None:
     """Compare the classes of data with a number of the config.
 
@@ -292,7 +289,7 @@ def check_head(model: nn.Module) -> None:
         )
 
 
-def check_clip_length(model: nn.Module, dataset: Optional[Dataset], name: str) -> None:
+def check_clip_length(model: nn.Module, dataset: Dataset | None, name: str) -> None:
     """Refuse clips of another length than the model is built for.
 
     Args:

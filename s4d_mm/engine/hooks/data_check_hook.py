@@ -4,7 +4,6 @@
 import copy
 import os.path as osp
 from collections.abc import Iterator
-from typing import Optional
 
 import numpy as np
 from mmengine.dataset import InfiniteSampler
@@ -125,7 +124,7 @@ def paths_of(dataset: Dataset) -> Iterator[str]:
             yield path
 
 
-def problem_of_test_data(runner: Runner) -> Optional[str]:
+def problem_of_test_data(runner: Runner) -> str | None:
     """What is wrong with the test data of a training, if they are not those of the validation."""
     test, val = (
         (runner.cfg.get(f'{stage}_dataloader') or {}).get('dataset') for stage in ('test', 'val')

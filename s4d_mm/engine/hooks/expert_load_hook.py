@@ -1,7 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """How the routers of MoAE share out the tokens: in the log, and a warning of idle experts."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object
@@ -91,7 +91,7 @@ class ExpertLoadHook(Hook):
         self.min_share = min_share
         self._loads: dict[int, RouterLoad] = {}
         self._epoch: dict[Key, list[float]] = {}
-        self._logger_hook: Optional[LoggerHook] = None
+        self._logger_hook: LoggerHook | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Begin to count."""
@@ -120,7 +120,7 @@ class ExpertLoadHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Optional[dict] = None,
+        outputs: dict | None = None,
     ) -> None:
         """Log where ``LoggerHook`` does, which comes after this hook."""
         for load in self._loads.values():

@@ -3,7 +3,6 @@
 
 import csv
 import os.path as osp
-from typing import Optional
 
 from mmengine import dist
 from mmengine.hooks import Hook
@@ -41,7 +40,7 @@ class MediaFaultHook(Hook):
         """Report a training that counts iterations, which has no epochs."""
         self._report(runner, runner.train_dataloader.dataset)
 
-    def after_test_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Report the test data."""
         self._report(runner, runner.test_dataloader.dataset)
 

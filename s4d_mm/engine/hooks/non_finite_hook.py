@@ -2,7 +2,7 @@
 """A loss or gradient that is not finite: the run stops at that step, or leaves the batch out."""
 
 import math
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.dist import all_gather_object
@@ -103,7 +103,7 @@ class NonFiniteHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Optional[dict] = None,
+        outputs: dict | None = None,
     ) -> None:
         """Look at the step that was made, if one was.
 
@@ -220,7 +220,7 @@ def learning_rates(runner: Runner) -> set[float]:
     }
 
 
-def loss_scale(wrapper: OptimWrapper) -> Optional[float]:
+def loss_scale(wrapper: OptimWrapper) -> float | None:
     """The scale of the loss scaler, if there is one that is on."""
     scaler = getattr(wrapper, 'loss_scaler', None)
     return scaler.get_scale() if scaler is not None and scaler.is_enabled() else None
@@ -248,7 +248,7 @@ def sample_names(data_batch: Any) -> list[str]:
     return names
 
 
-def first_bad_part(losses: dict[str, torch.Tensor]) -> Optional[str]:
+def first_bad_part(losses: dict[str, torch.Tensor]) -> str | None:
     """Name and value of the first loss that is not finite; of the sum if it has no parts."""
     values = {name: float(value.float().mean()) for name, value in losses.items()}
     bad = [name for name, value in values.items() if not math.isfinite(value)]

@@ -5,7 +5,7 @@ import contextlib
 import os
 import os.path as osp
 from glob import escape, glob
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -63,7 +63,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend.later = [
             osp.join(self.out_dir, name) for name in outdated if is_plain_name(name)
         ]
-        self.saved_iter: Optional[int] = None
+        self.saved_iter: int | None = None
         self._meta: dict = {}
         if is_main_process():
             self._remove_parts(runner)

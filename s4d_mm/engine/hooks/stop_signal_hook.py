@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,8 +40,8 @@ class StopSignalHook(Hook):
     priority = 'LOWEST'  # after all that a step does
 
     def __init__(self) -> None:
-        self._received: Optional[int] = None
-        self._agreed: Optional[int] = None
+        self._received: int | None = None
+        self._agreed: int | None = None
         self._handlers: dict = {}
         self._group: Any = None
 
@@ -99,7 +99,7 @@ class StopSignalHook(Hook):
                 os.write(2, f'\n{name}: the step is finished and saved{again}.\n'.encode())
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Optional[dict] = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """End the training if one of its processes was told to.
 
@@ -139,7 +139,7 @@ class StopSignalHook(Hook):
             )
             self._end(self._received)
 
-    def _ask(self) -> Optional[int]:
+    def _ask(self) -> int | None:
         """The signal that any of the processes got."""
         if self._group is None:
             return self._received
@@ -154,7 +154,7 @@ class StopSignalHook(Hook):
         sys.exit(128 + number)
 
 
-def saver_of(runner: Runner) -> Optional[SafeCheckpointHook]:
+def saver_of(runner: Runner) -> SafeCheckpointHook | None:
     """The checkpoint hook of a runner, if it is one that can save at any step."""
     savers = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
     return next((hook for hook in savers if isinstance(hook, SafeCheckpointHook)), None)
@@ -175,7 +175,7 @@ def _protect_forks() -> None:
         _forks_protected = True
 
 
-_mask_before: Optional[set] = None
+_mask_before: set | None = None
 
 
 def _hold_sigterm() -> None:

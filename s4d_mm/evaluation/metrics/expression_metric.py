@@ -4,7 +4,6 @@
 import csv
 import os.path as osp
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -17,7 +16,7 @@ from ...files.text import safe_cell
 from ..functional import classification_report, confusion_matrix, recalls
 
 FIGURES = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
-Classes = Union[Sequence[str], dict[str, Sequence[str]]]
+Classes = Sequence[str] | dict[str, Sequence[str]]
 
 
 @METRICS.register_module()
@@ -50,10 +49,10 @@ class ExpressionMetric(BaseMetric):
 
     def __init__(
         self,
-        classes: Optional[Classes] = None,
-        out_csv: Optional[str] = None,
+        classes: Classes | None = None,
+        out_csv: str | None = None,
         collect_device: str = 'cpu',
-        prefix: Optional[str] = None,
+        prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.classes = classes
@@ -107,7 +106,7 @@ class ExpressionMetric(BaseMetric):
                 )
             )
 
-    def _classes_of(self, modality: Optional[str], sample_id: str) -> tuple[str, ...]:
+    def _classes_of(self, modality: str | None, sample_id: str) -> tuple[str, ...]:
         classes = self.classes or (self.dataset_meta or {}).get('classes')
         if isinstance(classes, dict):
             if modality not in classes:
@@ -206,7 +205,7 @@ class ExpressionMetric(BaseMetric):
 
 
 def format_matrix(
-    matrix: np.ndarray, classes: Sequence[str], class_recalls: Optional[np.ndarray] = None
+    matrix: np.ndarray, classes: Sequence[str], class_recalls: np.ndarray | None = None
 ) -> str:
     """A confusion matrix as text, with the recall at the end of each row.
 

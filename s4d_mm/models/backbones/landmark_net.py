@@ -5,7 +5,6 @@ The network is the MobileFaceNet of InsightFace_Pytorch, trained for 68 landmark
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +107,7 @@ class LandmarkMobileFaceNet(BaseModule):
 
     def __init__(
         self,
-        checkpoint: Optional[str] = None,
+        checkpoint: str | None = None,
         input_size: int = 112,
         channels: Sequence[int] = (64, 64, 128),
         widths: Sequence[int] = (128, 128, 256, 256),

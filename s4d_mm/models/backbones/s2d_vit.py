@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`; M is B * T frames.
 """
 
-from typing import Optional, Union
-
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.models import VisionTransformer
@@ -59,11 +57,11 @@ class S2DViT(VisionTransformer):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'base',
+        arch: str | dict = 'base',
         img_size: int = 224,
         patch_size: int = 16,
         num_frames: int = 16,
-        landmark: Optional[dict] = None,
+        landmark: dict | None = None,
         prompt_dims: int = 8,
         adapter_ratio: float = 0.25,
         adapter_heads: int = 8,
@@ -71,7 +69,7 @@ class S2DViT(VisionTransformer):
         out_type: str = 'cls_token',
         qkv_bias: bool = True,
         norm_eps: float = 1e-6,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         require_positive_ints(
             'S2DViT',
@@ -195,7 +193,7 @@ class S2DViT(VisionTransformer):
             out = out + self._unused()
         return out
 
-    def _unused(self) -> Union[Tensor, float]:
+    def _unused(self) -> Tensor | float:
         """Zero, from the modules that images leave out.
 
         So distributed training finds a gradient for every parameter.

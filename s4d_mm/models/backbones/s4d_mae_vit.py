@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Union
-
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -68,7 +66,7 @@ class S4DMAEViT(S4DViT):
     def __init__(
         self,
         *args,
-        mask_ratio: Union[float, dict, None] = None,
+        mask_ratio: float | dict | None = None,
         mask_type: str = 'random',
         final_norm: bool = True,
         **kwargs,
@@ -88,7 +86,7 @@ class S4DMAEViT(S4DViT):
             )
         self.mask_ratio = dict(mask_ratio)
 
-    def forward(self, x: Tensor, mask: Union[bool, Tensor, None] = True):
+    def forward(self, x: Tensor, mask: bool | Tensor | None = True):
         """Encode the visible tokens.
 
         Args:
@@ -110,7 +108,7 @@ class S4DMAEViT(S4DViT):
         tokens, mask, ids_restore = self._embed_visible(x, mask)
         return self.run_blocks(tokens)[-1], mask, ids_restore
 
-    def _embed_visible(self, x: Tensor, mask: Union[bool, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _embed_visible(self, x: Tensor, mask: bool | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Visible tokens with their positions, mask, ids_restore."""
         if x.ndim == 5 and x.shape[2] == 1:
             x = x.squeeze(2)

@@ -6,7 +6,6 @@ Shapes use the letters of :mod:`s4d_mm.models`.
 
 import re
 from collections.abc import Sequence
-from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -84,19 +83,19 @@ class S4DViT(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'base',
+        arch: str | dict = 'base',
         img_size: int = 160,
         num_frames: int = 16,
         tubelet_size: int = 2,
         patch_size: int = 16,
-        depth: Optional[int] = None,
+        depth: int | None = None,
         out_type: str = 'tokens',
-        out_indices: Union[int, Sequence[int], None] = None,
+        out_indices: int | Sequence[int] | None = None,
         final_norm: bool = False,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         frozen_stages: int = -1,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = get_arch(arch)
@@ -191,8 +190,8 @@ class S4DViT(BaseModule):
 
     @staticmethod
     def _check_out_indices(
-        out_indices: Union[int, Sequence[int], None], depth: int
-    ) -> Optional[tuple[int, ...]]:
+        out_indices: int | Sequence[int] | None, depth: int
+    ) -> tuple[int, ...] | None:
         if out_indices is None:
             return None
         if isinstance(out_indices, int):
@@ -229,7 +228,7 @@ class S4DViT(BaseModule):
                 outs.append(x)
         return tuple(outs)
 
-    def forward(self, x: Tensor) -> Union[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Encode images or videos.
 
         Args:
@@ -260,7 +259,7 @@ class S4DViT(BaseModule):
 
     def _layout(
         self, outs: tuple[Tensor, ...], size: tuple[int, ...]
-    ) -> Union[Tensor, tuple[Tensor, ...]]:
+    ) -> Tensor | tuple[Tensor, ...]:
         """Tokens (B, N, C) of each stage, by ``out_type`` and ``out_indices``."""
         if self.out_type == 'avg':
             outs = tuple(out.mean(dim=1) for out in outs)

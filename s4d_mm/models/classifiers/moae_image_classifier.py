@@ -1,8 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Model: mmpretrain's image classifier, with a neck that has a loss."""
 
-from typing import Optional
-
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor
@@ -47,7 +45,7 @@ class MoAEImageClassifier(ImageClassifier):
         feats, neck_losses = self._extract(inputs, 'neck', data_samples)
         return {**self.head.loss(feats, data_samples), **neck_losses}
 
-    def _extract(self, inputs: Tensor, stage: str, data_samples: Optional[list] = None) -> tuple:
+    def _extract(self, inputs: Tensor, stage: str, data_samples: list | None = None) -> tuple:
         stages = ('backbone', 'neck', 'pre_logits')
         if stage not in stages:
             raise ValueError(f'stage={stage!r} is not one of {stages}.')

@@ -5,8 +5,6 @@ These are imported when an augmentation is built, since that takes a second.
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
@@ -89,7 +87,7 @@ class BatchRandAugment(BatchAugment):
         num_policies: int,
         magnitude_level: float,
         magnitude_std: float = 0.0,
-        hparams: Optional[dict] = None,
+        hparams: dict | None = None,
     ) -> None:
         from ...rand_augment import RandAugmentIncreasing
 
@@ -173,7 +171,7 @@ class BatchRandomErasing(BatchAugment):
         max_area_ratio: float = 0.4,
         mode: str = 'const',
         fill_color: Color = 128,
-        fill_std: Optional[Color] = None,
+        fill_std: Color | None = None,
     ) -> None:
         from torchvision.transforms import v2
 

@@ -7,7 +7,7 @@ Shapes use the letters of :mod:`s4d_mm.models`.
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,12 +89,12 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self,
         mean: Sequence[float],
         std: Sequence[float],
-        blending: Optional[dict[str, dict]] = None,
+        blending: dict[str, dict] | None = None,
         merge_views: bool = False,
         pack_views: bool = False,
-        crops: Optional[dict[str, dict]] = None,
-        image_frames: Optional[int] = None,
-        augments: Optional[dict[str, list[dict]]] = None,
+        crops: dict[str, dict] | None = None,
+        image_frames: int | None = None,
+        augments: dict[str, list[dict]] | None = None,
     ) -> None:
         super().__init__(non_blocking=True)
         blending, crops, augments = blending or {}, crops or {}, augments or {}
@@ -191,7 +191,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
 
     def _check_boxes(
         self, inputs: list[Tensor], data_samples: list, input_type: str
-    ) -> Optional[Tensor]:
+    ) -> Tensor | None:
         """Check the windows that the pipeline drew, if any; return them, (B, V, 5)."""
         boxes = [sample.metainfo.get('crop_boxes') for sample in data_samples]
         given = [b is not None for b in boxes]
@@ -269,7 +269,7 @@ def check_options(
     merge_views: bool,
     crops: dict,
     augments: dict,
-    image_frames: Optional[int],
+    image_frames: int | None,
 ) -> None:
     """Raise a ``ValueError`` about an option of the data preprocessor."""
     check_pixel_statistics('DualModalDataPreprocessor', mean, std)

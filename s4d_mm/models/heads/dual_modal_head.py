@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Optional, Union
-
 import torch
 import torch.nn.functional as F
 from mmaction.models.heads import BaseHead
@@ -51,13 +49,13 @@ class DualModalHead(BaseHead):
         self,
         num_classes: dict[str, int],
         in_channels: int,
-        loss_cls: Optional[dict] = None,
+        loss_cls: dict | None = None,
         label_smooth_eps: float = 0.0,
         dropout_ratio: float = 0.0,
         with_norm: bool = True,
         init_std: float = 0.02,
-        average_clips: Optional[str] = 'prob',
-        init_cfg: Optional[dict] = None,
+        average_clips: str | None = 'prob',
+        init_cfg: dict | None = None,
     ) -> None:
         if (
             not isinstance(num_classes, dict)
@@ -91,7 +89,7 @@ class DualModalHead(BaseHead):
             nn.init.zeros_(classifier.bias)
         super().init_weights()
 
-    def features(self, x: Union[Tensor, tuple[Tensor]], num_segs: int = 1) -> Tensor:
+    def features(self, x: Tensor | tuple[Tensor], num_segs: int = 1) -> Tensor:
         """Pooled and normalised features.
 
         Args:
@@ -120,11 +118,11 @@ class DualModalHead(BaseHead):
 
     def forward(
         self,
-        x: Union[Tensor, tuple[Tensor]],
-        input_types: Optional[str] = None,
+        x: Tensor | tuple[Tensor],
+        input_types: str | None = None,
         num_segs: int = 1,
         **kwargs,
-    ) -> Union[Tensor, dict[str, Tensor]]:
+    ) -> Tensor | dict[str, Tensor]:
         """Class scores.
 
         Args:
@@ -144,7 +142,7 @@ class DualModalHead(BaseHead):
 
     def loss(
         self,
-        feats: Union[Tensor, tuple[Tensor]],
+        feats: Tensor | tuple[Tensor],
         data_samples: SampleList,
         num_segs: int = 1,
         **kwargs,
@@ -176,7 +174,7 @@ class DualModalHead(BaseHead):
 
     def predict(
         self,
-        feats: Union[Tensor, tuple[Tensor]],
+        feats: Tensor | tuple[Tensor],
         data_samples: SampleList,
         num_segs: int = 1,
         **kwargs,

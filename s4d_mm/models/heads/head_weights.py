@@ -2,7 +2,6 @@
 """Before testing and prediction: does a checkpoint hold the model's classifier?"""
 
 import re
-from typing import Optional
 
 from mmengine.model import is_model_wrapper
 from torch import nn
@@ -10,7 +9,7 @@ from torch import nn
 from ...files.errors import WeightsError
 
 
-def classification_head(model: nn.Module) -> tuple[str, Optional[nn.Module]]:
+def classification_head(model: nn.Module) -> tuple[str, nn.Module | None]:
     """Find the head that has a number of classes.
 
     Args:

@@ -5,7 +5,6 @@ Suffixes name the shape of a tensor by the letters of :mod:`s4d_mm.models`.
 """
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -208,7 +207,7 @@ class MoAE(nn.Module):
         top_k: int = 2,
         expert_ratio: float = 0.25,
         noisy: bool = True,
-        capacity_factor: Optional[float] = None,
+        capacity_factor: float | None = None,
     ) -> None:
         super().__init__()
         if capacity_factor is not None and capacity_factor <= 0:

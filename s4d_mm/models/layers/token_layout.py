@@ -4,12 +4,12 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Callable, Union
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-Features = Union[Tensor, tuple, list]
+Features = Tensor | tuple | list
 
 
 def has_class_token(x: Features) -> bool:

@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Optional, Union
-
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
@@ -26,7 +24,7 @@ ARCH_ZOO = {
 }
 
 
-def get_arch(arch: Union[str, dict]) -> dict:
+def get_arch(arch: str | dict) -> dict:
     """Settings of an architecture.
 
     Args:
@@ -70,7 +68,7 @@ def drop_path_rates(rate: float, num_layers: int) -> list[float]:
     return [rate * i / max(num_layers - 1, 1) for i in range(num_layers)]
 
 
-def init_transformer(module: nn.Module, std: Optional[float] = None) -> None:
+def init_transformer(module: nn.Module, std: float | None = None) -> None:
     """Initialise the linear layers and norms of a transformer as VideoMAE does.
 
     Biases are zero, LayerNorms one and zero.
@@ -184,7 +182,7 @@ class MoAEBlock(TransformerBlock):
         num_heads: int,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
-        moae: Optional[dict] = None,
+        moae: dict | None = None,
     ) -> None:
         super().__init__(embed_dims, num_heads, mlp_ratio, drop_path)
         self.moae = MoAE(embed_dims, **(moae or {}))

@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`.
 """
 
-from typing import Union
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +56,7 @@ def tubelets_to_video(
 
 
 def normalize_per_channel(
-    tubelets: Tensor, channels: int = 3, eps: Union[float, Tensor] = 1e-6
+    tubelets: Tensor, channels: int = 3, eps: float | Tensor = 1e-6
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise each tubelet and channel to mean 0 and variance 1.
 

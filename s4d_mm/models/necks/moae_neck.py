@@ -6,7 +6,6 @@ Shapes use the letters of :mod:`s4d_mm.models`.
 
 import re
 from collections.abc import Sequence
-from typing import Optional, Union
 
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -81,18 +80,18 @@ class MoAENeck(BaseModule):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'base',
+        arch: str | dict = 'base',
         num_layers: int = 6,
         num_experts: int = 8,
         top_k: int = 2,
         expert_ratio: float = 0.25,
         noisy: bool = True,
-        capacity_factor: Optional[float] = None,
+        capacity_factor: float | None = None,
         loss_weight: float = 1e-3,
         drop_path_rate: float = 0.0,
         final_norm: bool = False,
         with_cp: bool = False,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = get_arch(arch)
@@ -137,7 +136,7 @@ class MoAENeck(BaseModule):
         super().init_weights()
 
     def forward(
-        self, x: Features, data_samples: Optional[list] = NOT_GIVEN
+        self, x: Features, data_samples: list | None = NOT_GIVEN
     ) -> tuple[Features, dict[str, Tensor]]:
         """Run the blocks.
 

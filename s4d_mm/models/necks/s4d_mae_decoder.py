@@ -4,8 +4,6 @@
 Shapes use the letters of :mod:`s4d_mm.models`; C is here the decoder's width.
 """
 
-from typing import Optional, Union
-
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
@@ -55,15 +53,15 @@ class S4DMAEDecoder(BaseModule):
 
     def __init__(
         self,
-        in_channels: Optional[int] = None,
-        arch: Union[str, dict] = 'base',
+        in_channels: int | None = None,
+        arch: str | dict = 'base',
         img_size: int = 160,
         num_frames: int = 16,
         tubelet_size: int = 2,
         patch_size: int = 16,
-        out_channels: Optional[int] = None,
+        out_channels: int | None = None,
         with_cp: bool = False,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         require_positive_ints(

@@ -62,18 +62,7 @@ def write_video(
 ) -> str:
     """Write an H.264 (libx264, yuv420p) mp4 of :func:`make_frame` frames.
 
-    Args:
-        path (str): The file; missing folders are made.
-        num_frames (int): Number of frames. Defaults to 24.
-        height (int): Even. Defaults to 48.
-        width (int): Even. Defaults to 64.
-        fps (int): Frame rate. Defaults to 25.
-        faststart (bool): Put the index before the frames, so that a truncated
-            copy can still be opened. Defaults to False.
-        first (int): Number of the first frame. Defaults to 0.
-
-    Returns:
-        str: ``path``.
+    ``faststart`` puts the index before the frames, so that a truncated copy can still be opened.
     """
     frames = [make_frame(first + i, height, width) for i in range(num_frames)]
     return encode(path, frames, fps, faststart=faststart)
@@ -82,11 +71,7 @@ def write_video(
 def encode(
     path: str, frames: Sequence[np.ndarray], fps: int = 25, crf: int = 12, faststart: bool = False
 ) -> str:
-    """Write RGB frames as :func:`write_video` does.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write RGB frames as :func:`write_video` does."""
     path = _make_folder_of(path)
     options = dict(movflags='faststart') if faststart else {}
     with av.open(path, 'w', options=options) as container:
@@ -102,15 +87,7 @@ def encode(
 
 
 def set_rotation(path: str, degrees: int) -> str:
-    """Write the rotation flag of phones into an mp4 of :func:`encode`: the matrix of its track.
-
-    Args:
-        path (str): The file.
-        degrees (int): By which a player turns the frames clockwise; a multiple of 90.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write the rotation flag of phones (clockwise degrees) into an mp4 of :func:`encode`."""
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
     matrix = [cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30]
     with open(path, 'rb') as f:
@@ -122,12 +99,7 @@ def set_rotation(path: str, degrees: int) -> str:
 
 
 def write_image(path: str, height: int = 48, width: int = 64, number: int = 0) -> str:
-    """Write one :func:`make_frame` picture; the suffix (.jpg, .png, .bmp)
-    says how.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write one :func:`make_frame` picture; the suffix (.jpg, .png, .bmp) says how."""
     path = _make_folder_of(path)
     image = make_frame(number, height, width)
     if not cv2.imwrite(path, image[..., ::-1]):
@@ -142,30 +114,14 @@ def write_frames(
     width: int = 64,
     pattern: str = '{:05d}.jpg',
 ) -> str:
-    """Write a folder of frames.
-
-    Args:
-        folder (str): The folder.
-        num_frames (int): Number of frames. Defaults to 24.
-        height (int): Defaults to 48.
-        width (int): Defaults to 64.
-        pattern (str): File name of frame ``i``. Defaults to
-            ``'{:05d}.jpg'``; ``'{}.png'`` needs natural sorting.
-
-    Returns:
-        str: ``folder``.
-    """
+    """Write a folder of frames; the pattern ``'{}.png'`` needs natural sorting."""
     for i in range(num_frames):
         write_image(osp.join(folder, pattern.format(i)), height, width, number=i)
     return str(folder)
 
 
 def write_text(path: str, *lines: str) -> str:
-    """Write lines of text, for example an annotation file.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write lines of text, for example an annotation file."""
     path = _make_folder_of(path)
     with open(path, 'w', encoding='utf-8') as f:
         f.writelines(f'{line}\n' for line in lines)
@@ -173,22 +129,14 @@ def write_text(path: str, *lines: str) -> str:
 
 
 def truncate(path: str, keep: float = 0.5) -> str:
-    """Cut the end off a file, as an interrupted download does.
-
-    Returns:
-        str: ``path``.
-    """
+    """Cut the end off a file, as an interrupted download does."""
     path = str(path)
     os.truncate(path, int(osp.getsize(path) * keep))
     return path
 
 
 def make_public_layout(root):
-    """Write miniatures of the datasets, where the recipes expect them.
-
-    Args:
-        root (str): The folder that will hold ``data``.
-    """
+    """Write miniatures of the datasets into ``root/data``, where the recipes expect them."""
     data = osp.join(root, 'data')
     splits = dict(
         DFEW=['set_1_train.csv', 'set_1_test.csv'],
@@ -224,28 +172,14 @@ def make_public_layout(root):
 
 
 def run_script(path: str, *arguments) -> None:
-    """Run a tool in this process, which saves the seconds that a new one needs
-    to import everything.
-
-    Args:
-        path (str): The script; relative to the root of the project.
-        *arguments: Its arguments; each is made a string.
-    """
+    """Run a tool (path from the root) in this process, which saves the seconds of the imports."""
     path = osp.join(ROOT, path)
     with mock.patch.object(sys, 'argv', [path, *map(str, arguments)]):
         runpy.run_path(path, run_name='__main__')
 
 
 def process_env(**variables) -> dict[str, str]:
-    """Environment of a process in which ``python`` is this interpreter and the
-    package is that of this tree.
-
-    Args:
-        **variables: More variables.
-
-    Returns:
-        dict[str, str]: The environment.
-    """
+    """Environment in which ``python`` is this interpreter and the package that of this tree."""
     path = os.pathsep.join((osp.dirname(sys.executable), os.environ.get('PATH', '')))
     return dict(os.environ, PATH=path, PYTHONPATH=ROOT, OMP_NUM_THREADS='1', **variables)
 

@@ -87,26 +87,11 @@ def test_operations_by_hand():
     assert timing.count_flops(lambda: scaled_dot_product_attention(q, q, q)) == 2 * 2 * 5 * 5 * 8
 
 
-def test_rounds_alternate():
-    order = []
-    cases = {name: functools.partial(order.append, name) for name in 'ab'}
-    seconds = timing.interleave(cases, repeats=2)
-    assert ''.join(order) == 'abbaab'
-    assert len(seconds['a']) == len(seconds['b']) == 2
-    found = timing.summary([1.0, 2.0, 4.0], [2.0, 6.0, 4.0])
-    assert found == dict(min_s=1.0, median_s=2.0, ratio=2.0)
-
-
 def test_stages_of_a_prediction():
     rows = inference.measure('tiny', seconds=0.6, repeats=1)
     assert [row['stage'] for row in rows] == [*inference.STAGES, 'all']
     assert sum(row['share'] for row in rows[:-1]) == pytest.approx(1)
     assert rows[-1]['times_real_time'] == pytest.approx(0.6 / rows[-1]['median_s'])
-
-
-def test_memory_of_a_prediction():
-    (row,) = inference.measure_memory([0.01])
-    assert row['records'] == 1 and 100 < row['peak_mib'] < 10_000
 
 
 @pytest.mark.skipif(not Path('/proc/self/smaps_rollup').exists(), reason='needs /proc')

@@ -11,7 +11,10 @@ from helpers import ROOT
 nbformat = pytest.importorskip('nbformat')
 nbclient = pytest.importorskip('nbclient')
 pytest.importorskip('ipykernel')
-NOTEBOOKS = sorted(Path(ROOT, 'docs', 'notebooks').glob('*.ipynb'))
+NOTEBOOKS = [
+    Path(ROOT, 'docs', 'notebooks', f'{name}.ipynb')
+    for name in ('inside_moae', 'zero_to_prediction')
+]
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
@@ -40,7 +43,3 @@ def test_notebook_is_saved_with_its_pictures_and_is_small(path):
     if path.stem == 'zero_to_prediction':
         assert sum(drawn == predicted for drawn, predicted in answers) >= 5 and len(answers) == 7
         assert answers[0][0] == answers[0][1]  # the one whose picture is shown
-
-
-def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 2

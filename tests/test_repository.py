@@ -52,10 +52,3 @@ def test_citation_is_of_this_version():
 
 def test_changelog_names_this_version():
     assert re.findall(r'^## (.+)$', read('CHANGELOG.md'), re.M)[:2] == ['Unreleased', __version__]
-
-
-def test_issue_form_is_complete():
-    form = yaml.safe_load(read('.github', 'ISSUE_TEMPLATE', 'bug_report.yml'))
-    assert {'name', 'description', 'body'} <= set(form)
-    names = [part['id'] for part in form['body']]
-    assert len(names) == len(set(names))

@@ -1,13 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The site: no page is stale, and mkdocs builds it without a warning and without a network."""
 
-import os.path as osp
 import subprocess
 import sys
 from pathlib import Path
 
 import make_model_zoo
-import make_pictures
 import pytest
 from helpers import ROOT, process_env
 
@@ -16,15 +14,6 @@ def test_model_zoo_is_that_of_the_index():
     assert make_model_zoo.PAGE.read_text(encoding='utf-8') == make_model_zoo.page(), (
         'run: python docs/make_model_zoo.py'
     )
-
-
-def test_readme_fits_on_a_few_screens():
-    assert len(Path(ROOT, 'README.md').read_text(encoding='utf-8').splitlines()) <= 120
-
-
-@pytest.mark.parametrize('name', ('prediction', 'reconstruction'))
-def test_pictures_are_small(name):
-    assert osp.getsize(osp.join(ROOT, 'docs', 'pictures', f'{name}.png')) <= make_pictures.LARGEST
 
 
 def test_site_builds_without_a_warning(tmp_path):

@@ -14,7 +14,8 @@ from mmengine.runner import save_checkpoint
 
 from s4d_mm import media
 from s4d_mm.apis import ExpressionInferencer
-from s4d_mm.faces import FaceDetector, FaceSettings, crop_square, follow_faces
+from s4d_mm.predict.faces import FaceDetector, FaceSettings, crop_square
+from s4d_mm.predict.tracking import follow_faces
 
 from . import timing
 from .steps import build_model, our_config

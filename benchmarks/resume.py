@@ -8,7 +8,6 @@ of losses and metrics, the names of the files) is compared bit by bit.
 
 import contextlib
 import glob
-import multiprocessing
 import os
 import os.path as osp
 import random
@@ -23,10 +22,18 @@ from pathlib import Path
 from unittest import mock
 
 from helpers import ROOT
-from killed_runs import differences, final_state, resumed, run, small_config
-from processes import run_ranks
-
-LATEST = 300.0  # seconds after which a training that was not killed is given up
+from mmengine.config import Config
+from runs import (
+    FINETUNE,
+    PRETRAIN,
+    Training,
+    differences,
+    final_state,
+    resumed,
+    run,
+    run_ranks,
+    short_config,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Case:
         workers (int): Of the data loader of a process.
         processes (int): Ranks of the run.
         by_epoch (bool): Whether checkpoints are saved after epochs, or after every second step.
-        moment (str): 'anywhere', 'validation' or 'checkpoint' (while one is written).
+        moment (str): 'anywhere', or 'checkpoint' (while one is written).
     """
 
     stage: str
@@ -53,57 +60,34 @@ CASES = (
     Case('finetune', workers=2),
     Case('pretrain', workers=2, by_epoch=False),
     Case('finetune', workers=0, by_epoch=False),
-    Case('finetune', workers=2, moment='validation'),
     Case('pretrain', workers=0, by_epoch=False, moment='checkpoint'),
     Case('finetune', workers=2, moment='checkpoint'),
     Case('finetune', workers=2, processes=2, by_epoch=False),
 )
 
 
-def config_of(case: Case, work_dir: str):
-    """The config of a case's training."""
-    options = dict(train_cfg__max_epochs=3, default_hooks__checkpoint__max_keep_ckpts=2)
-    if not case.by_epoch:
-        options.update(
-            default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=2
-        )
-    launcher = 'none' if case.processes == 1 else 'pytorch'
-    return small_config(case.stage, work_dir, case.workers, launcher=launcher, **options)
+def config_of(case: Case, work_dir: str) -> Config:
+    """The config of a case's training: three epochs."""
+    path = FINETUNE if case.stage == 'finetune' else PRETRAIN
+    return short_config(
+        path,
+        work_dir,
+        train_cfg__max_epochs=3,
+        train_dataloader__num_workers=case.workers,
+        default_hooks__checkpoint__max_keep_ckpts=2,
+        default_hooks__checkpoint__by_epoch=case.by_epoch,
+        default_hooks__checkpoint__interval=1 if case.by_epoch else 2,
+        visualizer=None,
+        launcher='none' if case.processes == 1 else 'pytorch',
+    )
 
 
-def start(cfg, processes: int, log: str) -> multiprocessing.Process:
-    """Begin a training in a group of processes of its own.
-
-    Args:
-        cfg (Config): Of :func:`config_of`.
-        processes (int): Ranks.
-        log (str): File for what it prints.
-
-    Returns:
-        Process: The first of the group.
-    """
-
-    def train() -> None:
-        os.setpgid(0, 0)
-        with open(log, 'a', encoding='utf-8') as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        if processes == 1:
-            run(cfg)
-        else:
-            os.environ['LOCAL_RANK'] = '0'
-            run_ranks(lambda: run(cfg), Path(tempfile.mkdtemp()), processes)
-
-    process = multiprocessing.get_context('fork').Process(target=train)
-    process.start()
-    return process
-
-
-def kill_group(process: multiprocessing.Process) -> None:
-    """End all processes of a training by SIGKILL."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.join()
+def start(cfg: Config, processes: int, folder: Path) -> Training:
+    """Begin a training in a group of processes of its own; ``folder`` gets what it prints."""
+    if processes == 1:
+        return Training(lambda: run(cfg), folder)
+    ranks = Path(tempfile.mkdtemp())
+    return Training(lambda: run_ranks(lambda: run(cfg), ranks, processes), folder)
 
 
 def files_of(work_dir: str) -> dict[str, tuple]:
@@ -116,41 +100,29 @@ def files_of(work_dir: str) -> dict[str, tuple]:
     return found
 
 
-def wait_for(case: Case, process, work_dir: str, log: str, delay: float, count: int) -> None:
+def wait_for(case: Case, training: Training, work_dir: str, delay: float, writes: int) -> None:
     """Wait for the moment of a kill, or for the end of the training.
 
     Args:
         case (Case): The case.
-        process (Process): Its training.
+        training (Training): Its training.
         work_dir (str): Folder of the run.
-        log (str): What the training prints.
         delay (float): Seconds to wait after it began, for a kill anywhere.
-        count (int): Of which write, or validation.
+        writes (int): Changes of files to wait for, for a kill while a checkpoint is written.
     """
     if case.moment == 'anywhere':
-        process.join(delay)
+        training.process.join(delay)
         return
-    end, seen, changes = time.monotonic() + LATEST, files_of(work_dir), 0
-    while process.is_alive() and time.monotonic() < end:
-        if case.moment == 'validation':
-            # the log says when an epoch is saved, just before it is validated
-            logs = glob.glob(osp.join(work_dir, '*', '*.log'))
-            changes = sum(Path(p).read_text().count('Saving checkpoint at') for p in logs)
-            if changes >= count:
-                time.sleep(random.uniform(0, 0.3))
-                return
-            time.sleep(0.01)
-        else:
-            now = files_of(work_dir)
-            changes += now != seen
-            seen = now
-            if changes >= count:
-                return
-            time.sleep(0.0005)
+    seen = files_of(work_dir)
+    while training.process.is_alive() and writes:
+        now = files_of(work_dir)
+        writes -= now != seen
+        seen = now
+        time.sleep(0.0005)
 
 
 def measure_case(case: Case, kills: int, folder: str, seed: int) -> dict:
-    """Kill and resume a training again and again, until it was killed often enough.
+    """Kill and resume trainings, each up to three times, until there were enough kills.
 
     Args:
         case (Case): The case.
@@ -164,76 +136,37 @@ def measure_case(case: Case, kills: int, folder: str, seed: int) -> dict:
         of the others.
     """
     rng = random.Random(f'{seed} {case}')
-    name = '_'.join(map(str, vars(case).values()))
-    whole, begin = osp.join(folder, f'{name}_whole'), time.monotonic()
-    process = start(config_of(case, whole), case.processes, f'{whole}.log')
-    process.join(LATEST)
-    if process.exitcode != 0:
-        raise RuntimeError(f'The training did not end well; see {whole}.log.')
+    place = Path(folder, '_'.join(map(str, vars(case).values())))
+    place.mkdir()
+    whole, begin = str(place / 'whole'), time.monotonic()
+    if start(config_of(case, whole), case.processes, place).end() != 0:
+        raise RuntimeError(f'The training did not end well; see {place}/output.')
     length, expected = time.monotonic() - begin, final_state(whole)
     row = dict(vars(case), kills=0, runs=0, identical=0, first_difference='')
     while row['kills'] < kills:
-        work_dir = osp.join(folder, f'{name}_{row["runs"]}')
-        found = kill_and_resume(case, work_dir, length, kills, row, rng)
-        found = found or ', '.join(differences(expected, final_state(work_dir))[:1])
+        cfg = config_of(case, str(place / f'{row["runs"]}'))
+        code, wanted = -signal.SIGKILL, min(rng.randint(1, 3), kills - row['kills'])
+        while code == -signal.SIGKILL:
+            saved = glob.glob(osp.join(cfg.work_dir, '*.pth'))
+            training = start(resumed(cfg) if saved else cfg, case.processes, place)
+            if wanted:
+                delay = rng.uniform(0.2, 1.0) * length
+                wait_for(case, training, cfg.work_dir, delay, rng.randint(1, 6))
+                with contextlib.suppress(ProcessLookupError):
+                    training.signal(signal.SIGKILL, group=True)
+            code = training.end()
+            wanted -= code == -signal.SIGKILL
+            row['kills'] += code == -signal.SIGKILL
+        found = [f'exit code {code}'] if code else differences(expected, final_state(cfg.work_dir))
         row['runs'] += 1
         row['identical'] += not found
-        row['first_difference'] = row['first_difference'] or found[:80]
+        row['first_difference'] = row['first_difference'] or ''.join(found[:1])[:80]
     return row
-
-
-def kill_and_resume(
-    case: Case, work_dir: str, length: float, kills: int, row: dict, rng: random.Random
-) -> str:
-    """One training, killed up to three times.
-
-    Args:
-        case (Case): The case.
-        work_dir (str): Folder of the run.
-        length (float): Seconds that a whole one takes.
-        kills (int): How many are wanted in all.
-        row (dict): Its ``kills`` are counted up.
-        rng (Random): For the moments.
-
-    Returns:
-        str: Why it could not be resumed; empty if it came to its end.
-    """
-    cfg, log, wanted = config_of(case, work_dir), f'{work_dir}.log', rng.randint(1, 3)
-    while True:
-        saved = bool(glob.glob(osp.join(work_dir, '*.pth')))
-        open(log, 'w').close()
-        process = start(resumed(cfg) if saved else cfg, case.processes, log)
-        if wanted and row['kills'] < kills:
-            delay = rng.uniform(0.2, 1.0) * length
-            wait_for(case, process, work_dir, log, delay, rng.randint(1, 3))
-            if process.is_alive():
-                kill_group(process)
-                row['kills'] += 1
-                wanted -= 1
-                continue
-        process.join(LATEST)
-        kill_group(process)
-        if process.exitcode == 0:
-            return ''
-        return f'exit code {process.exitcode}: {last_line(log)}'
-
-
-def last_line(log: str) -> str:
-    """The last line that a training printed."""
-    lines = Path(log).read_text(encoding='utf-8').split('\n')
-    return next((line for line in reversed(lines) if line.strip()), '')
 
 
 @contextlib.contextmanager
 def drawn_faces(folder: str | None = None) -> Iterator[str]:
-    """A folder with a small set of drawn faces, to work in.
-
-    Args:
-        folder (str, optional): Where to make it; kept. Defaults to None: a temporary one.
-
-    Yields:
-        str: The folder.
-    """
+    """A folder with a small set of drawn faces, to work in; a temporary one if none is given."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = osp.abspath(folder or temporary)
         tool = osp.join(ROOT, 'tools', 'data', 'make_quickstart.py')

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# the script runs from anywhere; the plain S4D is one of the tests' files, drawn faces of the tools'
+# the script runs from anywhere; the tests have clips, the tools drawn faces
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parents[1] / 'tests'))
 sys.path.insert(2, str(Path(__file__).resolve().parents[1] / 'tools' / 'data'))
 
-import tools.run_arguments  # noqa: F401, I001  (keeps mmcv-lite quiet, so before the others)
+import s4d_mm  # noqa: F401, I001  (keeps mmcv-lite quiet, so before the others)
 import torch
-from plain_s4d import SIZES
+from benchmarks.plain_s4d import SIZES
 
 from benchmarks import data, inference, resume, steps, testing, timing
 

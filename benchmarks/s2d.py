@@ -32,7 +32,7 @@ from s2d_made_up import PlainS2D, random_weights
 from torch.nn.functional import cross_entropy
 
 from benchmarks import timing
-from s4d_mm.converters.s2d import from_s2d_authors
+from s4d_mm.weights.s2d import from_s2d_authors
 
 BASE = dict(
     img_size=224,

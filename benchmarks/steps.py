@@ -3,7 +3,7 @@
 
 Ours is what a user runs: the model and the optimizer of a config, ``train_step`` with the data
 preprocessor in it, from the uint8 pixels that the data loader delivers. The plain S4D
-(tests/plain_s4d.py) gets normalised float32 pixels, because its data pipeline would have
+(plain_s4d.py) gets normalised float32 pixels, because its data pipeline would have
 converted them. Mixup or CutMix is in the fine-tuning steps of both.
 """
 
@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
-import plain_s4d
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
@@ -23,7 +22,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import s4d_mm  # noqa: F401  (registers the models)
 
-from . import timing
+from . import plain_s4d, timing
 
 CONFIGS = osp.join(osp.dirname(osp.dirname(osp.abspath(__file__))), 'configs')
 CONFIG_OF_STAGE = dict(pretrain='s4d_pretrain.py', finetune='s4d_finetune_dfew.py')

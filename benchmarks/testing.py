@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import plain_s4d
 import torch
 from mmcv.transforms import Compose
 from mmengine.dataset import pseudo_collate
@@ -20,7 +19,7 @@ from PIL import Image
 
 from s4d_mm.media import NumberedFrames
 
-from . import media, timing
+from . import media, plain_s4d, timing
 from .data import sample
 from .steps import autocast, build_model, normalise, our_config
 

@@ -26,8 +26,8 @@ sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face  # noqa: E402
 
 from s4d_mm.apis import ExpressionInferencer  # noqa: E402
-from s4d_mm.faces import FaceSettings  # noqa: E402
 from s4d_mm.media import read_video, write_mp4  # noqa: E402
+from s4d_mm.predict.faces import FaceSettings  # noqa: E402
 
 CONFIGS = osp.join(ROOT, 'configs', 'quickstart')
 FPS = 25
@@ -48,7 +48,6 @@ def expression_at(names: Sequence[str], frame: int) -> Expression:
 
 
 def draw_frame(number: int) -> np.ndarray:
-    """One frame of the clip, (SIDE, SIDE * people, 3) uint8 RGB."""
     parts = []
     for i, (seed, names) in enumerate(PEOPLE):
         who = Identity.draw(np.random.default_rng(seed))
@@ -60,25 +59,14 @@ def draw_frame(number: int) -> np.ndarray:
 
 
 def scaled(picture: Image.Image, width: int) -> Image.Image:
-    """The picture at another width."""
     return picture.resize((width, round(picture.height * width / picture.width)), Image.LANCZOS)
 
 
 def save(picture: Image.Image, path: str) -> None:
-    """Write a PNG of at most LARGEST bytes, with fewer colours if it must be.
-
-    Raises:
-        ValueError: If it is larger with 32 colours too.
-    """
-    for colors in (None, 256, 128, 64, 32):
-        (picture if colors is None else picture.quantize(colors)).save(path, optimize=True)
-        if osp.getsize(path) <= LARGEST:
-            return
-    raise ValueError(f'{path} has {osp.getsize(path)} bytes; make fewer or smaller frames')
+    picture.convert('RGB').quantize(128).save(path, optimize=True)
 
 
 def newest_weights(folder: str) -> str:
-    """The checkpoint that a training noted in its folder."""
     with open(osp.join(folder, 'last_checkpoint'), encoding='utf-8') as f:
         return f.read().strip()
 
@@ -121,12 +109,10 @@ def make_reconstruction(run: str, path: str) -> None:
     env = dict(os.environ, QUICKSTART_DIR=osp.abspath(run))
     command = [sys.executable, tool, config, weights, '--num', '1', '--frames', '2', '--out', path]
     subprocess.run(command, check=True, env=env)
-    with Image.open(path) as picture:
-        save(picture.convert('RGB'), path)
+    save(Image.open(path), path)
 
 
 def main() -> None:
-    """Run the tool."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('run', help='folder of a finished quickstart')
     parser.add_argument('--out', default=osp.join(ROOT, 'docs', 'pictures'))

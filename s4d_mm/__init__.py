@@ -4,51 +4,20 @@
 Importing the package checks the versions of the toolbox, repairs what its
 published wheels lack (:mod:`s4d_mm.compat`), and registers every part, so
 ``custom_imports = dict(imports=['s4d_mm'])`` is all that a config needs.
-Prediction (:mod:`s4d_mm.apis`) is imported by who wants it.
+Prediction (:mod:`s4d_mm.apis`) is imported on its own.
 """
 
+import warnings
 from importlib import metadata
-from typing import NamedTuple
 
 from .version import __version__
 
-
-class Requirement(NamedTuple):
-    """A package of the toolbox, and the versions of it that fit."""
-
-    package: str
-    distributions: tuple[str, ...]  # names on PyPI; each of them provides the package
-    lowest: str
-    too_new: str  # the first version that is
-    remedy: str  # how to get one that fits
-
-
+# package, the names on PyPI that provide it, the lowest version, the first that is too new
 REQUIREMENTS = (
-    Requirement(
-        'mmengine',
-        ('mmengine', 'onedl-mmengine'),
-        '0.10.4',
-        '1.0.0',
-        'pip install "mmengine>=0.10.4,<1.0.0"',
-    ),
-    Requirement(
-        'mmcv',
-        ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
-        '2.1.0',
-        '2.2.0',
-        'pip install "mmcv-lite>=2.1.0,<2.2.0" (or, for the compiled '
-        'operators, mim install "mmcv>=2.1.0,<2.2.0"; never both)',
-    ),
-    Requirement(
-        'mmaction2', ('mmaction2',), '1.2.0', '2.0.0', 'pip install "mmaction2>=1.2.0,<2.0.0"'
-    ),
-    Requirement(
-        'mmpretrain',
-        ('mmpretrain', 'onedl-mmpretrain'),
-        '1.2.0',
-        '2.0.0',
-        'pip install "mmpretrain>=1.2.0,<2.0.0"',
-    ),
+    ('mmengine', ('mmengine', 'onedl-mmengine'), '0.10.4', '1.0.0'),
+    ('mmcv', ('mmcv-lite', 'mmcv', 'onedl-mmcv'), '2.1.0', '2.2.0'),
+    ('mmaction2', ('mmaction2',), '1.2.0', '2.0.0'),
+    ('mmpretrain', ('mmpretrain', 'onedl-mmpretrain'), '1.2.0', '2.0.0'),
 )
 
 
@@ -56,32 +25,26 @@ def check_versions() -> None:
     """Check that the toolbox packages are there, in versions that fit.
 
     Raises:
-        ImportError: If one is missing or out of range, or if ``mmcv`` and
-            ``mmcv-lite`` are both installed (they overwrite each other).
+        ImportError: If one is missing or out of range, or if two packages that provide the same
+            (``mmcv`` and ``mmcv-lite``) overwrite each other.
     """
-    for required in REQUIREMENTS:
-        wanted = f'{required.package} >={required.lowest}, <{required.too_new}'
-        found = {
-            name: version
-            for name in required.distributions
-            if (version := installed_version(name)) is not None
-        }
+    for package, names, lowest, too_new in REQUIREMENTS:
+        found = {name: version for name in names if (version := installed_version(name))}
+        remedy = f'pip install "{names[0]}>={lowest},<{too_new}"'
         if not found:
-            raise ImportError(f's4d_mm needs {wanted}, but it is not installed: {required.remedy}.')
+            raise ImportError(f's4d_mm needs {package}, but it is not installed: {remedy}')
         if len(found) > 1:
             raise ImportError(
-                f'{" and ".join(found)} are both installed and overwrite each '
-                'other. Uninstall both, then install one of them: '
-                f'{required.remedy}.'
+                f'{" and ".join(found)} are both installed and overwrite each other. Uninstall '
+                f'both, then install one of them: {remedy}'
             )
         from mmengine.utils import digit_version  # is there: it is the first requirement
 
         ((name, version),) = found.items()
-        lowest, too_new = digit_version(required.lowest), digit_version(required.too_new)
-        if not lowest <= digit_version(version) < too_new:
+        if not digit_version(lowest) <= digit_version(version) < digit_version(too_new):
             raise ImportError(
-                f's4d_mm {__version__} needs {wanted}, but {name}=={version} is installed: '
-                f'{required.remedy}.'
+                f's4d_mm {__version__} needs {package} >={lowest}, <{too_new}, but '
+                f'{name}=={version} is installed: {remedy}'
             )
 
 
@@ -100,6 +63,9 @@ from . import compat  # noqa: E402
 
 compat.apply()
 
-from . import datasets, engine, evaluation, models  # noqa: E402
+with warnings.catch_warnings():
+    # mmcv-lite says so when it is imported (open-mmlab/mmcv#1975)
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    from . import datasets, engine, evaluation, models, weights  # noqa: F401
 
 __all__ = ['__version__', 'check_versions', 'datasets', 'engine', 'evaluation', 'models']

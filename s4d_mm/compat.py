@@ -22,10 +22,7 @@ def provide_mmaction_drn() -> bool:
     """Add a stand-in for the folder ``drn``, which the wheel of mmaction2 1.2.0 lacks.
 
     Without it ``import mmaction.models`` fails (open-mmlab/mmaction2#2714). To be deleted when the
-    oldest supported wheel carries the folder.
-
-    Returns:
-        bool: Whether it was needed.
+    oldest supported wheel carries the folder. Returns whether it was needed.
     """
     package = 'mmaction.models.localizers.drn'
     spec = importlib.util.find_spec('mmaction')
@@ -41,11 +38,7 @@ def provide_mmaction_drn() -> bool:
         """Says why mmaction2's ``DRN`` is not there."""
 
         def __init__(self, *args, **kwargs) -> None:
-            raise ImportError(
-                'The DRN localizer is not part of the installed mmaction2 '
-                f'package: its PyPI wheel lacks {package} (see {DRN_ISSUE}). '
-                'Install mmaction2 from source to use DRN.'
-            )
+            raise ImportError(f'The PyPI wheel of mmaction2 lacks {package}: {DRN_ISSUE}')
 
     MODELS.register_module(name='DRN', module=DRN, force=True)
     parent, child = types.ModuleType(package), types.ModuleType(f'{package}.drn')

@@ -1,10 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""RandAugment (arXiv 1909.13719) with timm's operations, once for workers and device.
-
-``datasets/transforms/augment.py`` augments Pillow frames with it,
-``models/data_preprocessors/batch_augments.py`` tensors on the device. Both import this module when
-they are built: torchvision's new transforms take a second to import.
-"""
+"""RandAugment (arXiv 1909.13719) with timm's operations, once for Pillow images and tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,23 +10,30 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as TF
 
-from .augment_options import per_channel, require
-
+Color = float | Sequence[float]
 Picture = Tensor | Image.Image
 Operations = list[tuple[str, float]]
+
+
+def per_channel(value: Color) -> list[float]:
+    """A grey level, or one for each of 3 channels, as a list of 3."""
+    return [float(v) for v in (value if isinstance(value, Sequence) else [value] * 3)]
 
 
 class RandAugmentIncreasing(v2.RandAugment):
     """torchvision's RandAugment with operations and strengths of timm's "increasing" set.
 
-    In timm's words it is ``rand-m{10 * level}-n{num_ops}-mstd{10 * std}-inc1``. Each operation is
-    drawn on its own, also when the same one comes twice.
+    The options are those of mmpretrain's ``RandAugment``; in timm's words they are
+    ``rand-m{magnitude_level}-n{num_policies}-mstd{magnitude_std}-inc1``. Each operation is drawn on
+    its own, also when the same one comes twice.
 
     Args:
-        num_ops (int): Operations a sample, each done with probability 0.5.
-        level (float): Strength, 0..1.
-        std (float): Standard deviation of the level.
-        **kwargs: ``interpolation`` and ``fill`` of torchvision's RandAugment.
+        policies (str): 'timm_increasing', the only set of operations here.
+        num_policies (int): Operations a sample, each done with probability 0.5.
+        magnitude_level (float): Strength, 0..10.
+        magnitude_std (float): Standard deviation of the strength.
+        pad_val (float | Sequence[float]): Colour of what comes from outside of the picture, 0..255.
+        interpolation (str): 'nearest', 'bilinear', or for Pillow images 'bicubic'.
     """
 
     # strength of an operation, in torchvision's units, by level (0..1) and size
@@ -54,65 +56,37 @@ class RandAugmentIncreasing(v2.RandAugment):
         'TranslateY': (lambda level, height, width: 0.45 * level * height, True),
     }
 
-    def __init__(self, num_ops: int, level: float, std: float, **kwargs) -> None:
-        super().__init__(num_ops, **kwargs)
-        self.level = level
-        self.std = std
-
-    @classmethod
-    def from_options(
-        cls,
-        part: str,
+    def __init__(
+        self,
         policies: str,
         num_policies: int,
         magnitude_level: float,
-        magnitude_std: float,
-        hparams: dict,
-        interpolations: Sequence[str],
-    ) -> 'RandAugmentIncreasing':
-        """Build it from options in the words of mmpretrain's ``RandAugment``.
-
-        Args:
-            part (str): Whose options they are, for messages.
-            policies (str): 'timm_increasing', the only set of operations here.
-            num_policies (int): Operations a sample.
-            magnitude_level (float): Strength, 0..10.
-            magnitude_std (float): Standard deviation of the strength.
-            hparams (dict): ``pad_val``, the colour of what comes from outside of the picture,
-                0..255, a number or one for each channel; ``interpolation``.
-            interpolations (Sequence[str]): The interpolations that ``part`` can do.
-
-        Raises:
-            ValueError: If an option is out of range.
-        """
-        known = set(hparams) == {'pad_val', 'interpolation'}
-        positive = isinstance(num_policies, int) and num_policies > 0
-        ways = ' or '.join(map(repr, interpolations))
-        require(policies == 'timm_increasing', part, 'policies', policies, "'timm_increasing'")
-        require(positive, part, 'num_policies', num_policies, 'a positive int')
-        require(0 <= magnitude_level <= 10, part, 'magnitude_level', magnitude_level, '0 to 10')
-        require(magnitude_std >= 0, part, 'magnitude_std', magnitude_std, '0 or more')
-        require(known, part, 'hparams', hparams, 'a dict of pad_val and interpolation')
-        how = hparams['interpolation']
-        require(how in interpolations, part, 'interpolation', how, ways)
-        return cls(
+        magnitude_std: float = 0.0,
+        pad_val: Color = 128,
+        interpolation: str = 'bicubic',
+    ) -> None:
+        if policies != 'timm_increasing':
+            raise ValueError(
+                f"policies of RandAugment must be 'timm_increasing', but got {policies!r}."
+            )
+        if not 0 <= magnitude_level <= 10:
+            raise ValueError(
+                f'magnitude_level of RandAugment must be 0 to 10, but got {magnitude_level!r}.'
+            )
+        super().__init__(
             num_policies,
-            magnitude_level / 10,
-            magnitude_std / 10,
-            interpolation=v2.InterpolationMode(how),
-            fill=per_channel(hparams['pad_val'], part, 'pad_val'),
+            interpolation=v2.InterpolationMode(interpolation),
+            fill=per_channel(pad_val),
         )
+        self.level = magnitude_level / 10
+        self.std = magnitude_std / 10
 
     def forward(self, x: Picture) -> Picture:
         """Augment a Pillow image or uint8 pixels (..., 3, H, W), all frames alike."""
         return self.operate(x, self.draw(*TF.get_size(x)))
 
     def draw(self, height: int, width: int) -> Operations:
-        """Draw the operations for pictures of this size, with torch's generator.
-
-        Returns:
-            list[tuple[str, float]]: Name and strength of each operation that is to be done.
-        """
+        """Names and strengths of the operations for pictures of this size, by torch's generator."""
         operations = []
         for _ in range(self.num_ops):
             name, (strength, signed) = self._get_random_item(self._AUGMENTATION_SPACE)

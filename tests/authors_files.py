@@ -7,33 +7,28 @@ import contextlib
 import sys
 import types
 import typing
+from unittest import mock
 
 import numpy as np
 import torch
+
+# classes of omegaconf and the modules that they are in
+HOMES = dict(ListConfig='listconfig', DictConfig='dictconfig', AnyNode='nodes')
+HOMES.update(ContainerMetadata='base', Metadata='base')
 
 
 @contextlib.contextmanager
 def fake_omegaconf():
     """A package ``omegaconf`` for as long as a file is written; readers do not find it.
 
-    Its lists leave in a pickle what those of omegaconf 2.3 leave there.
-
-    Yields:
-        Callable: Makes a ListConfig of numbers.
+    It yields a function that makes a ListConfig of numbers, which leaves in a pickle what those of
+    omegaconf 2.3 leave there.
     """
-    names = dict(
-        listconfig='ListConfig',
-        dictconfig='DictConfig',
-        nodes='AnyNode',
-        base='ContainerMetadata Metadata',
-    )
-    modules = {'omegaconf': types.ModuleType('omegaconf')}
-    classes = {}
-    for module, found in names.items():
-        modules[f'omegaconf.{module}'] = types.ModuleType(f'omegaconf.{module}')
-        for name in found.split():
-            classes[name] = type(name, (), dict(__module__=f'omegaconf.{module}'))
-            setattr(modules[f'omegaconf.{module}'], name, classes[name])
+    modules, classes = {'omegaconf': types.ModuleType('omegaconf')}, {}
+    for name, home in HOMES.items():
+        module = modules.setdefault(f'omegaconf.{home}', types.ModuleType(f'omegaconf.{home}'))
+        classes[name] = type(name, (), dict(__module__=module.__name__))
+        setattr(module, name, classes[name])
 
     def make(name, **state):
         value = classes[name]()
@@ -59,23 +54,12 @@ def fake_omegaconf():
             _content=nodes,
         )
 
-    before = dict(sys.modules)
-    sys.modules.update(modules)
-    try:
+    with mock.patch.dict(sys.modules, modules):
         yield list_config
-    finally:
-        for name in modules:
-            sys.modules.pop(name)
-            if name in before:
-                sys.modules[name] = before[name]
 
 
 def save_pretraining(weights, path) -> str:
-    """Write what the authors' pre-training writes: AdamW's ``betas`` are a list of omegaconf.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write what the authors' pre-training writes: AdamW's ``betas`` are a list of omegaconf."""
     with fake_omegaconf() as list_config:
         group = dict(lr=np.float64(1e-3), betas=list_config([0.9, 0.95]), params=[0])
         optimizer = dict(state={0: dict(step=torch.tensor(3.0))}, param_groups=[group])
@@ -85,11 +69,7 @@ def save_pretraining(weights, path) -> str:
 
 
 def save_finetuning(weights, path) -> str:
-    """Write what the authors' fine-tuning writes: parsed arguments, numpy's numbers.
-
-    Returns:
-        str: ``path``.
-    """
+    """Write what the authors' fine-tuning writes: parsed arguments, numpy's numbers."""
     args = argparse.Namespace(lr=np.float64(4e-5), layer_decay=np.float32(0.75), seed=np.int64(1))
     rest = dict(optimizer=None, epoch=99, scaler=dict(scale=65536.0), args=args)
     torch.save(dict(model=weights, **rest), path)

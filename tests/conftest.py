@@ -86,6 +86,6 @@ def server(tmp_path, monkeypatch):
 @pytest.fixture(scope='session')
 def toolbox_run(quickstart_data, tmp_path_factory):
     """A short run with mmaction2's own tools."""
-    from toolbox_run import ToolboxRun
+    from runs import ToolboxRun
 
     return ToolboxRun(tmp_path_factory.mktemp('toolbox_run'), quickstart_data)

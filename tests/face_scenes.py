@@ -8,7 +8,7 @@ import time
 import cv2
 import numpy as np
 from helpers import encode
-from s4d_mm_alone.faces import Face
+from s4d_mm_alone.predict.faces import Face
 
 WHITE, GREY = 255, 60  # the "face" of these tests is a white square
 

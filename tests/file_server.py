@@ -7,20 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FileServer:
-    """Serves bytes by path, in a thread, between ``with`` and its end.
-
-    Attributes:
-        files (dict[str, bytes]): What is served, by path, such as '/a/x.pth'. Other paths are 404.
-        torn (set[str]): Paths of which half is sent, with the whole length announced.
-        silent (set[str]): The same without a length.
-        headers (dict[str, str]): Sent with every file.
-        missing (dict[str, str]): Headers sent where there is no file.
-        asked (Counter): How often each path was asked for with GET.
-    """
+    """Serves bytes by path, such as '/a/x.pth', in a thread, between ``with`` and its end."""
 
     def __init__(self) -> None:
-        self.files, self.torn, self.silent = {}, set(), set()
-        self.headers, self.missing, self.asked = {}, {}, Counter()
+        self.files, self.asked = {}, Counter()  # asked: how often with GET
+        self.torn = set()  # paths of which half is sent, with the whole length announced
+        self.headers, self.missing = {}, {}  # sent with every file; where there is none
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,12 +37,11 @@ class FileServer:
             request.end_headers()
             return
         request.send_response(200)
-        if request.path not in self.silent:
-            request.send_header('Content-Length', str(len(content)))
+        request.send_header('Content-Length', str(len(content)))
         for name, value in self.headers.items():
             request.send_header(name, value)
         request.end_headers()
-        if request.path in self.torn | self.silent:
+        if request.path in self.torn:
             content = content[: len(content) // 2]
         if body:
             request.wfile.write(content)

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from s4d_mm.apis.results import ExpressionRecord, FaceTrack, MediaResult
+from s4d_mm.predict.results import ExpressionRecord, FaceTrack, MediaResult
 
 CLASSES = ('happiness', 'sadness', 'neutral', 'anger')
 

@@ -1,13 +1,32 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """A reference file of S2D in any size, computed step by step under the authors' names."""
 
+import re
+
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
 
-from s4d_mm.converters.landmarks import cut_tail, landmark_settings
+from s4d_mm.models.landmark_net import cut_tail
 
 TAIL = ('conv_45.conv.conv', 'conv_5.model.0.conv.conv', 'conv_6_sep.conv', 'output_layer.linear')
+
+
+def landmark_settings(state_dict: dict) -> dict:
+    """``channels``, ``widths`` and ``depths`` of ``LandmarkMobileFaceNet`` for these weights."""
+
+    def rows(*keys: str) -> tuple[int, ...]:
+        return tuple(len(state_dict[f'{key}.conv.weight']) for key in keys)
+
+    def depth(stage: str) -> int:
+        pattern = re.compile(rf'{stage}\.model\.(\d+)\.')
+        return 1 + max(int(m[1]) for m in map(pattern.match, state_dict) if m)
+
+    return dict(
+        channels=rows('conv1', 'conv_23.project', 'conv_34.project'),
+        widths=rows('conv_23.conv', 'conv_3.model.0.conv', 'conv_34.conv', 'conv_4.model.0.conv'),
+        depths=(depth('conv_3'), depth('conv_4')),
+    )
 
 
 def random_weights(arch, channels, seed=0):

@@ -14,7 +14,6 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
 
 import s4d_mm
-from s4d_mm import compat
 
 
 def test_mmaction_models_import_and_drn_says_why():
@@ -27,26 +26,6 @@ def test_mmaction_models_import_and_drn_says_why():
     with pytest.raises(ImportError, match='mmaction2/issues/2714'):
         MODELS.build(dict(type='DRN'))
     assert localizers.DRN is MODELS.get('DRN')
-
-
-def test_drn_is_left_alone_where_it_is_whole(tmp_path):
-    """In a process of its own, with a complete package of that name."""
-    package = tmp_path / 'mmaction'
-    drn = package / 'models' / 'localizers' / 'drn'
-    drn.mkdir(parents=True)
-    for folder in (package, package / 'models', drn.parent, drn):
-        (folder / '__init__.py').write_text('')
-    code = (
-        'import sys; sys.path.insert(0, sys.argv[1]); '
-        'import importlib.util as u; '
-        's = u.spec_from_file_location("compat", sys.argv[2]); '
-        'm = u.module_from_spec(s); s.loader.exec_module(m); '
-        'assert m.provide_mmaction_drn() is False; '
-        'assert not any("drn" in k for k in sys.modules)'
-    )
-    subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code, str(tmp_path), compat.__file__], check=True
-    )
 
 
 def test_mmengine_checkpoint_loads_with_weights_only(tmp_path):
@@ -82,14 +61,9 @@ def test_other_attributes_stay_refused(tmp_path):
 @pytest.mark.parametrize(
     'versions,match',
     [
-        (
-            {'mmengine': None, 'onedl-mmengine': None},
-            'needs mmengine .* not installed: pip install',
-        ),
-        ({'mmengine': '0.7.0', 'onedl-mmengine': None}, 'mmengine==0.7.0 is installed'),
-        ({'mmcv': '2.2.0', 'mmcv-lite': None}, 'mmcv==2.2.0 is installed'),
+        ({'mmengine': None, 'onedl-mmengine': None}, 'mmengine, but it is not installed: pip inst'),
+        ({'mmcv': '2.2.0', 'mmcv-lite': None}, 'mmcv >=2.1.0, <2.2.0, but mmcv==2.2.0 is'),
         ({'mmcv': '2.1.0', 'mmcv-lite': '2.1.0'}, 'overwrite each other'),
-        (dict(mmaction2='0.24.0'), 'needs mmaction2 >=1.2.0'),
     ],
 )
 def test_version_check(monkeypatch, versions, match):
@@ -99,22 +73,14 @@ def test_version_check(monkeypatch, versions, match):
         s4d_mm.check_versions()
 
 
-def test_import_registers_every_part_and_brings_in_no_apis():
+def test_import_is_quiet_and_brings_in_no_apis():
     """In a process of its own. The apis are for prediction, and take time to import."""
-    parts = dict(
-        MODELS=['S4DViT', 'MoAENeck', 'DualModalHead', 'DualModalDataPreprocessor'],
-        DATASETS=['DualModalDataset'],
-        DATA_SAMPLERS=['DualModalSampler'],
-        HOOKS=['CheckpointFitHook', 'ClassCheckHook', 'MediaFaultHook', 'RunSummaryHook'],
-        METRICS=['ExpressionMetric'],
-        OPTIM_WRAPPER_CONSTRUCTORS=['S4DLayerDecayOptimWrapperConstructor'],
-    )
     code = (
-        'import sys, s4d_mm; from mmengine import registry; '
-        f'missing = [n for r, names in {parts}.items() for n in names '
-        'if getattr(registry, r).get(n) is None]; '
-        'assert not missing, missing; '
+        'import sys, s4d_mm; '
+        'from mmengine.registry import HOOKS; assert HOOKS.get("ClassCheckHook"); '
         'apis = [m for m in sys.modules if m.startswith(("mmaction.apis", "s4d_mm.apis"))]; '
         'assert not apis, apis'
     )
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'MultiScaleDeformableAttention' not in done.stderr

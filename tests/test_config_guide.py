@@ -37,25 +37,3 @@ def test_every_key_and_argument_is_on_the_page(recipe):
         if argument not in NAMES
     }
     assert missing == set()
-
-
-def test_no_part_on_the_page_is_unknown():
-    """A part that was renamed leaves its old name behind."""
-    source = '\n'.join(
-        path.read_text()
-        for folder in ('s4d_mm', 'configs')
-        for path in Path(ROOT, folder).rglob('*.py')
-    )
-    named = {n for n in NAMES if re.fullmatch(r'(?:[A-Z]\w*[a-z]\w*)', n) and n != 'None'}
-    assert {n for n in named if n not in source} <= {'TensorboardVisBackend', 'WandbVisBackend'}
-
-
-@pytest.mark.parametrize('page', ['faq', 'own_data', 'config_guide'])
-def test_options_of_the_pages_exist(page):
-    """Options and files that the pages name."""
-    text = Path(ROOT, 'docs', f'{page}.md').read_text()
-    tools = [*Path(ROOT, 'tools').rglob('*.py'), *Path(ROOT, 's4d_mm').rglob('*.py')]
-    source = '\n'.join(path.read_text() for path in tools)
-    assert {o for o in re.findall(r'--[a-z][a-z-]+', text) if f"'{o}'" not in source} == set()
-    files = re.findall(r'(?:configs|tools)/[\w/-]+\.(?:py|sh)', text)
-    assert [f for f in files if not Path(ROOT, f).is_file() and 'my_clips' not in f] == []

@@ -4,6 +4,7 @@
 import csv
 import json
 import os.path as osp
+import re
 import socket
 import subprocess
 
@@ -14,41 +15,13 @@ from authors_files import save_finetuning, save_pretraining
 from helpers import ROOT, make_public_layout, process_env, run_script
 from mmengine.config import Config
 from mmengine.runner import Runner
+from runs import FINETUNE, PRETRAIN, TRAIN_OPTIONS, short_config
 
-from s4d_mm.apis import ExpressionInferencer, init_model
-from s4d_mm.converters.s4d import to_authors
+from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.evaluation.predictions import read_predictions
+from s4d_mm.weights.s4d import to_authors
 
-PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
-FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
-# one epoch, and data loading in the process
-SHORT = {
-    'train_cfg.max_epochs': 1,
-    'train_dataloader.num_workers': 0,
-    'train_dataloader.persistent_workers': False,
-    'train_dataloader.batch_sampler.batch_size.video': 4,
-    'train_dataloader.batch_sampler.batch_size.image': 8,
-}
-WITH_TEST = {
-    'val_dataloader.num_workers': 0,
-    'val_dataloader.persistent_workers': False,
-    'test_dataloader.num_workers': 0,
-    'test_dataloader.persistent_workers': False,
-    'train_cfg.val_interval': 1,
-}
 pytestmark = pytest.mark.usefixtures('quickstart')
-
-
-def short_config(path, work_dir, **options):
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(SHORT)
-    if 'test_dataloader' in cfg:
-        cfg.merge_from_dict(WITH_TEST)
-    cfg.merge_from_dict({k.replace('__', '.'): v for k, v in options.items()})
-    cfg.work_dir = str(work_dir)
-    cfg.launcher = 'none'
-    cfg.randomness = dict(seed=0)
-    return cfg
 
 
 def run_processes(script, *arguments):
@@ -69,16 +42,12 @@ def run_processes(script, *arguments):
     return done.stdout
 
 
-def options(cfg_options):
-    return [f'{k}={v}' for k, v in cfg_options.items()]
-
-
 @pytest.fixture(scope='module')
 def pretrained(quickstart):
     """Checkpoint of a pre-training in two processes, and its output."""
     work_dir = quickstart / 'pretrain'
     output = run_processes(
-        'dist_train.sh', PRETRAIN, 2, '--work-dir', work_dir, '--cfg-options', *options(SHORT)
+        'dist_train.sh', PRETRAIN, 2, '--work-dir', work_dir, '--cfg-options', *TRAIN_OPTIONS
     )
     return str(work_dir / 'epoch_1.pth'), output
 
@@ -94,7 +63,7 @@ def finetuned(quickstart, pretrained):
 
 def test_two_processes_pretrain(pretrained):
     path, output = pretrained
-    assert 'world size 2, backend gloo' in output or torch.cuda.is_available()
+    assert re.search('processes +2, backend gloo', output) or torch.cuda.is_available()
     weights = torch.load(path, weights_only=True)['state_dict']
     assert all(torch.isfinite(v).all() for v in weights.values())
     assert 'backbone.blocks.3.attn.qkv.weight' in weights
@@ -141,20 +110,6 @@ def test_finetuning_validates_and_tests(finetuned, tmp_path):
     assert metrics['video/WAR'] == pytest.approx(100 * right)
 
 
-def test_classes_in_another_order(finetuned, tmp_path):
-    """The checkpoint has its classes: another order is an error in testing and resuming."""
-    cfg = short_config(FINETUNE, tmp_path, load_from=finetuned)
-    video = cfg.test_dataloader.dataset.video
-    order = torch.load(finetuned, weights_only=True)['meta']['dataset_meta']['classes']['video']
-    video.metainfo = dict(classes=order[::-1])
-    with pytest.raises(ValueError, match='test_dataloader has other video classes.*another order'):
-        Runner.from_cfg(cfg).test()
-    cfg.train_dataloader.dataset.video.metainfo = video.metainfo
-    cfg.resume = True
-    with pytest.raises(ValueError, match='train_dataloader has other video.*another order'):
-        Runner.from_cfg(cfg).train()
-
-
 def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""
@@ -184,30 +139,6 @@ def test_two_processes_test_like_one(finetuned, quickstart):
         torch.testing.assert_close(scores, two[key], atol=1e-6, rtol=0)
 
 
-def test_resume_goes_on_where_it_stopped(pretrained, tmp_path):
-    """tools/train.py --resume, with mmengine's own checkpoint."""
-    path, _ = pretrained
-    work_dir = tmp_path / 'work'
-    cfg = short_config(PRETRAIN, work_dir, load_from=path, resume=True)
-    cfg.train_cfg.max_epochs = 2
-    runner = Runner.from_cfg(cfg)
-    runner.load_or_resume()
-    saved = torch.load(path, weights_only=True)
-    assert runner.epoch == 1 and runner.iter == saved['meta']['iter']
-    for name, value in runner.model.state_dict().items():
-        assert torch.equal(value, saved['state_dict'][name]), name
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    again = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
-    assert again['meta']['epoch'] == 2
-    steps = [s['step'] for s in again['optimizer']['state'].values()]
-    assert (
-        max(steps)
-        == again['meta']['iter']
-        == (saved['meta']['iter'] + len(runner.train_dataloader))
-    )
-
-
 def test_predict_video_and_image(finetuned, quickstart, capsys):
     data = quickstart / 'data'
     clip = next((data / 'clips').glob('*.mp4'))
@@ -220,48 +151,13 @@ def test_predict_video_and_image(finetuned, quickstart, capsys):
     inferencer = ExpressionInferencer(FINETUNE, finetuned, 'cpu')
     result = inferencer([clip, image], faces='none')
     of_clip, of_image = (record.probabilities for record in result.summary())
-    assert list(of_clip) == [
-        'happiness',
-        'sadness',
-        'neutral',
-        'anger',
-        'surprise',
-        'disgust',
-        'fear',
-    ]
+    assert list(of_clip)[:2] == ['happiness', 'sadness'] and len(of_clip) == 7
     assert sum(of_clip.values()) == pytest.approx(1, abs=1e-5)
     best = max(of_clip, key=of_clip.get)
     assert f'{best} {100 * of_clip[best]:.0f} %' in output
     assert list(of_image)[:2] == ['happiness', 'sadness']  # the order of the clips
     with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
         inferencer('nowhere.mp4', faces='none')
-
-
-def test_checkpoint_of_another_size_is_refused(pretrained, tmp_path):
-    wide = dict(embed_dims=64, num_layers=4, num_heads=4)
-    cfg = short_config(
-        FINETUNE,
-        tmp_path,
-        load_from=pretrained[0],
-        model__backbone__arch=wide,
-        model__neck__arch=wide,
-        model__cls_head__in_channels=64,
-    )
-    with pytest.raises(ValueError, match=r'backbone\.[\w.]+.*128.*64'):
-        Runner.from_cfg(cfg).train()
-    assert not list(tmp_path.glob('*.pth'))
-
-
-def test_testing_needs_the_head_of_the_config(pretrained, finetuned, tmp_path):
-    cfg = short_config(FINETUNE, tmp_path, load_from=pretrained[0])
-    with pytest.raises(ValueError, match='has no cls_head.fc_norm.weight'):
-        Runner.from_cfg(cfg).test()
-    with pytest.raises(ValueError, match='has no cls_head'):
-        init_model(FINETUNE, pretrained[0], 'cpu')
-    eight = dict(video=7, image=8)
-    cfg = short_config(FINETUNE, tmp_path, load_from=finetuned, model__cls_head__num_classes=eight)
-    with pytest.raises(ValueError, match=r'classifiers.image.weight is \(7, 128\)'):
-        Runner.from_cfg(cfg).test()
 
 
 def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path, capsys):
@@ -291,59 +187,6 @@ def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path,
         runner.train()
 
 
-BAD = {
-    'missing annotation file': (dict(ann_file='annotations/none.csv'), 'annotations/none.csv'),
-    'empty annotation file': ('', r'bad.csv'),
-    'unknown label': ('video_name,label\n00007,0\n00008,7\n', r"bad.csv:3.*'7'"),
-    'not a number': ('video_name,label\n00007,joy\n', r"bad.csv:2.*'joy'"),
-}
-
-
-@pytest.mark.parametrize('case', BAD)
-def test_bad_annotation_ends_before_training(case, tmp_path):
-    change, message = BAD[case]
-    if isinstance(change, str):
-        path = tmp_path / 'bad.csv'
-        path.write_text(change)
-        change = dict(ann_file=str(path))
-    cfg = short_config(FINETUNE, tmp_path / 'work')
-    cfg.train_dataloader.dataset.video.update(change)
-    with pytest.raises(Exception, match=f'(?s){message}'):
-        Runner.from_cfg(cfg).train()
-    assert not list((tmp_path / 'work').rglob('*.pth'))
-
-
-@pytest.mark.parametrize(
-    'change, message',
-    [
-        (
-            {'model.cls_head.num_classes': dict(video=7, image=8)},
-            'train_dataloader has 7 image classes',
-        ),
-        (
-            {
-                'test_dataloader.dataset.image.num_classes': 8,
-                'val_dataloader.dataset.image.num_classes': 8,
-            },
-            'val_dataloader has 8 image classes',
-        ),
-    ],
-)
-def test_class_counts_end_before_training(change, message, tmp_path):
-    cfg = short_config(FINETUNE, tmp_path)
-    cfg.merge_from_dict(change)
-    with pytest.raises(ValueError, match=message):
-        Runner.from_cfg(cfg).train()
-    assert not list(tmp_path.rglob('*.pth'))
-
-
-def test_missing_modality_ends_before_training(tmp_path):
-    cfg = short_config(FINETUNE, tmp_path)
-    del cfg.train_dataloader.dataset['image']
-    with pytest.raises(Exception, match="needs the key 'image'"):
-        Runner.from_cfg(cfg).train()
-
-
 RECIPES = [
     's4d_pretrain',
     's4d_pretrain_device-crops',
@@ -368,7 +211,6 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
             'train_dataloader.persistent_workers': False,
             'train_dataloader.batch_sampler.total_batch_size': dict(video=2, image=2),
             'train_dataloader.sampler.share.video': 1.0,
-            'optim_wrapper.type': 'OptimWrapper',  # mixed precision needs a GPU
         }
     )
     cfg.model.backbone.arch = narrow

@@ -2,7 +2,6 @@
 """The model index agrees with the configs."""
 
 import os.path as osp
-from pathlib import Path
 
 import yaml
 from helpers import ROOT
@@ -44,14 +43,3 @@ def test_models_have_their_configs():
                 ('paper', "the authors' README")
             )
             assert result['Dataset'] == cfg.test_dataloader.dataset.video.type
-
-
-def test_other_pages_point_to_the_figures_of_the_index():
-    """They stand in the index and the model zoo, which is made from it."""
-    models = [m for name in load('model-index.yml')['Import'] for m in load(name)['Models']]
-    figures = {str(v) for m in models for r in m['Results'] for v in r['Metrics'].values()}
-    pages = {*Path(ROOT, 'docs').rglob('*.md'), *Path(ROOT, 'configs').rglob('*.md')}
-    for page in {*pages, Path(ROOT, 'README.md')} - {Path(ROOT, 'docs', 'model_zoo.md')}:
-        text = page.read_text(encoding='utf-8')
-        assert not [figure for figure in figures if figure in text], page
-    assert len(figures) == 9

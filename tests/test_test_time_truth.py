@@ -10,7 +10,7 @@ import torch
 from helpers import ROOT, write_text, write_video
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from processes import run_ranks
+from runs import run_ranks
 
 from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.engine.launch import build_runner

@@ -11,7 +11,7 @@ from make_quickstart import DFEW, draw_clip, draw_image, list_samples
 from mmengine.config import Config
 from small_models import build
 
-from s4d_mm.datasets.config_classes import config_classes
+from s4d_mm.datasets.config import config_classes
 from s4d_mm.media import write_image
 
 CONFIG = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')

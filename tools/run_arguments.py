@@ -1,21 +1,24 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Arguments that ``train.py`` and ``test.py`` share. Needs no torch, so that ``-h`` is quick."""
 
-import warnings
-from argparse import ArgumentParser
+import os.path as osp
+from argparse import ArgumentParser, Namespace
 
 from mmengine.config import DictAction
 
-# mmcv-lite says so when it is imported (open-mmlab/mmcv#1975)
-warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
 
-
-def add_run_arguments(parser: ArgumentParser) -> None:
-    """Add the arguments that ``tools/train.py`` and ``tools/test.py`` share.
+def parse_run_arguments(
+    parser: ArgumentParser, argv: list | None, checkpoint: str = 'checkpoint'
+) -> Namespace:
+    """Add the arguments that the tools share, parse, and look for the files.
 
     Args:
-        parser (ArgumentParser): Parser of the tool, with the argument
-            ``config``.
+        parser (ArgumentParser): Parser of the tool, with the argument ``config``.
+        argv (list, optional): Arguments; None for those of the process.
+        checkpoint (str): Argument that names a checkpoint.
+
+    Returns:
+        Namespace: The arguments.
     """
     parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
     parser.add_argument(
@@ -28,10 +31,18 @@ def add_run_arguments(parser: ArgumentParser) -> None:
         'e.g. key="[(a,b),(c,d)]", with quotation marks and without white space. The other '
         'flags win over it',
     )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
+        '--launcher', choices=launchers, default='none', help='what started the processes'
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(argv)
+    if not osp.isfile(args.config):
+        parser.error(f'config file {args.config} does not exist')
+    path = getattr(args, checkpoint)
+    if path not in (None, 'auto'):
+        from s4d_mm.files.download import may_exist
+
+        if not may_exist(path):
+            parser.error(f'checkpoint {path} does not exist')
+    return args

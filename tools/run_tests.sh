@@ -15,7 +15,7 @@ if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &
     ! command -v chromium >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq \
         --no-install-recommends chromium >/dev/null; } ||
-        die "could not install chromium, which tests/test_demo needs"
+        die "could not install chromium, which tests/test_predict/test_page.py needs"
 fi
 cd "$S4D_ROOT"
 python -m ruff check . || die "mend this, or let 'ruff check --fix' do it"

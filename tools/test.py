@@ -8,7 +8,7 @@ import argparse
 import os.path as osp
 
 from mmengine.config import Config
-from run_arguments import add_run_arguments
+from run_arguments import parse_run_arguments
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
@@ -19,14 +19,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--dump', help='save the predictions to this .pkl file, and to a .json file beside it'
     )
-    add_run_arguments(parser)
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    from s4d_mm.files.download import may_exist
-
-    if not may_exist(args.checkpoint):
-        parser.error(f'checkpoint {args.checkpoint} does not exist')
+    args = parse_run_arguments(parser, argv)
     if args.dump is not None and not args.dump.endswith(('.pkl', '.pickle')):
         parser.error(f'--dump {args.dump}: must end in .pkl or .pickle')
     return args
@@ -38,40 +31,29 @@ if __name__ == '__main__':
 import s4d_mm.guard  # noqa: F401
 from s4d_mm.engine.launch import (
     build_runner,
+    errors_as_messages,
     finish_distributed,
     load_run_config,
-    run_faults_as_messages,
 )
-from s4d_mm.engine.messages import config_errors_as_messages
-from s4d_mm.evaluation.selection import kind_of_checkpoint
-from s4d_mm.files.errors import weights_errors_as_messages
+from s4d_mm.engine.options import ConfigError
+from s4d_mm.evaluation.predictions import kind_of_checkpoint
 
 
 def make_config(args: argparse.Namespace) -> Config:
-    """The config of the test that the arguments ask for.
-
-    Args:
-        args (argparse.Namespace): Of :func:`parse_args`.
-
-    Returns:
-        Config: For :func:`build_runner`.
-
-    Raises:
-        ValueError: If the config has no test.
-    """
+    """The config of the test that the arguments ask for, for :func:`build_runner`."""
     cfg = load_run_config(args)
     if not cfg.get('test_dataloader'):
-        raise ValueError(
+        raise ConfigError(
             f'{args.config} has no test_dataloader, as a config of pre-training. Test with one of '
             'fine-tuning.'
         )
     cfg.load_from = args.checkpoint
     if args.dump is not None:
-        dump = dict(type='DumpResults', out_file_path=args.dump)
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         # what our tools read, because reading a pickle may run code
         plain = dict(type='PredictionsFile', out_file_path=osp.splitext(args.dump)[0] + '.json')
+        dump = dict(type='DumpResults', out_file_path=args.dump)
         cfg.test_evaluator = [*evaluators, dump, plain]
     return cfg
 
@@ -79,10 +61,11 @@ def make_config(args: argparse.Namespace) -> Config:
 def main(argv: list | None = None) -> None:
     """Run the tool."""
     args = parse_args(argv)
-    with config_errors_as_messages(), weights_errors_as_messages():
+    with errors_as_messages(config=True):
         runner = build_runner(make_config(args))
-        with run_faults_as_messages(runner.work_dir):
-            runner.test()
+        runner.test_loop  # noqa: B018  builds it
+    with errors_as_messages(runner.work_dir):
+        runner.test()
     kind = kind_of_checkpoint(args.checkpoint, runner.cfg)
     if kind is not None:
         runner.logger.info(f'These are figures of {args.checkpoint}: {kind}')

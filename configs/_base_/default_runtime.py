@@ -14,12 +14,9 @@ default_hooks = dict(
     hang=dict(type='HangHook', timeout=1800),
 )
 custom_hooks = [
-    dict(type='ResumeCheckHook'),  # --resume says which settings are not as they were
-    dict(type='CheckpointFitHook'),  # a checkpoint of this model, at least in part
-    dict(type='ClassCheckHook'),  # classes of data and head agree
-    dict(type='NonFiniteHook'),  # a loss or gradient that is NaN or infinite stops the run
+    dict(type='RunCheckHook'),  # config, checkpoint, data and model fit, before the first step
+    dict(type='NonFiniteHook'),  # a loss that is NaN or infinite stops the run
     dict(type='ExpertLoadHook'),  # share of each expert in the log; none in pre-training
-    dict(type='DataCheckHook'),  # there are batches, and the files of validation and test
     dict(type='MediaFaultHook'),  # what could not be read, after each epoch
     dict(type='RunSummaryHook'),  # table at the start of the log
     dict(type='BestAndLastHook'),  # figures of the last and of the best epoch, at its end

@@ -14,10 +14,7 @@ from torch.amp import GradScaler
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by instructions of its own (AVX512-BF16, AMX, Arm).
-
-    Without them torch computes in bfloat16 all the same, more slowly than in float32.
-    """
+    """Whether the CPU has instructions for bfloat16; without them it is slower than float32."""
     checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported', '_is_arm_bf16_supported')
     return any(getattr(torch.cpu, name)() for name in checks if hasattr(torch.cpu, name))
 
@@ -26,34 +23,25 @@ def cpu_has_bfloat16() -> bool:
 class CpuFallbackAmpOptimWrapper(AmpOptimWrapper):
     """mmengine's ``AmpOptimWrapper``, which also starts on a CPU.
 
-    mmengine's stops with an error where there is no GPU (mmengine 0.10.7). Here, on a CPU, the
-    step is computed in bfloat16 if the CPU has instructions for it, else in float32, and the log
-    says which. Neither needs a loss scale: a scale in a checkpoint of a GPU is left alone, and a
-    run that goes on on a GPU begins with a new one. On a GPU nothing changes.
-
-    Args:
-        loss_scale (float | str | dict): See mmengine's. Not used on a CPU. Defaults to 'dynamic'.
-        dtype (str | torch.dtype, optional): See mmengine's. 'float32' computes in float32 on a CPU
-            that has bfloat16. Defaults to None.
-        use_fsdp (bool): See mmengine's. Defaults to False.
-        **kwargs: As mmengine's ``OptimWrapper``.
+    There the step is computed in bfloat16 if the CPU has instructions for it (and ``dtype`` is not
+    'float32'), else in float32, and the log says which. Neither needs a loss scale: a scale in a
+    checkpoint of a GPU is left alone, and a run that continues on a GPU begins with a new one. On
+    a GPU nothing changes.
     """
 
-    def __init__(self, loss_scale='dynamic', dtype=None, use_fsdp: bool = False, **kwargs) -> None:
+    def __init__(self, loss_scale='dynamic', dtype=None, **kwargs) -> None:
         self.on_cpu = get_device() == 'cpu'
         if not self.on_cpu:
-            super().__init__(loss_scale=loss_scale, dtype=dtype, use_fsdp=use_fsdp, **kwargs)
+            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
             return
+        kwargs.pop('use_fsdp', None)
         super(AmpOptimWrapper, self).__init__(**kwargs)
         self._scale_update_param = None
         self.loss_scaler = GradScaler('cpu', enabled=False)
         in_bfloat16 = cpu_has_bfloat16() and dtype not in ('float32', torch.float32)
         self.cast_dtype = torch.bfloat16 if in_bfloat16 else torch.float32
-        print_log(
-            'Mixed precision on a CPU: '
-            + ('bfloat16, without a loss scale.' if in_bfloat16 else 'float32 in its place.'),
-            logger='current',
-        )
+        chosen = 'bfloat16, without a loss scale.' if in_bfloat16 else 'float32 in its place.'
+        print_log(f'Mixed precision on a CPU: {chosen}', logger='current')
 
     def state_dict(self) -> dict:
         """State of the optimizer, and of the loss scale where there is one."""
@@ -64,11 +52,7 @@ class CpuFallbackAmpOptimWrapper(AmpOptimWrapper):
 
     @contextlib.contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Within the block, compute in the precision that was chosen.
-
-        Args:
-            model (nn.Module): The model.
-        """
+        """Within the block, compute in the precision that was chosen."""
         if not self.on_cpu:
             with super().optim_context(model):
                 yield

@@ -7,17 +7,17 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from torch import nn
 
-# norms after the blocks: ours, mmaction2's and mmpretrain's ViTs
-LAST_NORMS = ('norm', 'fc_norm', 'ln1', 'ln2')
+Depth = tuple[int, int]  # of a layer, and number of depths
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class S4DLayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
-    """mmpretrain's layer-wise decay; the neck's blocks count after the backbone's.
+    """mmpretrain's layer-wise decay; the neck's layers count after the backbone's.
 
-    A model of 6 + 6 blocks has 14 depths: the embedding (0), the blocks (1..12), and the
-    rest (13), whose learning rate is scaled by ``layer_decay_rate ** (13 - depth)``. The
-    options of ``paramwise_cfg`` are mmpretrain's.
+    Backbone and neck are asked by ``get_layer_depth(param_name, prefix)``, as in mmpretrain. A
+    model of 6 + 6 blocks has 14 depths: the embedding (0), the blocks (1..12), and the rest (13),
+    whose learning rate is scaled by ``layer_decay_rate ** (13 - depth)``. The options of
+    ``paramwise_cfg`` are mmpretrain's.
 
     Examples:
         >>> optim_wrapper = dict(
@@ -38,56 +38,61 @@ class S4DLayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstruc
         get_layer_depth: Callable | None = None,
         **kwargs,
     ) -> None:
-        """Add all parameters of a module to the list of groups.
-
-        Args:
-            params (list[dict]): Groups, extended in place.
-            module (nn.Module): The model, or a part of it.
-            prefix (str): Name of the part with a dot. Defaults to ''.
-            get_layer_depth (Callable, optional): Depth of a parameter name and number of
-                depths. Defaults to None, which counts the blocks of ``module.backbone`` and
-                ``module.neck``.
-            **kwargs: As mmpretrain's constructor.
-        """
+        """Extend the groups ``params`` by all parameters of a module, as mmpretrain does."""
         if get_layer_depth is None:
             get_layer_depth = layer_depth_of(module)
         super().add_params(params, module, prefix, get_layer_depth=get_layer_depth, **kwargs)
 
 
-def layer_depth_of(model: nn.Module) -> Callable[[str], tuple[int, int]]:
-    """Make the function from a parameter's name to its depth and the number of depths.
+def layer_depth_of(model: nn.Module) -> Callable[[str], Depth]:
+    """The function from a parameter's name to its depth in the whole model.
 
-    Args:
-        model (nn.Module): Model with a ``backbone`` of ``blocks`` (or ``layers``, as
-            mmpretrain's ViT, also inside of :class:`FrameWiseBackbone`), and maybe a ``neck``
-            of ``blocks``.
-
-    Returns:
-        Callable: E.g. ``'neck.blocks.0.norm1.weight'`` -> (7, 14).
-
-    Raises:
-        ValueError: If the backbone has neither.
+    E.g. ``'neck.blocks.0.norm1.weight'`` -> (7, 14) after a backbone of 6 blocks.
     """
-    backbone, stem = getattr(model, 'backbone', None), 'backbone.'
-    if hasattr(backbone, 'backbone'):
-        backbone, stem = backbone.backbone, 'backbone.backbone.'
-    attribute = 'blocks' if hasattr(backbone, 'blocks') else 'layers'
-    blocks_of_backbone = len(getattr(backbone, attribute, ()))
-    if not blocks_of_backbone:
-        raise ValueError(
-            'S4DLayerDecayOptimWrapperConstructor needs a model whose backbone keeps its layers '
-            f'in `blocks` or `layers`, but got {type(backbone).__name__}. Remove `constructor` '
-            'from optim_wrapper for this model.'
-        )
-    blocks_of_neck = len(getattr(getattr(model, 'neck', None), 'blocks', ()))
-    last = blocks_of_backbone + blocks_of_neck + 1
+    parts, layers = [], 0
+    for name in ('backbone', 'neck'):
+        part = getattr(model, name, None)
+        ask = getattr(part, 'get_layer_depth', None)
+        if ask is None and name == 'backbone':
+            ask = depth_by_order(part)
+        if ask is not None:
+            parts.append((f'{name}.', ask, layers))
+            layers += ask('', f'{name}.')[1] - 2
+        elif name == 'backbone':
+            raise ValueError(
+                'S4DLayerDecayOptimWrapperConstructor needs a backbone with get_layer_depth, or '
+                f'one that keeps its layers in a ModuleList, but got {type(part).__name__}. Give '
+                'it that method, or remove `constructor` from optim_wrapper for this model.'
+            )
 
-    def depth_of(name: str) -> int:
-        for blocks, before in ((f'{stem}{attribute}.', 0), ('neck.blocks.', blocks_of_backbone)):
-            if name.startswith(blocks):
-                return before + int(name[len(blocks) :].split('.')[0]) + 1
-        if name.startswith(stem) and name[len(stem) :].split('.')[0] not in LAST_NORMS:
-            return 0  # the embedding
-        return last
+    def depth_of(param_name: str) -> Depth:
+        for prefix, ask, before in parts:
+            if param_name.startswith(prefix):
+                depth, number = ask(param_name, prefix)
+                if depth < number - 1:
+                    return before + depth, layers + 2
+        return layers + 1, layers + 2
 
-    return lambda name: (depth_of(name), last + 1)
+    return depth_of
+
+
+def depth_by_order(module: nn.Module) -> Callable[[str, str], Depth] | None:
+    """``get_layer_depth`` of a plain ViT without that method, as mmaction2's.
+
+    Its longest ModuleList has the layers, and the children after it belong to the rest.
+    """
+    lists = {n: len(m) for n, m in module.named_children() if isinstance(m, nn.ModuleList)}
+    if not lists:
+        return None
+    layers = max(lists, key=lists.get)
+    children = [name for name, _ in module.named_children()]
+    rest = children[children.index(layers) + 1 :]
+    number = lists[layers] + 2
+
+    def get_layer_depth(param_name: str, prefix: str) -> Depth:
+        part, _, inner = param_name.removeprefix(prefix).partition('.')
+        if part in rest or not param_name.startswith(prefix):
+            return number - 1, number
+        return int(inner.split('.')[0]) + 1 if part == layers else 0, number
+
+    return get_layer_depth

@@ -16,7 +16,7 @@ def warmup_cosine(
     end_ratio: float = 0.0,
     whole_run: bool = False,
 ) -> float:
-    """Learning rate of an optimizer step over the peak.
+    """Learning rate of an optimizer step over the peak, 0..1.
 
     Args:
         step (int): Step, from 0.
@@ -27,11 +27,8 @@ def warmup_cosine(
         whole_run (bool): False (VideoMAE, and so S4D's fine-tuning): the last step of the warm-up
             has the peak, and the cosine is that of the steps that remain. True (fvcore's
             ``CompositeParamScheduler`` with ``'fixed'`` scaling, and so S4D's pre-training): the
-            cosine is that of the whole run, of which the warm-up hides the beginning; the first
-            step after the warm-up would have the peak. Defaults to False.
-
-    Returns:
-        float: 0..1.
+            cosine is that of the whole run, and the warm-up takes the place of its beginning; the
+            first step after the warm-up would have the peak. Defaults to False.
     """
     if step < warmup:
         last = warmup if whole_run else max(warmup - 1, 1)
@@ -44,10 +41,9 @@ def warmup_cosine(
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     """Linear warm-up and cosine in one closed form, see :func:`warmup_cosine`.
 
-    mmengine's ``LinearLR`` cannot start from 0, and its ``CosineAnnealingLR`` cannot begin in the
-    middle of a cosine. All values are shares of a group's own learning rate, so that layer-wise
-    decay and ``--auto-scale-lr`` scale both ends too. Batches whose gradients are accumulated
-    have the learning rate of their optimizer step.
+    All values are shares of a group's own learning rate, so that layer-wise decay and
+    ``--auto-scale-lr`` scale both ends too. Batches whose gradients are accumulated have the
+    learning rate of their optimizer step.
 
     Args:
         optimizer (OptimWrapper): The optimizer wrapper.
@@ -59,7 +55,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
             Runner fills in ``end`` with the end of the run.
 
     Raises:
-        ValueError: If a share is out of range.
+        ValueError: If ``warmup_share`` is not in 0..1.
     """
 
     def __init__(
@@ -72,10 +68,8 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         whole_run: bool = False,
         **kwargs,
     ) -> None:
-        shares = dict(warmup_share=warmup_share, start_ratio=start_ratio, end_ratio=end_ratio)
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f'{name} of WarmupCosineLR must be in 0..1, but is {value!r}.')
+        if not 0 <= warmup_share <= 1:
+            raise ValueError(f'warmup_share of WarmupCosineLR must be in 0..1: {warmup_share!r}')
         self.warmup_share = warmup_share
         self.options = dict(start_ratio=start_ratio, end_ratio=end_ratio, whole_run=whole_run)
         super().__init__(optimizer, *args, **kwargs)
@@ -84,24 +78,11 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     def build_iter_from_epoch(
         cls, *args, end: int, epoch_length: int, begin: int = 0, by_epoch: bool = True, **kwargs
     ) -> 'WarmupCosineLR':
-        """Build the scheduler that changes in each iteration (``convert_to_iter_based``).
-
-        Args:
-            *args: As the class.
-            end (int): Epoch at which it ends.
-            epoch_length (int): Iterations of an epoch.
-            begin (int): Epoch at which it begins. Defaults to 0.
-            by_epoch (bool): True, what is converted. Defaults to True.
-            **kwargs: As the class.
-
-        Returns:
-            WarmupCosineLR: The scheduler.
-        """
+        """Build the scheduler that changes in each iteration (``convert_to_iter_based``)."""
         begin, end = begin * epoch_length, end * epoch_length
         return cls(*args, begin=begin, end=end, by_epoch=False, **kwargs)
 
     def _get_value(self) -> list[float]:
-        """Learning rate of each group."""
         parts = getattr(self.optimizer, '_accumulative_counts', 1) if not self.by_epoch else 1
         total = math.ceil((self.end - self.begin) / parts)
         warmup = round(self.warmup_share * total)

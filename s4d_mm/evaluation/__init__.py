@@ -2,6 +2,14 @@
 """From predictions to the numbers that are reported."""
 
 from .functional import classification_report, confusion_matrix, f1_scores, recalls
-from .metrics import ExpressionMetric
+from .metric import ExpressionMetric
+from .predictions import PredictionsFile
 
-__all__ = ['ExpressionMetric', 'classification_report', 'confusion_matrix', 'f1_scores', 'recalls']
+__all__ = [
+    'ExpressionMetric',
+    'PredictionsFile',
+    'classification_report',
+    'confusion_matrix',
+    'f1_scores',
+    'recalls',
+]

@@ -1,10 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Data flow, its end: from labels and predictions to WAR, UAR and F1.
 
-mmaction2's functions of this kind leave out classes that do not occur, and
-its mean class accuracy counts a class as 0 that has been predicted but has no
-sample. Here the classes are fixed, and a recall is only averaged where there
-are samples.
+mmaction2's functions of this kind leave out classes that do not occur, and its mean class accuracy
+counts a class as 0 that has been predicted but has no sample. Here the classes are fixed, and a
+recall is only averaged where there are samples.
 """
 
 from collections.abc import Sequence
@@ -15,46 +14,27 @@ import numpy as np
 def confusion_matrix(
     labels: Sequence[int], predictions: Sequence[int], num_classes: int
 ) -> np.ndarray:
-    """Count samples by label and prediction.
+    """Count samples: int64 (num_classes, num_classes), rows are true classes.
 
-    Args:
-        labels (Sequence[int]): True class of each sample.
-        predictions (Sequence[int]): Predicted class of each sample.
-        num_classes (int): Number of classes.
-
-    Returns:
-        np.ndarray: int64 (num_classes, num_classes), rows are true classes.
+    A prediction below 0, of a sample that could not be read, is not counted.
     """
-    pairs = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions, np.int64)
+    labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    pairs = (labels * num_classes + predictions)[predictions >= 0]
     counts = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def recalls(matrix: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
-    """Recall of each class.
+    """Recall of each class, 0..1; NaN for a class without samples.
 
-    Args:
-        matrix (np.ndarray): Confusion matrix.
-        support (np.ndarray, optional): Samples of each class, with those that
-            have no prediction. Defaults to None, the sums of the rows.
-
-    Returns:
-        np.ndarray: 0..1, NaN for a class without samples.
+    ``support`` are the samples of each class, also those without a prediction.
     """
     with np.errstate(invalid='ignore'):
         return np.diag(matrix) / _support(matrix, support)
 
 
 def f1_scores(matrix: np.ndarray, support: np.ndarray | None = None) -> np.ndarray:
-    """F1 score of each class.
-
-    Args:
-        matrix (np.ndarray): Confusion matrix.
-        support (np.ndarray, optional): As for :func:`recalls`.
-
-    Returns:
-        np.ndarray: 0..1, NaN for a class without samples and predictions.
-    """
+    """F1 score of each class, 0..1; NaN for a class without samples and predictions."""
     with np.errstate(invalid='ignore'):
         return 2 * np.diag(matrix) / (matrix.sum(axis=0) + _support(matrix, support))
 
@@ -68,16 +48,9 @@ def classification_report(
 ) -> dict[str, float]:
     """The numbers that are reported, in percent.
 
-    Args:
-        matrix (np.ndarray): Confusion matrix.
-        support (np.ndarray, optional): As for :func:`recalls`; at least one
-            sample.
-
-    Returns:
-        dict[str, float]: ``WAR`` (accuracy), ``UAR`` (mean recall of the
-        classes that have samples), ``macro_F1`` (mean F1 of the classes that
-        have samples or predictions, as scikit-learn has it) and
-        ``weighted_F1`` (mean F1 weighted by the number of samples).
+    ``WAR`` (accuracy), ``UAR`` (mean recall of the classes that have samples), ``macro_F1`` (mean
+    F1 of the classes that have samples or predictions, as scikit-learn has it) and ``weighted_F1``
+    (mean F1 weighted by the number of samples).
     """
     support = _support(matrix, support)
     f1 = f1_scores(matrix, support)

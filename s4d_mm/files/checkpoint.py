@@ -1,35 +1,34 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Checkpoint files of any code, read without running code.
+"""Checkpoint files of any code, of torch or safetensors, read without running code.
 
-Training code stores its settings with the weights: parsed arguments, or a config of omegaconf in
-the optimizer. ``torch.load(weights_only=True)`` refuses such classes. Here their names are known to
-torch, during one load, as those of :class:`StandIn`, so that neither their code nor their package
-is needed.
+``torch.load(weights_only=True)`` refuses the classes of settings that training code stores beside
+the weights. Here their names are known to torch, during one load, as those of :class:`StandIn`, so
+that neither their code nor their package is needed.
 """
 
-import contextlib
+import json
+import os
 import os.path as osp
-import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from .download import forget, is_address, local_file
+from s4d_mm.version import __version__
+
+from .download import forget, local_file
 from .errors import WeightsError, WeightsNotFoundError, reason_of
-from .safetensors_file import is_tensors_file, read_tensors
 
 StateDict = dict[str, Tensor]
-MapLocation = str | Callable | torch.device | None
-
+MapLocation = str | Callable | torch.device | dict | None
+TENSORS_SUFFIX = '.safetensors'
 # packages of classes that only hold data; nothing of them is imported
 HARMLESS_PACKAGES = ('argparse', 'collections', 'numpy', 'omegaconf', 'pathlib', 'typing')
 # the types that omegaconf's metadata names
-HARMLESS_BUILTINS = frozenset(
-    f'builtins.{name}'
-    for name in ('bool', 'bytes', 'dict', 'float', 'int', 'list', 'object', 'str', 'tuple')
-)
+HARMLESS_BUILTINS = ('bool', 'bytes', 'dict', 'float', 'int', 'list', 'object', 'str', 'tuple')
 
 
 class StandIn:
@@ -51,125 +50,118 @@ def plain_dict(*args) -> dict:
     return {}
 
 
-@contextlib.contextmanager
-def stand_ins_for(path: str, name: str | None = None) -> Iterator[None]:
-    """Let ``torch.load(path, weights_only=True)`` read what the file holds beside its weights.
-
-    Args:
-        path (str): The checkpoint. Its list of classes is read without loading it.
-        name (str, optional): What the message calls it, such as its address. Defaults to None,
-            the path.
-
-    Raises:
-        WeightsError: If the file asks for a class or function that is not known to be harmless,
-            naming it.
-    """
-    names = foreign_names(path)
-    refused = sorted(name for name in names if not is_harmless(name))
-    if refused:
-        raise WeightsError(
-            f'{name or path} cannot be read with weights_only=True: beside weights it holds '
-            f'{", ".join(refused)}, which is not known to be plain data and might run code. If '
-            'you know where the file comes from, save the weights alone with the code that wrote '
-            'it: torch.save(model.state_dict(), PATH).'
-        )
-    stand_ins = [(plain_dict if n == 'collections.defaultdict' else StandIn, n) for n in names]
-    with torch.serialization.safe_globals(stand_ins):
-        yield
-
-
-def foreign_names(path: str) -> list[str]:
-    """Classes and functions that a checkpoint asks for and torch does not allow.
-
-    Args:
-        path (str): The checkpoint.
-
-    Returns:
-        list[str]: Full names. None if the file has not the form that torch writes since 1.6;
-        ``torch.load`` then says what it is.
-    """
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # torch raises many types
-        return []
-
-
-def names_in_pickles(path: str) -> list[str]:
-    """Classes and functions that a plain pickle, or a checkpoint older than torch 1.6, asks for.
-
-    Args:
-        path (str): The file. It is read without running it.
-
-    Returns:
-        list[str]: Full names of those that are not known to be harmless. [] if it is no pickle.
-    """
-    found, strings = [], []
-    with open(path, 'rb') as f, contextlib.suppress(ValueError):
-        while True:  # torch put several pickles into a file
-            for op, value, _ in pickletools.genops(f):
-                if op.name in ('GLOBAL', 'INST'):
-                    found.append('.'.join(value.split(' ', 1)))
-                elif op.name == 'STACK_GLOBAL':  # its operands are the last two strings
-                    found.append('.'.join(strings[-2:]))
-                elif isinstance(value, str):
-                    strings.append(value)
-    return sorted({n for n in found if not is_harmless(n) and not n.startswith('torch.')})
-
-
 def is_harmless(name: str) -> bool:
     """Whether a stand-in may take the place of a class, by its full name."""
-    return name in HARMLESS_BUILTINS or name.split('.')[0] in HARMLESS_PACKAGES
+    package, _, rest = name.partition('.')
+    return rest in HARMLESS_BUILTINS if package == 'builtins' else package in HARMLESS_PACKAGES
 
 
 def read_checkpoint(path: str, map_location: MapLocation = 'cpu') -> Any:
     """Read a checkpoint with ``weights_only=True``, or a file of safetensors.
 
-    Args:
-        path (str): File that torch wrote, by whatever code, or one of safetensors; or its address
-            (:func:`~s4d_mm.files.download.local_file`).
-        map_location (str | Callable, optional): As in ``torch.load``. Defaults to 'cpu'.
+    Objects of foreign classes, such as the parsed arguments of a training script, are inert
+    (:class:`StandIn`).
 
-    Returns:
-        Any: What it holds. Objects of foreign classes, such as the parsed arguments of a training
-        script, are inert (:class:`StandIn`). Of safetensors see
-        :func:`~s4d_mm.files.safetensors_file.read_tensors`.
+    Args:
+        path (str): File of torch or safetensors, or its address
+            (:func:`~s4d_mm.files.download.local_file`, whose errors it may raise).
+        map_location (str | Callable, optional): As in ``torch.load``. Defaults to 'cpu'.
 
     Raises:
         WeightsNotFoundError: If there is no such file.
-        DownloadError: If an address cannot be reached.
         WeightsError: If it is no checkpoint, or asks for a class that might run code.
     """
     path = str(path)
     file = local_file(path)
     if not osp.isfile(file):
         raise WeightsNotFoundError(f'There is no checkpoint {path}.')
-    if is_tensors_file(file):
-        return read_tensors(file, map_location, path)
-    with stand_ins_for(file, path):
-        try:
-            return torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as e:  # torch raises many types
-            reason, asked = reason_of(e), names_in_pickles(file)
-            if asked:
-                reason = f'it asks for {", ".join(asked)}'
-            elif is_address(path):
-                forget(path)  # the server may not have said that it sent a part only
+    try:
+        if is_tensors_file(file):
+            return _read_tensors(file, map_location)
+        return _read_pickle(file, map_location)
+    except WeightsError as e:
+        raise WeightsError(f'{path} {e}') from e
+    except Exception as e:  # torch raises many types
+        with open(file, 'rb') as f:
+            page = f.read(100).lstrip().startswith(b'<')
+        forget(path)  # a download may have ended early
+        raise WeightsError(
+            f'{path} is no checkpoint that can be read with weights_only=True: '
+            + ('it is a web page; give the address of the file itself' if page else reason_of(e))
+        ) from e
+
+
+def _read_pickle(file: str, map_location: MapLocation) -> Any:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    except Exception:  # of a form before torch 1.6, or no checkpoint: torch.load says what it is
+        names = []
+    refused = sorted(name for name in names if not is_harmless(name))
+    if refused:
+        raise WeightsError(
+            f'cannot be read with weights_only=True: beside weights it holds {", ".join(refused)}, '
+            'which is not known to be plain data and might run code. If you know where the file '
+            'comes from, save the weights alone with the code that wrote it: '
+            'torch.save(model.state_dict(), PATH).'
+        )
+    known = [(plain_dict if n == 'collections.defaultdict' else StandIn, n) for n in names]
+    with torch.serialization.safe_globals(known):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def is_tensors_file(path: str) -> bool:
+    """Whether a file is one of safetensors, by its suffix or, under another name, its beginning."""
+    if path.endswith(TENSORS_SUFFIX):
+        return True
+    with open(path, 'rb') as f:
+        start = f.read(9)  # the length of the header, and the header, which is JSON
+    return start[8:] == b'{' and int.from_bytes(start[:8], 'little') < os.path.getsize(path)
+
+
+def _read_tensors(file: str, map_location: MapLocation) -> dict[str, Any]:
+    """``state_dict``, and ``meta`` if :func:`write_tensors` wrote the file."""
+    device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+    with safe_open(file, framework='pt') as f:
+        texts = f.metadata() or {}
+        weights = {key: f.get_tensor(key).to(device) for key in f.keys()}  # noqa: SIM118
+    if 's4d_mm_version' not in texts:
+        return dict(state_dict=weights)
+    meta = json.loads(texts['meta'])
+    if 'dataset_meta' in texts:
+        meta['dataset_meta'] = json.loads(texts['dataset_meta'])
+    if 'cfg' in texts:
+        meta['cfg'] = texts['cfg']
+    return dict(state_dict=weights, meta=meta)
+
+
+def write_tensors(weights: StateDict, meta: dict[str, Any], path: str) -> None:
+    """Write weights and the ``meta`` of a checkpoint of mmengine as safetensors.
+
+    Its metadata are texts: ``cfg``, ``dataset_meta`` (JSON) and ``meta`` (JSON, the rest).
+    """
+    for key, value in weights.items():
+        if not isinstance(value, Tensor):
             raise WeightsError(
-                f'{path} is no checkpoint that can be read with weights_only=True: {reason}'
-            ) from e
+                f'safetensors holds tensors only, but {key} is of type {type(value).__name__}. '
+                'Write a .pth file.'
+            )
+    rest = {k: v for k, v in meta.items() if k not in ('cfg', 'dataset_meta')}
+    texts = dict(format='pt', s4d_mm_version=__version__, meta=json.dumps(rest, default=str))
+    if meta.get('cfg') is not None:
+        texts['cfg'] = str(meta['cfg'])
+    if meta.get('dataset_meta') is not None:
+        # arrays and the like as lists, anything else as text
+        plain = lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)  # noqa: E731
+        texts['dataset_meta'] = json.dumps(meta['dataset_meta'], default=plain)
+    try:
+        # safetensors takes no views and no tensor twice
+        save_file({k: v.detach().clone().contiguous() for k, v in weights.items()}, path, texts)
+    except SafetensorError as e:
+        raise OSError(str(e)) from e
 
 
 def unwrap(checkpoint: Any) -> StateDict | None:
-    """Find the weights in what a checkpoint holds.
-
-    Args:
-        checkpoint (Any): A state dict, or a dict with one in ``state_dict``, ``model``,
-            ``module`` or ``model_state_dict``.
-
-    Returns:
-        dict[str, Tensor] | None: The weights, without the prefix ``module.`` of distributed
-        training; None if there are none.
-    """
+    """The weights in what a checkpoint holds, without the prefix ``module.``; None if none."""
     for key in ('state_dict', 'model', 'module', 'model_state_dict'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
@@ -182,19 +174,7 @@ def unwrap(checkpoint: Any) -> StateDict | None:
 
 
 def load_weights(path: str) -> StateDict:
-    """Read the weights of a checkpoint with ``weights_only=True``.
-
-    Args:
-        path (str): File in one of the forms that :func:`unwrap` knows, or its address.
-
-    Returns:
-        dict[str, Tensor]: The weights, on the CPU.
-
-    Raises:
-        WeightsNotFoundError: If there is no such file.
-        DownloadError: If an address cannot be reached.
-        WeightsError: If the file cannot be read with ``weights_only=True`` or holds no weights.
-    """
+    """Read the weights of a checkpoint (:func:`read_checkpoint`, :func:`unwrap`) on the CPU."""
     checkpoint = read_checkpoint(path)
     weights = unwrap(checkpoint)
     if weights is None:

@@ -27,26 +27,21 @@ class NonFiniteError(ValueError):
     """A loss, a gradient, weights or scores that are NaN or infinite, while a command runs."""
 
 
+WEIGHTS_ERRORS = (WeightsError, WeightsNotFoundError, DownloadError, HubMissingError)
+
+
 def reason_of(error: Exception) -> str:
     """Why torch did not read a file, in a line, without its advice to let the file's code run."""
-    cause = error
     if isinstance(error, UnpicklingError) and error.__context__:
-        cause = error.__context__
-    return (str(cause).splitlines() or [''])[0] or type(cause).__name__
-
-
-WEIGHTS_ERRORS = (WeightsError, WeightsNotFoundError, DownloadError, HubMissingError)
-MESSAGES = (*WEIGHTS_ERRORS, NonFiniteError)
+        error = error.__context__
+    lines = str(error).splitlines() or ['']
+    return lines[0].partition(' Please use')[0] or type(error).__name__
 
 
 @contextlib.contextmanager
 def weights_errors_as_messages() -> Iterator[None]:
-    """End the command with the message alone, without a traceback, where weights are at fault.
-
-    Raises:
-        SystemExit: In place of one of :data:`MESSAGES`; the exit code is 1.
-    """
+    """End the command with the message alone where weights or numbers are at fault."""
     try:
         yield
-    except MESSAGES as e:
+    except (*WEIGHTS_ERRORS, NonFiniteError) as e:
         sys.exit(str(e))

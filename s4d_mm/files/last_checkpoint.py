@@ -6,7 +6,6 @@ import os.path as osp
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -18,21 +17,13 @@ NOTE = 'last_checkpoint'
 NAMES = re.compile(r'(?:epoch|iter)_\d+\.pth')
 
 
-def is_plain_name(name: object) -> bool:
-    """Whether something is the name of a checkpoint, without a folder."""
-    return isinstance(name, str) and re.fullmatch(r'[^/\\]+\.pth', name) is not None
-
-
 class ResumeError(ValueError):
     """A training that cannot be resumed, or begun, as it was asked for."""
 
 
-class State(NamedTuple):
-    """How far the training of a checkpoint was."""
-
-    iter: int
-    epoch: int
-    path: str
+def is_plain_name(name: object) -> bool:
+    """Whether something is the name of a checkpoint, without a folder."""
+    return isinstance(name, str) and re.fullmatch(r'[^/\\]+\.pth', name) is not None
 
 
 def checkpoints_in(folder: str) -> list[str]:
@@ -41,36 +32,8 @@ def checkpoints_in(folder: str) -> list[str]:
     return [osp.join(folder, name) for name in sorted(names) if NAMES.fullmatch(name)]
 
 
-def state_of(path: str) -> State:
-    """Read how far a checkpoint is, without its tensors.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        State: What its ``meta`` says.
-
-    Raises:
-        ValueError: If it is not whole so far, with the reason.
-    """
-    try:
-        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
-        return State(int(meta['iter']), int(meta['epoch']), path)
-    except Exception as e:  # torch raises many types
-        raise ValueError(reason_of(e)) from e
-
-
 def check_whole(path: str) -> None:
-    """Read all of a checkpoint and compare the sums (CRC-32) that torch has put into it.
-
-    A second for each gigabyte or less; nothing of it stays in memory.
-
-    Args:
-        path (str): The file.
-
-    Raises:
-        ValueError: If it is torn or changed, with the reason.
-    """
+    """Raise a ValueError if a checkpoint is torn or changed, by the sums that torch put into it."""
     try:
         with zipfile.ZipFile(path) as f:
             damaged = f.testzip()
@@ -90,18 +53,11 @@ def noted(folder: str) -> str | None:
 
 
 def find_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
-    """The checkpoint that a training in a folder goes on from.
+    """The checkpoint that a training in a folder resumes from; None if there is none.
 
-    It is the one that the note ``last_checkpoint`` names. If the note or its file is missing, or
-    the file is torn, it is the whole one with the most iterations, and the log says so. The
-    folder may have been moved: files in it come before those where the note says.
-
-    Args:
-        work_dir (str): The folder.
-        out_dir (str, optional): ``out_dir`` of ``CheckpointHook``. Defaults to None.
-
-    Returns:
-        str, optional: The path; None if there is no checkpoint at all.
+    It is the one that the note ``last_checkpoint`` names. If that is missing or torn, it is the
+    whole one with the most iterations, and the log says so. The folder may have been moved: files
+    in it come before those where the note says. ``out_dir`` is that of ``CheckpointHook``.
 
     Raises:
         ResumeError: If there are some, but none is whole.
@@ -123,17 +79,19 @@ def find_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     reasons = {}
     if last is None:
         reasons[note or osp.join(work_dir, NOTE)] = 'it is missing'
+    whole = None
     for path in _newest_first(last, candidates, reasons):
         try:
             check_whole(path)
+            whole = path
+            break
         except ValueError as e:
             reasons[path] = str(e)
-            continue
-        if reasons:
-            said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
-            print_log(f'Resuming from {path}, the newest whole checkpoint ({said}).', 'current', 30)
-        return path
     said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+    if whole and reasons:
+        print_log(f'Resuming from {whole}, the newest whole checkpoint ({said}).', 'current', 30)
+    if whole:
+        return whole
     raise ResumeError(
         f'None of the checkpoints in {folder or work_dir} is whole ({said}), so there is nothing '
         'to resume from. Begin in another --work-dir, or remove them.'
@@ -144,12 +102,13 @@ def _newest_first(last: str | None, paths: list[str], reasons: dict) -> Iterator
     """The noted checkpoint, then the others by their iterations; ``reasons`` gets the torn ones."""
     if last is not None:
         yield last
-    states = []
+    found = []
     for path in paths:
         if path != last:
             try:
-                states.append(state_of(path))
-            except ValueError as e:
-                reasons[path] = str(e)
-    for state in sorted(states, reverse=True):
-        yield state.path
+                meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
+                found.append((int(meta['iter']), int(meta['epoch']), path))
+            except Exception as e:  # torch raises many types
+                reasons[path] = reason_of(e)
+    for *_, path in sorted(found, reverse=True):
+        yield path

@@ -1,10 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Models: the method in the paper's order.
 
-``layers/tubelets.py`` (embedding, positions), ``layers/transformer.py`` (blocks),
-``layers/moae.py`` (router, experts), ``backbones/s4d_vit.py`` (encoder),
-``backbones/s4d_mae_vit.py``, ``necks/s4d_mae_decoder.py`` and ``heads/s4d_mae_head.py``
-(masked auto-encoder), ``necks/moae_neck.py`` and ``heads/dual_modal_head.py`` (fine-tuning).
+``tokens.py`` (tubelets, positions), ``encoder.py``, ``mae.py`` (masked auto-encoder), ``moae.py``
+(router, experts, block, neck), ``joint.py`` (fine-tuning); ``preprocessor.py`` and
+``device_augment.py`` feed them; ``mix.py`` joins them with other models; ``s2d.py`` and
+``landmark_net.py`` are S2D; ``state_dict.py`` has what happens when weights are loaded.
 
 Letters that shapes are written with, in the whole package:
 
@@ -28,26 +28,21 @@ A     assignments of a token to an expert, S * K
 ====  ==============================================================================
 """
 
-from .backbones import (
-    FrameWiseBackbone,
-    LandmarkMobileFaceNet,
-    S2DViT,
-    S4DMAEViT,
-    S4DViT,
-)
-from .classifiers import MoAEImageClassifier
-from .data_preprocessors import (
+from .device_augment import (
     BatchRandAugment,
     BatchRandomErasing,
     BatchRandomResizedCrop,
-    DualModalDataPreprocessor,
     ReversedCutmixBlending,
     ReversedMixupBlending,
 )
-from .heads import ClipTSNHead, DualModalHead, EmotionAnchorHead, S4DMAEHead, ViewsI3DHead
-from .necks import MoAENeck, S4DMAEDecoder
-from .recognizers import DualModalRecognizer, S2DRecognizer
-from .selfsup import S4DMAE
+from .encoder import S4DViT
+from .joint import DualModalHead, DualModalRecognizer
+from .landmark_net import LandmarkMobileFaceNet
+from .mae import S4DMAE, S4DMAEDecoder, S4DMAEHead, S4DMAEViT
+from .mix import ClipTSNHead, FrameWiseBackbone, MoAEImageClassifier, ViewsI3DHead
+from .moae import MoAENeck, NoisyTopKRouter, Routing
+from .preprocessor import DualModalDataPreprocessor
+from .s2d import EmotionAnchorHead, S2DRecognizer, S2DViT
 
 __all__ = [
     'BatchRandAugment',
@@ -62,8 +57,10 @@ __all__ = [
     'LandmarkMobileFaceNet',
     'MoAEImageClassifier',
     'MoAENeck',
+    'NoisyTopKRouter',
     'ReversedCutmixBlending',
     'ReversedMixupBlending',
+    'Routing',
     'S2DRecognizer',
     'S2DViT',
     'S4DMAE',

@@ -4,7 +4,7 @@
 import av
 import numpy as np
 import pytest
-from helpers import encode, frame_number, make_frame, set_rotation
+from helpers import frame_number, make_frame
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
@@ -117,19 +117,6 @@ def test_frames_asked_for_are_frames_got(suffix, codec, tmp_path):
     if suffix in INDEXED and codec != 'mpeg2':  # its header announces B frames that do not come
         reader = media.NumberedFrames(path)
         assert frame_number(next(reader.read([80]))) == 80 and reader.indexed
-
-
-@pytest.mark.parametrize('degrees', (90, 180, 270))
-@pytest.mark.parametrize('indexed', (True, False))
-def test_frames_are_turned_upright(degrees, indexed, tmp_path):
-    frames = [np.rot90(make_frame(i, 96, 128), degrees // 90) for i in range(9)]
-    path = set_rotation(
-        encode(tmp_path / 'x.mp4', list(map(np.ascontiguousarray, frames))), degrees
-    )
-    reader = media.NumberedFrames(path)
-    reader.indexed = indexed
-    image = next(reader.read([7]))
-    assert image.shape == (96, 128, 3) and image.flags.c_contiguous and frame_number(image) == 7
 
 
 def test_frames_of_vp8_that_are_not_shown_do_not_count(tmp_path):

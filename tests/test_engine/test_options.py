@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""``--cfg-options`` that nothing reads, and environment values in our configs."""
+"""The config of a run: ``--cfg-options``, its fold, its work directory, and the recipes."""
 
+import argparse
 import glob
 import os.path as osp
 import runpy
@@ -10,31 +11,34 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 from mmengine.config import Config
+from run_arguments import parse_run_arguments
+from runs import FINETUNE, PRETRAIN
 
-from s4d_mm.engine.config_variables import find_uses
-from s4d_mm.engine.launch import load_config
-from s4d_mm.engine.options import OptionError
+from s4d_mm.engine.launch import load_run_config
+from s4d_mm.engine.options import ConfigError, check_fold, fold_datasets, load_config, set_fold
 
-QUICKSTART = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
-PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
 DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
 
 
+def config_path(name):
+    return osp.join(ROOT, 'configs', f'{name}.py')
+
+
+# ------------------------------------------------------------------ options
 @pytest.mark.parametrize(
     'key, message',
     [
         ('optim_wraper.optimizer.lr', r"nothing reads 'optim_wraper'. Did you mean optim_wrapper"),
-        ('base_lr', r'variable of .*optim_wrapper.optimizer.lr \(now 4e-05\)'),
+        ('base_lr', 'base_lr is a variable of .*dfew.py, used up'),
+        ('test_pipeline.1.num_views', 'test_pipeline is a variable of '),
         ('optim_wrapper.optimzer.lr', "has no 'optimzer'. Did you mean optimizer"),
         ('env_cfg.cudnn_benchmrk', 'Did you mean cudnn_benchmark'),
-        ('env_cfg.mp_cfg.threads', "nothing reads 'threads' of env_cfg.mp_cfg"),
         ('default_hooks.chekpoint.interval', "has no 'chekpoint'. Did you mean checkpoint"),
-        ('test_pipeline.1.num_views', r'dataloader.dataset.pipeline.1.num_views \(now 2\)'),
         ('mine', "nothing reads 'mine'. If code of yours"),
     ],
 )
 def test_options_that_nothing_reads_are_refused(key, message):
-    with pytest.raises(OptionError, match=rf'--cfg-options {key}=1: .*{message}'):
+    with pytest.raises(ConfigError, match=rf'--cfg-options {key}=1: .*{message}'):
         load_config(DFEW, {key: 1}, also=())
 
 
@@ -46,6 +50,7 @@ def test_options_that_are_read_pass():
         'model_wrapper_cfg.type': 'X',
         'default_hooks.logger.interval': 1,
         'env_cfg.dist_cfg.timeout': 5,
+        'val_dataloader.batch_sampler': None,
         'compile': True,
         'fold': 2,
     }
@@ -64,55 +69,18 @@ def test_names_of_ones_own_pass(extra, tmp_path):
     assert load_config(str(path), dict(mine=4), also=()).mine == 4
 
 
-def test_where_a_variable_went(tmp_path):
-    known = {'model', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'optim_wrapper'}
-
-    def uses(name, path=QUICKSTART):
-        return find_uses(path, name, known)
-
-    scales = uses('img_size')
-    assert len(scales) == 6 and all(place.endswith('.scale') for place in scales)
-    cfg = Config.fromfile(QUICKSTART)
-    assert cfg.val_dataloader.dataset.pipeline[3].scale == (80, 80)
-    assert 'val_dataloader.dataset.pipeline.3.scale' in scales
-    assert uses('size', PRETRAIN) == ['model.backbone', 'model.neck']
-    base = tmp_path / 'base.py'
-    text = 'rate, width = 1e-3, 8\nlayers = [dict(width=width * 2)]\nmodel = {"a": layers}'
-    base.write_text(text)
-    path = tmp_path / 'child.py'
-    path.write_text("_base_ = './base.py'\noptim_wrapper = dict(lr=_base_.rate / 2)")
-    assert uses('width', str(path)) == ['model.a.0.width']
-    assert uses('rate', str(path)) == ['optim_wrapper.lr']
-    assert uses('nowhere', str(path)) == []
-
-
-@pytest.mark.parametrize('tool', ['train', 'test', 'kfold'])
-def test_the_command_says_it_in_one_sentence(tool, capsys, monkeypatch, tmp_path):
-    argv = [DFEW, *([__file__] if tool == 'test' else []), '--work-dir', str(tmp_path)]
-    argv += ['--cfg-options', 'base_lr=0.5']
-    monkeypatch.setattr(sys, 'argv', [f'tools/{tool}.py', *argv])
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(osp.join(ROOT, 'tools', f'{tool}.py'))['main']()
-    assert end.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count('\n') == 1 and f'{tool}.py: --cfg-options base_lr=0.5' in error
-
-
 @pytest.mark.parametrize(
     'tool, config, option, message',
     [
+        ('kfold', DFEW, 'base_lr=0.5', '--cfg-options base_lr=0.5'),
         ('test', PRETRAIN, 'log_level=INFO', 'has no test_dataloader.*one of fine-tuning'),
-        ('train', QUICKSTART, 'optim_wrapper.optimizer.lr=fast', "optimizer.lr must .* 'fast'"),
-        ('train', QUICKSTART, 'optim_wrapper.clip_grad.max_norm=-1', 'max_norm must .* is -1'),
-        ('train', QUICKSTART, 'train_cfg.max_epochs=0', 'max_epochs of train_cfg .* is 0'),
-        ('train', QUICKSTART, 'train_cfg.val_interval=0', 'val_interval of train_cfg .* is 0'),
-        ('train', QUICKSTART, 'default_hooks.checkpoint.intervall=1', "no 'intervall'"),
-        ('train', QUICKSTART, 'model.backbone.dept=3', "unexpected keyword argument 'dept'"),
-        ('train', QUICKSTART, 'model.backbone.tubelet_size=0', 'tubelet_size of S4DViT'),
+        ('train', FINETUNE, 'default_hooks.checkpoint.intervall=1', "no argument 'intervall'"),
+        ('train', FINETUNE, 'model.backbone.dept=3', "unexpected keyword argument 'dept'"),
+        ('train', FINETUNE, 'train_dataloader.dataset.video.ann_file=none.csv', 'none.csv'),
     ],
 )
-def test_settings_that_cannot_be_are_one_sentence_too(
+@pytest.mark.usefixtures('quickstart')
+def test_the_command_says_it_in_one_sentence(
     tool, config, option, message, capsys, monkeypatch, tmp_path
 ):
     argv = [config, *([__file__] if tool == 'test' else []), '--work-dir', str(tmp_path)]
@@ -125,12 +93,12 @@ def test_settings_that_cannot_be_are_one_sentence_too(
     assert end.value.code == 2 and error.startswith(f'{tool}.py: ')
     with pytest.raises(Exception, match=message):
         raise ValueError(error)
-    monkeypatch.setenv('S4D_MM_TRACEBACK', '1')
-    with pytest.raises((ValueError, TypeError), match=message):
-        main()
+    if tool == 'train':
+        monkeypatch.setenv('S4D_MM_TRACEBACK', '1')
+        with pytest.raises((ValueError, TypeError, OSError), match=message):
+            main()
 
 
-# ----------------------------------------------------------- environment values
 @pytest.mark.parametrize('value', ["/x/o'brien", '/x/"y"', "/x'+str(1/0)+'", 'a\\', 'Ü (1)'])
 def test_environment_values_in_our_configs_are_values(value, monkeypatch):
     monkeypatch.setenv('QUICKSTART_DIR', value)
@@ -143,3 +111,160 @@ def test_environment_values_in_our_configs_are_values(value, monkeypatch):
         assert any(text and text.startswith(f'{value}/') for text in found)
         again = Config.fromstring(cfg.pretty_text, '.py')  # what a run writes down
         assert again.get('data_root') == cfg.get('data_root')
+
+
+# ------------------------------------------------------------------ folds
+def all_ann_files(cfg):
+    """Of a fine-tuning config: train video, train image, val, test."""
+    train = cfg.train_dataloader.dataset
+    loaders = (cfg.val_dataloader, cfg.test_dataloader)
+    return [d.ann_file for d in (train.video, train.image, *[x.dataset.video for x in loaders])]
+
+
+@pytest.mark.parametrize('fold', [1, 12])
+def test_fold_option_chooses_the_files(fold):
+    cfg = load_config(DFEW, dict(fold=fold))
+    assert all_ann_files(cfg) == [
+        f'annotations/set_{fold}_train.csv',
+        'annotations/train_7.txt',
+        f'annotations/set_{fold}_test.csv',
+        f'annotations/set_{fold}_test.csv',
+    ]
+    assert cfg.fold == fold
+
+
+@pytest.mark.parametrize(
+    'ann_file',
+    [
+        'annotations/set_{}_train.csv',
+        'my_set_{}_train.csv',
+        'EmoLabel_DataSplit/train(single-labeled)/train_set_{}.csv',
+        'EmoLabel_DataSplit/train(single-labeled)/set_{}.csv',
+        'anno/single/no_caption/set_{}/train.txt',
+        'set_{}/train.csv',
+        'set_{0}/train_set_{0}.csv',
+    ],
+)
+def test_names_of_a_fold(ann_file):
+    pipeline = [dict(type='X', ann_file='set_9.csv')]  # not looked at
+    dataset = dict(datasets=[dict(ann_file=ann_file.format(1), pipeline=pipeline)])
+    loader = dict(dataset=dataset)
+    cfg = Config(dict(train_dataloader=loader, val_dataloader=None, test_dataloader=loader))
+    for fold in (12, 3):  # from any fold to any other
+        set_fold(cfg, fold)
+        found = list(fold_datasets(cfg))
+        assert [key for key, _, _ in found] == [
+            f'{stage}_dataloader.dataset.datasets.0.ann_file' for stage in ('train', 'test')
+        ]
+        for _, part, number in found:
+            assert part['ann_file'] == ann_file.format(fold) and number == fold
+        check_fold(cfg)
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['dataset_1_x.csv', 'dataset_1/x.csv', 'my_set_1/x.csv', 'a/set_1/b/x', 'set_1x.csv'],
+)
+def test_names_of_no_fold(name):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(ann_file=name))))
+    assert list(fold_datasets(cfg)) == []
+
+
+def test_folds_that_are_not_there():
+    for name in ('s4d_finetune_ferv39k', 's4d_pretrain'):
+        with pytest.raises(ConfigError, match=f'fold=2: .*{name}.py names no fold in train_'):
+            load_config(config_path(name), dict(fold=2))
+    for fold in ('x', None, 2.5):
+        with pytest.raises(ConfigError, match=f'fold={fold!r} is not a number.*fold=3'):
+            load_config(DFEW, dict(fold=fold))
+    cfg = Config.fromfile(DFEW)
+    cfg.val_dataloader.dataset.video.ann_file = 'fixed.csv'
+    set_fold(cfg, 2)  # this is allowed
+    cfg.test_dataloader.dataset.video.ann_file = 'fixed.csv'
+    with pytest.raises(ConfigError, match='names no fold in test_dataloader'):
+        set_fold(cfg, 3)
+
+
+def test_fold_that_differs_from_the_files_is_found():
+    """As after ``--cfg-options fold=3`` of a tool that is not ours."""
+    cfg = Config.fromfile(DFEW)
+    check_fold(cfg)
+    cfg.merge_from_dict(dict(fold=3))
+    with pytest.raises(ConfigError, match='fold=3, but train_dataloader.*set_1_train.*tools/train'):
+        check_fold(cfg)
+    set_fold(cfg, 3)
+    check_fold(cfg)
+    cfg.test_dataloader.dataset.video.ann_file = 'annotations/set_1_test.csv'
+    with pytest.raises(ConfigError, match='fold=3, but test_dataloader.dataset.video.ann_file is'):
+        check_fold(cfg)
+
+
+# ------------------------------------------------------------------ the run's config
+def run_config(path, *argv):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    parser.set_defaults(checkpoint=None)
+    return load_run_config(parse_run_arguments(parser, [str(path), *argv]))
+
+
+def test_work_dir_is_of_the_command_line_then_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    path = tmp_path / 'mine.py'
+    path.write_text('')
+    assert run_config(path).work_dir == './work_dirs/mine'
+    path.write_text("work_dir = 'a'\nlauncher = 'slurm'")
+    assert run_config(path).work_dir == 'a' and run_config(path).launcher == 'none'
+    option = ['--cfg-options', 'work_dir=b']
+    assert run_config(path, *option).work_dir == 'b'
+    assert run_config(path, '--work-dir', 'c', *option).work_dir == 'c'
+
+
+def test_lists_of_the_authors_by_options(monkeypatch):
+    """A recipe with the authors' list, and the fold, by ``--cfg-options`` alone."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    name = 'EmoLabel_DataSplit/train(single-labeled)/train_set_1.csv'
+    option = f'train_dataloader.dataset.video.ann_file={name}'
+    cfg = run_config(DFEW, '--cfg-options', option, 'fold=3')
+    assert all_ann_files(cfg)[0] == name.replace('_1', '_3')
+
+
+# configs of the authors' recipe: lr, samples of a step
+OF_PRETRAINING = (1.2e-3, dict(video=96, image=384))
+OF_FINETUNING = (4e-5, dict(video=32, image=64))
+RECIPES = {
+    's4d_pretrain': OF_PRETRAINING,
+    's4d_pretrain_device-crops': OF_PRETRAINING,
+    's4d_pretrain_batch1536': (4.8e-3, dict(video=384, image=1536)),
+    's4d_finetune_dfew': OF_FINETUNING,
+    's4d_finetune_dfew_device-augment': OF_FINETUNING,
+    's4d_finetune_ferv39k': OF_FINETUNING,
+    's4d_finetune_mafw': OF_FINETUNING,
+    's4d_finetune_dfew_as-trained': OF_FINETUNING,
+    's4d_finetune_ferv39k_as-trained': OF_FINETUNING,
+    's4d_finetune_mafw_as-trained': OF_FINETUNING,
+}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_batch_and_learning_rate_of_the_recipes(name):
+    cfg = Config.fromfile(config_path(name))
+    lr, total = RECIPES[name]
+    batch_sampler = cfg.train_dataloader.batch_sampler
+    assert batch_sampler.total_batch_size == total == cfg.auto_scale_lr.base_batch_size
+    assert batch_sampler.drop_last and 'batch_size' not in batch_sampler
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr)
+    (schedule,) = cfg.param_scheduler
+    ends = [lr * schedule.get(key, 0) for key in ('start_ratio', 'end_ratio')]
+    assert ends == pytest.approx([1e-6, 0] if 'pretrain' in name else [0, 1.25e-7])
+    assert cfg.randomness.diff_rank_seed is True
+
+
+def test_all_configs_load():
+    """Each config loads, and its fold is that of its files."""
+    paths = glob.glob(osp.join(ROOT, 'configs', '**', '*.py'), recursive=True)
+    finals = [path for path in paths if '_base_' not in path]
+    assert len(finals) >= 14
+    for path in finals:
+        cfg = Config.fromfile(path)
+        assert cfg.default_scope, path
+        check_fold(cfg)

@@ -6,22 +6,18 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
-import time
 import zipfile
-from pathlib import Path
 
 import mmengine.runner
 import pytest
 import torch
 from helpers import ROOT, process_env, truncate
 from mmengine.runner import Runner
-from tiny_training import config, train
+from runs import PRETRAIN, TRAIN_OPTIONS, config, train
 
-from s4d_mm.engine import resume
-from s4d_mm.engine.resume import alone_in, prepare_training
+from s4d_mm.engine import checkpoint
+from s4d_mm.engine.checkpoint import alone_in, prepare_training
 from s4d_mm.files import last_checkpoint
-from s4d_mm.files.errors import WeightsError
 from s4d_mm.files.last_checkpoint import ResumeError, check_whole, find_checkpoint
 
 
@@ -147,39 +143,9 @@ def test_mmengines_own_resume(run, capsys):
     check_whole(str(run / 'epoch_3.pth'))
 
 
-def test_other_settings_are_said(run, capsys):
-    cfg = config(run, epochs=3, resume=True)
-    cfg.optim_wrapper.optimizer.lr = 0.5
-    cfg.train_dataloader.update(batch_size=2, num_workers=1)
-    train(cfg)
-    out = capsys.readouterr().out
-    assert 'optim_wrapper.optimizer.lr is 0.5, in the checkpoint 0.01' in out
-    assert 'train_dataloader.batch_size is 2, in the checkpoint 1' in out
-    warning = out.split('The settings are not those of the checkpoint')[1]
-    assert (
-        'num_workers is' not in warning and 'custom_hooks' not in warning.split('in the check')[1]
-    )
-    train(config(run, epochs=3, resume=True))
-    assert 'The settings are not those' not in capsys.readouterr().out
-
-
-def test_another_model_is_refused(run):
-    with pytest.raises(
-        WeightsError, match=r'of another model: model.width is 5, in the checkpoint 4'
-    ):
-        train(config(run, epochs=3, resume=True, width=5))
-
-
-def is_alive(pid):
-    try:
-        return Path(f'/proc/{pid}/stat').read_text().rsplit(')')[1].split()[0] != 'Z'
-    except FileNotFoundError:
-        return False
-
-
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(resume, 'PATIENCE', 0)
+    monkeypatch.setattr(checkpoint, 'PATIENCE', 0)
 
 
 def is_free(folder):
@@ -223,98 +189,46 @@ def test_killed_training_keeps_no_lock(tmp_path, impatient):
         os.kill(worker, signal.SIGKILL)
 
 
-class TestTools:
-    """tools/dist_train.sh with two processes, each with workers of its data loader."""
-
-    OPTIONS = (
-        '--cfg-options',
-        'train_cfg.max_epochs=40',
-        'train_dataloader.num_workers=1',
-        'train_dataloader.batch_sampler.batch_size.video=2',
-        'train_dataloader.batch_sampler.batch_size.image=2',
-        'default_hooks.logger.interval=1',
+def start_two(folder):
+    """tools/dist_train.sh with 2 processes, each with a worker, after its first logged step."""
+    command = ['bash', os.path.join(ROOT, 'tools', 'dist_train.sh'), PRETRAIN, '2']
+    command += ['--work-dir', str(folder / 'run'), '--cfg-options', *TRAIN_OPTIONS]
+    command += ['train_cfg.max_epochs=40', 'train_dataloader.num_workers=1']
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=process_env(PORT=str(20000 + os.getpid() % 20000)),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if 'Epoch(train)' in line:
+            break
+    return process, lines
 
-    def call(self, folder, *arguments):
-        config = os.path.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
-        tool = os.path.join(ROOT, 'tools', 'dist_train.sh')
-        command = ['bash', tool, config, '2', '--work-dir', str(folder / 'run'), *arguments]
-        return subprocess.Popen(
-            [*command, *self.OPTIONS],
-            cwd=folder,
-            env=process_env(PORT=str(20000 + os.getpid() % 20000)),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
 
-    def test_training_is_told_to_stop(self, quickstart):
-        process = self.call(quickstart)
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if 'Epoch(train)' in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        lines += process.stdout.readlines()
-        output = ''.join(lines)
-        assert process.wait() == 143, output[-4000:]
-        assert 'SIGTERM: saved ' in output and 'Traceback' not in output, output[-4000:]
-        (saved,) = (quickstart / 'run').glob('iter_*.pth')
-        check_whole(str(saved))
-        shutil.rmtree(quickstart / 'run')
+def test_two_processes_under_torchrun_are_told_to_stop(quickstart):
+    process, lines = start_two(quickstart)
+    process.send_signal(signal.SIGTERM)
+    lines += process.stdout.readlines()
+    output = ''.join(lines)
+    assert process.wait() != 0, output[-4000:]
+    assert 'SIGTERM: saved ' in output, output[-4000:]
+    (saved,) = (quickstart / 'run').glob('iter_*.pth')
+    check_whole(str(saved))
+    with open(quickstart / 'run' / 'last_checkpoint') as f:
+        assert f.read() == str(saved)
 
-    def test_ranks_end_with_a_killed_torchrun(self, quickstart, monkeypatch):
-        """So that none of them trains beside the run that is resumed."""
-        process = self.call(quickstart)
-        for line in process.stdout:
-            if 'Epoch(train)' in line:
-                break
-        ranks = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-        assert len(ranks) == 2
-        with monkeypatch.context() as patch:
-            patch.setattr(resume, 'PATIENCE', 0)
-            assert not is_free(quickstart / 'run')
-        process.kill()
-        process.wait()
-        assert is_free(quickstart / 'run')  # waits
-        end = time.time() + resume.PATIENCE
-        while any(map(is_alive, ranks)) and time.time() < end:
-            time.sleep(0.1)
-        assert not any(map(is_alive, ranks))
-        shutil.rmtree(quickstart / 'run')
 
-    RANK = """
-import os, signal, sys
-def stop(number, _):
-    print(f'rank got {number}', flush=True)
-    sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-print('ready', flush=True)
-if sys.argv[1] == 'wait':
-    signal.pause()
-sys.exit(int(sys.argv[1]))
-"""
-
-    @pytest.mark.parametrize(
-        'number, argument, code',
-        [(signal.SIGUSR1, 'wait', 138), (None, '143', 143), (None, '3', 1)],
-    )
-    def test_exit_code_of_torchrun(self, number, argument, code, tmp_path):
-        """Of a signal that it gets, of one that its process got, and of an error."""
-        (tmp_path / 'rank.py').write_text(self.RANK)
-        tool = os.path.join(ROOT, 'tools', 'torchrun.py')
-        process = subprocess.Popen(
-            [sys.executable, tool, '--standalone', str(tmp_path / 'rank.py'), argument],
-            env=process_env(),
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line == 'ready\n' and number is not None:
-                process.send_signal(number)
-        assert process.wait() == code, lines
-        assert ('rank got 15\n' in lines) == (number is not None)
+def test_processes_end_with_a_killed_torchrun(quickstart, impatient):
+    """So that none of them trains beside the run that is resumed."""
+    shutil.rmtree(quickstart / 'run', ignore_errors=True)
+    process, _ = start_two(quickstart)
+    assert not is_free(quickstart / 'run')
+    process.kill()
+    process.stdout.read()  # until the last process has ended
+    process.wait()
+    assert is_free(quickstart / 'run')

@@ -100,12 +100,10 @@ def test_scheduler_resumes():
     assert rates[:4] == pytest.approx([0, 0.5, 1, 1])
 
 
-@pytest.mark.parametrize('key', ['warmup_share', 'start_ratio', 'end_ratio'])
-@pytest.mark.parametrize('value', [-0.1, 5])
-def test_wrong_share(key, value):
+def test_wrong_share():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    with pytest.raises(ValueError, match=f'{key} of WarmupCosineLR must be in 0..1, but is'):
-        WarmupCosineLR(optimizer, end=10, **{key: value})
+    with pytest.raises(ValueError, match='warmup_share of WarmupCosineLR must be in 0..1: 5'):
+        WarmupCosineLR(optimizer, end=10, warmup_share=5)
 
 
 def test_what_decays_in_pretraining():

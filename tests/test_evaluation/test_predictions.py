@@ -1,37 +1,36 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Saved predictions: read without running code, and their figures."""
+"""Saved predictions, their figures, and which checkpoint they are of."""
 
-import argparse
 import os
+import os.path as osp
 import pickle
-from collections import OrderedDict
 
-import mmengine
-import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from mmaction.structures import ActionDataSample
-from mmengine.evaluator import DumpResults
+from mmengine.config import Config
 
-from s4d_mm.evaluation.metrics import PredictionsFile
-from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
+from s4d_mm.evaluation.predictions import (
+    PredictionsFile,
+    figures_by_modality,
+    kind_of_checkpoint,
+    name_of_best,
+    read_predictions,
+)
 
 
 def sample(label, predicted, **more):
     return dict(gt_label=torch.tensor([label]), pred_score=torch.eye(2)[predicted], **more)
 
 
-def test_unreadable_samples_count_as_wrong():
+def test_figures():
     samples = [sample(0, 0, input_type='video') for _ in range(4)]
     samples[3]['unreadable'] = True
     found = figures_by_modality(samples, dict(video=('a', 'b'), image=('a', 'b')))
-    assert set(found) == {'video'}
-    assert found['video']['metrics']['WAR'] == 75
+    assert set(found) == {'video'} and found['video']['metrics']['WAR'] == 75
     assert found['video']['matrix'] == [[3, 0], [0, 0]]
     assert found['video']['support'] == [4, 0] and found['video']['samples'] == 4
-
-
-def test_modalities_are_apart():
     samples = [sample(0, 1, input_type='image'), sample(1, 1), sample(0, 0, input_type='image')]
     found = figures_by_modality(samples, dict(video=('a', 'b'), image=('c', 'd')))
     assert {k: f['metrics']['WAR'] for k, f in found.items()} == dict(video=100, image=50)
@@ -39,8 +38,7 @@ def test_modalities_are_apart():
     assert found['image']['classes'] == ['c', 'd']
 
 
-def test_both_files_of_a_run_give_the_same(tmp_path):
-    """mmengine's pickle, and ours beside it."""
+def test_file_of_a_run(tmp_path):
     scores = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
     samples = [
         ActionDataSample(
@@ -50,84 +48,80 @@ def test_both_files_of_a_run_give_the_same(tmp_path):
         ).to_dict()
         for i, more in enumerate(({}, dict(unreadable=True), {}))
     ]
-    found = []
-    for kind, name in ((DumpResults, 'x.pkl'), (PredictionsFile, 'sub/x.json')):
-        metric = kind(str(tmp_path / name))
-        metric.process(None, samples)
-        metric.evaluate(len(samples))
-        found.append(read_predictions(tmp_path / name))
-    for dumped, plain, score in zip(*found, scores):
-        assert torch.equal(dumped['pred_score'], score)
-        assert torch.equal(torch.tensor(plain['pred_score']), score)
-        assert plain['gt_label'] == dumped['gt_label'].tolist()
-        assert plain['sample_id'] == dumped['sample_id'] and 'img_shape' not in plain
-    classes = dict(image=('a', 'b'))
-    one, two = (figures_by_modality(samples, classes) for samples in found)
-    assert one == two and one['image']['samples'] == 3
-    assert one['image']['support'] == [2, 1] and sum(map(sum, one['image']['matrix'])) == 2
+    metric = PredictionsFile(str(tmp_path / 'sub' / 'x.json'))
+    metric.process(None, samples)
+    metric.evaluate(3)
     assert os.listdir(tmp_path / 'sub') == ['x.json']
-
-
-@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
-def test_tensors_arrays_and_plain_types_are_read(protocol, tmp_path):
-    more = dict(
-        half=torch.ones(2).half().t(),
-        view=torch.arange(6).reshape(2, 3).t(),
-        array=np.arange(3.0),
-        text=np.array(['a']),
-        number=np.float32(2),
-        shape=torch.Size([1]),
-        dtype=torch.float32,
-        ordered=OrderedDict(a=1),
-        mixed=(None, True, {1}, b'x', 1j),
-    )
-    content = [dict(gt_label=torch.tensor([0]), pred_score=np.ones(2), **more)]
-    (tmp_path / 'x.pkl').write_bytes(pickle.dumps(content, protocol=protocol))
-    (read,) = read_predictions(tmp_path / 'x.pkl')
-    assert torch.equal(read['view'], more['view']) and read['half'].dtype == torch.float16
-    assert read['text'][0] == 'a' and read['number'] == 2 and read['mixed'] == more['mixed']
-
-
-class Call:
-    """Calls a function where it is unpickled."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-def test_no_code_of_predictions_runs(tmp_path):
-    path, harm = tmp_path / 'x.pkl', tmp_path / 'harm'
-    inner = pickle.dumps(Call(os.mkdir, str(harm)), protocol=2)
-    for content, name in (
-        (Call(os.mkdir, str(harm)), f'{os.mkdir.__module__}.mkdir'),
-        (Call(eval, f'open({str(harm)!r}, "w")'), r'_*builtins?_*\.eval'),
-        (Call(getattr, OrderedDict, 'pop'), r'_*builtins?_*\.getattr'),
-        (argparse.Namespace(x=1), 'argparse.Namespace'),
-        (Call(torch.storage._load_from_bytes, inner), 'GLOBAL .*mkdir'),
-    ):
-        mmengine.dump([dict(gt_label=[0], pred_score=content)], path)
-        with pytest.raises(ValueError, match=f'{path} cannot be read .*{name}') as error:
-            read_predictions(path)
-        assert 'False' not in str(error.value)
-    assert not harm.exists()
+    found = read_predictions(tmp_path / 'sub' / 'x.json')
+    for plain, given, score in zip(found, samples, scores):
+        assert torch.equal(torch.tensor(plain['pred_score']), score)
+        assert plain['gt_label'] == given['gt_label'].tolist()
+        assert plain['sample_id'] == given['sample_id'] and 'img_shape' not in plain
+    classes = dict(image=('a', 'b'))
+    figures = figures_by_modality(found, classes)
+    assert figures == figures_by_modality(samples, classes)
+    assert figures['image']['support'] == [2, 1] and sum(map(sum, figures['image']['matrix'])) == 2
 
 
 @pytest.mark.parametrize(
-    'name, content, message',
+    'content',
+    [b'[{"gt_label": [0]', b'{"a": 1}', b'[{"gt_label": [0]}]', b'[1]', pickle.dumps([1])],
+)
+def test_what_is_no_file_of_predictions(content, tmp_path):
+    (tmp_path / 'x.json').write_bytes(content)
+    with pytest.raises(ValueError, match='x.json .*the .json file.*gt_label and pred_score'):
+        read_predictions(tmp_path / 'x.json')
+    with pytest.raises(FileNotFoundError, match='none.json'):
+        read_predictions('none.json')
+
+
+# ------------------------------------------------------------------ checkpoints
+def config(validation, test):
+    """A config with these annotation files, in wrappers."""
+    loaders = {
+        stage: dict(dataset=dict(datasets=[dict(ann_file=f, data_root='a') for f in files]))
+        for stage, files in (('val_dataloader', validation), ('test_dataloader', test))
+    }
+    return Config(dict(loaders, train_cfg=dict(max_epochs=100)))
+
+
+@pytest.mark.parametrize(
+    'validation, test, split',
     [
-        ('x.json', b'[{"gt_label": [0]', 'it is no JSON'),
-        ('x.json', b'{"a": 1}', 'a list is expected'),
-        ('x.json', b'[{"gt_label": [0]}]', 'with gt_label and pred_score'),
-        ('x.pkl', b'', 'Ran out of input'),
-        ('x.pkl', pickle.dumps([1]), 'a list is expected'),
+        (['v.csv'], ['t.csv'], 'validation'),
+        (['t.csv'], ['t.csv'], 'test'),
+        (['v.csv', 'images.txt'], ['t.csv', 'images.txt'], 'test'),  # in part is enough
+        ([], [], 'test'),
     ],
 )
-def test_what_is_no_file_of_predictions(name, content, message, tmp_path):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f'{name} .*{message}'):
-        read_predictions(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match='none.pkl'):
-        read_predictions('none.pkl')
+def test_best_is_named_after_the_data_that_chose_it(validation, test, split):
+    assert name_of_best(config(validation, test)) == f'best on the {split} split'
+
+
+@pytest.mark.parametrize('name', ['dfew', 'ferv39k', 'mafw', 'dfew_device-augment'])
+def test_recipes_choose_on_the_test_split(name):
+    """Every epoch is validated on what is tested, videos and images."""
+    cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}.py'))
+    assert name_of_best(cfg) == 'best on the test split'
+    assert cfg.val_dataloader == cfg.test_dataloader
+    data, train = cfg.val_dataloader.dataset, cfg.train_dataloader.dataset
+    for found, trained in ((data.video, train.video), (data.image, train.image)):
+        assert (found.type, found.data_root) == (trained.type, trained.data_root)
+        assert found.test_mode and found.ann_file == trained.ann_file.replace('train', 'test')
+    checkpoint = cfg.default_hooks.checkpoint
+    assert (checkpoint.save_best, checkpoint.rule) == ('video/WAR', 'greater')
+
+
+@pytest.mark.parametrize(
+    'path, kind',
+    [
+        ('work/epoch_100.pth', 'last'),
+        ('work/epoch_60.pth', None),
+        ('work/best_video_WAR_epoch_60.pth', 'best on the test split'),
+        ('work/best_video_WAR_epoch_60-0a1b2c3d.pth', 'best on the test split'),
+        ('best_work/mine.pth', None),
+    ],
+)
+def test_kind_of_checkpoint(path, kind):
+    assert kind_of_checkpoint(path, config(['t.csv'], ['t.csv'])) == kind
+    assert kind_of_checkpoint('epoch_100.pth', Config(dict(train_cfg=None))) is None

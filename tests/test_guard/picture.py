@@ -58,9 +58,15 @@ def settings():
     )
 
 
-def main(*modules):
-    from foreign_weights import provide_drn
+def provide_drn():
+    """What the wheel of mmaction2 1.2.0 lacks, without which mmaction.models does not import."""
+    package = types.ModuleType('mmaction.models.localizers.drn')
+    child = types.ModuleType(f'{package.__name__}.drn')
+    package.__path__, child.DRN = [], type('DRN', (), {})
+    sys.modules.update({package.__name__: package, child.__name__: child})
 
+
+def main(*modules):
     provide_drn()
     parts = 'config fileio hooks infer logging model optim registry runner visualization'
     names = [f'mmengine.{part}' for part in parts.split()] + ['mmcv', 'mmaction', 'mmpretrain']

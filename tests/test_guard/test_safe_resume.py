@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from tiny_training import config, train
+from runs import config, train
 
 from s4d_mm.guard import keep_to_folder
 

@@ -4,8 +4,6 @@
 import glob
 import hashlib
 import os.path as osp
-import sys
-from types import SimpleNamespace
 
 import compare_tests
 import cv2
@@ -19,20 +17,21 @@ import torch
 import torch.nn.functional as F
 import vis_cam
 import visualize_reconstruction
-from helpers import write_image
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from toolbox_run import FINETUNE, PRETRAIN, ROOT
+from runs import FINETUNE, PRETRAIN, ROOT
 
 from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.models import S2DViT, S4DViT
 
+CONFIGS = osp.join(ROOT, 'configs')
+MIXES = [osp.basename(path)[:-3] for path in sorted(glob.glob(osp.join(CONFIGS, 'mix', '*.py')))]
+
 
 # ------------------------------------------------------------------- FLOPs
-def build(name, **changes):
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
-    init_default_scope('mmaction')
-    cfg.merge_from_dict(changes)
+def build(name):
+    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
+    init_default_scope(cfg.default_scope)
     return MODELS.build(cfg.model)
 
 
@@ -41,36 +40,27 @@ def block_macs(tokens, dims):
     return tokens * (4 + 8) * dims**2 + 2 * tokens**2 * dims
 
 
-@pytest.fixture(scope='module')
-def base():
-    return build('s4d_finetune_dfew')
-
-
-@pytest.mark.parametrize(
-    'shape, tokens, values',
-    [
-        ((1, 3, 16, 160, 160), 800, 2 * 16 * 16 * 3),
-        ((1, 3, 160, 160), 100, 16 * 16 * 3),
-    ],
-)
-def test_flops_of_the_paper_s_model(base, shape, tokens, values):
+def test_flops_of_the_paper_s_model():
     """12 blocks, of which 6 have 8 experts of width C / 4, 2 per token."""
-    assert shape in get_flops.input_shapes(base, [])
-    costs = get_flops.count(base, shape)
-    assert list(costs) == ['backbone', 'neck', 'cls_head']
-    backbone = tokens * values * 768 + 6 * block_macs(tokens, 768)
-    experts = tokens * 768 * (8 + 2 * 2 * 192)
-    neck = 6 * (block_macs(tokens, 768) + experts)
-    assert costs['backbone'].flops == 2 * backbone
-    assert costs['neck'].flops == 2 * neck
-    assert costs['cls_head'].flops == 2 * 768 * 7
-    assert sum(c.params for c in costs.values()) == sum(p.numel() for p in base.parameters())
+    model = build('s4d_finetune_dfew')
+    clip, image = get_flops.input_shapes(model, [])
+    assert (clip, image) == ((1, 3, 16, 160, 160), (1, 3, 160, 160))
+    for shape, tokens, values in ((clip, 800, 2 * 16 * 16 * 3), (image, 100, 16 * 16 * 3)):
+        costs = get_flops.count(model, shape)
+        assert list(costs) == ['backbone', 'neck', 'cls_head']
+        backbone = tokens * values * 768 + 6 * block_macs(tokens, 768)
+        experts = tokens * 768 * (8 + 2 * 2 * 192)
+        neck = 6 * (block_macs(tokens, 768) + experts)
+        assert costs['backbone'].flops == 2 * backbone
+        assert costs['neck'].flops == 2 * neck
+        assert costs['cls_head'].flops == 2 * 768 * 7
+        params = sum(p.numel() for p in model.parameters())
+        assert sum(c.params for c in costs.values()) == params
 
 
 def test_flops_of_pretraining():
     """Encoder on 5 % of the tokens, decoder on all."""
-    model = build('s4d_pretrain')
-    costs = get_flops.count(model, (2, 3, 16, 160, 160))
+    costs = get_flops.count(build('s4d_pretrain'), (2, 3, 16, 160, 160))
     visible = 800 - 760
     encoder = visible * 1536 * 768 + 12 * block_macs(visible, 768)
     decoder = visible * 768 * 384 + 4 * block_macs(800, 384) + 800 * 384 * 1536
@@ -78,64 +68,37 @@ def test_flops_of_pretraining():
     assert costs['neck'].flops == 2 * 2 * decoder
 
 
-@pytest.mark.parametrize(
-    'path',
-    sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py'))),
-    ids=lambda p: osp.basename(p)[:-3],
-)
-def test_flops_of_the_mixes(path):
-    cfg = Config.fromfile(path)
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
-    shapes = [(1, 3, 80, 80)]
-    if not path.endswith('_image.py'):
-        shapes.append((1, 3, 4, 80, 80))
-    if path.endswith('_video.py'):
-        shapes = shapes[1:]
-    ours = isinstance(model.backbone, S4DViT)
-    if ours:
-        assert get_flops.input_shapes(model, []) == tuple(shapes[::-1])
-    elif isinstance(model.backbone, S2DViT):
-        assert get_flops.input_shapes(model, []) == tuple(shapes[1:])
+@pytest.mark.parametrize('name', MIXES)
+def test_flops_of_the_mixes(name):
+    model = build(f'mix/{name}')
+    shapes = [(1, 3, 4, 80, 80), (1, 3, 80, 80)]
+    shapes = dict(video=shapes[:1], image=shapes[1:]).get(name.rpartition('_')[2], shapes)
+    if isinstance(model.backbone, (S2DViT, S4DViT)):
+        found = get_flops.input_shapes(model, [])
+        assert found == tuple(shapes if isinstance(model.backbone, S4DViT) else shapes[:1])
     else:
         with pytest.raises(ValueError, match='--shape'):
             get_flops.input_shapes(model, [])
     for shape in shapes:
         costs = get_flops.count(model, shape)
-        assert len(costs) == (3 if '_moae_' in path else 2)
+        assert len(costs) == (3 if '_moae_' in name else 2)
         assert all(cost.flops > 0 for cost in costs.values())
         assert sum(c.params for c in costs.values()) == sum(p.numel() for p in model.parameters())
 
 
-def test_cam_is_of_our_models(toolbox_run):
-    model = init_model(osp.join(ROOT, 'configs', 'mix', 'slowonly_moae_joint.py'))
-    with pytest.raises(ValueError, match='not of ResNet3dSlowOnly'):
-        vis_cam.heat_maps(model, toolbox_run.clip)
-
-
-def test_flops_command(monkeypatch, capsys):
-    command = ['get_flops.py', FINETUNE, '--cfg-options', 'model.neck=None']
-    monkeypatch.setattr(sys, 'argv', command)
-    get_flops.main()
+def test_flops_command(capsys):
+    get_flops.main([FINETUNE, '--cfg-options', 'model.neck=None'])
     output = capsys.readouterr().out
     assert '(1, 3, 4, 80, 80)' in output and '(1, 3, 80, 80)' in output
     assert 'neck' not in output and output.count('total') == 2
     assert get_flops.input_shapes(None, [96]) == ((1, 3, 96, 96),)
     assert get_flops.input_shapes(None, [96, 80]) == ((1, 3, 96, 80),)
-    with pytest.raises(ValueError, match='--shape'):
-        get_flops.input_shapes(None, [3, 96, 80])
 
 
 # ---------------------------------------------------------------- Grad-CAM
 @pytest.fixture(scope='module')
 def model(toolbox_run):
     return init_model(FINETUNE, toolbox_run.finetuned, 'cpu')
-
-
-def predicted(path, checkpoint):
-    """Probabilities over a clip or image whose face fills the frame, by name."""
-    result = ExpressionInferencer(FINETUNE, checkpoint, 'cpu')(path, faces='none')
-    return result.summary()[0].probabilities
 
 
 def expected_maps(model, path, label):
@@ -160,8 +123,7 @@ def expected_maps(model, path, label):
 
 @pytest.mark.parametrize('kind', ['clip', 'image'])
 def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
-    path = getattr(toolbox_run, kind)
-    maps = []
+    path, maps = getattr(toolbox_run, kind), []
     blend = vis_cam.TokenGradCAM._alpha_blending
     monkeypatch.setattr(
         vis_cam.TokenGradCAM,
@@ -189,25 +151,36 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
         (sample,) = model.test_step(vis_cam.read_media(model, toolbox_run.clip))
     name = vis_cam.class_names(model, 'video', 7)[int(sample.pred_label)]
     assert f'looks like {name}' in capsys.readouterr().out
-    command += ['--target-layer-name', 'backbone/blocks/0']
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main([*command, '--target-category', 'joy'])
     before = cv2.imread(out)
-    vis_cam.main(command)
+    vis_cam.main([*command, '--target-layer-name', 'backbone/blocks/0'])
     assert (cv2.imread(out) != before).any()
+    with pytest.raises(ValueError, match='no file or folder nowhere.mp4'):
+        vis_cam.heat_maps(model, 'nowhere.mp4')
+    other = init_model(osp.join(CONFIGS, 'mix', 'slowonly_moae_joint.py'))
+    with pytest.raises(ValueError, match='not of ResNet3dSlowOnly'):
+        vis_cam.heat_maps(other, toolbox_run.clip)
 
 
-# ------------------------------------------------ confusion matrix, reconstruction
-def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
+# ------------------------------------------------ figures of tests, reconstruction
+@pytest.fixture
+def drawn(toolbox_run, monkeypatch):
+    """What the confusion matrix is drawn of, panel by panel."""
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    drawn = []
-    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: drawn.append(args[1:]))
-    scores = torch.eye(7)
-    samples = [
-        dict(gt_label=torch.tensor([0]), pred_score=scores[label], input_type='image')
-        for label in (0, 0, 2, 0)
-    ]
-    samples[3]['unreadable'] = True  # counts as wrong
+    found = []
+    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: found.append(args[1:]))
+    return found
+
+
+def predictions(pairs, kind):
+    scores = torch.eye(7).tolist()
+    return [dict(gt_label=[y], pred_score=scores[said], input_type=kind) for y, said in pairs]
+
+
+def test_confusion_matrix_counts_unreadable_samples_as_wrong(drawn, tmp_path):
+    samples = predictions([(0, 0), (0, 0), (0, 2), (0, 0)], 'image')
+    samples[3]['unreadable'] = True
     mmengine.dump(samples, tmp_path / 'x.pkl')
     out = tmp_path / 'x.png'
     plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.pkl'), '--out', str(out)])
@@ -217,57 +190,33 @@ def test_confusion_matrix_command(toolbox_run, tmp_path, monkeypatch, capsys):
     assert names[:2] == ['neutral', 'happiness']
     # the mean over classes counts those that have samples
     assert title == 'image: 4 samples (1 unreadable)\nWAR 50.0 %, UAR 50.0 %'
-    assert out.stat().st_size > 5000 and 'image' in capsys.readouterr().out
+    assert out.stat().st_size > 5000
 
 
-def test_confusion_matrix_shows_shares_and_counts():
-    _, ax = plot_confusion_matrix.plt.subplots()
-    plot_confusion_matrix.draw(ax, np.array([[3, 1], [0, 0]]), ('a', 'b'), 'title', [5, 0])
-    assert [t.get_text() for t in ax.texts] == ['60\n(3)', '20\n(1)', '0\n(0)', '0\n(0)']
-    assert ax.texts[1].get_position() == (1, 0)  # x is the prediction
-    plot_confusion_matrix.plt.close()
-
-
-def test_panels_have_one_order_of_classes(toolbox_run, tmp_path, monkeypatch):
+def test_panels_have_one_order_of_classes(drawn, tmp_path):
     """The data sets number their classes differently; the second panel follows the first."""
-    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    drawn = []
-    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: drawn.append(args[1:]))
     ids = dict(
         video=dict(happiness=0, neutral=2, anger=3),
         image=dict(happiness=1, neutral=0, anger=6),
     )
     pairs = [('anger', 'happiness'), ('anger', 'anger'), ('neutral', 'anger')]
-    samples = [
-        dict(gt_label=[of[true]], pred_score=torch.eye(7)[of[said]].tolist(), input_type=kind)
-        for kind, of in ids.items()
-        for true, said in pairs
-    ]
+    samples = []
+    for kind, of in ids.items():
+        samples += predictions([(of[true], of[said]) for true, said in pairs], kind)
     mmengine.dump(samples, tmp_path / 'x.json')
-    out = str(tmp_path / 'x.png')
-    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.json'), '--out', out])
+    arguments = [FINETUNE, str(tmp_path / 'x.json'), '--out', str(tmp_path / 'x.png')]
+    plot_confusion_matrix.main(arguments)
     (counts, names, _, support), image = drawn
     assert names[:4] == image[1][:4] == ['happiness', 'sadness', 'neutral', 'anger']
     assert counts[3].tolist() == [1, 0, 0, 1, 0, 0, 0] and support == [0, 0, 1, 2, 0, 0, 0]
     assert image[0].tolist() == counts.tolist() and image[3] == support
-
-
-def test_classes_of_other_names_keep_their_order():
     own = dict(classes=['joy', 'anger'], matrix=[[1, 2], [3, 4]], support=[3, 7])
     assert plot_confusion_matrix.in_order(own, ['anger', 'happiness']) is own
-    assert plot_confusion_matrix.in_order(own, ['anger', 'joy']) == dict(
-        classes=['anger', 'joy'], matrix=[[4, 3], [2, 1]], support=[7, 3]
-    )
 
 
-def test_tests_are_compared_in_a_table(toolbox_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    scores = torch.eye(7).tolist()
+def test_tests_are_compared_in_a_table(drawn, tmp_path, capsys):
     for name, said in (('a', (0, 0, 0, 1)), ('b', (0, 1, 1, 1))):
-        samples = [
-            dict(gt_label=[label], pred_score=scores[guess], input_type='image')
-            for label, guess in zip((0, 0, 0, 1), said)
-        ]
+        samples = predictions(zip((0, 0, 0, 1), said), 'image')
         mmengine.dump(samples, tmp_path / f'{name}.json')
     command = [FINETUNE, f'one={tmp_path}/a.json', f'two rows={tmp_path}/b.json']
     compare_tests.main(command)
@@ -278,26 +227,21 @@ def test_tests_are_compared_in_a_table(toolbox_run, tmp_path, monkeypatch, capsy
         ['two', 'rows', '-', '-', '50.0', '66.7'],
         ['chance', '14.3', '14.3', '14.3', '14.3'],
     ]
-    with pytest.raises(SystemExit) as end:
-        compare_tests.main([*command, f'no={tmp_path}/none.json'])
-    assert end.value.code == 2 and 'none.json' in capsys.readouterr().err
-    with pytest.raises(SystemExit) as end:
-        compare_tests.main([FINETUNE, 'a.json'])
-    assert end.value.code == 2 and 'NAME=PATH' in capsys.readouterr().err
+    for wrong, said in ((f'no={tmp_path}/none.json', 'none.json'), ('a.json', 'NAME=PATH')):
+        with pytest.raises(SystemExit) as end:
+            compare_tests.main([*command, wrong])
+        assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
     """A block for each modality, three columns in each; an image is there once."""
     monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    drawn = []
-    whole = visualize_reconstruction.draw
+    drawn, whole, out = [], visualize_reconstruction.draw, str(tmp_path / 'x.png')
     monkeypatch.setattr(
         visualize_reconstruction, 'draw', lambda blocks: drawn.append(blocks) or whole(blocks)
     )
-    out = str(tmp_path / 'x.png')
-    visualize_reconstruction.main(
-        [PRETRAIN, toolbox_run.pretrained, '--out', out, '--num', '2', '--frames', '3']
-    )
+    arguments = [PRETRAIN, toolbox_run.pretrained, '--out', out, '--num', '2', '--frames', '3']
+    visualize_reconstruction.main(arguments)
     (blocks,) = drawn
     for name, frames in (('video', 3), ('image', 1)):
         assert len(blocks[name]) == 2
@@ -308,33 +252,20 @@ def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(masked[~grey], original[~grey])
         np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
         assert np.abs(rebuilt.astype(float) - original)[grey].mean() > 1
-    first, last = blocks['video'][0][0][0][[0, -1]].astype(float)
-    assert np.abs(first - last).mean() > 1
     height, width = cv2.imread(out).shape[:2]
     assert width > 1000 and height > 300
-    titles = [ax.get_title() for ax in whole(blocks).axes[:6]]
-    assert titles[0] == 'video, 3 frames' and titles[3] == 'image'
-    assert titles[1].endswith('% masked') and titles[5] == 'reconstructed'
     plot_confusion_matrix.plt.close('all')
 
 
-# ------------------------------------------------------------------ publish
-def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path):
-    out = publish_model.publish(toolbox_run.finetuned, str(tmp_path / 's4d.pth'))
-    assert [str(p) for p in tmp_path.iterdir()] == [out]
-    with open(out, 'rb') as f:
-        sha = hashlib.sha256(f.read()).hexdigest()
-    assert osp.basename(out).startswith('s4d_20')
-    assert out.endswith(f'-{sha[:8]}.pth')
-    assert osp.getsize(out) < 0.5 * osp.getsize(toolbox_run.finetuned)
-    before = predicted(toolbox_run.clip, toolbox_run.finetuned)
-    assert predicted(toolbox_run.clip, out) == before
-
-
-def test_errors_name_the_file(model, tmp_path):
-    with pytest.raises(FileNotFoundError, match='no file or folder nowhere.mp4'):
-        vis_cam.read_media(model, 'nowhere.mp4')
-    path = write_image(tmp_path / 'face.png')
-    other = SimpleNamespace(cfg=Config(dict(test_pipeline=[])))
-    with pytest.raises(ValueError, match='face.png is of type image.*no `image_test_pipeline`'):
-        vis_cam.read_media(other, path)
+def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path, capsys):
+    publish_model.main([toolbox_run.finetuned, str(tmp_path / 's4d.pth')])
+    (out,) = tmp_path.iterdir()
+    assert f'{out}: ' in capsys.readouterr().out
+    sha = hashlib.sha256(out.read_bytes()).hexdigest()
+    assert out.name.startswith('s4d_20') and out.name.endswith(f'-{sha[:8]}.pth')
+    assert out.stat().st_size < 0.5 * osp.getsize(toolbox_run.finetuned)
+    before, after = (
+        ExpressionInferencer(FINETUNE, str(weights), 'cpu')(toolbox_run.clip, faces='none')
+        for weights in (toolbox_run.finetuned, out)
+    )
+    assert before.summary()[0].probabilities == after.summary()[0].probabilities

@@ -1,17 +1,119 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""tools/quickstart.sh, on a few drawn faces and for an epoch each."""
+"""The quickstart: its drawn data, and tools/quickstart.sh on a few of them."""
 
+import filecmp
 import os
 import os.path as osp
 import re
 import subprocess
 import sys
 
+import av
+import cv2
+import drawn_faces as faces
+import make_quickstart as quickstart
+import numpy as np
 import pytest
 from helpers import ROOT, process_env
 
-# The interpreter of the script: nothing is installed, the data are those of the tests, and the
-# trainings are short. `$BREAK` is a part of the command that fails.
+SMALL = dict(images=22, clips=15, seed=3, size=48, workers=1)
+
+
+@pytest.fixture(scope='module')
+def small_set(tmp_path_factory):
+    out = str(tmp_path_factory.mktemp('quickstart') / 'set')
+    assert quickstart.make_set(out, **SMALL) == 22 + 15
+    return out
+
+
+def files_of(root):
+    found = (osp.join(folder, name) for folder, _, names in os.walk(root) for name in names)
+    return sorted(osp.relpath(path, root) for path in found)
+
+
+def test_annotations_name_every_file_once(small_set):
+    listed = []
+    for split in ('train', 'test'):
+        for name, sign, path in (('affectnet', ' ', 'images/{}'), ('dfew', ',', 'clips/{}.mp4')):
+            (file,) = (f for f in files_of(small_set) if f'{name}_{split}' in f)
+            with open(osp.join(small_set, file), encoding='utf-8') as f:
+                lines = [line.strip().rsplit(sign, 1) for line in f]
+            if name == 'dfew':
+                assert lines.pop(0) == ['video_name', 'label']
+            assert {label for _, label in lines} == set('0123456')
+            listed += [path.format(name) for name, _ in lines]
+    with open(osp.join(small_set, 'annotations', 'affectnet_test.txt'), encoding='utf-8') as f:
+        assert f.read().splitlines()[3] == 'test/00003.jpg 3'  # AffectNet's surprise
+    assert quickstart.list_samples('image', 4)[3].expression == 'surprise'
+    assert quickstart.list_samples('video', 4)[3].expression == 'anger'  # DFEW's 3
+    media = [f for f in files_of(small_set) if f.endswith(('jpg', 'mp4'))]
+    assert sorted(listed) == media and len(media) == 22 + 15
+
+
+@pytest.mark.parametrize('count', (14, 15, 420))
+def test_no_person_is_in_both_splits(count):
+    persons = {}
+    for kind in ('image', 'video'):
+        for sample in quickstart.list_samples(kind, count):
+            persons.setdefault(repr(sample.identity(0)), set()).add(sample.split)
+    assert all(len(splits) == 1 for splits in persons.values())
+    assert len(persons) == 2 * -(-count // 7)
+
+
+def test_images_and_clips_can_be_read(small_set):
+    image = cv2.imread(osp.join(small_set, 'images/test/00000.jpg'))
+    assert image.shape == (48, 48, 3) and image.std() > 10
+    with av.open(osp.join(small_set, 'clips/00000.mp4')) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ('h264', 'yuv420p')
+        frames = [f.to_ndarray(format='rgb24') for f in container.decode()]
+    drawn = quickstart.draw_clip(quickstart.list_samples('video', 15)[0], 3, 48)
+    assert 32 <= len(frames) == len(drawn) <= 48
+    assert np.abs(np.subtract(frames, drawn, dtype=float)).mean() < 8
+
+
+def test_same_settings_same_files(small_set, tmp_path, capsys):
+    again = str(tmp_path / 'again')
+    quickstart.make_set(again, **dict(SMALL, workers=2))
+    names = files_of(small_set)
+    for name in ('images/train/00021.jpg', 'clips/00002.mp4', 'annotations/dfew_test.csv'):
+        os.remove(osp.join(again, name))
+    kept = os.stat(osp.join(again, 'clips/00003.mp4')).st_mtime_ns
+    assert quickstart.make_set(again, **SMALL) == 2  # an interrupted run goes on
+    assert os.stat(osp.join(again, 'clips/00003.mp4')).st_mtime_ns == kept
+    assert files_of(again) == names
+    assert filecmp.cmpfiles(small_set, again, names, shallow=False)[0] == names
+    assert quickstart.make_set(again, **SMALL) == 0
+    with pytest.raises(ValueError, match='seed was 3 and now is 4'):
+        quickstart.make_set(again, **dict(SMALL, seed=4))
+    (tmp_path / 'mine.txt').write_text('mine')
+    assert quickstart.main([str(tmp_path)]) == 1
+    assert 'is not empty' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_every_two_expressions_can_be_told_apart(seed):
+    """Same person, pose and light: each expression is its own picture."""
+    rng = np.random.default_rng(seed)
+    who, scene = faces.Identity.draw(rng), faces.Scene(rng, 64)
+    expressions = faces.EXPRESSIONS.values()
+    pictures = [faces.draw_face(who, ex, faces.Pose(), scene).astype(float) for ex in expressions]
+    for i, one in enumerate(pictures):
+        for other in pictures[:i]:
+            assert (np.abs(one - other).max(-1) > 40).mean() > 0.01
+
+
+def test_a_clip_starts_neutral_and_ends_at_its_apex():
+    sample = quickstart.Sample('video', 4, 'train', 'surprise')
+    calm = sample._replace(expression='neutral')
+    apex, neutral = (quickstart.draw_clip(s, 0, 64) for s in (sample, calm))
+    gaps = [np.abs(np.subtract(a, b, dtype=float)).mean() for a, b in zip(apex, neutral)]
+    assert gaps[0] < 0.25 * gaps[-1] and gaps[-1] > 2
+
+
+# ----------------------------------------------------------------- the script
+# Its interpreter: nothing is installed, the data are those of the tests, and the trainings are
+# short. `$BREAK` is a part of the command that fails.
 PYTHON = r"""#!/usr/bin/env bash
 case "$*" in
 *onedl-*) exit 1 ;;
@@ -37,25 +139,22 @@ exec "$REAL_PYTHON" "$@"
 @pytest.fixture
 def quickstart_script(quickstart_data, tmp_path):
     """Runs the script; returns its exit code, output, errors and folder."""
-    folder = tmp_path / 'bin'
-    folder.mkdir()
-    python = folder / 'python'
+    python = tmp_path / 'bin' / 'python'
+    python.parent.mkdir()
     python.write_text(PYTHON)
     python.chmod(0o755)
 
     def run(broken=''):
         env = dict(
             process_env(),
-            PATH=f'{folder}{os.pathsep}{os.environ["PATH"]}',
+            PATH=f'{python.parent}{os.pathsep}{os.environ["PATH"]}',
             REAL_PYTHON=sys.executable,
             TEST_DATA=str(quickstart_data / 'data'),
             QUICKSTART_DIR=str(tmp_path / 'out'),
             BREAK=broken,
         )
         command = ['bash', osp.join(ROOT, 'tools', 'quickstart.sh')]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=1200
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=env, text=True, capture_output=True)
         return done.returncode, done.stdout, done.stderr, tmp_path / 'out'
 
     return run
@@ -64,10 +163,9 @@ def quickstart_script(quickstart_data, tmp_path):
 @pytest.mark.skipif(
     not os.environ.get('S4D_SLOW_TESTS'), reason='takes minutes: S4D_SLOW_TESTS=1 runs it'
 )
-def test_it_ends_in_a_table_and_fits_on_two_screens(quickstart_script):
+def test_it_ends_in_a_table(quickstart_script):
     code, output, errors, out = quickstart_script()
-    assert code == 0, output + errors
-    assert errors == ''
+    assert (code, errors) == (0, ''), output + errors
     for label in ('masked faces', 'with pre-training', 'without pre-training'):
         assert re.search(rf'^  {label}: epoch 1/1  loss \d\.\d+  0:00:00 left$', output, re.M)
     summary = output.split('=== summary ===')[1]
@@ -75,8 +173,6 @@ def test_it_ends_in_a_table_and_fits_on_two_screens(quickstart_script):
         assert len(re.search(rf'^{row}((?: +[\d.]+)+)$', summary, re.M).group(1).split()) == 4
     for name in re.findall(rf'{re.escape(str(out))}/\S+', summary):
         assert osp.isfile(name), name
-    assert 'tools/predict.py YOUR.mp4' in summary
-    assert len(output.splitlines()) < 70  # with one epoch for each training
     # the rows are those of the two tests
     for name, loaded in (('finetune', True), ('finetune_from_scratch', False)):
         log = (out / 'logs' / f'{name}.log').read_text()

@@ -42,33 +42,18 @@ def test_a_training_is_quiet(trained):
     assert not [word for word in MISLEADING if word in messages(text)]
 
 
-def test_the_terminal_has_a_line_for_each_epoch_and_the_log_file_everything(trained):
+def test_the_terminal_is_short_and_the_log_file_has_everything(trained):
     folder, text = trained
     (epoch,) = [line for line in text.splitlines() if ' - epoch ' in line]
-    assert re.search(
-        r'epoch 1/1  loss \d\.\d{4}(  (video|image)/(WAR|UAR) [\d.]+){4}  0:00:00 left$', epoch
-    )
-    assert len(text.splitlines()) < 25
+    assert re.search(r'epoch 1/1  loss \d\.\d{4}  0:00:00 left$', epoch)
     (path,) = (folder / 'run').glob('*/*.log')
     assert str(path) in text  # says where the rest is
-    for part in ('Config:', 'System environment', 'Hooks will', 'Epoch(train)', 'Confusion matrix'):
+    for part in ('Config:', 'System environment', 'Hooks will'):
         assert part in path.read_text() and part not in text, part
-
-
-def test_the_table_comes_before_the_first_step(trained):
-    _, text = trained
     table = text.index('Run summary')
     assert table < text.index('epoch 1/1')
     part = text[table:].partition(' - mmengine - ')[0]
-    for row in (
-        'device ',
-        'precision ',
-        'seed ',
-        'work dir ',
-        'train data ',
-        'optimizer ',
-        'an epoch ',
-    ):
+    for row in ('device ', 'processes ', 'train data ', 'optimizer '):
         assert f'\n  {row}' in part, row
 
 

@@ -57,9 +57,7 @@ def test_auto_scale_lr():
     options = ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=64']
     cfg = train(*options, 'train_dataloader.batch_size=32', config=quickstart)
     assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=64)
-    with pytest.raises(ValueError, match='batch_size=5, which is none of'):
-        train(*options, 'train_dataloader.batch_size=5', config=quickstart)
-    with pytest.raises(KeyError, match='has no "auto_scale_lr'):
+    with pytest.raises(ValueError, match='has no "auto_scale_lr'):
         train('--auto-scale-lr', '--cfg-options', 'auto_scale_lr=None')
 
 

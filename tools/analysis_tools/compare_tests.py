@@ -12,24 +12,6 @@ import sys
 from mmengine.config import Config
 
 
-def named_file(text: str) -> tuple[str, str]:
-    """Split ``NAME=PATH``.
-
-    Args:
-        text (str): The argument.
-
-    Returns:
-        tuple[str, str]: Name and path.
-
-    Raises:
-        argparse.ArgumentTypeError: If one of the two is missing.
-    """
-    name, _, path = text.partition('=')
-    if not name or not path:
-        raise argparse.ArgumentTypeError(f'{text!r}: NAME=PATH is expected, as "A=a.json"')
-    return name, path
-
-
 def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
@@ -37,47 +19,39 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser.add_argument(
         'tests',
         nargs='+',
-        type=named_file,
         metavar='NAME=PREDICTIONS',
         help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.tests = [test.partition('=')[::2] for test in args.tests]
+    for name, path in args.tests:
+        if not name or not path:
+            parser.error(f'{name or path!r}: NAME=PATH is expected, as "A=a.json"')
+    return args
 
 
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-from s4d_mm.evaluation.predictions import (
-    class_names_of_test,
-    figures_by_modality,
-    read_predictions,
-)
+from s4d_mm.datasets.config import class_names_of_test
+from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
-    """The table, with a last row of what guessing would reach.
+    """Lines of WAR and UAR in percent by modality; the last one is what guessing would reach.
 
-    Args:
-        tests (dict[str, dict]): Name of each row -> figures of its test, as
-            :func:`figures_by_modality` returns them.
-        classes (dict[str, tuple[str]]): Class names, by modality.
-
-    Returns:
-        str: Lines of WAR and UAR in percent, two columns per modality; ``-`` where a test has no
-        samples of a modality.
+    ``tests`` are figures as ``figures_by_modality`` returns them, by the name of the row.
     """
     columns = [(m, key) for m in classes for key in ('WAR', 'UAR')]
     rows = [['', *(f'{modality} {key}' for modality, key in columns)]]
-    for name, figures in tests.items():
-        values = [
-            f'{figures[m]["metrics"][key]:.1f}' if m in figures else '-' for m, key in columns
-        ]
+    for name, own in tests.items():
+        values = [f'{own[m]["metrics"][key]:.1f}' if m in own else '-' for m, key in columns]
         rows.append([name, *values])
     rows.append(['chance', *(f'{100 / len(classes[m]):.1f}' for m, _ in columns)])
-    widths = [max(map(len, column)) for column in zip(*rows)]
+    first, *others = (max(map(len, column)) for column in zip(*rows))
     return '\n'.join(
-        '  '.join([f'{row[0]:<{widths[0]}}', *(f'{v:>{w}}' for v, w in zip(row[1:], widths[1:]))])
-        for row in rows
+        '  '.join([f'{name:<{first}}', *(f'{v:>{w}}' for v, w in zip(values, others))])
+        for name, *values in rows
     )
 
 

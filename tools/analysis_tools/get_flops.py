@@ -49,8 +49,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from s4d_mm.engine.launch import load_config
-from s4d_mm.engine.messages import config_errors_as_messages
+from s4d_mm.engine.options import load_config
 from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
 
@@ -61,51 +60,8 @@ class Cost(NamedTuple):
     params: int
 
 
-class PartCounter(FlopCounterMode):
-    """Operations of each part of a model, as a context.
-
-    Args:
-        model (nn.Module): The model; its parts are its children.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(display=False)
-        self.parts = {
-            name: part for name, part in model.named_children() if name != 'data_preprocessor'
-        }
-        self.flops = dict.fromkeys(self.parts, 0)
-        self.hooks = []
-        for name, part in self.parts.items():
-            self._watch(part, name)
-
-    def _watch(self, module: nn.Module, name: str) -> None:
-        """Add what happens in a module to a part."""
-        start = []
-
-        def before(module, args):
-            start.append(self.get_total_flops())
-
-        def after(module, args, output):
-            self.flops[name] += self.get_total_flops() - start.pop()
-
-        self.hooks += [
-            module.register_forward_pre_hook(before),
-            module.register_forward_hook(after),
-        ]
-
-    def __exit__(self, *args) -> None:
-        super().__exit__(*args)
-        for hook in self.hooks:
-            hook.remove()
-
-
 def run(model: nn.Module, x: torch.Tensor) -> None:
-    """Forward pass of a recognizer, classifier or masked auto-encoder.
-
-    Args:
-        model (nn.Module): The model.
-        x (Tensor): (B, 3, H, W) or (B, 3, T, H, W).
-    """
+    """Forward pass of a recognizer, classifier or masked auto-encoder on (B, 3, [T,] H, W)."""
     if isinstance(model, MAE):
         latent, _, ids_restore = model.backbone(x)
         model.neck(latent, ids_restore)
@@ -117,9 +73,8 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
     kind = 'image' if x.ndim == 4 else 'video'
     if kind == 'image' and frames is not None:
         x = x[:, :, None].expand(-1, -1, frames, -1, -1)
-    # one view; the frames of a Recognizer2D are samples
-    x = x[:, None]
-    if isinstance(model, Recognizer2D) and x.ndim == 6:
+    x = x[:, None]  # one view
+    if isinstance(model, Recognizer2D) and x.ndim == 6:  # its frames are samples
         x = x.squeeze(1).transpose(1, 2)  # B T C H W
     x, kwargs = model.extract_feat(x)
     if isinstance(model.cls_head, DualModalHead):
@@ -128,37 +83,34 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
-    """Cost of each part of a model for one batch.
-
-    Args:
-        model (nn.Module): Recognizer of mmaction2, classifier of mmpretrain,
-            or masked auto-encoder of S4D, on the CPU.
-        shape (tuple[int]): (B, 3, H, W) or (B, 3, T, H, W).
-
-    Returns:
-        dict[str, Cost]: In the order of the data flow.
-    """
+    """Cost of each part of a model on the CPU for one batch, in the order of the data flow."""
     model.eval()
     for module in model.modules():
         if isinstance(module, LandmarkMobileFaceNet):
             module.has_weights = True  # any will do for counting
+    counter = FlopCounterMode(display=False)
+    parts = {k: v for k, v in model.named_children() if k != 'data_preprocessor'}
+    starts, flops, hooks = {}, dict.fromkeys(parts, 0), []
+    for name, part in parts.items():
+
+        def before(module, args, name=name):
+            starts[name] = counter.get_total_flops()
+
+        def after(module, args, output, name=name):
+            flops[name] += counter.get_total_flops() - starts[name]
+
+        hooks += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
     # attention as plain matrix products, because its CPU kernel is not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), PartCounter(model) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         run(model, torch.zeros(shape))
-    return {
-        name: Cost(counter.flops[name], sum(p.numel() for p in counter.parts[name].parameters()))
-        for name in ('backbone', 'neck', 'cls_head', 'head')
-        if counter.flops.get(name)
-    }
+    for hook in hooks:
+        hook.remove()
+    names = [name for name in ('backbone', 'neck', 'cls_head', 'head') if flops.get(name)]
+    return {n: Cost(flops[n], sum(p.numel() for p in parts[n].parameters())) for n in names}
 
 
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
-    """The shapes to count for, from ``--shape``.
-
-    Raises:
-        ValueError: If it is no shape, or is not given for another backbone
-            than ours.
-    """
+    """The shapes to count for, from ``--shape``; without it, from a backbone of ours."""
     if len(shape) in (4, 5):
         return (tuple(shape),)
     if len(shape) in (1, 2):
@@ -182,22 +134,10 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     return (clip, image) if both else (clip,)
 
 
-def format_costs(costs: dict[str, Cost]) -> str:
-    """A table with a row for each part and one for all."""
-    total = Cost(*(sum(column) for column in zip(*costs.values())))
-    lines = [f'{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}']
-    for name, cost in {**costs, 'total': total}.items():
-        lines.append(
-            f'{name:10}{cost.flops / 2e9:10.3f}{cost.flops / 1e9:10.3f}{cost.params / 1e6:10.3f}'
-        )
-    return '\n'.join(lines)
-
-
 def main(argv: list | None = None) -> None:
     """Print the cost of each part for each input shape."""
     args = parse_args(argv)
-    with config_errors_as_messages():
-        cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)
     try:
@@ -205,8 +145,11 @@ def main(argv: list | None = None) -> None:
     except ValueError as e:
         sys.exit(str(e))
     for shape in shapes:
-        print(f'\nInput shape: {shape}')
-        print(format_costs(count(model, shape)))
+        costs = count(model, shape)
+        costs['total'] = Cost(*(sum(column) for column in zip(*costs.values())))
+        print(f'\nInput shape: {shape}\n{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}')
+        for name, (flops, params) in costs.items():
+            print(f'{name:10}{flops / 2e9:10.3f}{flops / 1e9:10.3f}{params / 1e6:10.3f}')
 
 
 if __name__ == '__main__':

@@ -32,61 +32,35 @@ matplotlib.use('Agg')  # before pyplot
 import matplotlib.pyplot as plt
 import numpy as np
 
-from s4d_mm.evaluation.predictions import (
-    class_names_of_test,
-    figures_by_modality,
-    read_predictions,
-)
+from s4d_mm.datasets.config import class_names_of_test
+from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequence[int]) -> None:
-    """One confusion matrix: colour is the share of the true class.
+    """One confusion matrix, rows are true classes; colour is the share of the true class.
 
-    Args:
-        ax (Axes): Where to.
-        counts (np.ndarray): (classes, classes), rows are true classes.
-        names (Sequence[str]): Of the classes.
-        title (str): Of the panel.
-        support (Sequence[int]): Samples of each class, with those that could not be read, so that
-            the diagonal shows the recalls of the metric.
+    ``support`` counts the samples of each class with those that could not be read, so that the
+    diagonal shows the recalls of the metric.
     """
     share = counts / np.maximum(support, 1)[:, None]
     ax.imshow(share, vmin=0, vmax=1, cmap='Blues')
     for (i, j), count in np.ndenumerate(counts):
-        ax.text(
-            j,
-            i,
-            f'{100 * share[i, j]:.0f}\n({count})',
-            ha='center',
-            va='center',
-            fontsize=7,
-            color='white' if share[i, j] > 0.5 else 'black',
-        )
+        color = 'white' if share[i, j] > 0.5 else 'black'
+        text = f'{100 * share[i, j]:.0f}\n({count})'
+        ax.text(j, i, text, ha='center', va='center', fontsize=7, color=color)
     ax.set_xticks(range(len(names)), names, rotation=45, ha='right')
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel='predicted', ylabel='true', title=title)
 
 
 def in_order(own: dict, names: Sequence[str]) -> dict:
-    """Figures of a modality with its classes in another order.
-
-    Args:
-        own (dict): Figures of one modality, as :func:`figures_by_modality` returns them.
-        names (Sequence[str]): Class names in the order wanted.
-
-    Returns:
-        dict: ``own`` with ``classes``, ``matrix`` and ``support`` in that order; ``own`` itself
-        if its set of names is another one.
-    """
+    """Figures of a modality with its classes in another order, if they are the same classes."""
     if sorted(own['classes']) != sorted(names):
         return own
     order = [own['classes'].index(name) for name in names]
-    return dict(
-        own,
-        classes=list(names),
-        matrix=np.array(own['matrix'])[np.ix_(order, order)].tolist(),
-        support=[own['support'][i] for i in order],
-    )
+    matrix = np.array(own['matrix'])[np.ix_(order, order)].tolist()
+    support = [own['support'][i] for i in order]
+    return dict(own, classes=list(names), matrix=matrix, support=support)
 
 
 def main(argv: list | None = None) -> None:

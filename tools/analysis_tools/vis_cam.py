@@ -6,8 +6,8 @@ They lie over a video, a folder of frames or an image.
     python tools/analysis_tools/vis_cam.py CONFIG CHECKPOINT MEDIA \
         [--target-category anger]
 
-The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip:
-a frame of each tubelet, and the same with its heat map.
+The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip: a frame of each
+tubelet, and the same with its heat map.
 """
 
 import argparse
@@ -18,15 +18,14 @@ import sys
 def parse_args(argv: list | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
-    parser.add_argument('config', help='fine-tuning config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('media', help='video, folder of frames, or image')
-    parser.add_argument('--out', default='cam.png')
-    parser.add_argument(
-        '--target-category', help='name or number of a class; the predicted one if not given'
-    )
-    parser.add_argument('--target-layer-name', help='such as neck/blocks/5, the default')
-    parser.add_argument('--device', help='default: a GPU if there is one')
+    add = parser.add_argument
+    add('config', help='fine-tuning config')
+    add('checkpoint')
+    add('media', help='video, folder of frames, or image')
+    add('--out', default='cam.png')
+    add('--target-category', help='name or number of a class; the predicted one if not given')
+    add('--target-layer-name', help='such as neck/blocks/5, the default')
+    add('--device', help='default: a GPU if there is one')
     return parser.parse_args(argv)
 
 
@@ -43,28 +42,18 @@ from torch import Tensor, nn
 
 import s4d_mm.guard  # noqa: F401
 from s4d_mm.apis import init_model
-from s4d_mm.apis.inference import class_names
 from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.media import is_picture
 from s4d_mm.models import MoAENeck, S4DViT
+from s4d_mm.predict.models import class_names
 
 
 class TokenGradCAM(GradCAM):
-    """mmaction2's Grad-CAM for a ViT.
-
-    The layers of a ViT give tokens (B, N, C), not maps (B, C, t, h, w).
-
-    Args:
-        model (nn.Module): Recognizer whose backbone is an ``S4DViT``.
-        target_layer_name (str): A block, e.g. 'neck/blocks/5'.
-        colormap (str): Of matplotlib. Defaults to 'viridis'.
-    """
+    """mmaction2's Grad-CAM for a ViT, whose layers give tokens (B, N, C), not maps."""
 
     def _register_hooks(self, layer_name: str) -> None:
-        self.grid = None  # of the last input, (t, h, w)
-
         def keep_grid(embed, args):
-            self.grid = embed.grid(args[0])
+            self.grid = embed.grid(args[0])  # (t, h, w)
 
         def keep_tokens(layer, args, output):
             # blocks with experts also give their loss
@@ -98,48 +87,20 @@ class TokenGradCAM(GradCAM):
         return tokens.detach().transpose(1, 2).unflatten(2, self.grid)
 
 
-def last_block(model: nn.Module) -> str:
-    """Name of the last block of a recognizer, e.g. 'neck/blocks/5'."""
-    part = 'neck' if model.with_neck else 'backbone'
-    return f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
-
-
 def read_media(model: nn.Module, path: str) -> dict:
-    """A batch of one video, folder of frames, or image, for ``test_step``.
-
-    Args:
-        model (nn.Module): From ``init_model``; its config has ``test_pipeline`` (video) and, for
-            images, ``image_test_pipeline``.
-        path (str): The file or folder.
-
-    Returns:
-        dict: ``inputs`` and ``data_samples``, with ``input_type`` in their
-        meta information.
-
-    Raises:
-        FileNotFoundError: If there is no such file or folder.
-        ValueError: If the config has no pipeline for this kind of file.
-    """
+    """A batch of one video, folder of frames, or image, for ``test_step``."""
     if not osp.exists(path):
-        raise FileNotFoundError(f'There is no file or folder {path}.')
-    is_image = is_picture(path)
-    input_type = 'image' if is_image else 'video'
-    name = 'image_test_pipeline' if is_image else 'test_pipeline'
+        raise ValueError(f'There is no file or folder {path}.')
+    input_type, name = 'video', 'test_pipeline'
+    if is_picture(path):
+        input_type, name = 'image', 'image_test_pipeline'
     if name not in model.cfg:
         raise ValueError(
             f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
         )
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
-    data = Compose(model.cfg[name])(
-        dict(
-            filename=path,
-            label=-1,
-            start_index=0,
-            modality='RGB',
-            input_type=input_type,
-            sample_id=path,
-        )
-    )
+    info = dict(filename=path, label=-1, start_index=0, modality='RGB')
+    data = Compose(model.cfg[name])(dict(info, input_type=input_type, sample_id=path))
     data['data_samples'].set_metainfo(dict(input_type=input_type))
     return pseudo_collate([data])
 
@@ -152,38 +113,29 @@ def heat_maps(
     Args:
         model (nn.Module): From ``init_model``.
         path (str): Video, folder of frames, or image.
-        target (str, optional): Name or number of a class. Defaults to None,
-            which means the predicted one.
-        layer (str, optional): Name of a block. Defaults to None, which means
-            the last one.
+        target (str, optional): Name or number of a class. Defaults to None, the predicted one.
+        layer (str, optional): Name of a block. Defaults to None, the last one.
 
     Returns:
-        tuple: Frames, and frames under heat maps, both (V views, T, H, W, 3),
-        RGB in 0..1; the name of the class.
-
-    Raises:
-        ValueError: If the target is not a class of this kind of file, or the
-            model is not of S4D's ViT.
+        tuple: Frames, and frames under heat maps, both (V views, T, H, W, 3), RGB in 0..1; the
+        name of the class.
     """
-    backbone, head = model.backbone, model.cls_head
-    if not isinstance(backbone, S4DViT) or (
-        model.with_neck and not isinstance(model.neck, MoAENeck)
+    part = 'neck' if model.with_neck else 'backbone'
+    if not isinstance(model.backbone, S4DViT) or not isinstance(
+        getattr(model, part), (S4DViT, MoAENeck)
     ):
         raise ValueError(
-            'vis_cam.py draws models of S4DViT, with or without MoAENeck, not '
-            f"of {type(backbone).__name__}. mmaction2's own vis_cam.py draws "
-            'convolutional ones.'
+            'vis_cam.py draws models of S4DViT, with or without MoAENeck, not of '
+            f"{type(model.backbone).__name__}. mmaction2's own vis_cam.py draws convolutional ones."
         )
     data = read_media(model, path)
     (sample,) = data['data_samples']
-    input_type = sample.metainfo['input_type']
-    count = head.num_classes
+    input_type, count = sample.metainfo['input_type'], model.cls_head.num_classes
     if isinstance(count, dict):
         count = count[input_type]
     names = class_names(model, input_type, count)
     if target is not None:
-        numbers = dict(zip(map(str, range(count)), range(count)))
-        numbers.update(zip(names, range(count)))
+        numbers = {**{str(i): i for i in range(count)}, **dict(zip(names, range(count)))}
         if target not in numbers:
             raise ValueError(
                 f'--target-category {target} is not a class of {input_type}s: {", ".join(names)}'
@@ -191,24 +143,15 @@ def heat_maps(
         sample.set_gt_label(numbers[target])
     if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
         data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
-    cam = TokenGradCAM(model, layer or last_block(model))
-    drawn, scores = cam(data, use_labels=target is not None)
+    layer = layer or f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
+    drawn, scores = TokenGradCAM(model, layer)(data, use_labels=target is not None)
     frames = torch.stack(data['inputs']).flatten(0, 1) / 255  # V C T H W
     label = int(sample.gt_label if target is not None else scores.argmax())
     return frames.permute(0, 2, 3, 4, 1), drawn, names[label]
 
 
 def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
-    """Two rows for each view: a frame of each tubelet, and its heat map.
-
-    Args:
-        frames (Tensor): (V, T, H, W, 3), RGB in 0..1.
-        drawn (Tensor): The same with heat maps.
-        step (int): Frames in a tubelet.
-
-    Returns:
-        np.ndarray: (V * 2 * H, T / step * W, 3), BGR in 0..255.
-    """
+    """Two rows for each view: a frame of each tubelet, and its heat map; BGR in 0..255."""
     pairs = torch.stack((frames, drawn), dim=1)[:, :, ::step]  # V 2 t H W 3
     picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
     return (picture.flip(-1) * 255).round().byte().numpy()
@@ -225,8 +168,7 @@ def main(argv: list | None = None) -> None:
         )
     except ValueError as e:
         sys.exit(str(e))
-    is_clip = frames.shape[1] > 1
-    step = model.backbone.patch_embed.tubelet_size if is_clip else 1
+    step = model.backbone.patch_embed.tubelet_size if frames.shape[1] > 1 else 1
     mmcv.imwrite(draw(frames, drawn, step), args.out)
     print(f'{args.out}: where {args.media} looks like {name}')
 

@@ -17,13 +17,14 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Save a picture of frames, masked frames and reconstructed frames.'
     )
-    parser.add_argument('config', help='pre-training config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--out', default='reconstruction.png')
-    parser.add_argument('--num', type=int, default=3, help='samples of each modality')
-    parser.add_argument('--frames', type=int, default=2, help='frames shown of a clip')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add = parser.add_argument
+    add('config', help='pre-training config')
+    add('checkpoint')
+    add('--out', default='reconstruction.png')
+    add('--num', type=int, default=3, help='samples of each modality')
+    add('--frames', type=int, default=2, help='frames shown of a clip')
+    add('--seed', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
 
 
@@ -40,20 +41,14 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.converters.fit import check_fit
-from s4d_mm.engine.launch import load_config
+from s4d_mm.engine.options import load_config
 from s4d_mm.files.errors import weights_errors_as_messages
+from s4d_mm.models.state_dict import check_fit
 
 
 @torch.no_grad()
 def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.ndarray, float]:
-    """What the picture shows of one sample.
-
-    Args:
-        model (torch.nn.Module): The masked auto-encoder, in evaluation mode.
-        sample (dict): Of the training data set: ``inputs`` (views, 3, [T,] H, W), of which the
-            first view is used, and ``data_samples``.
-        frames (int): Frames to show of a clip, at even distances; an image has one.
+    """What the picture shows of one sample of the training data.
 
     Returns:
         tuple[np.ndarray, float]: The frames, with grey in place of what was masked, and
@@ -77,22 +72,14 @@ def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.nd
 
 
 def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
-    """Draw the picture: a block of three columns per modality, a row per sample.
-
-    Args:
-        blocks (dict[str, list]): Name of a block -> what :func:`columns_of` returns for each of
-            its samples.
-
-    Returns:
-        Figure: The picture.
-    """
+    """A block of three columns per modality, a row per sample, of what ``columns_of`` returns."""
     widths, titles, pictures = [], [], []
     for name, samples in blocks.items():
         shown = samples[0][0].shape[1]
         widths += [shown] * 3
         share = 100 * np.mean([ratio for _, ratio in samples])
-        plural = name if shown == 1 else f'{name}, {shown} frames'
-        titles += [plural, f'{share:.0f} % masked', 'reconstructed']
+        first = name if shown == 1 else f'{name}, {shown} frames'
+        titles += [first, f'{share:.0f} % masked', 'reconstructed']
         pictures += [[np.concatenate(list(s[0][i]), axis=1) for s in samples] for i in range(3)]
     rows = max(map(len, pictures))
     fig, axes = plt.subplots(
@@ -119,21 +106,19 @@ def main(argv: list | None = None) -> None:
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     torch.manual_seed(args.seed)
     np.random.seed(args.seed)
-
     model = MODELS.build(cfg.model)
     with weights_errors_as_messages():
         loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
         check_fit(model, loaded, source=args.checkpoint)
     model.eval()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    parts = {getattr(dataset, 'INPUT_TYPE', 'video'): range(len(dataset))}
     if hasattr(dataset, 'modality_range'):
         parts = {name: dataset.modality_range(name) for name in ('video', 'image')}
-    else:
-        parts = {getattr(dataset, 'INPUT_TYPE', 'video'): range(len(dataset))}
     blocks = {}
     for name, indices in parts.items():
-        picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int)
-        blocks[name] = [columns_of(model, dataset[indices[int(i)]], args.frames) for i in picks]
+        picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int).tolist()
+        blocks[name] = [columns_of(model, dataset[indices[i]], args.frames) for i in picks]
     draw(blocks).savefig(args.out, dpi=150)
     print(f'{args.out}: {args.num} samples of each of {", ".join(blocks)}')
 

@@ -20,12 +20,13 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Save pictures of what a pipeline feeds the model.'
     )
-    parser.add_argument('config')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument('--num', type=int, default=8, help='samples of each modality')
-    parser.add_argument('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add = parser.add_argument
+    add('config')
+    add('--split', choices=('train', 'val', 'test'), default='train')
+    add('--num', type=int, default=8, help='samples of each modality')
+    add('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
+    add('--seed', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
@@ -46,7 +47,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
-from s4d_mm.engine.launch import load_config
+from s4d_mm.engine.options import load_config
 from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
@@ -54,16 +55,7 @@ GAP, LINE, WIDTH = 4, 18, 560  # pixels
 
 
 def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
-    """Run the pipeline of a dataset on a sample, step by step.
-
-    Args:
-        dataset (BaseDataset): The dataset.
-        idx (int): Index of the sample.
-
-    Returns:
-        tuple[list[np.ndarray], dict]: The frames as they were decoded, and the
-        output of the pipeline.
-    """
+    """The frames of a sample as they were decoded, and the output of the pipeline."""
     dataset.full_init()
     data, frames = dataset.get_data_info(idx), None
     for step in dataset.pipeline.transforms:
@@ -73,35 +65,21 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
         if frames is None and 'imgs' in data:  # later steps work in place
             frames = [np.array(img) for img in data['imgs']]
     inputs = data.get('inputs')
-    if (
-        not torch.is_tensor(inputs)
-        or inputs.dtype != torch.uint8
-        or (inputs.ndim not in (4, 5))
-        or frames is None
-    ):
-        found = (
-            f'{inputs.dtype} {tuple(inputs.shape)}'
-            if torch.is_tensor(inputs)
-            else repr(type(inputs))
-        )
+    shape = tuple(inputs.shape) if torch.is_tensor(inputs) else ()
+    if frames is None or len(shape) not in (4, 5) or inputs.dtype != torch.uint8:
         raise ValueError(
-            f'The pipeline of {dataset.ann_file} must decode imgs and end in '
-            'inputs, uint8 (V, 3, T, H, W) or (V, 3, H, W), but inputs is '
-            f'{found}. See FormatShape and PackActionInputs.'
+            f'The pipeline of {dataset.ann_file} must decode imgs and end in inputs, uint8 '
+            f'(V, 3, T, H, W) or (V, 3, H, W), but inputs is {getattr(inputs, "dtype", inputs)} '
+            f'{shape}. See FormatShape and PackActionInputs.'
         )
     return frames, data
 
 
-def pick(frames: list) -> list:
-    """At most MAX_FRAMES frames, evenly spread."""
-    count = min(MAX_FRAMES, len(frames))
-    return [frames[round(i)] for i in np.linspace(0, len(frames) - 1, count)]
-
-
 def row_of(frames: list, height: int) -> np.ndarray:
-    """Frames side by side, each of this height."""
+    """At most MAX_FRAMES frames, evenly spread, side by side, each of this height."""
     parts = []
-    for frame in pick(frames):
+    for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))):
+        frame = frames[round(i)]
         h, w = frame.shape[:2]
         if h != height:
             frame = cv2.resize(frame, (max(1, round(w * height / h)), height))
@@ -110,50 +88,38 @@ def row_of(frames: list, height: int) -> np.ndarray:
 
 
 def draw(frames: list, inputs: torch.Tensor, title: list[str]) -> np.ndarray:
-    """One picture of a sample.
+    """One picture of a sample, RGB.
 
-    Args:
-        frames (list[np.ndarray]): Decoded frames, RGB.
-        inputs (torch.Tensor): uint8 (V, 3, T, H, W) or (V, 3, H, W).
-        title (list[str]): Lines of text above.
-
-    Returns:
-        np.ndarray: RGB. Below the text, rows of frames: one for each temporal
-        view as decoded, then one for each view of ``inputs``.
+    Below the text are rows of frames: one for each temporal view as decoded, then one for each
+    view of ``inputs``, uint8 (V, 3, T, H, W) or (V, 3, H, W).
     """
     if inputs.ndim == 4:
         inputs = inputs[:, :, None]
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
-    length = after.shape[1]
+    length, height = after.shape[1:3]
     before = [frames[i : i + length] for i in range(0, len(frames), length)]
-    height = after.shape[2]
     blocks = [text_line(line) for line in title]
     for name, views in (('before', before), ('after', after)):
         blocks.append(text_line(f'{name}:'))
         for view in views:
-            blocks.append(row_of(list(view), height))
-            blocks.append(np.full((GAP, 1, 3), 255, np.uint8))
+            blocks += [row_of(list(view), height), np.full((GAP, 1, 3), 255, np.uint8)]
     width = max(block.shape[1] for block in blocks)
-    return np.concatenate(
-        [np.pad(b, ((0, 0), (0, width - b.shape[1]), (0, 0)), constant_values=255) for b in blocks]
-    )
+    pads = [((0, 0), (0, width - block.shape[1]), (0, 0)) for block in blocks]
+    return np.concatenate([np.pad(b, p, constant_values=255) for b, p in zip(blocks, pads)])
 
 
 def text_line(text: str) -> np.ndarray:
     """A line of text; OpenCV's font has ASCII only."""
     canvas = np.full((LINE, max(WIDTH, 8 * len(text)), 3), 255, np.uint8)
-    cv2.putText(
-        canvas, text, (2, LINE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-    )
-    return canvas
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    return cv2.putText(canvas, text, (2, LINE - 5), font, 0.42, black, 1, cv2.LINE_AA)
 
 
 def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
     """Sample id, and the text of a picture."""
     sample, shape = data['data_samples'], tuple(data['inputs'].shape)
     name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
-    classes = dataset.metainfo.get('classes', ())
-    label = 'no label'
+    classes, label = dataset.metainfo.get('classes', ()), 'no label'
     if 'gt_label' in sample and getattr(dataset, 'has_labels', True):
         number = int(sample.gt_label[0])
         label = f'{number} ' + (classes[number] if number < len(classes) else '(no such class)')
@@ -161,17 +127,9 @@ def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
 
 
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
-    """Save the pictures.
+    """Save pictures of ``num`` samples of each modality, ``<modality>_<index>_<sample id>.png``.
 
-    Args:
-        cfg (Config): The config.
-        split (str): 'train', 'val' or 'test'.
-        num (int): Samples of each modality, chosen by the seed.
-        out (str): Folder of the pictures.
-        seed (int): Of the choice and of the augmentation. Defaults to 0.
-
-    Returns:
-        list[str]: Their paths, ``<modality>_<index>_<sample id>.png``.
+    The seed chooses the samples and the augmentation.
     """
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
@@ -182,19 +140,17 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
     os.makedirs(out, exist_ok=True)
     paths = []
     for one in getattr(dataset, 'datasets', [dataset]):
-        rng = np.random.default_rng(seed)
-        chosen = rng.permutation(len(one))[:num]
+        chosen = np.random.default_rng(seed).permutation(len(one))[:num]
         for idx in np.sort(chosen).tolist():
             random.seed(seed + idx)  # a sample looks the same for any num
             np.random.seed((seed + idx) % 2**32)
             torch.manual_seed(seed + idx)
             frames, data = run_pipeline(one, idx)
             name, title = describe(one, data)
-            picture = draw(frames, data['inputs'], title)
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
-            write_image(paths[-1], picture)
+            write_image(paths[-1], draw(frames, data['inputs'], title))
     return paths
 
 

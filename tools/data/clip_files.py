@@ -1,22 +1,20 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (your own videos): which clips or images a folder holds.
+"""Which clips or images a folder holds, their frames, and whose the folder is that is written."""
 
-Also their frames, and how the cropped frames are written.
-"""
-
+import json
 import os
 import os.path as osp
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import av
 import numpy as np
 from s4d_mm_alone import media
+from s4d_mm_alone.files.atomic_write import atomic_write
 
 FPS = 25  # of the mp4 made from a folder of frames
-# what lies beside the clips: settings, journal, report, sheet, and in the end a name of a part
+# what prepare.py writes beside the clips
 OWN_NAMES = ('prepare.json', 'journal.jsonl', 'report.csv', 'contact_sheet.jpg')
 
 
@@ -29,103 +27,71 @@ class Source(NamedTuple):
     output: str  # relative to the folder that is written
 
 
-def list_sources(src: str, input_type: str, form: str) -> list[Source]:
-    """Find the clips or images.
-
-    Args:
-        src: A folder, searched recursively, or one file. Names that start
-            with a dot are skipped.
-        input_type: 'video' or 'image'.
-        form: 'frames' or 'mp4', the form of prepared clips.
-
-    Returns:
-        list[Source]: In natural order of their paths.
-
-    Raises:
-        ValueError: If there are none, two would be written to one place, or one to the place
-            of a file of the tool's own.
-    """
-    suffixes = media.VIDEO_SUFFIXES if input_type == 'video' else media.IMAGE_SUFFIXES
+def find_sources(src: str, input_type: str) -> Iterator[tuple[str, str, str]]:
+    """Path below ``src``, kind and file of each clip or image in a folder, or of the one file."""
 
     def is_listed(name: str) -> bool:  # also what the report will call unreadable
-        return name.lower().endswith(suffixes) if input_type == 'video' else media.is_picture(name)
+        videos = name.lower().endswith(media.VIDEO_SUFFIXES)
+        return videos if input_type == 'video' else media.is_picture(name)
 
+    if osp.isfile(src) and is_listed(src):
+        yield osp.basename(src), input_type, src
+    for folder, folders, names in os.walk(src):
+        folders[:] = [d for d in folders if not d.startswith('.')]
+        names = [n for n in names if not n.startswith('.')]
+        for name in filter(is_listed, names):
+            file = osp.join(folder, name)
+            yield osp.relpath(file, src), input_type, file
+        # images beside videos are their thumbnails, not a clip
+        frames = input_type == 'video' and not any(map(is_listed, names))
+        if frames and any(map(media.is_picture, names)):
+            path = osp.basename(src) if folder == src else osp.relpath(folder, src)
+            yield path, 'frames', folder
+
+
+def list_sources(src: str, input_type: str, form: str) -> list[Source]:
+    """Find the clips or images below a folder, in natural order, and name what is written of them.
+
+    Raises:
+        ValueError: If there are none, two would be written to one place, or one to the place of a
+            file of the tool's own.
+    """
     if not osp.exists(src):
         raise ValueError(f'{src} does not exist')
     src = osp.abspath(src)
-    found = []
-    if osp.isfile(src):
-        if is_listed(src):
-            found = [(osp.basename(src), input_type, src)]
-    else:
-        for folder, folders, names in os.walk(src):
-            folders[:] = sorted(d for d in folders if not d.startswith('.'))
-            names = [n for n in names if not n.startswith('.')]
-            for name in names:
-                if is_listed(name):
-                    file = osp.join(folder, name)
-                    found.append((osp.relpath(file, src), input_type, file))
-            # images beside videos are their thumbnails, not a clip
-            if (
-                input_type == 'video'
-                and not any(n.lower().endswith(media.VIDEO_SUFFIXES) for n in names)
-                and any(map(media.is_picture, names))
-            ):
-                path = osp.relpath(folder, src)
-                path = osp.basename(src) if path == '.' else path
-                found.append((path, 'frames', folder))
+    found = sorted(find_sources(src, input_type), key=lambda x: media.natural_key(x[0]))
     if not found:
-        other = 'image' if input_type == 'video' else 'video'
-        also = ' or folders of frames' if input_type == 'video' else ''
+        video = input_type == 'video'
+        suffixes = ', '.join(media.VIDEO_SUFFIXES if video else media.IMAGE_SUFFIXES)
+        also, other = (' or folders of frames', 'image') if video else ('', 'video')
         raise ValueError(
-            f'{src} holds no {input_type}s ({", ".join(suffixes)}){also}; for '
-            f'{other}s name a dataset of {other}s'
+            f'{src} holds no {input_type}s ({suffixes}){also}; for {other}s name a dataset of '
+            f'{other}s'
         )
-    sources, owners = [], {}
-    for path, kind, file in sorted(found, key=lambda x: media.natural_key(x[0])):
+    sources: dict[str, Source] = {}
+    for path, kind, file in found:
         path = path.replace(os.sep, '/')
         output = path
         if kind != 'image':
             stem = osp.splitext(path)[0] if kind == 'video' else path
             output = stem if form == 'frames' else f'{stem}.mp4'
-        check_output(path, output)
-        if output in owners:
+        parts = output.lower().split('/')
+        if parts[0] in OWN_NAMES or any(part.endswith('.part') for part in parts):
             raise ValueError(
-                f'{owners[output]} and {path} would both be written to '
-                f'{output}; rename or move one of them'
+                f'{path} would be written to {output}, a name that prepare.py keeps for itself '
+                f'({", ".join(OWN_NAMES)}, *.part); rename it'
             )
-        owners[output] = path
-        sources.append(Source(path, kind, file, output))
-    above = {p for output in owners for p in _parents(output)}
-    alone = len(sources) == 1
+        if output in sources:
+            raise ValueError(
+                f'{sources[output].path} and {path} would both be written to {output}; rename or '
+                'move one of them'
+            )
+        sources[output] = Source(path, kind, file, output)
+    above = {'/'.join(out.split('/')[:i]) for out in sources for i in range(1, out.count('/') + 1)}
     return [
-        s._replace(kind='mixed') if s.output in above or (s.file == src and not alone) else s
-        for s in sources
+        s._replace(kind='mixed') if s.output in above or (s.file == src and len(found) > 1) else s
+        for s in sources.values()
     ]
-
-
-def check_output(path: str, output: str) -> None:
-    """Refuse a clip or image that would be written where the tool keeps files of its own.
-
-    Args:
-        path: The clip or image, relative to the folder that is prepared.
-        output: What it would be called, relative to the folder that is written.
-
-    Raises:
-        ValueError: If it is so.
-    """
-    parts = output.lower().split('/')
-    if parts[0] in OWN_NAMES or any(part.endswith('.part') for part in parts):
-        raise ValueError(
-            f'{path} would be written to {output}, a name that prepare.py keeps for itself '
-            f'({", ".join(OWN_NAMES)}, *.part); rename it'
-        )
-
-
-def _parents(path: str) -> Iterator[str]:
-    while '/' in path:
-        path = path.rsplit('/', 1)[0]
-        yield path
 
 
 def stamp(file: str) -> list:
@@ -134,35 +100,32 @@ def stamp(file: str) -> list:
     return [state.st_size, state.st_mtime_ns]
 
 
-def frame_numbers(folder: str) -> list[int]:
-    """The last number in the name of each frame of a folder.
-
-    Returns:
-        list[int]: [] if a name has none, or a number comes twice.
-    """
-    names = [osp.splitext(osp.basename(path))[0] for path in media.list_frames(folder)]
-    found = [re.findall('[0-9]+', name) for name in names]
-    numbers = [int(f[-1]) for f in found if f]
-    return numbers if len(set(numbers)) == len(found) else []
-
-
 def missing_numbers(numbers: Sequence[int]) -> list[range]:
-    """The gaps in a sequence of frame numbers.
-
-    Numbers that go up in regular steps (0, 4, 8, ...) have none.
-    """
+    """The gaps in frame numbers; those in regular steps (0, 4, 8, ...) have none."""
     numbers = sorted(set(numbers))
-    steps = np.diff(numbers)
-    if not len(steps):
+    if len(numbers) < 2:
         return []
-    values, counts = np.unique(steps, return_counts=True)
+    values, counts = np.unique(np.diff(numbers), return_counts=True)
     step = int(values[counts.argmax()])
     return [range(a + step, b, step) for a, b in zip(numbers, numbers[1:]) if b - a > step]
 
 
-def declared_frames(source: Source) -> int:
-    """How many frames a video says that it has; 0 if it does not say."""
-    return media.video_info(source.file).frames if source.kind == 'video' else 0
+def missing_frames(source: Source, count: int, lost_share: float) -> str:
+    """The frames that should be there and are not, as text.
+
+    Of a folder, by the last number in each name; of a video, by what the file says, where it is
+    short of more than ``lost_share``.
+    """
+    if source.kind == 'frames':
+        names = [osp.splitext(osp.basename(p))[0] for p in media.list_frames(source.file)]
+        found = [re.findall('[0-9]+', name) for name in names]
+        numbers = [int(f[-1]) for f in found if f]
+        if len(set(numbers)) < len(found):  # a name without a number, or a number twice
+            return ''
+        gaps = missing_numbers(numbers)
+        return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
+    said = media.video_info(source.file).frames if source.kind == 'video' else 0
+    return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''
 
 
 def frame_rate(source: Source):
@@ -174,11 +137,7 @@ def frame_rate(source: Source):
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
-    """The RGB frames of a clip, or the one of an image.
-
-    Raises:
-        MediaReadError: If one cannot be decoded, or there is none.
-    """
+    """The RGB frames of a clip, or the one of an image."""
     if source.kind == 'mixed':
         raise media.MediaReadError(
             'there are other clips below it; move its frames to a folder of their own'
@@ -198,9 +157,33 @@ def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
         media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)
 
 
-def remove(path: str) -> None:
-    """Remove a file or a folder, if it is there."""
-    if osp.isdir(path):
-        shutil.rmtree(path)
-    elif osp.exists(path):
-        os.remove(path)
+def claim_folder(out: str, marker: str, settings: dict) -> None:
+    """Make sure that a folder is ours to write to, and write the settings into its ``marker``.
+
+    Raises:
+        ValueError: If it holds files of others, or was made with other settings.
+    """
+    path = osp.join(out, marker)
+    if osp.isfile(path):
+        try:
+            with open(path, encoding='utf-8') as f:
+                found = dict(json.load(f))
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{path} is not readable ({e}); delete {out} or name another') from e
+        changes = [
+            f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}'
+            for k in sorted({*found, *settings})
+            if found.get(k) != settings.get(k)
+        ]
+        if changes:
+            said = '; '.join(changes)
+            raise ValueError(f'{out} was made with other settings: {said}. Delete or name another')
+    elif osp.exists(out) and not osp.isdir(out):
+        raise ValueError(f'{out} is a file; name a folder')
+    elif osp.isdir(out) and os.listdir(out):
+        raise ValueError(
+            f'{out} is not empty and was not made by this script (it has no {marker}); choose a '
+            'new or empty folder'
+        )
+    else:
+        atomic_write(path, json.dumps(settings, indent=1) + '\n')

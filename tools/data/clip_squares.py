@@ -1,26 +1,19 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (your own videos): one square for each frame of a clip.
-
-Where no face is followed, between two tracks and at the ends, squares are filled in, because a
-prepared clip keeps all its frames. Pure functions; N frames.
-"""
+"""One square for each of the N frames of a clip, also where no face is followed."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from s4d_mm_alone.faces import PlacedFace, square_box
+from s4d_mm_alone.predict.faces import square_box
+from s4d_mm_alone.predict.tracking import PlacedFace
+
+Placed = Sequence[PlacedFace | None]  # the face in each frame
 
 
-def find_jumps(placed: Sequence[PlacedFace | None], margin: float) -> np.ndarray:
-    """How far an edge of the face's box moved from one sighting to the next.
+def find_jumps(placed: Placed, margin: float) -> np.ndarray:
+    """How far an edge of the face's box moved since it was last seen, relative to its size, (N,).
 
-    Args:
-        placed: The face in each frame, or None.
-        margin: Part of the box by which the square is larger.
-
-    Returns:
-        np.ndarray: (N,), relative to the size of the box; 0 in the first frame with a face, and
-        where the same face as before is not seen.
+    0 in the first frame with a face, and where the same face as before is not seen.
     """
     jumps, last, number = np.zeros(len(placed)), None, None
     for t, face in enumerate(placed):
@@ -36,9 +29,7 @@ def find_jumps(placed: Sequence[PlacedFace | None], margin: float) -> np.ndarray
     return jumps
 
 
-def find_cuts(
-    placed: Sequence[PlacedFace | None], jumps: Sequence[float], max_jump: float
-) -> list[int]:
+def find_cuts(placed: Placed, jumps: Sequence[float], max_jump: float) -> list[int]:
     """Frames at which another face is followed, more than ``max_jump`` away."""
     cuts, last = [], None
     for t, face in enumerate(placed):
@@ -50,28 +41,20 @@ def find_cuts(
     return cuts
 
 
-def fill_squares(placed: Sequence[PlacedFace | None], cuts: Sequence[int]) -> np.ndarray:
-    """Fill in squares where no face is followed.
+def fill_squares(placed: Placed, cuts: Sequence[int]) -> np.ndarray:
+    """A square for each frame, (N, 4 or 5); in one frame at least there must be a face.
 
     Between two tracks the square goes in a straight line from the one to the other, unless there
     is a cut: then half of the gap goes to either side, as do the ends of the clip.
-
-    Args:
-        placed: The face in each frame, or None; in one at least there is a face.
-        cuts: From :func:`find_cuts`.
-
-    Returns:
-        np.ndarray: (N, 4 or 5), as the squares are.
     """
     known = np.array([t for t, face in enumerate(placed) if face is not None])
     starts = [0]
     for cut in cuts:
         starts.append((int(known[known < cut][-1]) + cut + 1) // 2)
-    numbers = len(placed[known[0]].square)
-    out = np.empty((len(placed), numbers))
+    out = np.empty((len(placed), len(placed[known[0]].square)))
     for start, stop in zip(starts, [*starts[1:], len(placed)]):
         here = known[(start <= known) & (known < stop)]
         squares = np.array([placed[t].square for t in here])
-        for column in range(numbers):
+        for column in range(out.shape[1]):
             out[start:stop, column] = np.interp(np.arange(start, stop), here, squares[:, column])
     return out

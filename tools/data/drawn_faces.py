@@ -1,13 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (quick start): draw faces that show an expression.
+"""Draw faces that show an expression, for the quickstart.
 
-A face is a drawing of one `Identity` (shape, skin, hair), one `Expression`
-(what brows, eyes, nose and mouth do) and one `Pose`, in front of one `Scene`
-(background and light). Coordinates are those of the face: the origin between
-eyes and mouth, y downwards, chin at y = 1; left and right are the picture's.
+Coordinates are those of the face: the origin between eyes and mouth, y downwards, chin at y = 1;
+left and right are the picture's.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 import cv2
 import numpy as np
@@ -17,52 +15,35 @@ Color = tuple[int, int, int]
 SUPERSAMPLING = 2  # canvas pixels per picture pixel, on top of drawn AA
 SUBPIXEL_BITS = 4  # fixed-point bits of OpenCV's drawing coordinates
 
-SKINS = (
-    (250, 220, 196),
-    (238, 196, 160),
-    (214, 164, 124),
-    (178, 124, 86),
-    (146, 100, 70),
-    (118, 80, 58),
-)
+SKINS = ((250, 220, 196), (238, 196, 160), (214, 164, 124), (178, 124, 86))
+SKINS += ((146, 100, 70), (118, 80, 58))
 HAIRS = ((28, 22, 20), (70, 44, 28), (120, 78, 40), (196, 156, 88), (150, 60, 30), (160, 160, 164))
 IRISES = ((60, 40, 26), (70, 100, 140), (76, 110, 70), (96, 76, 40))
+# ranges of the last features of an identity
+FEATURES = ((0.31, 0.40), (-0.20, -0.10), (0.15, 0.19), (0.065, 0.095), (0.30, 0.40))
+FEATURES += ((0.09, 0.14), (0.52, 0.58), (0.27, 0.34))
 HAIR_STYLES = ('bald', 'short', 'fringe', 'long')
 
 
 @dataclass
 class Expression:
-    """What a face does; all zero is a neutral face.
+    """What a face does; all zero is a neutral face."""
 
-    Args:
-        curve: Mouth corners up (1) or down (-1).
-        open: How far the mouth is open.
-        width: Mouth wider (1) or narrower (-1).
-        teeth: Share of the open mouth that the upper teeth fill.
-        press: Lips pressed together.
-        sneer: Upper lip raised beside the nose.
-        brow: Brows up (1) or down (-1).
-        inner: Inner ends of the brows up (1) or down (-1).
-        eye: Eyes wide open (1) or shut (-1).
-        nose: Nose wrinkled and lifted.
-        cheek: Cheeks raised.
-    """
-
-    curve: float = 0.0
-    open: float = 0.0
-    width: float = 0.0
-    teeth: float = 0.0
-    press: float = 0.0
-    sneer: float = 0.0
-    brow: float = 0.0
-    inner: float = 0.0
-    eye: float = 0.0
-    nose: float = 0.0
-    cheek: float = 0.0
+    curve: float = 0.0  # mouth corners up (1) or down (-1)
+    open: float = 0.0  # how far the mouth is open
+    width: float = 0.0  # mouth wider (1) or narrower (-1)
+    teeth: float = 0.0  # share of the open mouth that the upper teeth fill
+    press: float = 0.0  # lips pressed together
+    sneer: float = 0.0  # upper lip raised beside the nose
+    brow: float = 0.0  # brows up (1) or down (-1)
+    inner: float = 0.0  # inner ends of the brows up (1) or down (-1)
+    eye: float = 0.0  # eyes wide open (1) or shut (-1)
+    nose: float = 0.0  # nose wrinkled and lifted
+    cheek: float = 0.0  # cheeks raised
 
     def vector(self) -> np.ndarray:
         """All values in the order of the fields, (number of fields,)."""
-        return np.array([getattr(self, f.name) for f in fields(self)])
+        return np.array(astuple(self))
 
 
 EXPRESSIONS = dict(
@@ -71,18 +52,7 @@ EXPRESSIONS = dict(
     sadness=Expression(curve=-1.0, width=-0.1, brow=0.1, inner=1.0, eye=-0.4),
     surprise=Expression(open=1.2, width=-0.45, brow=1.0, eye=0.9),
     fear=Expression(curve=-0.55, open=0.5, width=0.45, teeth=0.5, brow=0.55, inner=0.95, eye=0.8),
-    disgust=Expression(
-        curve=-0.6,
-        open=0.25,
-        width=0.05,
-        teeth=1.0,
-        sneer=1.0,
-        brow=-0.45,
-        inner=-0.25,
-        eye=-0.6,
-        nose=1.0,
-        cheek=0.5,
-    ),
+    disgust=Expression(-0.6, 0.25, 0.05, 1.0, 0.0, 1.0, -0.45, -0.25, -0.6, 1.0, 0.5),
     anger=Expression(curve=-0.3, width=-0.25, press=1.0, brow=-0.75, inner=-1.1, eye=0.1),
 )
 
@@ -99,7 +69,7 @@ class Identity:
     iris: Color
     lip: Color
     clothes: Color
-    eye_x: float
+    eye_x: float  # and so on as FEATURES
     eye_y: float
     eye_size: float
     brow_weight: float
@@ -111,25 +81,19 @@ class Identity:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Identity':
         """Draw one at random."""
-        skin = _mix(*_neighbours(SKINS, rng), rng.random())
+        first = rng.integers(len(SKINS) - 1)
+        skin = _mix(*SKINS[first : first + 2], rng.random())
         hair = _jitter(HAIRS[rng.integers(len(HAIRS))], rng, 12)
         return cls(
-            width=rng.uniform(0.70, 0.88),
-            jaw=rng.uniform(0.0, 0.34),
-            skin=skin,
-            hair=hair,
-            hair_style=HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
-            iris=_jitter(IRISES[rng.integers(len(IRISES))], rng, 12),
-            lip=_mix(skin, (170, 40, 50), rng.uniform(0.4, 0.7)),
-            clothes=tuple(int(v) for v in rng.integers(30, 226, 3)),
-            eye_x=rng.uniform(0.31, 0.40),
-            eye_y=rng.uniform(-0.20, -0.10),
-            eye_size=rng.uniform(0.15, 0.19),
-            brow_weight=rng.uniform(0.065, 0.095),
-            nose_length=rng.uniform(0.30, 0.40),
-            nose_width=rng.uniform(0.09, 0.14),
-            mouth_y=rng.uniform(0.52, 0.58),
-            mouth_width=rng.uniform(0.27, 0.34),
+            rng.uniform(0.70, 0.88),
+            rng.uniform(0.0, 0.34),
+            skin,
+            hair,
+            HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
+            _jitter(IRISES[rng.integers(len(IRISES))], rng, 12),
+            _mix(skin, (170, 40, 50), rng.uniform(0.4, 0.7)),
+            tuple(int(v) for v in rng.integers(30, 226, 3)),
+            *rng.uniform(*zip(*FEATURES)),
         )
 
 
@@ -148,39 +112,23 @@ class Pose:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Pose':
         """Draw one at random."""
-        return cls(
-            x=rng.uniform(-0.04, 0.04),
-            y=rng.uniform(-0.03, 0.05),
-            angle=rng.uniform(-9, 9),
-            scale=rng.uniform(0.92, 1.08),
-            yaw=rng.uniform(-1, 1),
-            gaze_x=rng.uniform(-1, 1),
-            gaze_y=rng.uniform(-1, 1),
-        )
+        low, high = (-0.04, -0.03, -9, 0.92, -1, -1, -1), (0.04, 0.05, 9, 1.08, 1, 1, 1)
+        return cls(*rng.uniform(low, high))
 
 
 class Scene:
-    """Background and light of one picture or clip.
-
-    Args:
-        rng: Where its random numbers come from.
-        size: Side of the picture in pixels.
-    """
+    """Background and light of one picture or clip, whose side is ``size`` pixels."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         side = size * SUPERSAMPLING
-        ramp = np.linspace(0, 1, side)
         top, bottom = rng.integers(20, 236, (2, 3))
-        self.background = np.ascontiguousarray(
-            np.broadcast_to(top + (bottom - top) * ramp[:, None, None], (side, side, 3)).astype(
-                np.uint8
-            )
-        )
+        rows = top + (bottom - top) * np.linspace(0, 1, side)[:, None, None]
+        self.background = np.repeat(rows.astype(np.uint8), side, axis=1)
         for _ in range(rng.integers(2, 6)):
             color = tuple(int(v) for v in rng.integers(20, 236, 3))
-            x, y = rng.integers(0, side, 2)
-            w, h = rng.integers(side // 12, side // 3, 2)
-            cv2.rectangle(self.background, (int(x), int(y)), (int(x + w), int(y + h)), color, -1)
+            x, y = (int(v) for v in rng.integers(0, side, 2))
+            w, h = (int(v) for v in rng.integers(side // 12, side // 3, 2))
+            cv2.rectangle(self.background, (x, y), (x + w, y + h), color, -1)
         self.background = cv2.GaussianBlur(self.background, (0, 0), side / 50)
         # a linear light: brighter on one side, and warmer or colder
         angle = rng.uniform(0, 2 * np.pi)
@@ -194,8 +142,7 @@ class Scene:
 
     def light(self, canvas: np.ndarray) -> np.ndarray:
         """Scale a drawn canvas down to the picture and light it."""
-        size = self._gain.shape[0]
-        picture = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(canvas, self._gain.shape[:2], interpolation=cv2.INTER_AREA)
         return np.clip(picture * self._gain + self._grain, 0, 255).astype(np.uint8)
 
 
@@ -219,34 +166,24 @@ class _Pencil:
         cv2.fillPoly(self.canvas, [self._pixels(points)], color, cv2.LINE_AA, SUBPIXEL_BITS)
 
     def line(self, points: np.ndarray, color: Color, width: float) -> None:
-        cv2.polylines(
-            self.canvas,
-            [self._pixels(points)],
-            False,
-            color,
-            max(1, round(width * self.unit)),
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
+        points, width = [self._pixels(points)], max(1, round(width * self.unit))
+        cv2.polylines(self.canvas, points, False, color, width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def draw_face(who: Identity, expression: Expression, pose: Pose, scene: Scene) -> np.ndarray:
-    """Draw one face.
-
-    Returns:
-        np.ndarray: RGB picture, (size, size, 3) uint8.
-    """
+    """Draw one face; RGB, (size, size, 3) uint8."""
     canvas = scene.background.copy()
     pencil = _Pencil(canvas, pose)
     head = _head(who, expression)
     _draw_body(pencil, who)
     pencil.fill(head, who.skin)
-    # turning the head moves what is on its front sideways
-    turn = np.array([0.09 * pose.yaw, 0])
+    turn = np.array([0.09 * pose.yaw, 0])  # moves what is on the front sideways
     _draw_creases(pencil, who, expression, turn)
-    _draw_hair(pencil, who, head)
+    if who.hair_style != 'bald':
+        _draw_hair(pencil, who, head)
+    look = np.array([0.25 * pose.gaze_x, 0.12 * pose.gaze_y])
     for side in (-1, 1):
-        _draw_eye(pencil, who, expression, pose, turn, side)
+        _draw_eye(pencil, who, expression, look, turn, side)
         _draw_brow(pencil, who, expression, turn, side)
     _draw_nose(pencil, who, expression, turn * 1.5)
     _draw_mouth(pencil, who, expression, turn)
@@ -277,8 +214,6 @@ def _draw_body(pencil: _Pencil, who: Identity) -> None:
 
 
 def _draw_hair(pencil: _Pencil, who: Identity, head: np.ndarray) -> None:
-    if who.hair_style == 'bald':
-        return
     top = head[head[:, 1] < -0.3]
     top = top[np.argsort(top[:, 0])]  # left to right
     line = np.linspace(1, -1, 16)  # the hairline, back to the left
@@ -287,9 +222,7 @@ def _draw_hair(pencil: _Pencil, who: Identity, head: np.ndarray) -> None:
     pencil.fill(np.concatenate([top * 1.1, hairline]), who.hair)
 
 
-def _draw_eye(
-    pencil: _Pencil, who: Identity, ex: Expression, pose: Pose, turn: np.ndarray, side: int
-) -> None:
+def _draw_eye(pencil: _Pencil, who: Identity, ex: Expression, look, turn, side: int) -> None:
     size = who.eye_size
     centre = np.array([side * who.eye_x, who.eye_y]) + turn
     opening = size * 0.62 * max(0.06, 1 + ex.eye)
@@ -299,14 +232,11 @@ def _draw_eye(
     raised = 1 - 0.5 * np.clip(ex.cheek, 0, 1)  # a raised cheek lifts the lid
     lower = np.stack([x * size, bow * opening * 0.62 * raised], 1) + centre
     pencil.fill(np.concatenate([upper, lower[::-1]]), (246, 244, 240))
-    look = centre + np.array([0.25 * pose.gaze_x, 0.12 * pose.gaze_y]) * size
+    look = centre + look * size
     for radius, color in ((0.56, who.iris), (0.28, (12, 10, 10))):
         disc = _oval(look, radius * size, radius * size)
-        disc[:, 1] = np.clip(
-            disc[:, 1],
-            np.interp(disc[:, 0], upper[:, 0], upper[:, 1]),
-            np.interp(disc[:, 0], lower[:, 0], lower[:, 1]),
-        )
+        lids = (np.interp(disc[:, 0], lid[:, 0], lid[:, 1]) for lid in (upper, lower))
+        disc[:, 1] = np.clip(disc[:, 1], *lids)
         pencil.fill(disc, color)
     pencil.line(upper, _shade(who.skin, 0.28), 0.035)
     pencil.line(lower, _shade(who.skin, 0.6), 0.015)
@@ -318,35 +248,19 @@ def _draw_brow(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray,
     y = who.eye_y - 0.29 - 0.17 * ex.brow - 0.04 * np.sin(np.pi * t)
     y = y + ex.inner * (0.11 * t - 0.17 * (1 - t) ** 1.5)
     y = np.minimum(y, who.eye_y - 0.1)
-    # darker than the skin, whatever the hair
-    color = _mix(_shade(who.skin, 0.25), who.hair, 0.15)
+    color = _mix(_shade(who.skin, 0.25), who.hair, 0.15)  # darker than the skin
     pencil.line(np.stack([side * x, y], 1) + turn, color, who.brow_weight)
 
 
 def _draw_nose(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
     w = who.nose_width * (1 + 0.3 * np.clip(ex.nose, 0, 1))
     base = who.eye_y + who.nose_length + 0.03 - 0.08 * ex.nose
-    dark = _shade(who.skin, 0.68)
-    pencil.line(
-        np.array(
-            [
-                (-0.03, who.eye_y + 0.02),
-                (-0.05, base - 0.1),
-                (-w, base),
-                (-w * 0.4, base + 0.03),
-                (w * 0.4, base + 0.03),
-                (w, base),
-            ]
-        )
-        + turn,
-        dark,
-        0.025,
-    )
+    x = np.array([-0.03, -0.05, -w, -w * 0.4, w * 0.4, w])
+    y = [who.eye_y + 0.02, base - 0.1, base, base + 0.03, base + 0.03, base]
+    pencil.line(np.stack([x, y], 1) + turn, _shade(who.skin, 0.68), 0.025)
     for side in (-1, 1):
-        pencil.fill(
-            _oval(np.array([side * w * 0.55, base + 0.01]) + turn, 0.03, 0.018),
-            _shade(who.skin, 0.4),
-        )
+        hole = _oval(np.array([side * w * 0.55, base + 0.01]) + turn, 0.03, 0.018)
+        pencil.fill(hole, _shade(who.skin, 0.4))
 
 
 def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
@@ -356,13 +270,8 @@ def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray
     middle = who.mouth_y - ex.curve * 0.17 * (x**2 - 0.4)
     upper = middle - gap * 0.45 * bow**0.6
     # the sneer bends the lip up on both sides, more on the right
-    upper = (
-        upper
-        - 0.09
-        * ex.sneer
-        * (np.exp(-((x - 0.5) ** 2) / 0.09) + 0.6 * np.exp(-((x + 0.5) ** 2) / 0.09))
-        * bow
-    )
+    bend = np.exp(-((x - 0.5) ** 2) / 0.09) + 0.6 * np.exp(-((x + 0.5) ** 2) / 0.09)
+    upper = upper - 0.09 * ex.sneer * bend * bow
     lower = np.maximum(middle + gap * bow**0.6, upper)
     lip = 0.055 * np.clip(1 - 0.75 * ex.press, 0.1, 1)
     x = x * who.mouth_width * (1 + 0.6 * ex.width)
@@ -374,8 +283,7 @@ def _draw_mouth(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray
     pencil.fill(band(upper, lower), (48, 14, 18))
     teeth = np.clip(ex.teeth, 0, 1)
     pencil.fill(band(upper, upper + (lower - upper) * teeth), (244, 240, 232))
-    line = np.stack([x, (upper if teeth else middle)], 1) + turn
-    pencil.line(line, (44, 12, 16), 0.035)
+    pencil.line(np.stack([x, (upper if teeth else middle)], 1) + turn, (44, 12, 16), 0.035)
 
 
 def _draw_creases(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarray) -> None:
@@ -387,21 +295,16 @@ def _draw_creases(pencil: _Pencil, who: Identity, ex: Expression, turn: np.ndarr
             pencil.line(np.array(points) + turn, color, 0.03)
 
     eye = who.eye_y
-    for k in range(2):  # the forehead, under raised brows
-        y = -0.62 - 0.1 * k
+    for y in (-0.62, -0.72):  # the forehead, under raised brows
         fold([(-0.3, y), (0, y - 0.02), (0.3, y)], ex.brow)
     for side in (-1, 1):
         # between lowered brows
         fold([(side * 0.07, eye - 0.3), (side * 0.05, eye - 0.12)], -ex.inner)
-        # beside a wrinkled nose
-        for k in range(3):
+        for k in range(3):  # beside a wrinkled nose
             y = eye + 0.02 + 0.07 * k
             fold([(side * 0.05, y), (side * 0.15, y - 0.05)], ex.nose)
-        # from the nose round the mouth
-        fold(
-            [(side * 0.18, eye + 0.36), (side * 0.36, eye + 0.5), (side * 0.42, who.mouth_y)],
-            ex.cheek,
-        )
+        mouth = side * 0.42, who.mouth_y  # from the nose round the mouth
+        fold([(side * 0.18, eye + 0.36), (side * 0.36, eye + 0.5), mouth], ex.cheek)
 
 
 def _oval(centre, rx: float, ry: float) -> np.ndarray:
@@ -420,8 +323,3 @@ def _shade(color: Color, factor: float) -> Color:
 def _jitter(color: Color, rng: np.random.Generator, amount: int) -> Color:
     noise = rng.integers(-amount, amount + 1, 3)
     return tuple(int(v) for v in np.clip(np.add(color, noise), 0, 255))
-
-
-def _neighbours(colors: tuple, rng: np.random.Generator) -> tuple:
-    first = rng.integers(len(colors) - 1)
-    return colors[first], colors[first + 1]

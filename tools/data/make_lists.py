@@ -22,8 +22,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from output_folder import write_text
 from s4d_mm_alone import media
+from s4d_mm_alone.files.atomic_write import atomic_write
 
 OWN_NAMES = ('contact_sheet.jpg',)  # what prepare.py puts beside the samples
 HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
@@ -32,32 +32,15 @@ LISTED = 5  # samples that a message names
 
 
 class Sample(NamedTuple):
-    """A clip or an image.
+    """A clip or an image."""
 
-    Attributes:
-        name (str): Path below the folder, as in the lists.
-        label (str): Name or number of its class.
-        person (str): Who is seen.
-    """
-
-    name: str
+    name: str  # path below the folder, as in the lists
     label: str
     person: str
 
 
 def find_samples(folder: str, kind: str) -> list[str]:
-    """Find clips (video files, and folders that hold frames) or images.
-
-    Args:
-        folder (str): Searched recursively. Names that start with a dot are skipped.
-        kind (str): 'clips' or 'images'.
-
-    Returns:
-        list[str]: Paths below the folder, with '/', in natural order.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """Paths of the clips (videos, and folders of frames) or images below a folder, in order."""
     if not osp.isdir(folder):
         raise ValueError(f'there is no folder {folder}')
     found = []
@@ -67,12 +50,9 @@ def find_samples(folder: str, kind: str) -> list[str]:
         below = '' if osp.samefile(place, folder) else osp.relpath(place, folder)
         pictures = [n for n in names if media.is_picture(n)]
         videos = [n for n in names if n.lower().endswith(media.VIDEO_SUFFIXES)]
-        if kind == 'images':
-            found += [osp.join(below, n) for n in pictures]
-        elif videos:
-            found += [osp.join(below, n) for n in videos]
-        elif pictures and below:
+        if kind == 'clips' and pictures and below and not videos:
             found.append(below)
+        found += [osp.join(below, n) for n in (pictures if kind == 'images' else videos)]
     if not found:
         what = 'images' if kind == 'images' else 'video files or folders of frames'
         raise ValueError(f'{folder} holds no {what}')
@@ -80,17 +60,10 @@ def find_samples(folder: str, kind: str) -> list[str]:
 
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
-    """Read a table of labels.
+    """Label and person ('' if unknown) of each name without suffix, from a table of labels.
 
-    Args:
-        path (str): Lines of name, label and, if they are known, person, with a comma, semicolon or
-            tab between them. A first line with ``label`` in its second column is a header.
-
-    Returns:
-        dict: Label and person ('' if the table does not say) for each name without suffix.
-
-    Raises:
-        ValueError: If a line has fewer columns or names a sample again.
+    Its lines have name, label and, if it is known, person, with a comma, semicolon or tab between
+    them. A first line with ``label`` in its second column is a header.
     """
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:
@@ -101,16 +74,14 @@ def read_table(path: str) -> dict[str, tuple[str, str]]:
     reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
     table = {}
     for row in reader:
-        row = [field.strip() for field in row]
+        row, where = [field.strip() for field in row], f'{path}:{reader.line_num}'
         if not any(row) or (reader.line_num == 1 and row[1:2] and row[1].lower() in HEADER_NAMES):
             continue
         if len(row) < 2 or not all(row[:2]):
-            raise ValueError(
-                f'{path}:{reader.line_num}: expected a name and a label, but got {row}'
-            )
+            raise ValueError(f'{where}: expected a name and a label, but got {row}')
         name = without_suffix(row[0].replace('\\', '/'))
         if name in table:
-            raise ValueError(f'{path}:{reader.line_num}: {row[0]} is there for the second time')
+            raise ValueError(f'{where}: {row[0]} is there for the second time')
         table[name] = (row[1], row[2] if len(row) > 2 else '')
     return table
 
@@ -135,32 +106,25 @@ def label_samples(
     Returns:
         list[Sample]: In the same order. Without table and expression each sample has a person of
         its own.
-
-    Raises:
-        ValueError: If a label or a person is not found.
     """
     if table is None:
-        labels = {name: osp.basename(osp.dirname(name)) for name in names}
-        persons = {}
+        rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
         how = 'each must lie in a folder with the name of its class, or name a table with --labels'
     else:
         rows = {name: table.get(without_suffix(name), ('', '')) for name in names}
-        labels = {name: row[0] for name, row in rows.items()}
-        persons = {name: row[1] for name, row in rows.items()}
         how = 'add lines for them to the table, or move them out of the folder'
-    refuse([name for name in names if not labels[name]], f'have no label; {how}')
+    refuse([name for name in names if not rows[name][0]], f'have no label; {how}')
+    persons = {name: row[1] for name, row in rows.items()}
     if person is not None:
         found = {name: re.search(person, without_suffix(name)) for name in names}
-        refuse(
-            [name for name in names if not found[name]],
-            f'do not match --person {person!r}, which must find the person in each name',
-        )
+        why = f'do not match --person {person!r}, which must find the person in each name'
+        refuse([name for name in names if not found[name]], why)
         persons = {name: match[match.re.groups and 1] for name, match in found.items()}
     elif any(persons.values()):
         refuse([n for n in names if not persons[n]], 'have no person in the third column')
     else:
         persons = {name: name for name in names}
-    return [Sample(name, labels[name], persons[name]) for name in names]
+    return [Sample(name, rows[name][0], persons[name]) for name in names]
 
 
 def refuse(names: Sequence[str], why: str) -> None:
@@ -171,68 +135,43 @@ def refuse(names: Sequence[str], why: str) -> None:
 
 
 def deal_persons(
-    samples: Iterable[Sample], folds: int, seed: int = 0, known: dict[str, int] | None = None
+    samples: Iterable[Sample], folds: int, seed: int, known: dict[str, int]
 ) -> dict[str, int]:
-    """Deal persons to folds, so that each fold has about the same share of each class.
+    """Fold of each person, from 1, so that each fold has about the same share of each class.
 
     The persons with most samples come first; each goes to the fold that has least of the classes
-    of the person.
-
-    Args:
-        samples (Iterable[Sample]): All of them.
-        folds (int): Number of folds.
-        seed (int): Seed of the order of persons with equally many samples. Defaults to 0.
-        known (dict, optional): Fold, from 1, of persons who were dealt before. Defaults to None.
-
-    Returns:
-        dict[str, int]: Fold of each person, from 1.
-
-    Raises:
-        ValueError: If there are fewer persons than folds, or a known fold does not exist.
+    of the person. Persons who are ``known`` stay in their folds.
     """
     labels_of: dict[str, Counter] = {}
     for sample in samples:
         labels_of.setdefault(sample.person, Counter())[sample.label] += 1
-    known = {name: fold for name, fold in (known or {}).items() if name in labels_of}
-    if any(not 1 <= fold <= folds for fold in known.values()):
+    dealt = {name: fold for name, fold in known.items() if name in labels_of}
+    if any(not 1 <= fold <= folds for fold in dealt.values()):
         raise ValueError(f'--persons has other folds than 1 to --folds {folds}')
     if len(labels_of) < folds:
         raise ValueError(f'--folds {folds}: there are only {len(labels_of)} persons')
     total = sum(labels_of.values(), Counter())
     held = [Counter() for _ in range(folds)]
-    for name, fold in known.items():
+    for name, fold in dealt.items():
         held[fold - 1].update(labels_of[name])
     order = sorted(labels_of)
     random.Random(seed).shuffle(order)
-    order.sort(key=lambda name: -sum(labels_of[name].values()))
-    dealt = dict(known)
-    for name in order:
-        if name not in dealt:
-            costs = [
-                sum(n * counts[label] / total[label] ** 2 for label, n in labels_of[name].items())
-                for counts in held
-            ]
-            sizes = [sum(counts.values()) for counts in held]
-            fold = min(range(folds), key=lambda i: (costs[i], sizes[i], i))
-            held[fold].update(labels_of[name])
-            dealt[name] = fold + 1
+    order.sort(key=lambda name: -labels_of[name].total())
+    for name in (n for n in order if n not in dealt):
+        costs = [
+            sum(n * counts[label] / total[label] ** 2 for label, n in labels_of[name].items())
+            for counts in held
+        ]
+        fold = min(range(folds), key=lambda i: (costs[i], held[i].total(), i))
+        held[fold].update(labels_of[name])
+        dealt[name] = fold + 1
     return dealt
 
 
 def splits_of(
     samples: Sequence[Sample], dealt: dict[str, int], folds: int, val: bool
 ) -> dict[str, list[Sample]]:
-    """The samples of each list.
-
-    Args:
-        samples (Sequence[Sample]): All of them.
-        dealt (dict[str, int]): Of :func:`deal_persons`.
-        folds (int): Number of folds.
-        val (bool): Whether the next fold is for validation.
-
-    Returns:
-        dict[str, list[Sample]]: ``set_<n>_train.csv`` and the others.
-    """
+    """The samples of ``set_<n>_train.csv`` and the others; the fold after the test's validates."""
     lists = {}
     for fold in range(1, folds + 1):
         role = {fold: 'test'}
@@ -245,7 +184,7 @@ def splits_of(
     return lists
 
 
-def to_csv(rows: Iterable[Sequence]) -> str:
+def to_csv(*rows: Sequence) -> str:
     """Rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
@@ -262,75 +201,51 @@ def read_persons(path: str) -> dict[str, int]:
 
 
 def write_lists(out: str, texts: dict[str, str]) -> None:
-    """Write files, unless one is there with other content.
-
-    Raises:
-        ValueError: If it is so.
-    """
+    """Write files, unless one is there with other content."""
     for name, text in texts.items():
         path = osp.join(out, name)
         if osp.exists(path):
             with open(path, encoding='utf-8', newline='') as f:
                 if f.read() != text:
                     raise ValueError(
-                        f'{path} exists with other content; delete it, or name another folder'
+                        f'{path} exists with other content; delete it, or name another'
                     )
-    os.makedirs(out, exist_ok=True)
     for name, text in texts.items():
-        write_text(osp.join(out, name), text)
+        atomic_write(osp.join(out, name), text)
 
 
 def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
-    """Draw a part of the list of a public dataset.
-
-    Args:
-        dataset (str): Name of its class.
-        path (str): The list.
-        most (int): Samples of a class; of a class that has no more all are taken.
-        seed (int): Of the draw.
+    """Draw at most so many samples of each class from the list of a public dataset.
 
     Returns:
         tuple[str, str]: The part as a CSV in the order of the list, and the samples of each class.
-
-    Raises:
-        ValueError: If there is no such dataset or list, or a line of it is wrong.
     """
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
-    from s4d_mm.datasets import AnnotationError
 
     if DATASETS.get(dataset) is None:
         raise ValueError(f'{dataset} is neither clips, images nor a registered dataset')
     try:
         data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
-        found = list(data.annotations())
+        found = data.read_list()
     except FileNotFoundError as e:
         raise ValueError(str(e)) from e
-    wrong = next((a for a in found if isinstance(a, AnnotationError)), None)
-    if wrong is not None:
-        raise wrong
     classes, draw, taken = data.metainfo['classes'], random.Random(seed), set()
     for label in range(len(classes)):
-        own = [i for i, a in enumerate(found) if a.label == label]
+        own = [i for i, sample in enumerate(found) if sample['label'] == label]
         taken.update(draw.sample(own, min(most, len(own))))
-    rows = [(a.name, classes[a.label]) for i, a in enumerate(found) if i in taken]
+    rows = [(s['sample_id'], classes[s['label']]) for i, s in enumerate(found) if i in taken]
     counts = Counter(label for _, label in rows)
     said = ', '.join(f'{name} {counts[name]}' for name in classes)
-    return to_csv([('name', 'label'), *rows]), f'{len(rows)} of {len(found)} samples: {said}'
+    return to_csv(('name', 'label'), *rows), f'{len(rows)} of {len(found)} samples: {said}'
 
 
-def class_names(samples: Iterable[Sample]) -> list[str]:
-    """The labels that there are; ids in the order of numbers."""
-    return sorted({s.label for s in samples}, key=media.natural_key)
-
-
-def report(samples: Sequence[Sample], lists: dict[str, list[Sample]], alone: bool) -> str:
+def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
     """What was written, as text."""
-    classes = class_names(samples)
-    persons = len({s.person for s in samples})
-    lines = [f'{len(samples)} samples, {persons} persons']
-    if alone:
+    classes = sorted({s.label for s in samples}, key=media.natural_key)
+    lines = [f'{len(samples)} samples, {len({s.person for s in samples})} persons']
+    if all(s.person == s.name for s in samples):
         lines.append('No persons were named: each sample counts as its own. See --person.')
     lines.append(f'{"":22} {"all":>5} ' + ' '.join(f'{c:>9}' for c in classes))
     for name, rows in lists.items():
@@ -350,31 +265,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write training and test lists for your own clips or images'
     )
-    parser.add_argument(
-        'kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list'
-    )
-    parser.add_argument('folder', help='of the clips or images; faces are cut out already; or LIST')
-    parser.add_argument(
-        'out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to; or PART'
-    )
-    parser.add_argument(
-        '--max-per-class', type=int, help='of a dataset: samples of a class that are drawn'
-    )
-    parser.add_argument(
-        '--labels',
-        help='table of name, label and, if known, person; without it, the folder is the label',
-    )
-    parser.add_argument(
-        '--person', help="regular expression that finds the person in a name, such as '(p[0-9]+)_'"
-    )
-    parser.add_argument(
-        '--persons', help=f'{PERSONS} of an earlier call, whose persons stay in their folds'
-    )
-    parser.add_argument('--folds', type=int, default=5, help='a test list has 1/FOLDS (default: 5)')
-    parser.add_argument(
-        '--val', action='store_true', help='also a validation list, of the next fold'
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of the split, or of the draw')
+    add = parser.add_argument
+    add('kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list')
+    add('folder', help='of the clips or images; faces are cut out already; or LIST')
+    add('out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to; or PART')
+    add('--max-per-class', type=int, help='of a dataset: samples of a class that are drawn')
+    add('--labels', help='table of name, label and, if known, person; else the folder is the label')
+    add('--person', help="regular expression that finds the person in a name: '(p[0-9]+)_'")
+    add('--persons', help=f'{PERSONS} of an earlier call, whose persons stay in their folds')
+    add('--folds', type=int, default=5, help='a test list has 1/FOLDS (default: 5)')
+    add('--val', action='store_true', help='also a validation list, of the next fold')
+    add('--seed', type=int, default=0, help='of the split, or of the draw')
     args = parser.parse_args(argv)
     if (args.kind in ('clips', 'images')) == (args.max_per_class is not None):
         parser.error(f'{args.kind}: a dataset needs --max-per-class, clips and images have none')
@@ -383,11 +284,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     least = 3 if args.val else 2
     if args.folds < least:
         parser.error(f'--folds {args.folds}: must be {least} or more')
-    if args.person is not None:
-        try:
-            re.compile(args.person)
-        except re.error as e:
-            parser.error(f'--person {args.person}: {e}')
+    try:
+        re.compile(args.person or '')
+    except re.error as e:
+        parser.error(f'--person {args.person}: {e}')
     return args
 
 
@@ -403,19 +303,19 @@ def main(argv: list[str] | None = None) -> int:
         table = read_table(args.labels) if args.labels else None
         names = find_samples(args.folder, args.kind)
         samples = label_samples(names, table, args.person)
-        known = read_persons(args.persons) if args.persons else None
+        known = read_persons(args.persons) if args.persons else {}
         dealt = deal_persons(samples, args.folds, args.seed, known)
         lists = splits_of(samples, dealt, args.folds, args.val)
         texts = {
-            name: to_csv([('name', 'label'), *((s.name, s.label) for s in rows)])
+            name: to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
             for name, rows in lists.items()
         }
-        texts[PERSONS] = to_csv([('person', 'fold'), *sorted(dealt.items())])
+        texts[PERSONS] = to_csv(('person', 'fold'), *sorted(dealt.items()))
         write_lists(args.out, texts)
     except ValueError as e:
         print(f'make_lists: {e}', file=sys.stderr)
         return 2
-    print(report(samples, lists, alone=all(s.person == s.name for s in samples)))
+    print(report(samples, lists))
     lost = sorted(set(table or ()) - {without_suffix(name) for name in names})
     if lost:
         print(f'{len(lost)} names of {args.labels} have no file: {", ".join(lost[:LISTED])}')

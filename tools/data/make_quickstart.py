@@ -1,45 +1,46 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Data flow, step 0 (quick start): write a small set of drawn expressions.
+"""Write a small set of drawn expressions, for the quickstart.
 
     OUT/images/{train,test}/NNNNN.jpg     one face at (nearly) its apex
     OUT/clips/NNNNN.mp4                   H.264, from neutral to the apex
     OUT/annotations/affectnet_{train,test}.txt   `train/00001.jpg label`
     OUT/annotations/dfew_{train,test}.csv        `video_name,label`
 
-The label ids are AffectNet's (7 classes) for images and DFEW's for clips.
-Nobody who is in a test split is in a training split, in either modality. The
-same settings give the same pictures and the same frames. A run that was
-interrupted goes on where it stopped; a set that is complete stays as it is.
+The label ids are AffectNet's (7 classes) for images and DFEW's for clips. Nobody who is in a test
+split is in a training split, in either modality. The same settings give the same pictures.
 """
 
 import argparse
 import multiprocessing
-import os
 import os.path as osp
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from clip_files import claim_folder
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
-from output_folder import claim_folder, write_text
 from s4d_mm_alone import media
+from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
+KINDS = ('image', 'video')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
 DRAWING = 3  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = 0.2
 FPS = 25
+FIELDS = list(Expression.__dataclass_fields__)
 
 
 class Sample(NamedTuple):
     """One file of the set."""
 
-    kind: str  # 'image' or 'video'
+    kind: str  # one of KINDS
     index: int
     split: str
     expression: str
@@ -51,42 +52,37 @@ class Sample(NamedTuple):
             return f'images/{self.split}/{self.index:05d}.jpg'
         return f'clips/{self.index:05d}.mp4'
 
+    def rng(self, seed: int) -> np.random.Generator:
+        """Where the random numbers of the file come from."""
+        return np.random.default_rng([seed, KINDS.index(self.kind), self.index])
+
+    def identity(self, seed: int) -> Identity:
+        """Its person; images and clips have no person in common."""
+        number = self.index // len(EXPRESSIONS)
+        return Identity.draw(np.random.default_rng([seed, 2 + KINDS.index(self.kind), number]))
+
 
 def list_samples(kind: str, count: int) -> list[Sample]:
-    """The samples of one modality.
-
-    Each person shows the 7 expressions in turn; the first fifth of the persons
-    is for testing.
-    """
+    """The samples of one modality: each person shows the 7 expressions; a fifth is for testing."""
     classes = AFFECTNET if kind == 'image' else DFEW
     persons = -(-count // len(classes))
     testers = max(1, round(persons * TEST_SHARE))
-    return [
-        Sample(
-            kind, i, 'test' if i // len(classes) < testers else 'train', classes[i % len(classes)]
-        )
-        for i in range(count)
-    ]
+    splits = ['test' if i // len(classes) < testers else 'train' for i in range(count)]
+    return [Sample(kind, i, split, classes[i % len(classes)]) for i, split in enumerate(splits)]
 
 
 def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
     """Draw the RGB picture of an image sample."""
-    rng = _rng(seed, sample)
-    who = _identity(seed, sample)
+    rng, who = sample.rng(seed), sample.identity(seed)
     pose, scene = Pose.draw(rng), Scene(rng, size)
     return draw_face(who, Expression(*_apex(sample, rng)), pose, scene)
 
 
 def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
-    """Draw the RGB frames of a clip.
-
-    The expression grows from neutral to its apex and stays, while the head
-    sways and the eyes blink once.
-    """
-    rng = _rng(seed, sample)
-    who = _identity(seed, sample)
+    """Draw the RGB frames of a clip: from neutral to the apex; the head sways, the eyes blink."""
+    rng, who = sample.rng(seed), sample.identity(seed)
     pose, scene = Pose.draw(rng), Scene(rng, size)
-    apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(_FIELDS))
+    apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(FIELDS))
     length = int(rng.integers(32, 49))
     onset, rise = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.35)
     blink = rng.uniform(0.0, 1.0)
@@ -96,44 +92,17 @@ def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
         x = np.clip((t - onset) / rise, 0, 1)
         face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
         if abs(t - blink) < 2.0 / length:
-            face[_FIELDS.index('eye')] = -1
+            face[FIELDS.index('eye')] = -1
         sway = np.sin(phase + 2 * np.pi * speed * t)
-        now = Pose(
-            x=pose.x + 0.012 * sway[0],
-            y=pose.y + 0.012 * sway[1],
-            angle=pose.angle + 2 * sway[2],
-            scale=pose.scale * (1 + 0.015 * sway[3]),
-            yaw=pose.yaw + 0.2 * sway[0],
-            gaze_x=pose.gaze_x,
-            gaze_y=pose.gaze_y,
-        )
+        angle, scale = pose.angle + 2 * sway[2], pose.scale * (1 + 0.015 * sway[3])
+        x, y, yaw = (pose.x, pose.y, pose.yaw) + (0.012, 0.012, 0.2) * sway[[0, 1, 0]]
+        now = replace(pose, x=x, y=y, angle=angle, scale=scale, yaw=yaw)
         frames.append(draw_face(who, Expression(*face), now, scene))
     return frames
 
 
-_FIELDS = list(Expression.__dataclass_fields__)
-
-
-def _rng(seed: int, sample: Sample) -> np.random.Generator:
-    kind = ('image', 'video').index(sample.kind)
-    return np.random.default_rng([seed, kind, sample.index])
-
-
-def _identity(seed: int, sample: Sample) -> Identity:
-    """The person of a sample.
-
-    Images and clips number their persons apart, so that no one is in the
-    training split of one and the test split of the other.
-    """
-    kind = ('image', 'video').index(sample.kind)
-    return Identity.draw(np.random.default_rng([seed, 2 + kind, sample.index // len(EXPRESSIONS)]))
-
-
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
-    """The sample's expression at its strongest.
-
-    Each part of the face takes part a little more or less than in the textbook.
-    """
+    """The expression at its strongest; each part of the face takes part a little more or less."""
     full = EXPRESSIONS[sample.expression].vector()
     strength = rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, len(full))
     return full * strength + rng.normal(0, 0.04, len(full))
@@ -142,32 +111,25 @@ def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
 def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
     """Draw and write one sample; its file appears only when it is whole."""
     cv2.setNumThreads(1)
-    path = osp.join(out, sample.path)
-    part = f'{path}.part'
-    if sample.kind == 'image':
-        media.write_image(part, draw_image(sample, seed, size), '.jpg', quality=92)
-    else:
-        media.write_mp4(part, draw_clip(sample, seed, size), FPS)
-    os.replace(part, path)
+    with atomic_path(osp.join(out, sample.path)) as part:
+        if sample.kind == 'image':
+            media.write_image(part, draw_image(sample, seed, size), '.jpg', quality=92)
+        else:
+            media.write_mp4(part, draw_clip(sample, seed, size), FPS)
 
 
-def annotations(samples: list[Sample]) -> dict:
+def annotations(samples: list[Sample]) -> dict[str, str]:
     """The annotation files: path inside the set -> text."""
     texts = {}
     for split in ('train', 'test'):
-        images = [
-            f'{split}/{osp.basename(s.path)} {AFFECTNET.index(s.expression)}'
-            for s in samples
-            if s.kind == 'image' and s.split == split
-        ]
-        clips = [
-            f'{s.index:05d},{DFEW.index(s.expression)}'
-            for s in samples
-            if s.kind == 'video' and s.split == split
-        ]
-        texts[f'annotations/affectnet_{split}.txt'] = images
-        texts[f'annotations/dfew_{split}.csv'] = ['video_name,label'] + clips
-    return {k: '\n'.join(v) + '\n' for k, v in texts.items()}
+        images, clips = ([s for s in samples if (s.kind, s.split) == (k, split)] for k in KINDS)
+        texts[f'annotations/affectnet_{split}.txt'] = ''.join(
+            f'{split}/{osp.basename(s.path)} {AFFECTNET.index(s.expression)}\n' for s in images
+        )
+        texts[f'annotations/dfew_{split}.csv'] = 'video_name,label\n' + ''.join(
+            f'{s.index:05d},{DFEW.index(s.expression)}\n' for s in clips
+        )
+    return texts
 
 
 def make_set(
@@ -178,76 +140,42 @@ def make_set(
     size: int = 112,
     workers: int | None = None,
 ) -> int:
-    """Make the set, or what is missing of it.
-
-    Args:
-        out: Folder to write to.
-        images: Number of images. Defaults to 5600.
-        clips: Number of clips. Defaults to 1400.
-        seed: Seed of all randomness. Defaults to 0.
-        size: Side of images and frames in pixels. Defaults to 112.
-        workers: Number of processes. Defaults to the number of CPUs.
-
-    Returns:
-        int: How many files were drawn; 0 if the set was complete.
-
-    Raises:
-        ValueError: If a number is out of range or `out` is not ours.
-    """
-    least = 2 * len(EXPRESSIONS)  # one person to train on, one to test on
+    """Make the set, or what is missing of it; returns how many files were drawn."""
+    least = 2 * len(EXPRESSIONS)
     for name, value in (('images', images), ('clips', clips)):
         if value < least:
-            raise ValueError(
-                f'{name}={value}: at least {least} are needed, one person for each split'
-            )
+            raise ValueError(f'{name}={value}: at least {least} are needed, 1 person in each split')
     if size < 32 or size % 2:
         raise ValueError(f'size={size}: must be even (H.264) and at least 32')
-    if seed < 0:
-        raise ValueError(f'seed={seed}: must not be negative')
-    claim_folder(
-        out, MARKER, dict(drawing=DRAWING, images=images, clips=clips, seed=seed, size=size)
-    )
+    settings = dict(drawing=DRAWING, images=images, clips=clips, seed=seed, size=size)
+    claim_folder(out, MARKER, settings)
     samples = list_samples('image', images) + list_samples('video', clips)
-    for folder in ('images/train', 'images/test', 'clips', 'annotations'):
-        os.makedirs(osp.join(out, folder), exist_ok=True)
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
     work = partial(make_sample, out=out, seed=seed, size=size)
     # not forked: a fork of a process in which OpenCV has threads can hang
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
         for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
             if done % 500 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
     for path, text in annotations(samples).items():
-        write_text(osp.join(out, path), text)
+        atomic_write(osp.join(out, path), text)
     return len(todo)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
-    parser.add_argument('out', help='folder to write to')
-    parser.add_argument('--images', type=int, default=5600, help='number of images')
-    parser.add_argument('--clips', type=int, default=1400, help='number of clips')
-    parser.add_argument('--seed', type=int, default=0, help='random seed')
-    parser.add_argument('--size', type=int, default=112, help='side of images and frames')
-    parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')
-    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns its exit code."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
+    parser.add_argument('out', help='folder to write to')
+    parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')
+    args = parser.parse_args(argv)
     start = time.time()
     try:
-        made = make_set(**vars(args))
+        made = make_set(args.out, workers=args.workers)
     except ValueError as e:
         print(f'make_quickstart: {e}', file=sys.stderr)
         return 1
-    if made:
-        print(f'{args.out}: drew {made} files in {time.time() - start:.0f} s')
-    else:
-        print(f'{args.out}: already complete with these settings')
+    said = f'drew {made} files in {time.time() - start:.0f} s'
+    print(f'{args.out}: {said if made else "already complete with these settings"}')
     return 0
 
 

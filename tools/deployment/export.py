@@ -34,34 +34,29 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.apis.export import TOLERANCE, ExportReport, export_model
-
-
-def summary(out: str, report: ExportReport) -> str:
-    """What was written, in a few lines."""
-    info = report.info
-    window = f'{info.clip_len} frames of ' if info.window else ''
-    lines = [
-        f'{out}: {report.size / 1e6:.1f} MB',
-        f'{info.input_type}, {window}{info.size[1]} x {info.size[0]} pixels, '
-        f'{len(info.classes)} classes: {", ".join(info.classes)}',
-    ]
-    differences = ', '.join(f'{name} {d:.1e}' for name, d in report.differences.items())
-    limit = 'not limited, because of --int8' if info.int8 else f'limit {TOLERANCE:.0e}'
-    return '\n'.join([*lines, f'largest difference from PyTorch ({limit}): {differences}'])
+from s4d_mm.predict.export import TOLERANCE, export_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export a model; returns the exit code."""
     args = parse_args(argv)
     try:
-        report = export_model(
+        info, differences = export_model(
             args.config, args.checkpoint, args.out, args.input_type, args.opset, args.int8
         )
     except (ImportError, OSError, RuntimeError, ValueError) as e:
         print(f'export.py: error: {e}', file=sys.stderr)
         return 2
-    print(summary(args.out, report))
+    height, width = info['size']
+    window = f'{info["clip_len"]} frames of ' if info['clip_len'] else ''
+    limit = 'not limited, because of --int8' if args.int8 else f'limit {TOLERANCE:.0e}'
+    found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
+    print(
+        f'{args.out}: {osp.getsize(args.out) / 1e6:.1f} MB\n'
+        f'{args.input_type}, {window}{width} x {height} pixels, {len(info["classes"])} classes: '
+        f'{", ".join(info["classes"])}\n'
+        f'largest difference from PyTorch ({limit}): {found}'
+    )
     return 0
 
 

@@ -9,34 +9,22 @@ import sys
 from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('src', help='checkpoint to read')
-    parser.add_argument('dst', help='checkpoint to write')
-    parser.add_argument(
-        '--img-size', type=int, required=True, help="the VisionTransformer's img_size"
-    )
-    parser.add_argument(
-        '--num-frames', type=int, required=True, help="the VisionTransformer's num_frames"
-    )
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
-import s4d_mm.guard  # noqa: F401
-from s4d_mm.converters.io import convert_file
-from s4d_mm.converters.vit import to_mmaction_vit
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert a file; returns the exit code."""
-    args = parse_args(argv)
-    return convert_file(
-        args.src, args.dst, lambda weights: to_mmaction_vit(weights, args.img_size, args.num_frames)
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('src', help='checkpoint to read')
+    add('dst', help='checkpoint to write')
+    add('--img-size', type=int, required=True, help="the VisionTransformer's img_size")
+    add('--num-frames', type=int, required=True, help="the VisionTransformer's num_frames")
+    args = parser.parse_args(argv)
+
+    import s4d_mm.guard  # noqa: F401
+    from s4d_mm.weights.io import convert_file
+    from s4d_mm.weights.vit import to_mmaction_vit
+
+    sizes = args.img_size, args.num_frames
+    return convert_file(args.src, args.dst, lambda weights: to_mmaction_vit(weights, *sizes))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,25 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Python entry points of :mod:`s4d_mm.predict`, which ``import s4d_mm`` does not bring in."""
+
+import sys
+
+from .predict import scorers
+from .predict.inferencer import ExpressionInferencer
+from .predict.models import init_model
+from .predict.results import ExpressionRecord, ExpressionResult, FaceTrack, MediaResult
+from .predict.scorers import OnnxScorer, Scorer, TorchScorer
+from .predict.windows import Window
+
+__all__ = [
+    'ExpressionInferencer',
+    'ExpressionRecord',
+    'ExpressionResult',
+    'FaceTrack',
+    'MediaResult',
+    'OnnxScorer',
+    'Scorer',
+    'TorchScorer',
+    'Window',
+    'init_model',
+]
+sys.modules[f'{__name__}.onnx_scorer'] = scorers  # its former place, for one release

@@ -1,0 +1,330 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Pre-training: the masked auto-encoder on images and videos, in the parts of mmpretrain's MAE.
+
+Shapes use the letters of :mod:`s4d_mm.models`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from mmpretrain.models import MAE
+from torch import Tensor, nn
+
+from .encoder import LN_EPS, S4DViT, TransformerBlock, get_arch, init_transformer, run_block
+from .state_dict import check_shapes, take_authors_names
+from .tokens import (
+    normalize_per_channel,
+    sincos_position_table,
+    tubelets_to_video,
+    video_to_tubelets,
+)
+
+MASK_TYPES = ('random', 'tube')
+DECODER_ZOO = {
+    'small': dict(embed_dims=192, num_layers=4, num_heads=3),
+    'base': dict(embed_dims=384, num_layers=4, num_heads=6),
+    'large': dict(embed_dims=512, num_layers=4, num_heads=8),
+}
+
+
+@MODELS.register_module()
+class S4DMAEViT(S4DViT):
+    """Masked encoder: :class:`S4DViT` on the visible tokens of a random mask.
+
+    Args:
+        *args: As :class:`S4DViT`.
+        mask_ratio (float | dict, optional): Share of tokens that is masked, in (0, 1), or one
+            share per modality. Number masked = int(ratio * tokens). Defaults to None, which
+            means ``dict(image=0.9, video=0.95)``.
+        mask_type (str): 'random', over all tokens of a sample (S4D), or 'tube', the same places
+            in all temporal slots (VideoMAE). For an image they are the same.
+        final_norm (bool): LayerNorm after the last block.
+        **kwargs: As :class:`S4DViT`.
+    """
+
+    init_std = None  # Xavier-uniform
+
+    def __init__(
+        self,
+        *args,
+        mask_ratio: float | dict | None = None,
+        mask_type: str = 'random',
+        final_norm: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, final_norm=final_norm, **kwargs)
+        if mask_type not in MASK_TYPES:
+            raise ValueError(f'mask_type={mask_type!r} is not one of {MASK_TYPES}.')
+        self.mask_type = mask_type
+        if mask_ratio is None:
+            mask_ratio = dict(image=0.9, video=0.95)
+        elif not isinstance(mask_ratio, dict):
+            mask_ratio = dict(image=mask_ratio, video=mask_ratio)
+        if set(mask_ratio) != {'image', 'video'} or not all(0 < r < 1 for r in mask_ratio.values()):
+            raise ValueError(
+                'mask_ratio must be a share in (0, 1), or a dict of one for `image` and one for '
+                f'`video`, but got {mask_ratio}.'
+            )
+        self.mask_ratio = dict(mask_ratio)
+
+    def forward(self, x: Tensor, mask: bool | Tensor | None = True):
+        """Encode the visible tokens.
+
+        Args:
+            x (Tensor): Normalised images (B, 3, H, W) or videos (B, 3, T, H, W).
+            mask (bool | Tensor, optional): True draws a random mask; a tensor (B, N), nonzero
+                where masked, with the same number in each row, is used as it is; None or False
+                encodes all tokens, as :class:`S4DViT`. Defaults to True.
+
+        Returns:
+            tuple[Tensor]: Visible tokens in their order (B, n, C); mask (B, N), 1 where masked;
+            ids_restore (B, N), the place of each token among the visible ones followed by the
+            masked ones. Without a mask: the output of :class:`S4DViT`.
+        """
+        if mask is None or mask is False:
+            return super().forward(x)
+        if x.ndim == 5 and x.shape[2] == 1:
+            x = x.squeeze(2)
+        is_image = x.ndim == 4
+        grid = self.patch_embed.grid(x)
+        num_tokens = grid[0] * grid[1] * grid[2]
+        if mask is True:
+            mask, num_masked = self._draw_mask(len(x), grid, is_image, x.device)
+        else:
+            mask, num_masked = self._check_mask(mask, (len(x), num_tokens))
+
+        # visible tokens first, each part in its order
+        ids_shuffle = mask.to(torch.uint8).argsort(dim=1, stable=True)
+        ids_restore = ids_shuffle.argsort(dim=1)
+        keep = ids_shuffle[:, : num_tokens - num_masked]  # B n
+
+        patches = self.patch_embed.patches(x)  # B N values
+        visible = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+        tokens = self.patch_embed.embed(visible, is_image)
+        tokens = tokens + self.positions(grid).to(tokens)[keep]
+        return self.run_blocks(tokens)[-1], mask.float(), ids_restore
+
+    def _draw_mask(
+        self, batch: int, grid: tuple[int, int, int], is_image: bool, device: torch.device
+    ) -> tuple[Tensor, int]:
+        """A mask (B, N) and the number of masked tokens of a sample."""
+        ratio = self.mask_ratio['image' if is_image else 'video']
+        slots = grid[0] if self.mask_type == 'tube' else 1
+        places = grid[0] * grid[1] * grid[2] // slots
+        num_masked = int(ratio * places)
+        order = torch.rand(batch, places, device=device).argsort(dim=1)
+        mask = torch.zeros(batch, places, dtype=torch.bool, device=device)
+        mask = mask.scatter_(1, order[:, :num_masked], True)
+        return mask.repeat(1, slots), num_masked * slots
+
+    @staticmethod
+    def _check_mask(mask: Tensor, shape: tuple) -> tuple[Tensor, int]:
+        masked = mask.bool().sum(dim=-1)
+        if tuple(mask.shape) != shape or (masked != masked[0]).any() or masked[0] == shape[1]:
+            raise ValueError(
+                f'The mask must be of shape {shape} (samples, tokens), with the same number of '
+                f'masked tokens in each sample and at least one visible, but has the shape '
+                f'{tuple(mask.shape)} and {masked.tolist()} masked.'
+            )
+        return mask.bool(), int(masked[0])
+
+
+@MODELS.register_module()
+class S4DMAEDecoder(BaseModule):
+    """Decoder of the masked auto-encoder: the pixels of all tokens from the visible ones.
+
+    Args:
+        in_channels (int, optional): Width of the encoder's tokens. Defaults to None, which takes
+            that of the encoder named by ``arch``.
+        arch (str | dict): 'small', 'base' or 'large', the decoder of that encoder, or a dict with
+            ``embed_dims``, ``num_layers`` and ``num_heads``, and then ``in_channels`` is needed.
+        img_size (int): Height and width of the input in pixels.
+        num_frames (int): Frames of a clip.
+        tubelet_size (int): Frames in a tubelet.
+        patch_size (int): Side of a patch in pixels.
+        out_channels (int, optional): Values predicted per token. Defaults to None, which means
+            ``tubelet_size * patch_size**2 * 3``.
+        with_cp (bool): Recompute blocks in the backward pass.
+        init_cfg (dict, optional): mmengine initialisation config.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None = None,
+        arch: str | dict = 'base',
+        img_size: int = 160,
+        num_frames: int = 16,
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+        out_channels: int | None = None,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if in_channels is None:
+            if not isinstance(arch, str):
+                raise ValueError(
+                    "S4DMAEDecoder needs `in_channels` (the encoder's embed_dims) when `arch` is a "
+                    'dict.'
+                )
+            in_channels = get_arch(arch)['embed_dims']
+        arch = get_arch(DECODER_ZOO.get(arch, arch) if isinstance(arch, str) else arch)
+        dims = arch['embed_dims']
+        self.num_frames = num_frames
+        self.with_cp = with_cp
+        self.slot_tokens = (img_size // patch_size) ** 2
+        if out_channels is None:
+            out_channels = tubelet_size * patch_size**2 * 3
+
+        self.decoder_embed = nn.Linear(in_channels, dims, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
+        self.register_buffer(
+            'decoder_pos_embed',
+            sincos_position_table(num_frames // tubelet_size * self.slot_tokens, dims),
+            persistent=False,
+        )
+        self.decoder_blocks = nn.ModuleList(
+            TransformerBlock(dims, arch['num_heads'], arch['mlp_ratio'])
+            for _ in range(arch['num_layers'])
+        )
+        self.decoder_norm = nn.LayerNorm(dims, eps=LN_EPS)
+        self.decoder_pred = nn.Linear(dims, out_channels)
+        self.register_load_state_dict_pre_hook(check_shapes)
+
+    def init_weights(self) -> None:
+        """Initialise as the authors' code does, then by ``init_cfg`` if given.
+
+        Linear layers Xavier-uniform, but the one from the encoder's width as torch's ``Linear``
+        does; the mask token normal with deviation .02, cut off at one deviation.
+        """
+        init_transformer(self)
+        self.decoder_embed.reset_parameters()
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+        super().init_weights()
+
+    def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:
+        """Predict all tokens, (B, N, ``out_channels``).
+
+        Args:
+            x (Tensor): Encoded visible tokens (B, n, ``in_channels``).
+            ids_restore (Tensor): (B, N), the place of each token among the visible ones followed
+                by the masked ones.
+        """
+        num_samples, num_tokens = ids_restore.shape
+        if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
+            raise ValueError(
+                f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size an image has '
+                f'{self.slot_tokens} and a clip of num_frames {len(self.decoder_pos_embed)}. Crop '
+                'the input to img_size.'
+            )
+        x = self.decoder_embed(x)  # B n C
+        masked = self.mask_token.to(x.dtype).expand(num_samples, num_tokens - x.shape[1], -1)
+        x = torch.cat((x, masked), dim=1)
+        x = x.gather(1, ids_restore[..., None].expand(-1, -1, x.shape[-1]))
+        x = x + self.decoder_pos_embed[:num_tokens].to(x)  # B N C
+        for block in self.decoder_blocks:
+            x = run_block(block, x, self.with_cp)
+        return self.decoder_pred(self.decoder_norm(x))
+
+
+@MODELS.register_module()
+class S4DMAEHead(BaseModule):
+    """Mean squared error on the masked tokens (S4D, arXiv 2409.06154; VideoMAE).
+
+    The target are pixels that are normalised per token and colour channel.
+
+    Args:
+        mean (Sequence[float]): Mean that the data preprocessor subtracted, 0..255.
+        std (Sequence[float]): Standard deviation that it divided by, 0..255.
+        tubelet_size (int): Frames in a tubelet.
+        patch_size (int): Side of a patch in pixels.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = (123.675, 116.28, 103.53),
+        std: Sequence[float] = (58.395, 57.12, 57.375),
+        tubelet_size: int = 2,
+        patch_size: int = 16,
+    ) -> None:
+        super().__init__()
+        self.tubelet_size = tubelet_size
+        self.patch_size = patch_size
+        for name, value in (('mean', mean), ('std', std)):
+            value = torch.tensor(value, dtype=torch.float32) / 255
+            self.register_buffer(name, value.view(1, -1, 1, 1, 1), persistent=False)
+
+    def tubelets(self, pixels: Tensor) -> Tensor:
+        """Pixels of each token (B, N, P), in it by (time, row, column, channel).
+
+        An image is repeated to one tubelet.
+        """
+        if pixels.ndim == 4:
+            pixels = pixels[:, :, None]
+        if pixels.shape[2] == 1:
+            pixels = pixels.expand(-1, -1, self.tubelet_size, -1, -1)
+        return video_to_tubelets(pixels, self.tubelet_size, self.patch_size)
+
+    def pixels(self, inputs: Tensor) -> Tensor:
+        """Pixels in 0..1 of each token (B, N, P) of normalised images or videos."""
+        if inputs.ndim == 4:
+            inputs = inputs[:, :, None]
+        return self.tubelets(inputs.float() * self.std + self.mean)
+
+    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Reconstruction loss, averaged over P, then over the masked tokens.
+
+        Args:
+            pred (Tensor): Prediction for all tokens (B, N, P).
+            target (Tensor): The model's normalised input.
+            mask (Tensor): (B, N), 1 where masked.
+        """
+        loss = (pred.float() - self.target(target)).square().mean(dim=-1)  # B N
+        return (loss * mask).sum() / mask.sum()
+
+    @torch.no_grad()
+    def target(self, inputs: Tensor) -> Tensor:
+        """What is to be predicted, (B, N, P): the pixels normalised per token and channel.
+
+        Computed from the model's input as it is: mean and deviation of the data cancel out, but
+        for the constant that keeps the divisor from 0.
+        """
+        tubelets = self.tubelets(inputs.float())
+        return normalize_per_channel(tubelets, eps=1e-6 / self.std.flatten().square())[0]
+
+    @torch.no_grad()
+    def reconstruct(self, pred: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Fill the masked tokens of the input with the prediction.
+
+        Each token's own mean and deviation are put back, as MAE's published visualisations do.
+
+        Args:
+            pred (Tensor): Prediction for all tokens (B, N, P).
+            inputs (Tensor): Normalised images or videos.
+            mask (Tensor): (B, N), 1 where masked.
+
+        Returns:
+            Tensor: Videos (B, 3, T, H, W) in 0..1 (T = tubelet_size for an image).
+        """
+        original = self.pixels(inputs)
+        _, mean, scale = normalize_per_channel(original)
+        filled = pred.float().unflatten(-1, (-1, 3)) * scale + mean
+        pixels = torch.where(mask[..., None].bool(), filled.flatten(-2), original)
+        return self.to_video(pixels, inputs).clamp(0, 1)
+
+    def to_video(self, tubelets: Tensor, inputs: Tensor) -> Tensor:
+        """Videos (B, 3, T, H, W) of tokens (B, N, P), of the height and width of ``inputs``."""
+        h, w = (s // self.patch_size for s in inputs.shape[-2:])
+        grid = (tubelets.shape[1] // (h * w), h, w)
+        return tubelets_to_video(tubelets, grid, self.tubelet_size, self.patch_size)
+
+
+@MODELS.register_module()
+class S4DMAE(MAE):
+    """``MAE`` of mmpretrain with the parts of S4D. Files of the authors' code load as they are."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_load_state_dict_pre_hook(take_authors_names)

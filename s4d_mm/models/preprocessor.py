@@ -1,0 +1,205 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Data flow, from a batch of the data loader to the input of the model.
+
+Shapes use the letters of :mod:`s4d_mm.models`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .device_augment import crop_and_resize
+
+MODALITIES = ('video', 'image')
+
+
+@MODELS.register_module()
+class DualModalDataPreprocessor(BaseDataPreprocessor):
+    """Put a batch of clips or of images on the device, normalise and blend.
+
+    For one modality the numbers are those of mmaction2's ``ActionDataPreprocessor``. In contrast to
+    it, the modality may change from batch to batch, the pixels travel to the device as they come
+    from the data loader (uint8), and shapes that differ are an error where it would pad.
+
+    Args:
+        mean (Sequence[float]): Mean of each channel, 0..255.
+        std (Sequence[float]): Standard deviation of each channel, 0..255.
+        blending (dict[str, dict], optional): Configs of :class:`ReversedMixupBlending`,
+            :class:`ReversedCutmixBlending` or mmaction2's ``RandomBatchAugment`` and others for
+            training, under 'video' and/or 'image', since the modalities may have different
+            numbers of classes.
+        merge_views (bool): Whether to make each view a sample of its own, as masked pre-training
+            needs.
+        pack_views (bool): Whether in testing the samples of a batch may have different numbers of
+            views, as with ``SampleClipViews(merge_equal=True)``, for ``DualModalHead``. Where
+            they differ, the views are packed one after the other.
+        crops (dict[str, dict], optional): Windows to cut on the device, under 'video' and/or
+            'image': ``dict(video=dict(size=160, interpolation='bilinear'))``, for pipelines with
+            :class:`RandomCropBoxes`.
+        augments (dict[str, list[dict]], optional): Configs of augmentations of the uint8 pixels
+            for training, done one after the other on the device, under 'video' and/or 'image':
+            :class:`BatchRandAugment`, :class:`BatchRandomResizedCrop`,
+            :class:`BatchRandomErasing`. They come before ``crops``.
+        image_frames (int, optional): If given, images become clips of this many equal frames, for
+            backbones that take clips only.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        blending: dict[str, dict] | None = None,
+        merge_views: bool = False,
+        pack_views: bool = False,
+        crops: dict[str, dict] | None = None,
+        image_frames: int | None = None,
+        augments: dict[str, list[dict]] | None = None,
+    ) -> None:
+        super().__init__(non_blocking=True)
+        options = dict(blending=blending or {}, crops=crops or {}, augments=augments or {})
+        for name, option in options.items():
+            if not set(option) <= set(MODALITIES):
+                raise ValueError(
+                    f'{name} of DualModalDataPreprocessor must be a dict with the keys '
+                    f'{MODALITIES}, but has the keys {tuple(option)}.'
+                )
+        if len(mean) != len(std) or max(std) < 1:
+            raise ValueError(
+                'mean and std of DualModalDataPreprocessor must be those of pixels in 0..255, with '
+                f'one value per channel, but are {mean!r} and {std!r}. Multiply those of pixels in '
+                '0..1 by 255.'
+            )
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.blending = {
+            name: MODELS.build(cfg) for name, cfg in options['blending'].items() if cfg is not None
+        }
+        self.augments = nn.ModuleDict(
+            {name: MODELS.build(cfgs) for name, cfgs in options['augments'].items()}
+        )
+        self.merge_views = merge_views
+        self.pack_views = pack_views
+        self.crops = options['crops']
+        self.image_frames = image_frames
+
+    @torch.compiler.disable  # numbers drawn on the host would compile again
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Preprocess a batch.
+
+        Args:
+            data (dict): ``inputs``, a tensor (V, 3, T, H, W) of each clip or (V, 3, H, W) of each
+                image; ``data_samples``.
+            training (bool): Whether to augment and blend. Defaults to False.
+
+        Returns:
+            dict: ``inputs``, float32 (B, V, 3, [T, ]H, W), or (B * V, 3, [T, ]H, W) with
+            ``merge_views``, where images have T with ``image_frames`` only; ``data_samples``, with
+            ``input_type`` in their meta information. With ``pack_views``, where the samples
+            differ in V, (sum of V, 1, 3, [T, ]H, W) and ``num_views`` in the meta information.
+        """
+        inputs, data_samples = list(data['inputs']), data['data_samples']
+        pack = self.pack_views and not training
+        input_type = self._check_batch(inputs, data_samples, pack)
+        boxes = self._check_boxes(inputs, data_samples, input_type)
+        x = self._stack(inputs, data_samples, pack)
+        if training and input_type in self.augments:
+            x = self._augment(x, input_type, boxes is not None)
+        if boxes is not None:
+            x = crop_and_resize(x[:, 0], boxes, **self.crops[input_type])
+        x = self._normalise(x)
+        if training and input_type in self.blending:
+            x, data_samples = self.blending[input_type](x, data_samples)
+        if self.image_frames is not None and input_type == 'image':
+            # B V 3 H W -> B V 3 T H W
+            x = x[:, :, :, None].expand(-1, -1, -1, self.image_frames, -1, -1)
+        if self.merge_views:
+            x = x.flatten(0, 1)
+        return dict(inputs=x, data_samples=self.cast_data(data_samples))
+
+    def _check_batch(self, inputs: list[Tensor], data_samples: list, any_views: bool) -> str:
+        """Check the shapes; set and return the modality."""
+        modalities, shapes = {}, {}  # each with the name of the first sample that has it
+        for i, (x, sample) in enumerate(zip(inputs, data_samples)):
+            name = sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
+            if x.ndim not in (4, 5) or x.shape[1] != len(self.mean):
+                raise ValueError(
+                    f'Sample {name!r} has the shape {tuple(x.shape)}, but must be (views, '
+                    f'{len(self.mean)}, H, W) or (views, {len(self.mean)}, T, H, W). End the '
+                    "pipeline with FormatShape(input_format='NCTHW') for clips, 'NCHW' for images."
+                )
+            if 'input_type' not in sample.metainfo:
+                sample.set_metainfo(dict(input_type='video' if x.ndim == 5 else 'image'))
+            modalities.setdefault(sample.input_type, name)
+            shapes.setdefault(tuple(x.shape[any_views:]), name)
+        for what, found, advice in (
+            ('modalities', modalities, "use batch_sampler=dict(type='DualModalBatchSampler')"),
+            (
+                'shapes',
+                shapes,
+                'let the pipeline resize or crop all of them to one size (in testing, numbers of '
+                'views may differ with pack_views=True)',
+            ),
+        ):
+            if len(found) > 1:
+                listed = ', '.join(f'{name!r} {value}' for value, name in found.items())
+                raise ValueError(f'A batch has samples of different {what}: {listed}; {advice}.')
+        (input_type,) = modalities
+        return input_type
+
+    def _check_boxes(
+        self, inputs: list[Tensor], data_samples: list, input_type: str
+    ) -> Tensor | None:
+        """Windows (B, V, 5) that the pipeline drew, if any."""
+        boxes = [sample.metainfo.get('crop_boxes') for sample in data_samples]
+        if input_type not in self.crops and all(b is None for b in boxes):
+            return None
+        if input_type not in self.crops or any(b is None for b in boxes):
+            raise ValueError(
+                f'crops of DualModalDataPreprocessor is {self.crops}: {input_type!r} in it needs '
+                'RandomCropBoxes in the pipeline and crop_boxes in meta_keys of PackActionInputs, '
+                'and they need it.'
+            )
+        if any(len(x) != 1 for x in inputs):
+            raise ValueError(
+                f'crop_boxes go with one view of a sample, but there are {max(map(len, inputs))}.'
+            )
+        return torch.from_numpy(np.stack(boxes))
+
+    def _stack(self, inputs: list[Tensor], data_samples: list, pack: bool) -> Tensor:
+        """Put the pixels on the device, as they are, in one tensor."""
+        inputs_on_device = self.cast_data(inputs)
+        if pack and len({len(x) for x in inputs}) > 1:
+            for x, sample in zip(inputs, data_samples):
+                sample.set_metainfo(dict(num_views=len(x)))
+            return torch.cat(inputs_on_device)[:, None]  # sum of V, 1, 3 [T] H W
+        return torch.stack(inputs_on_device)  # B V 3 [T] H W
+
+    def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
+        """Augment pixels (B, V, 3, [T, ]H, W) with numbers of this process.
+
+        Without the rank, processes with one seed would augment their samples alike.
+        """
+        size = x.shape[-2:]
+        seed = int(torch.randint(2**62, ())) + get_rank()
+        devices = [x.device] if x.is_cuda else []
+        # half precision would lose grey levels
+        with torch.random.fork_rng(devices), torch.autocast(x.device.type, enabled=False):
+            torch.manual_seed(seed)
+            x = self.augments[input_type](x)
+        if has_boxes and x.shape[-2:] != size:
+            raise ValueError(
+                f'augments of DualModalDataPreprocessor change the {input_type} size, for which '
+                'crop_boxes were drawn. Leave out either BatchRandomResizedCrop or crops.'
+            )
+        return x
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        """float32 pixels of mean 0 and deviation 1, (B, V, 3, [T, ]H, W)."""
+        per_channel = (-1,) + (1,) * (x.ndim - 3)
+        x = x.to(torch.float32)
+        return x.sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))

@@ -1,0 +1,277 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Models by config or name, with their weights and the names of their classes.
+
+The weights that the S2D authors publish on the Hugging Face hub are fetched and converted once.
+"""
+
+import hashlib
+import io
+import os
+import os.path as osp
+import re
+import sys
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from filelock import FileLock
+from mmaction.apis import init_recognizer
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.fileio import load
+from mmengine.runner import load_state_dict
+from torch import nn
+
+from ..datasets.config import config_classes, trained_on
+from ..files.atomic_write import atomic_write
+from ..files.checkpoint import load_weights, read_checkpoint
+from ..files.download import forget, local_file
+from ..files.errors import DownloadError, HubMissingError, WeightsError
+from ..models.landmark_net import LandmarkMobileFaceNet
+from ..models.state_dict import (
+    as_own_checkpoint,
+    check_fit,
+    check_head_weights,
+    classification_head,
+)
+from ..weights.s2d import join_landmarks
+
+PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
+HUB = 'cyinen/S2D'
+PUBLISHED = dict(  # by name: the data set, what is in the names of its files, and its folds
+    s2d_dfew=('DFEW', 'dfew', 5),
+    s2d_ferv39k=('FERV39k', 'ferv', 0),
+    s2d_mafw=('MAFW', 'mafw', 5),
+)
+OVERSAMPLED = re.compile(r'(?<!wo.)(?<!without.)(?<!no.)(?<!non.)(over.?sampl|bds)')
+SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.tar', '.safetensors')
+# a copy of the landmark network, a path or an address, in place of the authors'
+LANDMARKS_VARIABLE = 'S4D_MM_LANDMARKS'
+LANDMARKS = (
+    'https://raw.githubusercontent.com/MSA-LMC/S2D/e1b5e5dfb57a/'
+    'landmark/mobilefacenet_model_best.pth.tar'
+)
+LANDMARKS_BLOB = '3f7d78be085b0dc33ec914bc1d70fc991ba04bfa'  # its name in git
+
+
+def init_model(
+    config: str | Config, checkpoint: str | None = None, device: str | None = None
+) -> nn.Module:
+    """Build a recognizer, load its weights and find out the names of its classes.
+
+    mmaction2's ``init_recognizer`` does the building. Weights that do not fit are refused: it would
+    only warn, and predict with random ones.
+
+    Args:
+        config (str | Config): Config file or object.
+        checkpoint (str, optional): Checkpoint to load. Defaults to None.
+        device (str, optional): Defaults to None, a GPU if there is one.
+
+    Returns:
+        nn.Module: In evaluation mode, with ``cfg``, ``dataset_meta`` (the classes, by the
+        checkpoint or else the config; None if neither knows them) and ``trained_on``, the training
+        data by the checkpoint or else the config.
+
+    Raises:
+        WeightsError: If the checkpoint lacks a parameter of the model, has it in another size, or
+            holds a number that is not finite.
+    """
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    require_classifier(cfg)
+    model = init_recognizer(cfg, device=device or get_device())
+    model.dataset_meta, model.trained_on = None, 'unknown data'
+    if checkpoint is not None:
+        try:
+            _load(model, checkpoint)
+        except ValueError as e:
+            name = cfg.filename or 'the config'
+            raise WeightsError(f'{checkpoint} cannot be used with {name}. {e}') from e
+    return model
+
+
+def require_classifier(cfg: Config) -> None:
+    """Raise a ``ValueError`` if a config has no model that classifies."""
+    model, name = cfg.get('model') or {}, cfg.filename or 'The config'
+    head = model.get('cls_head') or model.get('head') or {}
+    if 'num_classes' not in head:
+        raise ValueError(
+            f'{name} has no classifier (num_classes in model.cls_head or model.head): its model '
+            f'{model.get("type")} is one of pre-training. Give a config of fine-tuning and '
+            'weights of that.'
+        )
+
+
+def _load(model: nn.Module, checkpoint: str) -> None:
+    loaded = as_own_checkpoint(read_checkpoint(checkpoint))
+    weights, meta = loaded.get('state_dict', loaded), loaded.get('meta', {})
+    load_state_dict(model, weights, logger='silent')
+    missing = check_fit(model, loaded, 'silent', source=checkpoint).missing
+    check_head_weights(model, loaded)
+    for name, module in model.named_modules():
+        if isinstance(module, LandmarkMobileFaceNet):  # may have a file of its own
+            module.require_weights()
+            missing = [key for key in missing if not key.startswith(f'{name}.')]
+    for key in missing[:1]:
+        what = f'has no {key} (and lacks {len(missing)} tensors in all)'
+        if key in weights:
+            shapes = tuple(weights[key].shape), tuple(model.state_dict()[key].shape)
+            what = f'is of another size: {key} is {shapes[0]} there, but {shapes[1]} in this model'
+        raise WeightsError(f'It {what}. Give the config that it was trained with.')
+    said = map(trained_on, (meta, model.cfg))
+    model.trained_on = next(filter(None, said), model.trained_on)
+    model.dataset_meta = meta.get('dataset_meta')
+    if not (model.dataset_meta or {}).get('classes'):
+        classes = config_classes(model.cfg)
+        model.dataset_meta = dict(classes=classes) if classes else None
+
+
+def class_names(model: nn.Module, input_type: str) -> list[str]:
+    """Class names of a model in label order, or numbers if there are not as many names."""
+    count = classification_head(model)[1].num_classes
+    count = count[input_type] if isinstance(count, dict) else count
+    classes = (model.dataset_meta or {}).get('classes')
+    if isinstance(classes, dict):
+        classes = classes.get(input_type)
+    return list(classes if classes and len(classes) == count else map(str, range(count)))
+
+
+def index_folder() -> str:
+    """The folder that holds ``model-index.yml`` and ``configs``: a source tree, or ``.mim``.
+
+    mmengine would look for ``configs`` beside the package, which in ``site-packages`` may be
+    anybody's.
+    """
+    folders = (osp.dirname(PACKAGE), osp.join(PACKAGE, '.mim'))
+    for folder in folders:
+        if osp.isfile(osp.join(folder, 'model-index.yml')):
+            return folder
+    raise FileNotFoundError(
+        f'There is no model-index.yml in {" or ".join(folders)}. Install s4d_mm by pip install .'
+    )
+
+
+def list_models() -> list[dict]:
+    """The models of ``model-index.yml``, as they are there, but ``Config`` is a whole path."""
+    folder = index_folder()
+    files = load(osp.join(folder, 'model-index.yml'))['Import']
+    models = [model for file in files for model in load(osp.join(folder, file))['Models']]
+    return [dict(model, Config=osp.join(folder, model['Config'])) for model in models]
+
+
+def find_model(name: str) -> tuple[str, str | None]:
+    """Path of the config and address of the weights, if any, of a name or alias in the index."""
+    if name.endswith('.py') or osp.basename(name) != name:
+        raise FileNotFoundError(f'There is no config {name}.')
+    listed = list_models()
+    models = {m[key].lower(): m for m in listed for key in ('Name', 'Alias') if key in m}
+    if name.lower() in models:
+        found = models[name.lower()]
+        return found['Config'], found.get('Weights')
+    near = get_close_matches(name.lower(), models)
+    names = ', '.join(near or [model['Name'] for model in listed])
+    raise ValueError(
+        f'{name!r} is neither a config file nor a model of model-index.yml. '
+        + (f'Do you mean {names}?' if near else f'The models are {names}.')
+    )
+
+
+def published_weights(model: Any, weights: str | None, fold: int | None) -> str | None:
+    """The weights for a model; those of a name in ``PUBLISHED`` are fetched and converted once.
+
+    A file of the authors, ``hf://cyinen/S2D/FILE``, is taken in place of the one that ``fold``
+    chooses; other ``weights`` are given back.
+    """
+    name = str(model).lower().replace('s2d_finetune_', 's2d_')
+    data, _, folds = PUBLISHED.get(name, ('', '', 0))
+    if fold is not None and (weights or not 1 <= fold <= folds):
+        raise ValueError(
+            f'fold={fold}: s2d_dfew and s2d_mafw have the folds 1 to 5, if no weights are given.'
+        )
+    if not data or not (weights or f'hf://{HUB}/').startswith(f'hf://{HUB}/'):
+        return weights
+    fold = (fold or 1) if folds and not weights else None
+    part = weights and re.sub(r'[^\w.-]', '_', weights.removeprefix(f'hf://{HUB}/'))
+    stem = '_'.join(filter(None, (name, fold and f'fold{fold}', part)))
+    path = osp.join(torch.hub.get_dir(), 's4d_mm', f'{stem}.pth')
+    if not osp.isfile(path):
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        with FileLock(f'{path}.lock'):
+            if not osp.isfile(path):  # written by another process
+                _fetch(name, weights or f'hf://{HUB}/{_ask_hub(name, fold)}', fold, path)
+    return path
+
+
+def _ask_hub(name: str, fold: int | None) -> str:
+    try:
+        from huggingface_hub import HfApi
+
+        files = HfApi().list_repo_files(HUB)
+    except ImportError as e:
+        raise HubMissingError(
+            f'{name} is fetched by huggingface_hub, which is missing: pip install "s4d_mm[hub]".'
+        ) from e
+    except Exception as e:  # of two HTTP libraries, by its version
+        raise DownloadError(
+            f'{name} cannot be fetched from https://huggingface.co/{HUB}: '
+            f'{(str(e) or type(e).__name__).splitlines()[0]}. Check the network and try again; '
+            'once it is here, no network is needed.'
+        ) from e
+    return choose_file(files, name, fold)
+
+
+def choose_file(files: list[str], name: str, fold: int | None) -> str:
+    """The one of the hub's files that is for a name of ``PUBLISHED`` and a fold, by its name."""
+    data, word, _ = PUBLISHED[name]
+    weights = [file for file in files if file.lower().endswith(SUFFIXES)]
+    named = [file for file in weights if word in file.lower()]
+    found = [file for file in named if fold is None or fold_of(file, word) == fold]
+    plain = [file for file in found if not OVERSAMPLED.search(file.lower())]  # as the config
+    if len(found) == 1 or len(plain) == 1:
+        return (plain or found)[0]
+    listed = '\n'.join(f'  hf://{HUB}/{file}' for file in found or named or weights)
+    raise WeightsError(
+        f'{len(found) or "No"} files of https://huggingface.co/{HUB} can be told by name to be for '
+        f'{data}{f", fold {fold}" if fold else ""}. Give the one that you mean as the weights '
+        f'(--weights), out of these:\n{listed}'
+    )
+
+
+def fold_of(file: str, word: str) -> int | None:
+    """The fold in the name of a file, such as ``DFEW/split01_best.pth`` or ``mafw_fold_1.pth``."""
+    for before in ('fold|split|set|fd', word):
+        found = re.findall(rf'(?:{before})[\W_]*0*([1-9])(?!\d|\w*fold)', file.lower())
+        if found:
+            return int(found[-1])
+    return None
+
+
+def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
+    data = PUBLISHED[name][0]
+    landmarks = os.environ.get(LANDMARKS_VARIABLE) or LANDMARKS
+    print(
+        f'{name} needs two files, once:\n'
+        f'  {weights}, Apache-2.0 by its page https://huggingface.co/{HUB}\n'
+        f'  {landmarks}, without a licence: do not pass it on\n'
+        f'They are converted to {path}. {data}, on which the model was trained, is for '
+        'research, by agreement with its makers.',
+        file=sys.stderr,
+        flush=True,
+    )
+    network = local_file(landmarks)
+    with open(network, 'rb') as f:
+        content = f.read()
+    blob = hashlib.sha1(b'blob %d\0%b' % (len(content), content)).hexdigest()
+    if blob != LANDMARKS_BLOB:
+        forget(landmarks)
+        raise WeightsError(
+            f'{landmarks} is not the file that it was: the git blob of {network} is {blob}, not '
+            f'{LANDMARKS_BLOB}. It is not used.'
+        )
+    classes = config_classes(Config.fromfile(find_model(name)[0]))['video']
+    result = join_landmarks(load_weights(weights), network, classes)
+    if not result.classes:
+        raise WeightsError(f'{weights} has no classifier: it is not fine-tuned.')
+    content = io.BytesIO()
+    meta = dict(result.meta(weights), trained_on=f'{data}, fold {fold}' if fold else data)
+    torch.save(dict(state_dict=result.weights, meta=meta), content)
+    atomic_write(path, content.getbuffer())

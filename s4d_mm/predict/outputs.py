@@ -1,0 +1,136 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Tables and pictures in a folder, each there only when it is whole."""
+
+import os
+import os.path as osp
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, count
+
+import numpy as np
+
+from ..media import TimedFrame, write_image
+from .inputs import Source
+from .results import ExpressionResult, MediaResult
+
+ENDINGS = dict(
+    video=('.csv', '.json', '.mp4', '_timeline.png'),
+    image=('.csv', '.json', '.png'),
+)
+TIME_BASE = Fraction(1, 90000)  # as in MPEG
+
+
+class OutputFolder:
+    """The folder that results are written to.
+
+    For an input NAME these are NAME.csv, NAME.json, and, with ``draw`` and if a face was found,
+    NAME.mp4 and NAME_timeline.png of a video, NAME.png of an image. Where inputs have one NAME,
+    the later ones get NAME_2, NAME_3 ...
+
+    Attributes:
+        files (list[str]): Paths of what was written.
+
+    Raises:
+        ValueError: If an input itself would be overwritten.
+    """
+
+    def __init__(self, folder: str, sources: Sequence[Source], draw: bool) -> None:
+        self.folder, self.draw, self.files = folder, draw, []
+        self.names = unique_names(source.stem for source in sources)
+        inputs = [os.stat(s.path) for s in sources if s.path and osp.exists(s.path)]
+        for name, source in zip(self.names, sources):
+            for target in (osp.join(folder, name + ending) for ending in ENDINGS[source.kind]):
+                if osp.exists(target) and any(osp.samestat(os.stat(target), s) for s in inputs):
+                    raise ValueError(
+                        f'{target} is an input and would be overwritten. Give another out_dir.'
+                    )
+        os.makedirs(folder, exist_ok=True)
+
+    @contextmanager
+    def spool(self, source: Source) -> Iterator['FrameSpool | None']:
+        """Keep the frames of a video that is no file, for drawing; yields None if not needed."""
+        if not self.draw or source.kind != 'video' or source.path is not None:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix='.part-', dir=self.folder) as part:
+            spool = FrameSpool(osp.join(part, 'frames.mp4'))
+            try:
+                yield spool
+            finally:
+                spool.close()
+
+    def write(
+        self, number: int, result: MediaResult, image: np.ndarray | None, video: str | None
+    ) -> None:
+        """Write what was found in the input of this number; draw it on the image or the video."""
+        if result.status == 'unreadable' and not result.records:
+            return
+        name, table = self.names[number], ExpressionResult([result])
+        self._write(f'{name}.csv', table.to_csv)
+        self._write(f'{name}.json', table.to_json)
+        if not (self.draw and result.records):
+            return
+        from .drawing import annotate_image, annotate_video
+        from .timeline import plot_timeline
+
+        if result.kind == 'image':
+            drawn = annotate_image(image, result)
+            self._write(f'{name}.png', lambda path: write_image(path, drawn))
+            return
+        if result.status == 'ok':  # a broken file cannot be drawn on to its end
+            self._write(f'{name}.mp4', lambda path: annotate_video(video, path, result))
+        self._write(f'{name}_timeline.png', lambda path: plot_timeline(result, path))
+
+    def _write(self, name: str, write: Callable[[str], None]) -> None:
+        target = osp.join(self.folder, name)
+        # not files.atomic_path: the writers choose the format by the ending
+        with tempfile.TemporaryDirectory(prefix='.part-', dir=self.folder) as folder:
+            part = osp.join(folder, name)
+            write(part)
+            os.replace(part, target)
+        self.files.append(target)
+
+
+def unique_names(stems: Iterable[str]) -> list[str]:
+    """Names that differ: a stem that was there before gets _2, _3 ...; at most 200 bytes of it."""
+    names = []
+    for stem in stems:
+        stem = stem.encode()[:200].decode(errors='ignore')
+        choice = chain([stem], (f'{stem}_{i}' for i in count(2)))
+        names.append(next(name for name in choice if name not in names))
+    return names
+
+
+class FrameSpool:
+    """Keeps frames with their times in an mp4 file, for inputs that cannot be read twice."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.container, self.last = path, None, -1
+
+    def write(self, frame: TimedFrame) -> None:
+        """Add a frame of the common size; an odd side grows by one, as H.264 needs."""
+        import av
+
+        height, width = frame.image.shape[:2]
+        image = np.pad(frame.image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+        if self.container is None:
+            self.container = av.open(self.path, 'w', format='mp4')
+            self.stream = self.container.add_stream('libx264', rate=25)
+            self.stream.height, self.stream.width = image.shape[:2]
+            self.stream.pix_fmt = 'yuv420p'
+            self.stream.options = dict(crf='18', preset='veryfast')
+            self.stream.codec_context.time_base = TIME_BASE
+        coded = av.VideoFrame.from_ndarray(image, format='rgb24')
+        self.last = max(round(frame.time / TIME_BASE), self.last + 1)
+        coded.pts, coded.time_base = self.last, TIME_BASE
+        self.container.mux(self.stream.encode(coded))
+
+    def close(self) -> str:
+        """Finish the file; its path."""
+        if self.container is not None:
+            self.container.mux(self.stream.encode())
+            self.container.close()
+            self.container = None
+        return self.path

@@ -1,0 +1,7 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The former place of the names of ``predict.drawing`` and of the timeline, for one release."""
+
+from .predict.drawing import annotate_image, annotate_video
+from .predict.timeline import plot_timeline
+
+__all__ = ['annotate_image', 'annotate_video', 'plot_timeline']

@@ -1,0 +1,163 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Checkpoint files, read, converted, and written whole or not at all."""
+
+import datetime
+import os
+import os.path as osp
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from s4d_mm.version import __version__
+
+from ..files.atomic_write import atomic_path
+from ..files.checkpoint import (
+    TENSORS_SUFFIX,
+    StateDict,
+    load_weights,
+    read_checkpoint,
+    unwrap,
+    write_tensors,
+)
+from ..files.download import digest_of
+from ..files.errors import WEIGHTS_ERRORS, WeightsError
+from ..models.state_dict import group_keys, known_code
+
+NameTable = tuple[tuple[str, str], ...]
+Classes = dict[str, tuple[str, ...]]  # names of each modality, in label order
+
+
+class Conversion(NamedTuple):
+    """Converted weights and what there is to say about them."""
+
+    weights: StateDict
+    left_out: list[str]  # keys of the source that have no place in the result
+    family: str  # whose weights these are
+    notes: Sequence[str] = ()  # what was changed
+    classes: Classes | None = None
+
+    def meta(self, src: str) -> dict:
+        """What a checkpoint of these weights says about itself, made of the file ``src``."""
+        meta = dict(converted_from=osp.basename(src), family=self.family)
+        meta['s4d_mm_version'] = __version__
+        return {**meta, 'dataset_meta': dict(classes=self.classes)} if self.classes else meta
+
+
+def has(keys: Sequence[str], weights: StateDict) -> bool:
+    """Whether weights have all these keys."""
+    return all(key in weights for key in keys)
+
+
+def require(weights: StateDict, keys: Sequence[str], whose: str, for_s2d: bool = False) -> None:
+    """Refuse weights without these keys, and say what they look like."""
+    missing = [key for key in keys if key not in weights]
+    if missing:
+        known = known_code(weights, for_s2d) or f'Its tensors are:\n{group_keys(weights)}'
+        raise WeightsError(
+            f'This is no checkpoint of {whose}: it lacks {", ".join(missing)}. {known}'
+        )
+
+
+def replace_prefix(key: str, table: NameTable) -> str:
+    """Replace the first prefix of the table that matches; '' if none does."""
+    for old, new in table:
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return ''
+
+
+def substitute(key: str, table: NameTable) -> str:
+    """Replace every name of the table, wherever it is in the key."""
+    for old, new in table:
+        key = key.replace(old, new)
+    return key
+
+
+def swap(table: NameTable) -> NameTable:
+    """The table of the other direction."""
+    return tuple((new, old) for old, new in table)
+
+
+def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Classes) -> Classes:
+    """The class names of the modalities that have a classifier, by the key of its weight.
+
+    Raises:
+        ValueError: If a classifier has another number of classes.
+    """
+    found = {m: tuple(n) for m, n in classes.items() if classifiers.get(m) in weights}
+    for modality, names in found.items():
+        count = len(weights[classifiers[modality]])
+        if count != len(names):
+            raise ValueError(
+                f'The {modality} classifier has {count} classes, but the {modality} dataset of '
+                f'the config has {len(names)}: {", ".join(names)}. Give the config of the data '
+                'that it was trained on, or none.'
+            )
+    return found
+
+
+def save_checkpoint(checkpoint: dict, path: str) -> None:
+    """Write a checkpoint, as safetensors if the name ends so.
+
+    Raises:
+        OSError: If it cannot be written; what was at ``path`` is kept.
+        WeightsError: If it holds what safetensors cannot.
+    """
+    try:
+        with atomic_path(path) as part:
+            if path.endswith(TENSORS_SUFFIX):
+                write_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {}, part)
+            else:
+                torch.save(checkpoint, part)
+    except (OSError, RuntimeError) as e:  # torch raises both
+        raise OSError(f'{path} cannot be written: {e}') from e
+
+
+def convert_file(
+    src: str, dst: str, convert: Callable[[StateDict], Conversion], key: str = 'state_dict'
+) -> int:
+    """Convert a checkpoint file and print what was done; ``dst`` holds the weights under ``key``.
+
+    Returns:
+        int: Exit code: 1 after an error, with its message on stderr.
+    """
+    try:
+        weights = load_weights(src)
+        try:
+            result = convert(weights)
+        except ValueError as e:
+            raise ValueError(f'{src}: {e}') from e
+        save_checkpoint({key: result.weights, 'meta': result.meta(src)}, dst)
+    except (ValueError, OSError, *WEIGHTS_ERRORS) as e:
+        print(e, file=sys.stderr)
+        return 1
+    print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
+    for note in result.notes:
+        print(f'  {note}')
+    if result.left_out:
+        print(f'{len(result.left_out)} keys of {src} have no place in it:')
+        print('\n'.join(f'  {name}' for name in result.left_out))
+    return 0
+
+
+def publish(src: str, dst: str) -> str:
+    """Write a checkpoint of mmengine, or of an address, without what only the training needs.
+
+    Returns:
+        str: Name of the file: ``dst`` with ``_{date}-{hash}`` before the suffix, ``.pth`` or
+        ``.safetensors``.
+    """
+    checkpoint = read_checkpoint(src)
+    if unwrap(checkpoint) is None:
+        raise WeightsError(f'{src} holds no weights.')
+    for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
+        checkpoint.pop(key, None)
+    suffix = TENSORS_SUFFIX if dst.endswith(TENSORS_SUFFIX) else '.pth'
+    stem = dst.removesuffix(suffix)
+    unnamed = f'{stem}.tmp{suffix}'
+    save_checkpoint(checkpoint, unnamed)
+    final = f'{stem}_{datetime.date.today():%Y%m%d}-{digest_of(unnamed)[:8]}{suffix}'
+    os.replace(unnamed, final)
+    return final

@@ -1,0 +1,181 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The encoder and the masked auto-encoder: embedding, positions, depth, masks, target."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, init_default_scope
+from small_models import ARCH, IMAGES, PRETRAIN, SIZE, VIDEOS, build, inputs
+
+from s4d_mm.models.encoder import TransformerBlock
+from s4d_mm.models.moae import MoAEBlock
+from s4d_mm.models.tokens import TubeletEmbed, normalize_per_channel
+
+VIT = dict(type='S4DViT', arch=ARCH, **SIZE)
+BIG = dict(type='S4DMAEViT', arch=ARCH, img_size=160, num_frames=16)
+
+
+def test_out_types():
+    for out_type, video, image in (
+        ('tokens', (2, 8, 32), (2, 4, 32)),
+        ('avg', (2, 32), (2, 32)),
+        ('featmap', (2, 32, 2, 2, 2), (2, 32, 2, 2)),
+    ):
+        model = build(dict(VIT, out_type=out_type)).eval()
+        assert model(inputs(VIDEOS)).shape == video and model(inputs(IMAGES)).shape == image
+
+
+def test_embedding_is_a_convolution_and_an_image_repeated_frames():
+    embed, video, x = TubeletEmbed(16), inputs(VIDEOS), inputs(IMAGES)
+    for ours, convolved in ((video, video), (x, x[:, :, None].expand(-1, -1, 2, -1, -1))):
+        expected = embed.proj(convolved).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(embed(ours), expected, atol=1e-5, rtol=1e-5)
+    model = build(VIT).eval()
+    assert torch.equal(model(x), model(x[:, :, None]))
+
+
+def test_positions():
+    model = build(VIT)
+    i = torch.arange(32)
+    angle = 5 / 10000 ** (2 * (i // 2) / 32)
+    expected = torch.where(i % 2 == 0, angle.sin(), angle.cos())
+    torch.testing.assert_close(model.positions((2, 2, 2))[5], expected)
+    # an image takes the first slot; other sizes interpolate each slot
+    assert torch.equal(model.positions((1, 2, 2)), model.pos_embed[:4])
+    big = model.positions((2, 4, 6)).reshape(2, 4, 6, 32)
+    slot = model.pos_embed[4:].reshape(1, 2, 2, 32).permute(0, 3, 1, 2)
+    expected = F.interpolate(slot, size=(4, 6), mode='bicubic').permute(0, 2, 3, 1)[0]
+    torch.testing.assert_close(big[1], expected)
+    # a longer clip extends the table
+    longer = model.positions((3, 2, 2))
+    torch.testing.assert_close(longer[:8], model.pos_embed)
+    assert longer.shape == (12, 32) and model(inputs((1, 3, 6, 64, 96))).shape == (1, 72, 32)
+
+
+def test_depth_and_frozen_stages():
+    model = build(dict(VIT, depth=3, frozen_stages=2)).train()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert len(model.blocks) == 3 and 'blocks.1.mlp.fc2.bias' in frozen
+    assert all(n.startswith(('patch_embed', 'blocks.0', 'blocks.1')) for n in frozen)
+    assert not model.blocks[1].training and model.blocks[2].training
+
+
+def test_stages_for_mmpretrain():
+    model = build(dict(VIT, out_type='featmap', final_norm=True, out_indices=(1, -1))).eval()
+    image, clip = inputs(IMAGES), inputs(VIDEOS)
+    assert [tuple(x.shape) for x in model(image)] == [(2, 32, 2, 2)] * 2
+    assert [tuple(x.shape) for x in model(clip)] == [(2, 32, 2, 2, 2)] * 2
+    assert torch.equal(model(image[:, :, None])[1].squeeze(2), model(image)[1])
+    plain = build(dict(VIT, out_type='featmap', final_norm=True)).eval()
+    plain.load_state_dict(model.state_dict())
+    assert torch.equal(plain(clip), model(clip)[1])
+
+
+def test_drop_path_grows_over_backbone_and_neck():
+    rates = [
+        [getattr(block.drop_path, 'drop_prob', 0) for block in part.blocks]
+        for part in (
+            build(dict(VIT, depth=2, drop_path_rate=0.3)),
+            build(dict(type='MoAENeck', arch=ARCH, num_layers=2, drop_path_rate=0.3)),
+        )
+    ]
+    assert rates == [[0, pytest.approx(0.1)], [pytest.approx(0.2), pytest.approx(0.3)]]
+
+
+@pytest.mark.parametrize('kind', [TransformerBlock, MoAEBlock])
+def test_drop_path_drops_whole_samples_in_training(kind):
+    block, x = kind(32, 4, drop_path=0.5), inputs((200, 4, 32))
+
+    def run():
+        out = block(x)
+        return out[0] if kind is MoAEBlock else out
+
+    torch.manual_seed(0)
+    same = (run() == x).all(-1)  # of each token
+    assert torch.equal(same.all(1), same.any(1))
+    # attention and MLP are both dropped in a quarter of the samples
+    assert same.all(1).float().mean().item() == pytest.approx(0.25, abs=0.08)
+    block.eval()
+    assert not (run() == x).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(arch='huge'), "arch='huge' is not one of"),
+        (dict(arch=dict(embed_dims=8)), 'must have the keys'),
+        (dict(depth=5), r'depth must be in 1\.\.4'),
+        (dict(out_type='cls'), 'out_type'),
+        (dict(out_indices=(0,)), 'out_indices'),
+        (dict(drop_path_rate=2), 'drop_path_rate must be .* but is 2'),
+        (dict(type='S4DMAEViT', mask_ratio=1.5), 'mask_ratio must be'),
+        (dict(type='S4DMAEViT', mask_type='cube'), "mask_type='cube' is not one of"),
+    ],
+)
+def test_wrong_arguments(change, message):
+    with pytest.raises(ValueError, match=message):
+        build({**VIT, **change})
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 3, 32, 32), (2, 3, 30, 32), (2, 1, 32, 32)])
+def test_wrong_inputs(shape):
+    with pytest.raises(ValueError, match='tubelet_size=2.*patch_size=16, but got shape'):
+        build(VIT)(inputs(shape))
+
+
+def test_published_sizes():
+    init_default_scope('mmaction')
+    for arch, millions in dict(small=22.0, base=86.3, large=303.4).items():
+        with torch.device('meta'):
+            model = MODELS.build(dict(type='S4DViT', arch=arch))
+        count = sum(p.numel() for p in model.parameters()) / 1e6
+        assert count == pytest.approx(millions, rel=0.01)
+
+
+def test_mask_and_order():
+    model = build(dict(BIG, mask_ratio=dict(image=0.9, video=0.95))).eval()
+    for shape, total, masked in (((2, 3, 160, 160), 100, 90), ((2, 3, 16, 160, 160), 800, 760)):
+        latent, mask, ids = model(inputs(shape))
+        assert latent.shape == (2, total - masked, 32)
+        assert mask.shape == ids.shape == (2, total)
+        assert mask.sum(1).tolist() == [masked, masked]
+        assert not torch.equal(mask[0], mask[1])
+        # the visible tokens come first, in their order
+        assert ids[0][mask[0] == 0].tolist() == list(range(total - masked))
+
+
+def test_tube_mask_is_the_same_in_all_slots():
+    model = build(dict(BIG, mask_type='tube', mask_ratio=0.9)).eval()
+    latent, mask, _ = model(inputs((3, 3, 16, 160, 160)))
+    slots = mask.view(3, 8, 100)
+    assert (slots == slots[:, :1]).all() and slots.sum(2).unique().tolist() == [90]
+    assert latent.shape == (3, 80, 32) and not torch.equal(slots[0, 0], slots[1, 0])
+    # an image has one slot
+    assert model(inputs((2, 3, 160, 160)))[1].sum(1).tolist() == [90, 90]
+
+
+def test_without_mask_it_is_the_plain_encoder():
+    model, x = build(PRETRAIN).eval(), inputs(VIDEOS)
+    latent, _, _ = model.backbone(x, torch.zeros(2, 8))
+    torch.testing.assert_close(model(x, mode='tensor'), latent, atol=1e-5, rtol=1e-4)
+    for mask in (torch.zeros(2, 5), torch.eye(8)[:2].cumsum(1), torch.ones(2, 8)):
+        with pytest.raises(ValueError, match=r'mask must be of shape \(2, 8\)'):
+            model.backbone(x, mask)
+
+
+def test_reconstruction_of_the_true_target_is_the_input():
+    head = build(PRETRAIN).head
+    x = (torch.rand(2, 3, 4, 32, 32) - head.mean) / head.std
+    target, mask = normalize_per_channel(head.pixels(x))[0], torch.ones(2, 8)
+    out = head.reconstruct(target, x, mask)
+    torch.testing.assert_close(out, x * head.std + head.mean, atol=1e-5, rtol=1e-4)
+    assert head.loss(target, x, mask) < 1e-10
+    # only the masked tokens count
+    mask[:, 3:] = 0
+    target[:, 3:] += 1
+    assert head.loss(target, x, mask) < 1e-10
+
+
+def test_decoder_needs_its_input_size():
+    with pytest.raises(ValueError, match='got 16 tokens'):
+        build(PRETRAIN)(inputs((1, 3, 64, 64)), mode='loss')

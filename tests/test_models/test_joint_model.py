@@ -1,0 +1,116 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Both models asked the same questions, and the head of the fine-tuning model."""
+
+import copy
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
+from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, run, samples
+
+
+@pytest.mark.parametrize('cfg', [PRETRAIN, FINETUNE], ids=['pre', 'fine'])
+@pytest.mark.parametrize('shape', [IMAGES, VIDEOS], ids=['image', 'video'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_every_parameter_gets_a_gradient(cfg, shape, dtype):
+    model = build(cfg).train()
+    with torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        out = run(model, shape)
+    loss, _ = model.parse_losses(out)
+    assert torch.isfinite(loss)
+    loss.backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('cfg', [PRETRAIN, FINETUNE], ids=['pre', 'fine'])
+def test_checkpointing_gives_the_same_gradients(cfg):
+    grads = []
+    for with_cp in (False, True):
+        cfg = copy.deepcopy(cfg)
+        cfg['backbone']['with_cp'] = cfg['neck']['with_cp'] = with_cp
+        model = build(cfg).train()
+        block = model.backbone.blocks[1]
+        with mock.patch.object(block, 'forward', wraps=block.forward) as forward:
+            torch.manual_seed(1)
+            model.parse_losses(run(model, VIDEOS))[0].backward()
+        assert forward.call_count == 1 + with_cp  # once more in the backward pass
+        grads.append([p.grad for p in model.parameters()])
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_aux_loss_in_training_only():
+    model = build(FINETUNE)
+    # two blocks, each at least 1 (even load) and at most 4 (4 experts)
+    assert 2e-3 <= run(model.train(), VIDEOS)['loss_balance'].item() <= 8e-3
+    assert model.neck.eval()(model.backbone(inputs(VIDEOS)))[1] == {}
+
+
+def test_prediction_is_deterministic_and_independent():
+    model, x = build(FINETUNE).eval(), inputs((4, 2, *VIDEOS[1:]))  # two views
+
+    def predict(x):
+        with torch.no_grad():
+            out = model(x, samples('video', [0] * len(x)), mode='predict')
+        return [sample.pred_score for sample in out]
+
+    one = predict(x[1:2])[0]
+    torch.testing.assert_close(predict(x)[1], one)
+    assert one.shape == (7,) and one.sum().item() == pytest.approx(1)
+    views = [predict(x[1:2, v : v + 1])[0] for v in range(2)]
+    torch.testing.assert_close(one, sum(views) / 2)
+
+
+def test_soft_and_hard_labels():
+    head, x = build(FINETUNE).cls_head, inputs((2, 4, 32))
+    hard = head.loss(x, samples('image', [3, 0]))
+    soft = [F.one_hot(torch.tensor(y), 8).float() for y in (3, 0)]
+    assert torch.equal(head.loss(x, samples('image', soft))['loss_cls'], hard['loss_cls'])
+    expected = F.cross_entropy(head(x, 'image'), torch.tensor([3, 0]), label_smoothing=0.1)
+    torch.testing.assert_close(hard['loss_cls'], expected)
+    hits = head(x, 'image').argmax(1) == torch.tensor([3, 0])
+    assert hard['image_top1_acc'] == hits.float().mean()
+
+
+def test_views_of_the_loss_and_of_predictions():
+    head, x = build(FINETUNE).cls_head.eval(), inputs((4, 4, 32))
+    loss = head.loss(x, samples('video', [1, 2]))['loss_cls']  # two views of two samples
+    labels = torch.tensor([1, 1, 2, 2])
+    torch.testing.assert_close(loss, F.cross_entropy(head(x, 'video'), labels, label_smoothing=0.1))
+    packed = samples('video', [0, 1])
+    for sample, views in zip(packed, (1, 3)):
+        sample.set_metainfo(dict(num_views=views))
+    head.predict(x, packed)
+    probabilities = head(x, 'video').softmax(-1)
+    torch.testing.assert_close(packed[0].pred_score, probabilities[0])
+    torch.testing.assert_close(packed[1].pred_score, probabilities[1:].mean(0))
+
+
+def test_segments_are_averaged_and_a_class_token_is_used():
+    head = build(FINETUNE['cls_head']).eval()
+    maps, two = torch.randn(6, 32, 2, 2), samples('video', [1, 2])
+    pooled = maps.mean((2, 3)).view(2, 3, 32).mean(1)
+    loss = head.loss(maps, two, num_segs=3)['loss_cls']
+    torch.testing.assert_close(loss, head.loss(pooled, two)['loss_cls'])
+    score = head.predict(maps, two, num_segs=3)[1].pred_score
+    torch.testing.assert_close(score, head(pooled, 'video')[1].softmax(0))
+    pair = [torch.randn(2, 32, 2, 3, 3), torch.randn(2, 32)]
+    assert torch.equal(head.features((pair,)), head.fc_norm(pair[1]))
+
+
+def test_errors():
+    head = build(FINETUNE).cls_head
+    x, two = inputs((1, 4, 32)), samples('image', [1]) + samples('video', [1])
+    for data_samples, message in (
+        ([ActionDataSample().set_gt_label(1)], 'needs one `input_type`.*DualModalDataPreprocessor'),
+        (two, 'needs one `input_type`.*DualModalBatchSampler'),
+        (samples('audio', [1]), "modality 'audio'"),
+        (samples('image', [torch.full((9,), 1 / 9)]), 'have 9 classes'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            head.loss(x, data_samples)
+    with pytest.raises(ValueError, match='num_classes of DualModalHead'):
+        build(dict(type='DualModalHead', in_channels=8, num_classes=7))

@@ -1,0 +1,297 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
+
+import os.path as osp
+import random
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from small_models import pixel_batch
+
+from s4d_mm.datasets.transforms import ClipRandomResizedCrop, RandomCropBoxes
+from s4d_mm.models import DualModalDataPreprocessor
+
+CONFIGS = osp.join(ROOT, 'configs')
+NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))  # of pixel_batch
+BLENDING = dict(
+    type='RandomBatchAugment',
+    augments=[
+        dict(type='MixupBlending', alpha=0.8, num_classes=7),
+        dict(type='CutmixBlending', alpha=1.0, num_classes=7),
+    ],
+)
+REVERSED = [
+    dict(type='ReversedMixupBlending', alpha=0.8, num_classes=7),
+    dict(type='ReversedCutmixBlending', alpha=1.0, num_classes=7),
+]
+DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmaction')
+
+
+def build(**kwargs):
+    return MODELS.build(dict(type='DualModalDataPreprocessor', **NORM, **kwargs))
+
+
+@pytest.mark.parametrize('input_type, layout', [('video', 'NCTHW'), ('image', 'NCHW')])
+@pytest.mark.parametrize('blending', [None, BLENDING])
+def test_same_as_action_data_preprocessor(input_type, layout, blending):
+    cfg = dict(type='ActionDataPreprocessor', format_shape=layout, blending=blending, **NORM)
+    parts = (build(blending={input_type: blending}), MODELS.build(cfg))
+    for seed in range(6):
+        out = []
+        for part in parts:
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            out.append(part(pixel_batch(input_type), training=True))
+        ours, theirs = out
+        assert ours['inputs'].dtype == torch.float32
+        assert ours['inputs'].shape == (4, *SHAPES[input_type])
+        assert torch.equal(ours['inputs'], theirs['inputs'])
+        for a, b in zip(ours['data_samples'], theirs['data_samples']):
+            assert torch.equal(a.gt_label, b.gt_label)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('input_type', ['video', 'image'])
+@pytest.mark.parametrize('cutmix', [False, True])
+def test_partners_are_those_of_the_reversed_batch(device, input_type, cutmix):
+    """Sample i takes what is left from sample B - 1 - i, in pixels and in label."""
+    part = build(blending={input_type: REVERSED[cutmix]}).to(device)
+    before = build().to(device)(pixel_batch(input_type))['inputs']
+    shares = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        out = part(pixel_batch(input_type), training=True)
+        own = torch.stack([s.gt_label for s in out['data_samples']]).cpu()
+        share = float(own[0, 0])
+        wanted = torch.zeros(4, 7)
+        wanted[range(4), range(4)] = share
+        wanted[range(4), [3, 2, 1, 0]] = 1 - share
+        torch.testing.assert_close(own, wanted)
+        shares.append(share)
+        x = out['inputs']
+        if not cutmix:
+            wanted = share * before + (1 - share) * before.flip(0)
+            torch.testing.assert_close(x, wanted, atol=1e-5, rtol=1e-4)
+            continue
+        theirs = (x != before).flatten(1, -3).any(1)  # B H W
+        rows, columns = theirs[0].any(1), theirs[0].any(0)
+        window = rows[:, None] & columns
+        shape = (1,) * (x.ndim - 2) + window.shape
+        assert torch.equal(x, torch.where(window.view(shape), before.flip(0), before))
+        assert float(window.float().mean()) == pytest.approx(1 - share, abs=1e-6)
+    assert len(set(shares)) > 5
+
+
+def test_the_recipes_blend_with_the_reversed_batch():
+    for name, videos in (('dfew', 7), ('ferv39k', 7), ('mafw', 11)):
+        cfg = Config.fromfile(osp.join(CONFIGS, f's4d_finetune_{name}.py'))
+        for kind, classes in (('video', videos), ('image', 7)):
+            found = cfg.model.data_preprocessor.blending[kind]
+            assert found.type == 'RandomBatchAugment' and 'probs' not in found
+            assert found.augments == [dict(part, num_classes=classes) for part in REVERSED]
+
+
+def test_blending_is_for_its_modality_and_for_training():
+    part = build(blending=dict(video=BLENDING))
+    for input_type, training in [('video', False), ('image', True)]:
+        out = part(pixel_batch(input_type), training=training)
+        assert out['data_samples'][0].gt_label.shape == (1,)
+        assert torch.equal(out['inputs'], build()(pixel_batch(input_type))['inputs'])
+    assert part.state_dict() == {}
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_uint8_until_on_the_device(monkeypatch, device):
+    moved, cast = [], DualModalDataPreprocessor.cast_data
+
+    def spy(self, data):
+        if isinstance(data, torch.Tensor):
+            moved.append(data.dtype)
+        return cast(self, data)
+
+    monkeypatch.setattr(DualModalDataPreprocessor, 'cast_data', spy)
+    data = pixel_batch('video')
+    before = [x.clone() for x in data['inputs']]
+    with torch.autocast(device, torch.bfloat16):
+        out = build().to(device)(data)
+    assert moved == [torch.uint8] * 4 and out['inputs'].dtype == torch.float32
+    assert out['inputs'].device.type == out['data_samples'][0].gt_label.device.type == device
+    # what came in is as it was, also where it was float
+    assert all(torch.equal(a, b) for a, b in zip(before, data['inputs']))
+    floats = dict(pixel_batch('video'), inputs=torch.stack(before).float())
+    assert torch.equal(build()(floats)['inputs'], out['inputs'].cpu())
+    assert torch.equal(floats['inputs'], torch.stack(before).float())
+
+
+def test_merged_views_and_images_as_clips_of_equal_frames():
+    views = build()(pixel_batch('video', 3, (4, 3, 2, 8, 8)))['inputs']
+    merged = build(merge_views=True)(pixel_batch('video', 3, (4, 3, 2, 8, 8)))['inputs']
+    assert views.shape == (3, 4, 3, 2, 8, 8) and torch.equal(merged, views.flatten(0, 1))
+    for merge_views in (False, True):
+        part, plain = build(image_frames=3, merge_views=merge_views), build(merge_views=merge_views)
+        image = pixel_batch('image', shape=(2, 3, 8, 8))
+        out, wanted = (p(dict(image))['inputs'] for p in (part, plain))
+        assert out.shape == (*wanted.shape[:-2], 3, 8, 8)
+        assert all(torch.equal(out[..., t, :, :], wanted) for t in range(3))
+        # clips stay as they are
+        clips = [p(pixel_batch('video'))['inputs'] for p in (part, plain)]
+        assert torch.equal(*clips)
+
+
+def test_input_type_is_set_or_kept():
+    for kind in ('video', 'image'):
+        out = build()(pixel_batch(kind, meta=False))
+        assert {s.input_type for s in out['data_samples']} == {kind}
+    # an image as a clip of one frame
+    out = build()(pixel_batch('image', shape=(1, 3, 1, 8, 8)))
+    assert out['data_samples'][0].input_type == 'image'
+
+
+def joined(a, b):
+    return {key: a[key] + b[key] for key in a}
+
+
+@pytest.mark.parametrize(
+    'data, error',
+    [
+        (
+            lambda: joined(pixel_batch('video', 2), pixel_batch('image', 2)),
+            r"different modalities: 'video0' video, 'image0' image.*BatchSampler",
+        ),
+        (
+            lambda: joined(
+                pixel_batch('video', 2), pixel_batch('video', 1, shape=(1, 3, 4, 8, 9), meta=0)
+            ),
+            r"different shapes: 'video0' \(1, 3, 4, 8, 8\), "
+            r"'\(sample 2 of the batch\)' \(1, 3, 4, 8, 9\)",
+        ),
+        (
+            lambda: pixel_batch('image', shape=(1, 1, 8, 8)),
+            r"'image0' has the shape \(1, 1, 8, 8\), but must be \(views, 3, H.*FormatShape",
+        ),
+    ],
+)
+def test_wrong_batches(data, error):
+    with pytest.raises(ValueError, match=error):
+        build()(data())
+
+
+@pytest.mark.parametrize(
+    'kwargs, error',
+    [
+        (dict(mean=[1, 2, 3], std=[1, 2]), 'one value per channel'),
+        (dict(mean=[0.5] * 3, std=[0.5] * 3), r'pixels in 0..255.*\[0.5, 0.5, 0.5\]'),
+        (dict(blending=BLENDING, **NORM), r"has the keys \('type', 'augments'\)"),
+        (dict(crops=dict(size=160), **NORM), r"crops of .* has the keys \('size',\)"),
+        (dict(augments=dict(audio=[]), **NORM), r"augments of .* has the keys \('audio',\)"),
+    ],
+)
+def test_wrong_arguments(kwargs, error):
+    with pytest.raises(ValueError, match=error):
+        DualModalDataPreprocessor(**kwargs)
+    DualModalDataPreprocessor([0, 0, 0], [1, 1, 1])  # changes nothing, and is allowed
+
+
+def crop_batch(size=24, frames=3):
+    """A batch with the crops of the workers, and one for the device."""
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (2, frames, 40, 50, 3), np.uint8)
+    kwargs = dict(times=4, flip_ratio=0.5)
+    out = []
+    for part in (
+        ClipRandomResizedCrop(size, interpolation='bilinear', **kwargs),
+        RandomCropBoxes(**kwargs),
+    ):
+        random.seed(0)
+        np.random.seed(0)
+        data = pixel_batch('video', 2)
+        for i, clip in enumerate(clips):
+            results = part(dict(imgs=list(clip)))
+            imgs = results['imgs'].reshape(-1, frames, *results['imgs'].shape[1:])
+            # V T H W C -> V C T H W
+            data['inputs'][i] = torch.from_numpy(imgs.transpose(0, 4, 1, 2, 3))
+            if isinstance(part, ClipRandomResizedCrop):
+                continue
+            data['data_samples'][i].set_metainfo(dict(crop_boxes=results['crop_boxes']))
+        out.append(data)
+    return out
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_crops_of_the_workers_on_the_device(device):
+    """With one seed the same, but that the workers round them."""
+    made, drawn = crop_batch()
+    theirs = build(merge_views=True).to(device)(made)['inputs']
+    part = build(merge_views=True, crops=dict(video=dict(size=24))).to(device)
+    with torch.autocast(device, torch.bfloat16):
+        ours = part(drawn)['inputs']
+    assert ours.shape == theirs.shape == (8, 3, 3, 24, 24)
+    assert ours.dtype == torch.float32 and ours.is_contiguous()
+    levels = (ours - theirs).abs() * torch.tensor(NORM['std'], device=device).view(3, 1, 1, 1)
+    assert levels.max() < 1 and levels.mean() < 0.3  # grey levels
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize(
+    'name, way', [('bilinear', cv2.INTER_LINEAR), ('bicubic', cv2.INTER_CUBIC)]
+)
+def test_crops_are_opencv_s_of_float_pixels(device, name, way):
+    (_, data), size = crop_batch(), 12
+    wanted = []
+    for x, sample in zip(data['inputs'], data['data_samples']):
+        for left, top, right, bottom, mirror in sample.crop_boxes:
+            for frame in x[0].permute(1, 2, 3, 0).float().numpy():  # H W C
+                window = cv2.resize(frame[top:bottom, left:right], (size, size), interpolation=way)
+                wanted.append(window[:, ::-1] if mirror else window)
+    wanted = torch.from_numpy(np.stack(wanted)).clamp(0, 255)  # B*V*T S S C
+    crops = dict(video=dict(size=size, interpolation=name))
+    part = DualModalDataPreprocessor([0.0] * 3, [1.0] * 3, crops=crops).to(device)
+    ours = part(data)['inputs'].cpu().permute(0, 1, 3, 4, 5, 2)
+    assert (ours.reshape(wanted.shape) - wanted).abs().max() < 0.002  # grey levels
+
+
+def test_crops_of_images_and_crops_that_do_not_fit():
+    data = pixel_batch('image')
+    for sample in data['data_samples']:
+        sample.set_metainfo(dict(crop_boxes=np.array([[0, 0, 8, 8, 1]])))
+    part = build(crops=dict(image=dict(size=8)))
+    torch.testing.assert_close(
+        part(data)['inputs'], build()(pixel_batch('image'))['inputs'].flip(-1)
+    )
+    for model, batch in ((build(), data), (part, pixel_batch('image'))):
+        with pytest.raises(ValueError, match="crops .*'image' in it needs RandomCropBoxes"):
+            model(batch)
+    _, drawn = crop_batch()
+    drawn['inputs'] = [torch.cat([x, x]) for x in drawn['inputs']]
+    with pytest.raises(ValueError, match='one view of a sample'):
+        build(crops=dict(video=dict(size=24)))(drawn)
+
+
+def test_packed_views():
+    """Clips with one and with two views."""
+    one, two = pixel_batch('video', 1), pixel_batch('video', 2, (2, 3, 4, 8, 8), seed=1)
+    data = joined(two, one)
+    with pytest.raises(ValueError, match='pack_views'):
+        build()(data)
+    with pytest.raises(ValueError, match='different shapes'):
+        build(pack_views=True)(data, training=True)
+    out = build(pack_views=True)(data)
+    assert out['inputs'].shape == (5, 1, 3, 4, 8, 8)
+    assert [s.num_views for s in out['data_samples']] == [2, 2, 1]
+    assert torch.equal(out['inputs'][4], build()(one)['inputs'][0])
+    assert torch.equal(out['inputs'][:4, 0], build()(two)['inputs'].flatten(0, 1))
+    # where they do not differ, nothing changes
+    out = build(pack_views=True)(pixel_batch('video', 2, (2, 3, 4, 8, 8), seed=1))
+    assert out['inputs'].shape == (2, 2, 3, 4, 8, 8)
+    assert 'num_views' not in out['data_samples'][0]

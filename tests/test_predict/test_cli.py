@@ -1,0 +1,252 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The command s4d, with a small model and real files; what it hands over, with a stand-in."""
+
+import csv
+import logging
+import os
+import os.path as osp
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from helpers import (
+    ROOT,
+    encode,
+    make_frame,
+    process_env,
+    run_script,
+    truncate,
+    write_image,
+    write_video,
+)
+from mmengine.logging import MMLogger, print_log
+from user_files import CLASSES, CONFIG, write_checkpoint
+
+import s4d_mm
+from s4d_mm.predict import cli, inferencer
+from s4d_mm.predict.faces import FaceSettings
+from s4d_mm.predict.results import ExpressionResult, MediaResult
+
+S4D = osp.join(ROOT, 'tools', 's4d')
+MODEL = ['--model', 'config.py', '--weights', 'epoch_1.pth']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Holds clips, an image and weights."""
+    folder = tmp_path_factory.mktemp('cli')
+    write_checkpoint(folder / 'epoch_1.pth')
+    write_video(folder / 'clip.mp4', 40)
+    truncate(write_video(folder / 'broken.mp4', 40))
+    write_image(folder / 'face.jpg')
+    return folder
+
+
+def run(capsys, *argv):
+    """Exit code, standard output and error of ``s4d``."""
+    try:
+        code = cli.main(list(map(str, argv)))
+    except SystemExit as e:  # argparse
+        code = e.code
+    return (code, *capsys.readouterr())
+
+
+def predict(capsys, folder, *argv):
+    """The same of ``s4d predict`` for face crops."""
+    model = ['--model', CONFIG, '--weights', str(folder / 'epoch_1.pth'), '--device', 'cpu']
+    return run(capsys, 'predict', *model, '--faces', 'none', *argv)
+
+
+def process(*argv):
+    options = dict(env=process_env(), text=True, capture_output=True)
+    return subprocess.run([sys.executable, S4D, *argv], **options)
+
+
+def test_a_process_prints_the_faces_and_nothing_else(folder, tmp_path):
+    model = ['--model', CONFIG, '--weights', folder / 'epoch_1.pth', '--faces', 'none']
+    media = folder / 'clip.mp4', folder / 'face.jpg'
+    done = process('predict', *media, *model, '--out', tmp_path / 'out')
+    assert (done.returncode, done.stderr) == (0, '')
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f'{folder}/clip.mp4  0.0-1.6 s  ')
+    assert [line for line in lines if line.startswith(f'{folder}/face.jpg  ')]
+    assert lines[-2] == 'the model was trained on: drawn faces'
+    names = ['clip.csv', 'clip.json', 'clip.mp4', 'clip_timeline.png']
+    names += ['face.csv', 'face.json', 'face.png']
+    assert lines[-1] == f'written to {tmp_path}/out: {", ".join(names)}'
+    assert sorted(os.listdir(tmp_path / 'out')) == names
+    with open(tmp_path / 'out' / 'clip.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert list(rows[0])[11:] == list(CLASSES)
+    assert rows[-1]['end_frame'] == '40' and rows[-1]['face'] == ''
+
+
+def test_of_many_inputs_one_is_broken(folder, capsys, tmp_path):
+    media = folder / 'broken.mp4', folder / 'nowhere.mp4', folder / 'face.jpg'
+    code, out, err = predict(capsys, folder, *media, '--out', tmp_path, '--no-pictures')
+    assert code == 1 and f'{folder}/face.jpg  ' in out
+    assert 'broken.mp4' in err and 'nowhere.mp4' in err and 'Traceback' not in err
+    assert sorted(os.listdir(tmp_path)) == ['face.csv', 'face.json']
+
+
+def test_escape_codes_in_names_do_not_reach_the_terminal(folder, capsys, tmp_path):
+    write_video(tmp_path / 'a\x1b[31m[b].mp4', 8)
+    truncate(write_video(tmp_path / 'a\x1b[2J.mp4', 40))
+    code, out, err = predict(capsys, folder, tmp_path, '--out', tmp_path / 'out', '--no-pictures')
+    assert code == 1 and '\x1b' not in out + err
+    assert 'a\\x1b[31m[b].mp4  0.0' in out and 'a\\x1b[31m[b].csv' in out
+    assert 'a\\x1b[2J.mp4' in err
+    assert predict(capsys, folder, tmp_path / '\x1b')[2].count('\\x1b') > 0
+
+
+@pytest.mark.parametrize(
+    'argv, code, message',
+    [
+        (['nowhere.mp4'], 1, 'nowhere.mp4'),
+        (['broken.mp4'], 1, 'broken.mp4'),
+        (['epoch_1.pth'], 2, 'epoch_1.pth'),
+        (['clip.mp4', '--batch-size', '0'], 2, 'batch_size=0'),
+        (['clip.mp4', '--model', 's4d_finetune_dfw'], 2, 'Do you mean s4d_finetune_dfew'),
+        (['clip.mp4', '--model', 'nowhere.py'], 2, 'nowhere.py'),
+        (['clip.mp4', '--weights', 'nowhere.pth'], 2, 'nowhere.pth'),
+        (['clip.mp4', '--weights', 'face.jpg'], 2, 'face.jpg'),
+        (['clip.mp4', '--model', CONFIG.replace('finetune', 'pretrain')], 2, 'pre-training'),
+    ],
+)
+def test_one_sentence_says_what_is_wrong(folder, capsys, monkeypatch, argv, code, message):
+    monkeypatch.chdir(folder)
+    found, out, err = predict(capsys, folder, *argv)
+    assert (found, out) == (code, '') and message in err and err.count('\n') == 1
+
+
+def test_ctrl_c_leaves_no_half_file(folder, tmp_path):
+    clip = encode(tmp_path / 'long.mp4', [make_frame(i % 256) for i in range(3000)])
+    command = [sys.executable, S4D, 'predict', clip, '--model', CONFIG]
+    options = ['--weights', folder / 'epoch_1.pth', '--faces', 'none', '--out', tmp_path / 'out']
+    with subprocess.Popen(
+        [*command, *options], env=process_env(), text=True, stderr=subprocess.PIPE
+    ) as running:
+        while not osp.isdir(tmp_path / 'out') and running.poll() is None:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        error = running.communicate()[1]
+    assert (running.returncode, error) == (130, 's4d predict: stopped\n')
+    assert os.listdir(tmp_path / 'out') == []
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Says what it was called with; ``media`` is what it finds, ``error`` what it raises."""
+    seen = SimpleNamespace(media=[], error=None, model_error=None, work=None)
+
+    class StandIn:
+        def __init__(self, *model, fold=None):
+            seen.model, seen.fold = model, fold
+            if seen.model_error:
+                raise seen.model_error
+
+        def __call__(self, **options):
+            seen.options = options
+            if seen.work:
+                seen.work()
+            if seen.error:
+                raise seen.error
+            return ExpressionResult(seen.media)
+
+    monkeypatch.setattr(inferencer, 'ExpressionInferencer', StandIn)
+    return seen
+
+
+def test_predict_hands_over_what_it_was_given(stand_in, capsys, tmp_path):
+    assert run(capsys, 'predict', 'a.mp4', *MODEL) == (0, '', '')
+    assert stand_in.model == ('config.py', 'epoch_1.pth', None)
+    expected = dict(
+        inputs=['a.mp4'],
+        faces='auto',
+        folder='auto',
+        fps=25,
+        window_stride=None,
+        batch_size=4,
+        features=False,
+        out_dir=None,
+        draw=True,
+    )
+    assert stand_in.options == expected
+    options = ['--faces=largest', '--folder=frames', '--fps=30', '--window-stride=8', '--fold=3']
+    options += ['--batch-size=2', '--device=cpu', '--features', '--no-pictures', '--detect-every=3']
+    with pytest.raises(SystemExit) as stop:
+        command = ['--camera', 0, *MODEL, *options, '--out', tmp_path / 'out']
+        run_script('tools/predict.py', *command)
+    assert stop.value.code == 0
+    assert stand_in.model[2] == 'cpu' and stand_in.fold == 3
+    expected.update(inputs=0, faces='largest', folder='frames', fps=30, window_stride=8)
+    expected.update(batch_size=2, features=True, draw=False, out_dir=str(tmp_path / 'out'))
+    assert stand_in.options == dict(expected, face_settings=FaceSettings(detect_every=3))
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (MODEL, 'give videos, images or folders, or --camera N'),
+        (['a.mp4', *MODEL, '--features'], 'give --out DIR, too'),
+        (['a.mp4', *MODEL, '--faces=none', '--detect-every=2'], 'no meaning with --faces none'),
+        (['a.mp4', *MODEL, '--out', __file__], f'--out {__file__} is a file and no folder'),
+    ],
+)
+def test_wrong_call(stand_in, capsys, argv, message):
+    code, out, err = run(capsys, 'predict', *argv)
+    assert (code, out) == (2, '') and message in err
+    assert not hasattr(stand_in, 'model')  # said before the model is loaded
+
+
+def test_errors_of_a_model_and_of_a_prediction(stand_in, capsys):
+    stand_in.model_error = KeyError('X is not in the registry')
+    error = "s4d predict: error: KeyError: 'X is not in the registry'\n"
+    assert run(capsys, 'predict', 'a.mp4', *MODEL) == (2, '', error)
+    stand_in.model_error, stand_in.error = None, ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):  # a bug keeps its traceback
+        run(capsys, 'predict', 'a.mp4', *MODEL)
+
+
+def test_the_log_is_silent_but_for_warnings(stand_in, capsys):
+    broken = MediaResult('b.mp4', 'video', status='unreadable', message='Cannot open video b.mp4')
+    noted = MediaResult('d.mp4', 'video', message='9 numbered images are read as one clip')
+    stand_in.media = [broken, noted]
+
+    def work():
+        print_log('76 of 76 tensors', 'current')
+        for text in ('a small face', 'a small face', f'b.mp4: {broken.message}'):
+            print_log(text, 'current', logging.WARNING)
+
+    stand_in.work = work
+    handlers = list(MMLogger.get_current_instance().handlers)
+    code, out, err = run(capsys, 'predict', 'b.mp4', 'd.mp4', *MODEL)
+    assert (code, out) == (1, '')
+    assert err.splitlines() == [
+        's4d predict: a small face',
+        's4d predict: Cannot open video b.mp4',
+        's4d predict: d.mp4: 9 numbered images are read as one clip',
+    ]
+    assert MMLogger.get_current_instance().handlers == handlers
+
+
+def test_models_are_listed(capsys):
+    code, out, _ = run(capsys, 'models')
+    (line,) = [line for line in out.splitlines() if line.startswith('s4d_finetune_mafw')]
+    assert code == 0
+    assert line.split()[1:5] == ['configs/s4d_finetune_mafw.py', 'MAFW,', 'AffectNet', 'none']
+    assert line.endswith('MAFW WAR 58.44 (paper, mean of 5 folds)')
+    (line,) = [line for line in out.splitlines() if line.startswith('s2d_finetune_mafw')]
+    assert 'fetched by --model s2d_mafw' in line
+
+
+def test_version_as_a_process_prints_nothing_else():
+    done = process('version')
+    assert (done.returncode, done.stderr) == (0, '')
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert {'s4d_mm', 'Python', 'torch', 'mmengine', 'mmaction2', 'mmpretrain'} < set(names)
+    assert all(len(line.split()) == 2 for line in done.stdout.splitlines())
+    assert {d for r in s4d_mm.REQUIREMENTS for d in r.distributions} < set(cli.DISTRIBUTIONS)

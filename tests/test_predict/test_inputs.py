@@ -1,0 +1,139 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""From what a user gives to sources of frames."""
+
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers import frame_number, make_frame, write_frames, write_image, write_text, write_video
+
+from s4d_mm.media import MediaReadError
+from s4d_mm.predict.inputs import list_sources
+
+
+def listed(inputs, **kwargs):
+    return [(s.kind, s.name) for s in list_sources(inputs, **kwargs)]
+
+
+def numbers(source):
+    return [frame_number(frame.image) for frame in source.read()]
+
+
+def test_a_folder_is_searched(tmp_path):
+    write_video(tmp_path / 'b' / '10.mp4', 2)
+    write_video(tmp_path / 'b' / '9.MP4', 2)
+    write_image(tmp_path / 'b' / 'me.jpg')
+    write_image(tmp_path / '.hidden' / 'x.jpg')
+    write_text(tmp_path / 'notes.txt', 'x')
+    write_frames(tmp_path / 'c', 3, pattern='{}.png')
+    b, c = str(tmp_path / 'b'), str(tmp_path / 'c')
+    expected = [('video', f'{b}/9.MP4'), ('video', f'{b}/10.mp4'), ('image', f'{b}/me.jpg')]
+    assert listed(tmp_path) == listed([Path(b), c]) == [*expected, ('video', c)]
+    assert listed(tmp_path, folder='frames')[0] == ('video', b)
+    assert listed(c, folder='images') == [('image', f'{c}/{i}.png') for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    'pattern, clip',
+    [
+        ('{:05d}.jpg', True),
+        ('img_{}.png', True),
+        ('frame_{}.jpg', True),
+        ('IMG_{:04d}.jpg', False),  # a camera's photos
+        ('a{}.jpg', False),
+    ],
+)
+def test_frames_are_known_by_their_names(tmp_path, pattern, clip):
+    folder = write_frames(tmp_path / 'x', 3, pattern=pattern)
+    sources = list_sources(folder, fps=10)
+    assert [s.kind for s in sources] == (['video'] if clip else ['image'] * 3)
+    if clip:
+        assert numbers(sources[0]) == [0, 1, 2]
+        assert [f.time for f in sources[0].read()] == [0, 0.1, 0.2]
+        assert '3 numbered images are read as one clip' in sources[0].message
+
+
+def test_numbered_photos_of_other_sizes_are_no_frames(tmp_path):
+    write_image(tmp_path / '1.jpg')
+    assert listed(tmp_path) == [('image', str(tmp_path / '1.jpg'))]  # one is no clip
+    write_image(tmp_path / '2.jpg', height=50)
+    assert [kind for kind, _ in listed(tmp_path)] == ['image', 'image']
+    (source,) = list_sources(tmp_path, folder='frames')
+    with pytest.raises(MediaReadError, match=r"Frame 1 of .*\(50, 64, 3\).*folder='images'"):
+        list(source.read())
+
+
+def test_arrays_and_iterators():
+    clip = np.stack([make_frame(i) for i in range(3)])
+    sources = list_sources([clip, clip[0], iter(clip)], fps=50)
+    named = [('video', 'array_1'), ('image', 'array_2'), ('video', 'frames_3')]
+    assert [(s.kind, s.name) for s in sources] == named
+    assert [numbers(s) for s in sources] == [[0, 1, 2], [0], [0, 1, 2]]
+    assert [f.time for f in list_sources(clip, fps=50)[0].read()] == [0, 0.02, 0.04]
+
+
+@pytest.mark.parametrize(
+    'bad, message',
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), r'array_1 has dtype float32 and shape \(8, 8, 3\)'),
+        (np.zeros((8, 8), np.uint8), r'array_1 has dtype uint8 and shape \(8,\)'),
+        (np.zeros((8, 8, 4), np.uint8), r'shape \(8, 8, 4\); it must be'),
+        (np.zeros((0, 8, 8, 3), np.uint8), 'array_1 has no frames'),
+        (iter([make_frame(), make_frame(height=50)]), r'Frame 1 .*\(50, 64, 3\), frame 0 \(48, '),
+        (iter(['x']), 'Frame 0 of frames_1 has x'),
+        (iter([]), 'frames_1 has no frames'),
+        ('http://example.com/x.mp4', 'is an address; download it'),
+        ({'a': 1}, r"Input 1 is {'a': 1} \(dict\); it must be a path"),
+        (True, 'Input 1 is True'),
+        (-1, 'Input 1 is -1'),
+        ([], 'nothing to predict'),
+    ],
+)
+def test_other_inputs_are_refused(bad, message):
+    with pytest.raises(ValueError, match=message):
+        list(list_sources(bad)[0].read())
+
+
+def test_files_that_are_no_media_are_refused(tmp_path):
+    path = write_text(tmp_path / 'notes.txt', 'x')
+    for inputs in (path, tmp_path, [path, path]):
+        with pytest.raises(ValueError, match='nothing to predict in .*videos have the suffixes .m'):
+            list_sources(inputs)
+    image = write_image(tmp_path / 'a.jpg')
+    (tmp_path / 'empty').mkdir()
+    assert listed([path, image, tmp_path / 'empty']) == [('image', image)]
+    with pytest.raises(ValueError, match="folder='x'"):
+        list_sources('.', folder='x')
+    with pytest.raises(ValueError, match='fps=0'):
+        list_sources('.', fps=0)
+
+
+@pytest.fixture
+def camera(tmp_path, monkeypatch):
+    """A file in the place of camera 0; there is no other."""
+    path, capture = write_video(tmp_path / 'x.mp4', 6), cv2.VideoCapture
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda n: capture(path if n == 0 else 'none'))
+
+
+def test_a_camera_is_read_until_it_ends(camera):
+    (source,) = list_sources(0)
+    frames = list(source.read())
+    assert [frame_number(f.image) for f in frames] == list(range(6))
+    assert frames[0].time >= 0 and (np.diff([f.time for f in frames]) > 0).all()
+    (missing,) = list_sources(1)
+    with pytest.raises(MediaReadError, match='Camera 1 cannot be opened'):
+        list(missing.read())
+
+
+def test_the_first_interrupt_ends_a_camera(camera):
+    before = signal.getsignal(signal.SIGINT)
+    (source,) = list_sources(0)
+    seen = []
+    for frame in source.read():
+        seen.append(frame)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert len(seen) == 2 and signal.getsignal(signal.SIGINT) is before

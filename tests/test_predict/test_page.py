@@ -1,0 +1,276 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The page of ``s4d demo``: a real server, a real Chromium, files as a user drops them."""
+
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers import ROOT, process_env, write_text
+from user_files import CLASSES, CONFIG, write_checkpoint, write_clip, write_picture
+
+from s4d_mm.predict.page import answer_upload, serve
+
+BROWSER = next(
+    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None
+)
+pytest.importorskip('gradio', reason='gradio is not installed: pip install s4d_mm[demo]')
+sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed')
+if BROWSER is None:
+    pytest.skip('there is no Chromium: apt-get install chromium', allow_module_level=True)
+
+COMMAND = [sys.executable, os.path.join(ROOT, 'tools', 's4d'), 'demo']
+OPTIONS = ['--model', CONFIG, '--device', 'cpu', '--max-seconds', '3', '--max-mb', '0.5']
+# Python runs it at the start of the server: whom it looks up and calls goes into a file
+WATCH = """
+import os, sys
+
+LOG = os.open(os.environ['WATCH_LOG'], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def note(event, args):
+    if event == 'socket.getaddrinfo':
+        os.write(LOG, f'{args[0]}\\n'.encode())
+    elif event == 'socket.connect' and isinstance(args[1], tuple):
+        os.write(LOG, f'{args[1][0]}\\n'.encode())
+
+sys.addaudithook(note)
+"""
+
+
+class Site:
+    """The server as a process, with the folder of its temporary files."""
+
+    def __init__(self, folder):
+        self.temp = folder / 'temp'
+        self.temp.mkdir()
+        self.log = folder / 'log.txt'
+        self.calls = folder / 'calls.txt'
+        self.port = free_port()
+        write_text(folder / 'watch' / 'sitecustomize.py', WATCH)
+        env = process_env(TMPDIR=str(self.temp), WATCH_LOG=str(self.calls))
+        env['PYTHONPATH'] = os.pathsep.join(
+            (str(folder / 'watch'), ROOT, os.path.join(ROOT, 'tests'))
+        )
+        weights = write_checkpoint(folder / 'weights.pth')
+        command = [*COMMAND, *OPTIONS, '--weights', weights, '--port', str(self.port)]
+        with open(self.log, 'w') as log:
+            self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        self.wait_for_address()
+
+    @property
+    def address(self):
+        return f'http://127.0.0.1:{self.port}'
+
+    def wait_for_address(self):
+        deadline = time.monotonic() + 240
+        while self.address not in self.log.read_text():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.1)
+
+    def files(self):
+        return [Path(place, n) for place, _, names in os.walk(self.temp) for n in names]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """Where the browser would go for anything that is not on 127.0.0.1."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        self.asked = asked = []
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                asked.append(self.rfile.readline().decode(errors='replace').strip())
+
+        super().__init__(('127.0.0.1', 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    running = Site(tmp_path_factory.mktemp('site'))
+    yield running
+    running.process.kill()
+
+
+@pytest.fixture(scope='module')
+def proxy():
+    with Proxy() as running:
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope='module')
+def browser(proxy):
+    """A browser whose pages go through the proxy for all but 127.0.0.1; itself it goes nowhere."""
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=BROWSER, args=['--proxy-server=http://127.0.0.1:1']
+        )
+        server = f'http://127.0.0.1:{proxy.server_address[1]}'
+        yield running.new_context(proxy=dict(server=server, bypass='127.0.0.1'))
+        running.close()
+
+
+@pytest.fixture
+def page(site, browser):
+    opened = browser.new_page()
+    opened.set_default_timeout(60000)
+    opened.goto(site.address)
+    yield opened
+    opened.close()
+
+
+WAITING = 'Drop a video or an image, or record a clip.'
+
+
+def upload(page, path):
+    """Drop a file, in place of the one that is there."""
+    if page.query_selector('#file .file-preview'):
+        page.click('#file button')
+    page.get_by_text(WAITING).wait_for()
+    page.wait_for_selector('#file input[type=file]', state='attached')
+    page.set_input_files('#file input[type=file]', str(path))
+
+
+TEXT = '[...document.querySelectorAll("#answer p[class^=s4d]")].map(p => p.innerText).join("\\n")'
+
+
+def answer(page):
+    """Wait for the answer; its text, or that of the problem."""
+    page.wait_for_function(f'waiting => {TEXT} != waiting', arg=WAITING)
+    return page.evaluate(TEXT)
+
+
+def drop(page, path):
+    """Drop a file and wait for the answer; its text."""
+    upload(page, path)
+    return answer(page)
+
+
+def wait_until_empty(site):
+    deadline = time.monotonic() + 60
+    while site.files() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not site.files()
+
+
+def test_clip_gets_its_label(site, page, tmp_path):
+    text = drop(page, write_clip(tmp_path / 'my clip.mp4'))
+    label = re.match(r'my clip\.mp4 +face 1 +0\.0-1\.0 s +(\w+) \d+ %', text)[1]
+    assert label in CLASSES and 'The model was trained on: drawn faces' in text
+    # the video plays, the timeline is there, and so is the table
+    page.wait_for_function('document.querySelector("video")?.videoWidth >= 320')
+    page.wait_for_function('document.querySelector("#picture img")?.naturalWidth > 100')
+    assert label in page.inner_text('#records')
+    assert page.inner_text('#model') == 'Model: s4d_quickstart_finetune'
+    with page.expect_download() as download:
+        page.get_by_text('Records as CSV').click()
+    with open(download.value.path()) as f:
+        assert f.readline().startswith('media,face,start,end')
+    # the upload and what was made of it are there until the page is closed
+    assert sorted(p.suffix for p in site.files()) == ['.csv', '.json', '.mp4', '.mp4', '.png']
+    page.close()
+    wait_until_empty(site)
+
+
+def test_visitors_with_the_same_file_get_an_answer_each(site, browser, tmp_path):
+    path = write_clip(tmp_path / 'clip.mp4')
+    pages = [browser.new_page() for _ in range(3)]
+    for page in pages:
+        page.set_default_timeout(60000)
+        page.goto(site.address)
+        upload(page, path)
+    answers = [answer(page) for page in pages]
+    for page in pages:
+        page.close()
+    assert 'face 1' in answers[0] and set(answers) == {answers[0]}
+    wait_until_empty(site)
+
+
+def test_example(page):
+    page.click('#example')
+    assert re.search(r'face 1 +(\w+) \d+ %', answer(page))[1] in CLASSES
+    page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')
+
+
+def test_another_file_replaces_an_image_and_removed_files_are_deleted(site, page, tmp_path):
+    assert 'face 1' in drop(page, write_picture(tmp_path / 'face.png'))
+    page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')
+    wall = drop(page, write_picture(tmp_path / 'wall.png', faces=0))
+    assert wall.startswith('no face found in wall.png')
+    assert not page.is_visible('#picture')
+    assert 'face' not in {p.stem for p in site.files()}
+    page.click('#file button')
+    page.get_by_text(WAITING).wait_for()
+    wait_until_empty(site)
+
+
+def test_errors_are_a_sentence_on_the_page(site, page, tmp_path):
+    long = write_clip(tmp_path / 'long.mp4', frames=41, fps=10)
+    assert drop(page, long).startswith('long.mp4 is longer than the 3 s')
+    text = write_text(tmp_path / 'list.mp4', 'no video')
+    assert drop(page, text).startswith('Cannot open video list.mp4: ')
+    page.click('#file button')
+    wait_until_empty(site)
+    large = tmp_path / 'large.mp4'
+    large.write_bytes(b'0' * 600000)
+    upload(page, large)
+    page.get_by_text('exceed the maximum allowed size').first.wait_for()
+    assert not site.files()
+
+
+def test_error_of_the_model_is_shown_and_printed(tmp_path, capsys):
+    def broken(path, **_):
+        raise RuntimeError('<b>')
+
+    path = write_clip(tmp_path / 'clip.mp4')
+    html, result = answer_upload(broken, path, 'auto', str(tmp_path))
+    assert 'This failed (RuntimeError: &lt;b&gt;); the terminal says more.' in html
+    assert not result and 'Traceback' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '[::1]', 'evil.example', ''])
+def test_a_foreign_host_header_is_refused(site, host):
+    connection = http.client.HTTPConnection('127.0.0.1', site.port, timeout=10)
+    connection.request('GET', '/', headers={'Host': host and f'{host}:{site.port}'})
+    assert connection.getresponse().status == (400 if host in ('evil.example', '') else 200)
+
+
+def test_only_this_machine_reaches_it_and_the_port_is_taken(site):
+    socket.create_connection(('127.0.0.1', site.port), 5).close()
+    with pytest.raises(OSError):  # another address of this machine
+        socket.create_connection(('127.0.0.2', site.port), 5)
+    stand_in = SimpleNamespace(scorer=SimpleNamespace(classes={}, name='x'))
+    with pytest.raises(OSError, match=f'Port {site.port} of 127.0.0.1 cannot be used'):
+        serve(stand_in, port=site.port)
+
+
+def test_nothing_went_elsewhere_and_nothing_is_left(site, proxy):
+    """After all of the above."""
+    assert site.stop() == 0
+    assert not list(site.temp.iterdir())
+    assert 'Traceback' not in site.log.read_text()
+    assert set(site.calls.read_text().split()) <= {'127.0.0.1', 'localhost', 'None'}
+    assert proxy.asked == []

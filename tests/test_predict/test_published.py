@@ -1,0 +1,214 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The authors' weights by a name: chosen, fetched, checked, converted once and kept."""
+
+import hashlib
+import io
+import json
+import os
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from helpers import ROOT, write_video
+from s2d_made_up import made_up_reference
+
+from s4d_mm.datasets.config import config_classes
+from s4d_mm.files.errors import DownloadError, HubMissingError, WeightsError
+from s4d_mm.predict import cli, models
+from s4d_mm.predict.models import choose_file, fold_of, init_model, published_weights
+
+SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
+ARCH = dict(
+    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2, num_frames=4,
+    hidden_dim=4, adapter_scale=0.25, adapter_num_heads=2, qkv_bias=True, num_classes=7,
+    norm_eps=1e-6, tma_norm_eps=1e-5,
+)  # fmt: skip
+FOLD = 'DFEW/split0{}_checkpoint-best.pth'
+FILES = [
+    'README.md',
+    'pretrain-AffectNet-7.pth',
+    *(FOLD.format(i) for i in range(1, 6)),
+    'FERV39K_best.pth',
+    'mafw_fold1.pth',
+    'mafw_fold1_last.pth',
+]
+RESOLVED = '/cyinen/S2D/resolve/main/'
+
+
+def saved(content) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def reference():
+    return made_up_reference(ARCH, SIZES)
+
+
+@pytest.fixture
+def hub(server, reference, tmp_path, monkeypatch):
+    """A hub and a repository on this machine, and a small S2D in place of the recipe's."""
+    constants = pytest.importorskip('huggingface_hub.constants')
+    monkeypatch.setattr(constants, 'ENDPOINT', server.url(''))
+    template = server.url('') + '/{repo_id}/resolve/{revision}/{filename}'
+    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    listed = [dict(type='file', path=name, size=9, oid='0') for name in FILES]
+    server.url('/api/models/cyinen/S2D/tree/main', json.dumps(listed).encode())
+    content = saved(dict(model=reference['vit_state_dict'], epoch=99))
+    server.url(RESOLVED + FOLD.format(1), content)
+    server.headers = {'X-Repo-Commit': 'c' * 40, 'ETag': '"e"'}
+    network = saved(dict(state_dict=reference['landmark_state_dict']))
+    blob = hashlib.sha1(b'blob %d\0' % len(network) + network).hexdigest()
+    monkeypatch.setattr(models, 'LANDMARKS_BLOB', blob)
+    monkeypatch.setattr(models, 'LANDMARKS', server.url('/landmarks.pth.tar', network))
+    config = tmp_path / 'small.py'
+    shape = dict(
+        arch=dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+        img_size=32, patch_size=8, num_frames=4, prompt_dims=4, adapter_ratio=0.25,
+        adapter_heads=2, landmark=dict(input_size=32, **SIZES),
+    )  # fmt: skip
+    base = os.path.join(ROOT, 'configs', 's2d_finetune_dfew.py')
+    steps = [
+        dict(type='ClipInit'),
+        dict(type='SampleClipViews', clip_len=4, frame_interval=1, num_views=2),
+        dict(type='ClipDecode'),
+        dict(type='ClipResize', scale=(32, 32)),
+        dict(type='FormatShape', input_format='NCTHW'),
+        dict(type='PackActionInputs', meta_keys=('input_type',)),
+    ]
+    config.write_text(
+        f'_base_ = {base!r}\nmodel = dict(backbone={shape!r}, cls_head=dict(in_channels=32))\n'
+        f'test_pipeline = {steps!r}\ntest_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n'
+    )
+    monkeypatch.setattr(models, 'find_model', lambda name: (str(config), None))
+    server.config = str(config)
+    return server
+
+
+def kept(tmp_path) -> list:
+    """What lies in the caches, but for locks and notes of where something came from."""
+    found = [p for name in ('torch', 'hub') for p in (tmp_path / name).rglob('*')]
+    notes = ('.lock', '.address', '.TAG')
+    return [p.name for p in found if p.is_file() and p.suffix not in notes and p.name != 'main']
+
+
+def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference):
+    monkeypatch.setattr('s4d_mm.predict.inferencer.find_model', lambda name: (hub.config, None))
+    clip = write_video(tmp_path / 'my.mp4', 20)
+    command = ['predict', str(clip), '--model', 's2d_dfew', '--faces', 'none', '--device', 'cpu']
+    path = str(tmp_path / 'torch' / 'hub' / 's4d_mm' / 's2d_dfew_fold1.pth')
+    assert cli.main(command) == 0
+    out, err = capsys.readouterr()
+    assert 'the model was trained on: DFEW, fold 1\n' in out
+    for part in (FOLD.format(1), 'Apache-2.0', 'without a licence', hub.url('/land'), path):
+        assert part in err
+    before = Counter(hub.asked)
+    assert cli.main(command) == 0 and hub.asked == before
+    assert capsys.readouterr() == (out, '')
+    assert published_weights('S2D_finetune_DFEW', None, 1) == path
+    meta = torch.load(path, weights_only=True)['meta']
+    assert meta['trained_on'] == 'DFEW, fold 1' and meta['family'] == 'S2D'
+    model = init_model(hub.config, path, 'cpu')
+    assert model.trained_on == 'DFEW, fold 1'
+    assert model.dataset_meta['classes'] == config_classes(model.cfg)
+    frames = reference['video'].transpose(1, 2).flatten(0, 1)
+    with torch.no_grad():
+        found = model.backbone.landmark(frames)
+        assert found.abs().sum() > 0
+        scores = model.cls_head(model.backbone(reference['video']))
+    torch.testing.assert_close(scores, reference['stages']['logits'], rtol=1e-4, atol=1e-4)
+
+
+def test_the_file_is_chosen_by_its_name():
+    assert choose_file(FILES, 's2d_dfew', 3) == FOLD.format(3)
+    assert choose_file(FILES, 's2d_ferv39k', None) == 'FERV39K_best.pth'
+    listed = '  hf://cyinen/S2D/mafw_fold1.pth\n  hf://cyinen/S2D/mafw_fold1_last.pth'
+    for fold in (1, 2):
+        with pytest.raises(WeightsError, match=f'MAFW, fold {fold}.*--weights') as error:
+            choose_file(FILES, 's2d_mafw', fold)
+        assert listed in str(error.value)
+    for file, fold in {
+        'DFEW01.pth': 1,
+        'S2D_dfew_16f_fd2.pth': 2,
+        'DFEW/3/checkpoint.pth': 3,
+        'dfew_5fold_set_4_e100.pth': 4,
+        'DFEW-fold05-WAR77.27.pth': 5,
+        'dfew_5folds.pth': None,
+        'dfew.pth': None,
+    }.items():
+        assert fold_of(file, 'dfew') == fold, file
+    # of both ways to sample that of the config
+    for plain in ('dfew1.pth', 'dfew1_wo_oversampling.pth', 'without oversampling/dfew1.pth'):
+        for other in ('dfew1_oversampling.pth', 'w_oversample/dfew1.pth', 'dfew1_bds.pth'):
+            assert choose_file([other, plain], 's2d_dfew', 1) == plain
+
+
+def test_a_file_can_be_named(hub, tmp_path, reference):
+    hub.url(RESOLVED + 'other.pth', hub.files[RESOLVED + FOLD.format(1)])
+    path = published_weights('s2d_dfew', 'hf://cyinen/S2D/other.pth', None)
+    assert os.path.basename(path) == 's2d_dfew_other.pth.pth'
+    # all other weights are left as they are
+    for model, weights in (('s2d_dfew', 'mine.pth'), ('x.py', None), ('x.onnx', None)):
+        assert published_weights(model, weights, None) == weights
+
+
+def test_a_fold_that_means_nothing():
+    for model, weights, fold in (
+        ('s2d_dfew', None, 6),
+        ('s2d_ferv39k', None, 1),
+        ('s2d_dfew', 'mine.pth', 1),
+        ('x.onnx', None, 1),
+    ):
+        with pytest.raises(ValueError, match=f'fold={fold}: s2d_dfew and s2d_mafw have the folds'):
+            published_weights(model, weights, fold)
+
+
+def test_another_file_than_it_was(hub, tmp_path):
+    address = RESOLVED + FOLD.format(1)
+    right, network = hub.files[address], hub.files['/landmarks.pth.tar']
+    hub.files['/landmarks.pth.tar'] = network + b'\0'
+    with pytest.raises(WeightsError, match='landmarks.pth.tar .* git blob'):
+        published_weights('s2d_dfew', None, None)
+    assert not kept(tmp_path)
+    hub.files['/landmarks.pth.tar'] = network
+    # a file without a classifier, as the image model is, and one of other classes
+    weights = torch.load(io.BytesIO(right), weights_only=True)['model']
+    without = {k: v for k, v in weights.items() if not k.startswith('head.')}
+    eleven = dict(weights, **{'head.fc_cls.weight': torch.zeros(11, 32)})
+    for i, content, message in ((1, without, 'not fine-tuned'), (2, eleven, '11 classes')):
+        hub.files[address] = saved(content)
+        hub.headers = {'X-Repo-Commit': f'{i}' * 40, 'ETag': f'"{i}"'}
+        with pytest.raises(ValueError, match=message):
+            published_weights('s2d_dfew', None, None)
+        assert not (tmp_path / 'torch/hub/s4d_mm/s2d_dfew_fold1.pth').exists()
+    hub.files[address] = right
+    hub.headers = {'X-Repo-Commit': '3' * 40, 'ETag': '"3"'}
+    assert os.path.isfile(published_weights('s2d_dfew', None, None))
+
+
+def test_what_breaks_off_leaves_nothing(hub, tmp_path):
+    for path in ('/landmarks.pth.tar', RESOLVED + FOLD.format(1)):
+        hub.torn.add(path)
+        with pytest.raises(DownloadError):
+            published_weights('s2d_dfew', None, None)
+        assert set(kept(tmp_path)) <= {'landmarks.pth.tar'}  # which came whole before the other
+        hub.torn.clear()
+    assert os.path.isfile(published_weights('s2d_dfew', None, None))
+
+
+def test_without_network_or_client(hub, tmp_path, monkeypatch):
+    constants = sys.modules['huggingface_hub.constants']
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    with pytest.raises(
+        DownloadError, match='s2d_dfew cannot be fetched from https://hugg'
+    ) as error:
+        published_weights('s2d_dfew', None, None)
+    assert '\n' not in str(error.value)
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    with pytest.raises(HubMissingError, match='pip install "s4d_mm.hub."'):
+        published_weights('s2d_dfew', None, None)
+    assert not kept(tmp_path)

@@ -1,0 +1,63 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Records, their tables, and the lines that a terminal shows."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from made_up_results import record, result
+
+from s4d_mm.apis import ExpressionRecord, ExpressionResult, MediaResult
+from s4d_mm.predict.results import frame_weights
+
+
+def test_a_spreadsheet_computes_no_cell():
+    names = ['=1+1.mp4', '+1.mp4', '-x.mp4', '@x.mp4', '\t=1.mp4', 'a=1.mp4']
+    media = [result([record(0, classes=('=a', 'b'), media=name)]) for name in names]
+    rows = list(csv.reader(io.StringIO(ExpressionResult(media).to_csv())))
+    assert rows[0][-3:] == ['label', "'=a", 'b']
+    assert [row[0] for row in rows[1:]] == [*(f"'{name}" for name in names[:-1]), names[-1]]
+    assert rows[1][-3:] == ["'=a", '0.7', '0.3']
+    found = ExpressionResult([result([record(0)._replace(box=(-0.5, 1.0, 2.0, 3.125))])])
+    (row,) = csv.DictReader(io.StringIO(found.to_csv()))
+    assert [row[k] for k in ('x1', 'y1', 'x2', 'y2')] == ['-0.5', '1.0', '2.0', '3.12']
+    assert found.to_frame().iloc[0].tolist()[6:10] == [-0.5, 1.0, 2.0, 3.12]
+
+
+def test_frame_weights_are_those_of_the_definition():
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 50, 40)
+    spans = list(zip(starts.tolist(), (starts + rng.integers(1, 20, 40)).tolist()))
+    holders = [sum(a <= t < b for a, b in spans) for t in range(80)]
+    expected = [sum(1 / holders[t] for t in range(a, b)) for a, b in spans]
+    np.testing.assert_allclose(frame_weights(spans), expected)
+    assert frame_weights(spans).sum() == pytest.approx(sum(h > 0 for h in holders))
+
+
+def seen(label, start, end, face=1, share=0.7):
+    other = 'fear' if label != 'fear' else 'anger'
+    shares = {label: share, other: 0.9 - share, 'neutral': 0.1}
+    return ExpressionRecord('a.mp4', face, start / 25, end / 25, start, end, None, label, shares)
+
+
+def report(*records, **more):
+    return MediaResult('a.mp4', 'video', records=list(records), **more).report()
+
+
+def test_lines_of_a_report():
+    changing = [seen('happiness', 0, 50), seen('surprise', 50, 75, share=0.6)]
+    assert report(*changing, seen('fear', 25, 50, face=2)) == [
+        'a.mp4  face 1  0.0-3.0 s  happiness 67 %  (then fear 23 %)',
+        '    in turn: happiness 0.0-2.0 s, surprise 2.0-3.0 s',
+        'a.mp4  face 2  1.0-2.0 s  fear 70 %  (then anger 20 %)',
+    ]
+    image = seen('fear', 0, 1, face=None)._replace(start=None, end=None)
+    assert report(image) == ['a.mp4  fear 70 %  (then anger 20 %)']
+    assert report(status='no_face')[0].startswith('no face found in a.mp4 (try --faces none')
+    # parts do not overlap, and many are cut short
+    names = ['happiness', 'happiness', 'fear']
+    overlapping = [seen(name, 25 * i, 25 * i + 50) for i, name in enumerate(names)]
+    assert report(*overlapping)[1] == '    in turn: happiness 0.0-2.0 s, fear 2.0-4.0 s'
+    line = report(*(seen(names[1 + i % 2], 25 * i, 25 * i + 25) for i in range(8)))[1]
+    assert line.count(' s') == 5 and line.endswith(', and 3 more')

@@ -1,0 +1,89 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""The toolbox's own inferencers on our configs: those that work, and what the others say."""
+
+import os.path as osp
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT, make_frame, write_image, write_video
+from mmaction.apis import (
+    ActionRecogInferencer,
+    MMAction2Inferencer,
+    inference_recognizer,
+    init_recognizer,
+)
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain import ImageClassificationInferencer, get_model
+
+from s4d_mm.media import MediaReadError
+
+CONFIGS = osp.join(ROOT, 'configs')
+JOINT = osp.join(CONFIGS, 'quickstart', 's4d_quickstart_finetune.py')
+IMAGES = osp.join(CONFIGS, 'mix', 'resnet_moae_linear-head_image.py')
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """A clip, an image, and weights of the quickstart's model."""
+    folder = tmp_path_factory.mktemp('inferencers')
+    cfg = Config.fromfile(JOINT)
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
+    weights = str(folder / 'epoch_1.pth')
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    clip = write_video(folder / 'clip.mp4', 60, 80, 80)
+    return clip, write_image(folder / 'face.jpg'), weights
+
+
+def scores_of(model, pipeline, path):
+    """Scores as tools/test.py computes them."""
+    data = Compose(pipeline)(dict(filename=path, label=0, start_index=0, modality='RGB'))
+    with torch.no_grad():
+        return model.test_step(pseudo_collate([data]))[0].pred_score
+
+
+def test_mmaction2_inferencers_give_the_scores_of_a_test(files):
+    clip, image, weights = files
+    model = init_recognizer(JOINT, weights, 'cpu')
+    expected = scores_of(model, model.cfg.test_pipeline, clip)
+    assert expected.max() > 0.3  # not all the same
+
+    one = MMAction2Inferencer(rec=JOINT, rec_weights=weights, device='cpu')
+    (found,) = one(clip)['predictions']
+    np.testing.assert_allclose(found['rec_scores'][0], expected, atol=1e-6)
+    assert found['rec_labels'] == [[expected.argmax().item()]]
+
+    steps = Compose(model.cfg.image_test_pipeline)
+    torch.testing.assert_close(
+        inference_recognizer(model, image, steps).pred_score,
+        scores_of(model, model.cfg.image_test_pipeline, image),
+    )
+    with pytest.raises(MediaReadError, match='face.jpg'):  # without the steps of images
+        inference_recognizer(model, image)
+    with pytest.raises(ValueError, match='got none, only img. .*ExpressionInferencer'):
+        steps(dict(img=make_frame()))
+
+
+@pytest.mark.parametrize('name', ['mix/slowonly_moae_joint', 'mix/s4d-vit_timesformer-head_video'])
+def test_mmaction2_inferencer_takes_the_other_configs(files, name):
+    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
+    (found,) = ActionRecogInferencer(cfg, device='cpu')(files[0])['predictions']
+    assert len(found['pred_scores']) == 7 and sum(found['pred_scores']) == pytest.approx(1)
+
+
+def test_mmpretrain_inferencers_take_image_configs(files):
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = get_model(IMAGES)
+    image = files[1]
+    (expected,) = ImageClassificationInferencer(model)(image)
+    weights = osp.join(osp.dirname(image), 'image.pth')
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    (found,) = ImageClassificationInferencer(IMAGES, weights, 'cpu')(image)
+    np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)

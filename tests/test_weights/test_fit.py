@@ -1,0 +1,254 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Checkpoints in our models, by mmengine's loading: the authors' as they are, and what fits."""
+
+import argparse
+import copy
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from authors_files import save_finetuning, save_pretraining
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner.checkpoint import load_state_dict
+from small_models import FINETUNE, PRETRAIN, build
+
+from s4d_mm.files.errors import WeightsError
+from s4d_mm.models.state_dict import as_own_checkpoint, check_finite, check_fit
+from s4d_mm.weights.s4d import to_authors
+
+
+@pytest.fixture(scope='module')
+def pretrained():
+    return build(PRETRAIN, seed=3)
+
+
+@pytest.fixture(scope='module')
+def theirs(pretrained):
+    return to_authors(pretrained.state_dict(), 'pretrain')[0]
+
+
+@pytest.fixture(scope='module')
+def fine():
+    return build(FINETUNE)
+
+
+def equal(one, two):
+    return set(one) == set(two) and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def with_init(path, *parts, **more):
+    cfg = copy.deepcopy(FINETUNE)
+    for part in parts:
+        cfg[part]['init_cfg'] = dict(type='Pretrained', checkpoint=str(path), **more)
+    return cfg
+
+
+# -------------------------------------------------------- files of the authors
+def test_a_finetuned_file_of_the_authors_is_a_whole_model(tmp_path):
+    model = build(FINETUNE, seed=3)
+    path = save_finetuning(to_authors(model.state_dict(), 'finetune')[0], tmp_path / 'x.pth')
+    fine = build(FINETUNE, seed=4)
+    load_checkpoint(fine, path, map_location='cpu', strict=True)
+    assert equal(fine.state_dict(), model.state_dict())
+    # the neck alone takes its own part of it, the backbone the other
+    parts = build(with_init(path, 'backbone', 'neck'), seed=5)
+    for part in ('backbone', 'neck'):
+        assert equal(getattr(parts, part).state_dict(), getattr(model, part).state_dict())
+
+
+def test_a_pretrained_file_of_the_authors_is_a_start(pretrained, theirs, tmp_path):
+    path = save_pretraining(theirs, tmp_path / 'x.pth')
+    fine = build(FINETUNE, seed=5)
+    load_checkpoint(fine, path)
+    for model in (fine, build(with_init(path, 'backbone', 'neck'))):
+        for i in range(4):
+            block = model.backbone.blocks[i] if i < 2 else model.neck.blocks[i - 2]
+            ours = {k: v for k, v in block.state_dict().items() if not k.startswith('moae.')}
+            assert equal(ours, pretrained.backbone.blocks[i].state_dict())
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+@pytest.mark.parametrize('wrap', [dict, lambda weights: dict(model=weights, epoch=1)])
+def test_bare_weights(pretrained, theirs, wrap, prefix, tmp_path):
+    torch.save(wrap({prefix + k: v for k, v in theirs.items()}), tmp_path / 'x.pth')
+    model = build(PRETRAIN, seed=4)
+    load_checkpoint(model, str(tmp_path / 'x.pth'), strict=True)
+    assert equal(model.state_dict(), pretrained.state_dict())
+
+
+def test_without_the_guard_where_torch_reads_the_file(pretrained, theirs, tmp_path):
+    """In a process of its own, as mmaction2's tools have it."""
+    torch.save(dict(model=theirs), tmp_path / 'theirs.pth')
+    torch.save(pretrained.state_dict(), tmp_path / 'ours.pth')
+    code = (
+        'import sys, torch, s4d_mm; from small_models import PRETRAIN, build; '
+        'from mmengine.runner import load_checkpoint; '
+        'model, own = build(PRETRAIN), torch.load(sys.argv[2]); '
+        'load_checkpoint(model, sys.argv[1], strict=True); '
+        'assert all(torch.equal(v, own[k]) for k, v in model.state_dict().items()); '
+        'assert "s4d_mm.guard" not in sys.modules'
+    )
+    files = [str(tmp_path / name) for name in ('theirs.pth', 'ours.pth')]
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *files], check=True, cwd='tests')
+
+
+def test_as_a_checkpoint_of_mmengine(pretrained, theirs):
+    """What has no place keeps its name; mmengine's own stay as they are."""
+    read = as_own_checkpoint(dict(model=dict(theirs, counter=torch.ones(1)), epoch=3))
+    assert set(read['state_dict']) == {*pretrained.state_dict(), 'counter'}
+    assert read['epoch'] == 3
+    content = dict(state_dict=pretrained.state_dict(), meta=dict(epoch=3), message_hub=dict(x=1))
+    assert as_own_checkpoint(content) is content
+    assert as_own_checkpoint(dict(epoch=3)) == dict(epoch=3)
+
+
+@pytest.mark.parametrize('wrap', ['model', None])
+def test_files_of_others_are_read_unchanged(wrap, tmp_path):
+    """A plain ViT with ``fc_norm`` has the authors' first names, and another classifier."""
+    weights = {
+        'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16),
+        'fc_norm.weight': torch.zeros(8),
+        'head.weight': torch.zeros(5, 8),
+    }
+    content = {wrap: weights, 'epoch': 3} if wrap else weights
+    torch.save(dict(content, args=argparse.Namespace(lr=1)), tmp_path / 'x.pth')
+    read = CheckpointLoader.load_checkpoint(str(tmp_path / 'x.pth'), 'meta')
+    assert set(read) == {*content, 'args'}
+    assert (read[wrap] if wrap else read)['fc_norm.weight'].device.type == 'meta'
+    assert equal(as_own_checkpoint(content)['state_dict'], weights)
+
+
+# ------------------------------------------------------------------ what fits
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.logger = logging.Logger('test')
+        self.logger.addHandler(self)
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+def report(model, checkpoint):
+    lines = Lines()
+    fit = check_fit(model, checkpoint, lines.logger)
+    (record,) = lines.records
+    return fit, record
+
+
+def test_all_fits(fine):
+    own = fine.state_dict()
+    for weights in (own, dict(state_dict={f'module.{k}': v for k, v in own.items()}, meta={})):
+        fit, record = report(fine, weights)
+        assert (len(fit.placed), fit.missing, fit.left_over) == (len(own), [], [])
+        line = f'{len(own)} of {len(own)} tensors of the checkpoint found a place in DualModalRec'
+        assert record.getMessage().startswith(line) and record.levelno == logging.INFO
+    assert not check_fit(fine, dict(model=to_authors(own, 'finetune')[0])).missing
+
+
+def test_a_part_is_what_loading_fills(fine, pretrained):
+    """The count against the tensors that loading really changes."""
+    whole = pretrained.state_dict()
+    fit, record = report(fine, dict(state_dict=whole))
+    model = build(FINETUNE)
+    for value in model.state_dict().values():
+        value.fill_(7)
+    load_state_dict(model, {k: torch.full_like(v, 3) for k, v in whole.items()})
+    filled = {k for k, v in model.state_dict().items() if (v == 3).all()}
+    assert set(fit.placed) == filled and len(filled) > 20
+    assert set(fit.missing) == set(model.state_dict()) - filled
+    assert len(fit.left_over) == len(whole) - len(filled)
+    first, *others = record.getMessage().splitlines()
+    assert first == (
+        f'{len(filled)} of {len(whole)} tensors of the checkpoint found a place in '
+        f'DualModalRecognizer, which lacks {len(fit.missing)} more.'
+    )
+    missing, left_over = '\n'.join(others).split('Left over of the checkpoint:')
+    assert 'neck.blocks.*.moae.fc1_weight (2)' in missing
+    assert 'neck.decoder_blocks.*.attn.qkv.weight (2)' in left_over
+    assert record.levelno == logging.WARNING
+    assert 'backbone.blocks.2.attn.qkv.weight' in whole  # nothing was renamed in place
+
+
+def test_another_shape_is_left_over(fine):
+    weights = fine.state_dict()
+    weights['cls_head.classifiers.image.bias'] = torch.zeros(3)
+    fit, _ = report(fine, weights)
+    assert fit.missing == fit.left_over == ['cls_head.classifiers.image.bias']
+
+
+def test_a_wrapped_model(fine, pretrained):
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = fine
+
+    MODEL_WRAPPERS.register_module(module=Wrapper, force=True)
+    try:
+        whole = pretrained.state_dict()
+        assert report(Wrapper(), whole)[0] == report(fine, whole)[0]
+    finally:
+        del MODEL_WRAPPERS.module_dict['Wrapper']
+
+
+VIT = {'patch_embed.proj.weight': torch.zeros(8, 3, 16, 16), 'cls_token': torch.zeros(1)}
+VIT['blocks.0.attn.qkv.weight'] = torch.zeros(24, 8)
+
+
+@pytest.mark.parametrize(
+    'make, match',
+    [
+        (lambda f, w: to_authors(w, 'pretrain')[0], r"S4D authors' code.*--stage pretrain"),
+        (lambda f, w: to_authors(f, 'finetune')[0], r"S4D authors' code.*--stage finetune"),
+        (lambda f, w: {f'model.{k}': v for k, v in f.items()}, r"begin with 'model'"),
+        (
+            lambda f, w: {'classifiers.video.bias': f['cls_head.classifiers.video.bias']},
+            r'weights of a cls_head alone: .*model.cls_head.init_cfg',
+        ),
+        (lambda f, w: dict(VIT, x=w['neck.mask_token']), r'weights of timm_vit: .*vit_to_mm.py'),
+        (lambda f, w: {'stem.conv.weight': torch.zeros(1)}, r'(?s)stem\.conv\.weight.*the model h'),
+        (lambda f, w: dict(epoch=3), 'the 0 tensors.*no tensors at all'),
+    ],
+    ids=['pretrain', 'finetune', 'wrapped', 'part', 'timm', 'unknown', 'empty'],
+)
+def test_nothing_fits(fine, pretrained, make, match):
+    weights = make(fine.state_dict(), pretrained.state_dict())
+    # the authors' names are known to our models, not to others'
+    model = build(dict(FINETUNE, type='Recognizer3D')) if 'authors' in match else fine
+    with pytest.raises(ValueError, match=match) as error:
+        check_fit(model, dict(weights))
+    assert f'none finds a place in {type(model).__name__}: it would start from scratch' in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize('part', ['backbone', 'neck'])
+def test_a_part_loaded_alone(part, pretrained, tmp_path):
+    """By ``init_cfg`` without the prefix, which mmengine takes without a word."""
+    path = tmp_path / 'x.pth'
+    torch.save(dict(state_dict=pretrained.state_dict()), path)
+    with pytest.raises(ValueError, match='none finds a place') as error:
+        build(with_init(path, part))
+    if part == 'backbone':
+        assert "prefix='backbone.'" in str(error.value)
+    build(with_init(path, part, prefix='backbone.'))
+
+
+def test_numbers_that_are_not_finite(fine, tmp_path):
+    model = build(FINETUNE)
+    model.register_buffer('mask', torch.tensor([0.0, -torch.inf]))  # as a buffer may be
+    check_finite(model, model.state_dict())
+    model.mask[0] = torch.nan
+    with pytest.raises(WeightsError, match='the checkpoint are not finite: 1 of the 2 .* mask'):
+        check_fit(model, model.state_dict())
+    weights, path = fine.backbone.state_dict(), str(tmp_path / 'x.pth')
+    weights['blocks.1.norm1.weight'] = torch.full((32,), torch.inf)
+    torch.save(weights, path)
+    with pytest.raises(WeightsError, match=f'{path} are not finite: 32 .* blocks.1.norm1.weight'):
+        build(with_init(path, 'backbone'))

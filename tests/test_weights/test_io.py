@@ -1,0 +1,84 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Checkpoint files that are converted and published: written whole or not at all."""
+
+import os
+import os.path as osp
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT
+
+from s4d_mm.weights.io import Conversion, convert_file, publish, save_checkpoint
+
+WEIGHTS = dict(a=torch.arange(3.0), b=torch.ones(1))
+
+
+def test_a_failed_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / 'x.pth'
+    path.write_text('precious')
+
+    def fail_halfway(checkpoint, target):
+        with open(target, 'w') as f:
+            f.write('half')
+        raise RuntimeError('the disk is full')
+
+    monkeypatch.setattr(torch, 'save', fail_halfway)
+    with pytest.raises(OSError, match=f'{path} cannot be written: the disk is full'):
+        save_checkpoint(WEIGHTS, str(path))
+    assert path.read_text() == 'precious' and os.listdir(tmp_path) == ['x.pth']
+
+
+def test_conversion_of_a_file(tmp_path, capsys):
+    src, dst = str(tmp_path / 'src.pth'), str(tmp_path / 'dst.pth')
+
+    def refuse(weights):
+        raise ValueError(f'{len(weights)} keys do not fit')
+
+    assert convert_file(src, dst, refuse) == 1
+    assert capsys.readouterr().err == f'There is no checkpoint {src}.\n'
+    torch.save(WEIGHTS, src)
+    assert convert_file(src, dst, refuse) == 1
+    assert capsys.readouterr().err == f'{src}: 2 keys do not fit\n'
+    assert os.listdir(tmp_path) == ['src.pth']
+    result = Conversion(dict(c=WEIGHTS['a']), ['b'], 'letters', ['1 letter renamed'])
+    assert convert_file(src, dst, lambda weights: result) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f'{dst}: wrote 1 parameters (letters).',
+        '  1 letter renamed',
+        f'1 keys of {src} have no place in it:',
+        '  b',
+    ]
+    written = torch.load(dst, weights_only=True)
+    assert torch.equal(written['state_dict']['c'], WEIGHTS['a'])
+    assert written['meta']['family'] == 'letters'
+
+
+def test_published_checkpoint(tmp_path):
+    src = tmp_path / 'src.pth'
+    training = dict.fromkeys(('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'), 1)
+    torch.save(dict(state_dict=WEIGHTS, meta=dict(epoch=3), **training), src)
+    out = publish(str(src), str(tmp_path / 'model.pth'))
+    assert {p.name for p in tmp_path.iterdir()} == {'src.pth', osp.basename(out)}
+    assert set(torch.load(out, weights_only=True)) == {'state_dict', 'meta'}
+
+
+def test_a_command_in_a_process_of_its_own(tmp_path):
+    torch.save(WEIGHTS, tmp_path / 'x.pth')
+    tool = osp.join(ROOT, 'tools', 'model_converters', 'vit_to_mm.py')
+    run = subprocess.run(
+        [sys.executable, '-W', 'ignore', tool, str(tmp_path / 'x.pth'), str(tmp_path / 'y.pth')],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert 'not the keys of a family' in run.stderr
+    assert os.listdir(tmp_path) == ['x.pth']
+
+
+def test_the_former_name_of_the_package():
+    import s4d_mm.weights.s4d as former
+    from s4d_mm.weights import s4d
+
+    assert former is s4d

@@ -1,0 +1,231 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""Files of the S2D authors' layout, into our models and back."""
+
+import argparse
+import os.path as osp
+
+import pytest
+import s2d_to_mm
+import torch
+from helpers import ROOT
+from mmengine.config import Config
+from s2d_made_up import random_weights
+from small_models import FINETUNE, build
+
+from s4d_mm.apis import init_model
+from s4d_mm.files.errors import WeightsError
+from s4d_mm.weights.s2d import from_s2d_authors, to_s2d_authors
+from s4d_mm.weights.s4d import to_authors
+
+SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
+DIMS, DEPTH, FRAMES, CLASSES = 32, 3, 4, 7
+WEIGHTS = dict(embed_dim=DIMS, hidden_dim=4, depth=DEPTH, num_frames=FRAMES, qkv_bias=True)
+WEIGHTS.update(img_size=32, patch_size=8, adapter_scale=0.25, mlp_ratio=2, num_classes=CLASSES)
+
+
+def authors_weights(classes=CLASSES):
+    """Weights under the names of the authors' code."""
+    return random_weights(dict(WEIGHTS, num_classes=classes), SIZES['channels'][2])
+
+
+def image_model_weights():
+    """The authors' model for images: no temporal modules, and other names at the end."""
+    weights = {
+        k.replace('ln_post.', 'norm.'): v
+        for k, v in authors_weights().items()
+        if 'TMA' not in k and 'temporal' not in k and 'head' not in k
+    }
+    weights['landmark.conv1.conv.weight'] = torch.zeros(2, 3, 3, 3)
+    weights['head.weight'] = weights['weak_head.weight'] = torch.zeros(7, DIMS)
+    return weights
+
+
+def landmark_file(path, prefix=''):
+    """The landmark network's file, with the layers after ``conv_4``."""
+    torch.manual_seed(1)
+    net = build(dict(type='LandmarkMobileFaceNet', **SIZES))
+    weights = {f'{prefix}{k}': v for k, v in net.state_dict().items()}
+    for name in ('conv_45.conv.conv', 'conv_5.model.0.project.conv', 'output_layer.linear'):
+        weights[f'{prefix}{name}.weight'] = torch.zeros(2, 2)
+    torch.save(dict(state_dict=weights, epoch=3), path)
+    return str(path)
+
+
+def model_config(landmarks=None, classes=CLASSES):
+    backbone = dict(
+        type='S2DViT',
+        arch=dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=4, feedforward_channels=2 * DIMS),
+        img_size=32,
+        patch_size=8,
+        num_frames=FRAMES,
+        prompt_dims=4,
+        landmark=dict(type='LandmarkMobileFaceNet', checkpoint=landmarks, input_size=32, **SIZES),
+    )
+    head = dict(type='ViewsI3DHead', num_classes=classes, in_channels=DIMS, average_clips='prob')
+    pre = dict(type='DualModalDataPreprocessor', mean=[120] * 3, std=[60] * 3)
+    return Config(
+        dict(
+            default_scope='mmaction',
+            model=dict(
+                type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre
+            ),
+        )
+    )
+
+
+def save_finetuned(path, prefix='', **more):
+    """As the authors' ``save_model``."""
+    weights = {f'{prefix}{k}': v for k, v in authors_weights(**more).items()}
+    args = argparse.Namespace(model='vit', lr=1e-5)
+    torch.save(dict(model=weights, optimizer={}, epoch=99, scaler={}, args=args), path)
+    return str(path)
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.'])
+def test_a_finetuned_file(prefix, tmp_path, capsys):
+    src, dst = save_finetuned(tmp_path / 'best.pth', prefix), str(tmp_path / 'ours.pth')
+    net = landmark_file(tmp_path / 'net.pth.tar', prefix)
+    assert s2d_to_mm.main([src, dst, '--landmarks', net]) == 0
+    out = capsys.readouterr().out
+    assert f'prompt_norms.{DEPTH - 1}.weight' in out and '2 keys' in out
+    model = init_model(model_config(), dst, 'cpu')
+    weights = authors_weights()
+    own = model.state_dict()
+    assert torch.equal(own['backbone.layers.1.ffn.layers.1.bias'], weights['blocks.1.mlp.fc2.bias'])
+    assert torch.equal(own['cls_head.fc_cls.weight'], weights['head.fc_cls.weight'])
+    assert model.backbone.landmark.has_weights
+    # and back: the same file, but for the norm that nothing uses
+    back = str(tmp_path / 'back.pth')
+    assert s2d_to_mm.main([dst, back, '--reverse']) == 0
+    found = torch.load(back, weights_only=True)['model']
+    assert set(found) == set(weights)
+    for key, value in weights.items():
+        if not key.startswith(f'prompt_norms.{DEPTH - 1}.'):
+            assert torch.equal(found[key], value), key
+
+
+def test_the_authors_file_as_it_is(tmp_path):
+    """By load_from, testing and prediction, with the landmark network's file in the config."""
+    src = save_finetuned(tmp_path / 'best.pth')
+    net = landmark_file(tmp_path / 'net.pth')
+    direct = init_model(model_config(net), src, 'cpu')
+    assert s2d_to_mm.main([src, str(tmp_path / 'ours.pth'), '--landmarks', net]) == 0
+    converted = init_model(model_config(), str(tmp_path / 'ours.pth'), 'cpu')
+    x = torch.randn(1, 3, FRAMES, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(direct.backbone(x), converted.backbone(x))
+    with pytest.raises(WeightsError, match='mobilefacenet_model_best.pth.tar'):
+        init_model(model_config(), src, 'cpu')
+
+
+def test_the_image_model_as_a_start(tmp_path, capsys):
+    src, dst = tmp_path / 'Pretrain-AffectNet-7.pth', str(tmp_path / 'start.pth')
+    torch.save(dict(model_state_dict=image_model_weights()), src)
+    net = landmark_file(tmp_path / 'net.pth')
+    assert s2d_to_mm.main([str(src), dst, '--landmarks', net]) == 0
+    out = capsys.readouterr().out
+    for name in ('head.weight', 'weak_head.weight', 'landmark.conv1.conv.weight'):
+        assert name in out
+    found = torch.load(dst, weights_only=True)['state_dict']
+    assert torch.equal(found['backbone.ln1.weight'], image_model_weights()['norm.weight'])
+    model = build(model_config().model)
+    missing, unexpected = model.load_state_dict(found, strict=False)
+    assert not unexpected
+    assert all('temporal' in k or k.startswith('cls_head.') for k in missing)
+
+
+def test_wrong_files(tmp_path, capsys):
+    net = landmark_file(tmp_path / 'net.pth')
+    finetuned = save_finetuned(tmp_path / 'best.pth')
+    plain = {k: v for k, v in authors_weights().items() if 'prompt' not in k}
+    incomplete = {k: v for k, v in authors_weights().items() if not k.startswith('blocks.1.')}
+    s4d = {'backbone.patch_embed.proj.weight': torch.zeros(2, 2), 'neck.x': torch.zeros(1)}
+    dst = str(tmp_path / 'out.pth')
+    for weights, texts in (
+        (plain, ['patch_embed_prompt.proj.weight']),
+        (incomplete, ['incomplete', '[0, 2]']),
+        (s4d, ['patch_embed_prompt.proj.weight']),
+    ):
+        torch.save(dict(model=weights), tmp_path / 'wrong.pth')
+        assert s2d_to_mm.main([str(tmp_path / 'wrong.pth'), dst, '--landmarks', net]) == 1
+        error = capsys.readouterr().err
+        assert 'wrong.pth' in error and all(text in error for text in texts)
+    assert s2d_to_mm.main([finetuned, dst]) == 1
+    error = capsys.readouterr().err
+    assert '--landmarks FILE' in error and 'licence' in error
+    assert s2d_to_mm.main([finetuned, dst, '--landmarks', finetuned]) == 1
+    assert 'is not the landmark network' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        s2d_to_mm.main([finetuned, dst, '--landmarks', net, '--reverse'])
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def plain_vit():
+    """An image ViT of timm."""
+    return {
+        k.replace('ln_post', 'norm'): v
+        for k, v in authors_weights().items()
+        if not k.startswith(('prompt', 'patch_embed_prompt', 'temporal', 'head'))
+    }
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (plain_vit, "which S2D cannot use: S2D starts from its authors' image model"),
+        (lambda: to_authors(build(FINETUNE).state_dict(), 'finetune')[0], 'S4D'),
+        (lambda: build(FINETUNE).state_dict(), "s4d_mm's checkpoint of S4D"),
+    ],
+    ids=['vit', 'S4D finetune', 'S4D ours'],
+)
+def test_other_models_are_named_and_refused(make, message, tmp_path, capsys):
+    """By the converter, and where a configuration's S2D loads them."""
+    src, dst = str(tmp_path / 'other.pth'), str(tmp_path / 'ours.pth')
+    torch.save(dict(model=make()), src)
+    net = landmark_file(tmp_path / 'net.pth')
+    assert s2d_to_mm.main([src, dst, '--landmarks', net]) == 1
+    error = capsys.readouterr().err
+    assert 'other.pth' in error and message in error and 'vit_to_mm' not in error
+    with pytest.raises(WeightsError, match=message):
+        init_model(model_config(net), src, 'cpu')
+
+
+def test_files_of_s2d_are_named(tmp_path, capsys):
+    """Where they are in the wrong place."""
+    net, dst = landmark_file(tmp_path / 'net.pth'), str(tmp_path / 'ours.pth')
+    assert s2d_to_mm.main([net, dst, '--landmarks', net]) == 1
+    assert 'landmark network of S2D: give it by --landmarks' in capsys.readouterr().err
+    src = save_finetuned(tmp_path / 'best.pth')
+    assert s2d_to_mm.main([src, dst, '--reverse']) == 1
+    assert "the S2D authors' code" in capsys.readouterr().err
+    with pytest.raises(WeightsError, match='give it to an S2D model'):
+        init_model(Config(dict(default_scope='mmaction', model=FINETUNE)), src, 'cpu')
+
+
+def test_another_number_of_classes(tmp_path, capsys):
+    src, dst = save_finetuned(tmp_path / 'best.pth', classes=11), str(tmp_path / 'ours.pth')
+    command = [src, dst, '--landmarks', landmark_file(tmp_path / 'net.pth')]
+    config = osp.join(ROOT, 'configs', 's2d_finetune_dfew.py')
+    assert s2d_to_mm.main([*command, '--config', config]) == 1
+    assert '11 classes' in capsys.readouterr().err
+    assert s2d_to_mm.main(command) == 0
+    with pytest.raises(ValueError, match='11'):
+        init_model(model_config(), dst, 'cpu')
+
+
+def test_names_go_both_ways():
+    weights = authors_weights()
+    ours, unplaced = from_s2d_authors(weights)
+    assert unplaced == [f'prompt_norms.{DEPTH - 1}.weight', f'prompt_norms.{DEPTH - 1}.bias']
+    model = build(model_config().model)
+    wanted = {k for k in model.state_dict() if '.landmark.' not in k}
+    assert set(ours) == wanted
+    assert to_s2d_authors(ours)[1] == []
+
+
+def test_a_landmark_file_of_other_sizes(tmp_path):
+    other = build(dict(type='LandmarkMobileFaceNet', **dict(SIZES, depths=(2, 1))))
+    path = str(tmp_path / 'net.pth')
+    torch.save(other.state_dict(), path)
+    with pytest.raises(WeightsError, match='depths'):
+        build(dict(type='LandmarkMobileFaceNet', checkpoint=path, **SIZES))

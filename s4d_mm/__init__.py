@@ -67,5 +67,8 @@ with warnings.catch_warnings():
     # mmcv-lite says so when it is imported (open-mmlab/mmcv#1975)
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     from . import datasets, engine, evaluation, models, weights  # noqa: F401
+    from .former_names import keep_former_names
+
+keep_former_names(__name__)
 
 __all__ = ['__version__', 'check_versions', 'datasets', 'engine', 'evaluation', 'models']

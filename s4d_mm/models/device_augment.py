@@ -73,11 +73,6 @@ class BatchRandAugment(BatchAugment):
         hparams: dict | None = None,
     ) -> None:
         hparams = {'interpolation': 'bilinear', **(hparams or {})}
-        if hparams['interpolation'] == 'bicubic':
-            raise ValueError(
-                "interpolation of BatchRandAugment must be 'nearest' or 'bilinear', but is "
-                "'bicubic': torchvision has it for Pillow images only."
-            )
         super().__init__(
             RandAugmentIncreasing(policies, num_policies, magnitude_level, magnitude_std, **hparams)
         )

@@ -213,6 +213,8 @@ class S4DViT(BaseModule):
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
+        if img_size % patch_size:
+            raise ValueError(f'img_size={img_size} is not a multiple of patch_size={patch_size}.')
         self.patch_embed = TubeletEmbed(self.embed_dims, tubelet_size, patch_size)
         self.pos_grid = (img_size // patch_size,) * 2
         slots = num_frames // tubelet_size
@@ -300,8 +302,7 @@ class S4DViT(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter (0 for the embedding, i + 1 for block i) and number of depths.
 
-        For the layer-wise learning-rate decay of mmpretrain; ``prefix`` is what precedes this
-        module's names, as ``backbone.``.
+        For mmpretrain's layer-wise decay; ``prefix``, as ``backbone.``, precedes its names.
         """
         return block_depth(self.blocks, param_name, prefix)
 

@@ -111,7 +111,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             x = self._augment(x, input_type, boxes is not None)
         if boxes is not None:
             x = crop_and_resize(x[:, 0], boxes, **self.crops[input_type])
-        x = self._normalise(x)
+        per_channel = (-1,) + (1,) * (x.ndim - 3)
+        x = x.float().sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))
         if training and input_type in self.blending:
             x, data_samples = self.blending[input_type](x, data_samples)
         if self.image_frames is not None and input_type == 'image':
@@ -136,18 +137,14 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 sample.set_metainfo(dict(input_type='video' if x.ndim == 5 else 'image'))
             modalities.setdefault(sample.input_type, name)
             shapes.setdefault(tuple(x.shape[any_views:]), name)
-        for what, found, advice in (
-            ('modalities', modalities, "use batch_sampler=dict(type='DualModalBatchSampler')"),
-            (
-                'shapes',
-                shapes,
-                'let the pipeline resize or crop all of them to one size (in testing, numbers of '
-                'views may differ with pack_views=True)',
-            ),
-        ):
+        for what, found in (('modalities', modalities), ('shapes', shapes)):
             if len(found) > 1:
                 listed = ', '.join(f'{name!r} {value}' for value, name in found.items())
-                raise ValueError(f'A batch has samples of different {what}: {listed}; {advice}.')
+                raise ValueError(
+                    f'A batch has samples of different {what}: {listed}. Give both modalities '
+                    "batch_sampler=dict(type='DualModalBatchSampler'), and let the pipeline resize "
+                    'or crop to one size. In testing views may differ with pack_views=True.'
+                )
         (input_type,) = modalities
         return input_type
 
@@ -197,9 +194,3 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 'crop_boxes were drawn. Leave out either BatchRandomResizedCrop or crops.'
             )
         return x
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        """float32 pixels of mean 0 and deviation 1, (B, V, 3, [T, ]H, W)."""
-        per_channel = (-1,) + (1,) * (x.ndim - 3)
-        x = x.to(torch.float32)
-        return x.sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))

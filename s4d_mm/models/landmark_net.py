@@ -108,14 +108,7 @@ class LandmarkMobileFaceNet(BaseModule):
         """Read ``checkpoint``, if there is one and no weights were loaded before."""
         if self.checkpoint is None or self.has_weights:
             return
-        weights = cut_tail(load_weights(self.checkpoint), self.checkpoint)
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as e:  # torch lists names and shapes
-            raise WeightsError(
-                f'{self.checkpoint} does not fit LandmarkMobileFaceNet. Set its channels, widths '
-                f'and depths to those of the file: {e}'
-            ) from e
+        self.load_state_dict(cut_tail(load_weights(self.checkpoint), self.checkpoint))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

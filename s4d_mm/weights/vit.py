@@ -169,12 +169,6 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
             weights[f'backbone.{new}'] = value
         else:
             left_out.append(key)
-    lost = [key for key in left_out if key.startswith('backbone.')]
-    if lost:
-        raise ValueError(
-            "The backbone has parameters that mmaction2's VisionTransformer does not have:\n"
-            f'{group_keys(lost)}'
-        )
     weights['backbone.pos_embed'] = sincos_position_table(
         num_frames // tubelet_size * (img_size // patch_size) ** 2, embed_dims
     )[None]
@@ -267,10 +261,8 @@ def _fold(weights: StateDict, changes: Counter) -> None:
                 continue
             changes['LayerScales folded into the layer before'] += 1
             gamma = gamma.float().flatten()
-            for key, factor in (
-                (f'{stem}.{layer}.weight', gamma[:, None]),
-                (f'{stem}.{layer}.bias', gamma),
-            ):
+            for kind, factor in (('weight', gamma[:, None]), ('bias', gamma)):
+                key = f'{stem}.{layer}.{kind}'
                 if key in weights:
                     weights[key] = weights[key].float() * factor
 

@@ -71,8 +71,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if len(mean) != len(std) or max(std) < 1:
             raise ValueError(
                 'mean and std of DualModalDataPreprocessor must be those of pixels in 0..255, with '
-                f'one value per channel, but are {mean!r} and {std!r}. Multiply those of pixels in '
-                '0..1 by 255.'
+                f'one value per channel, but are {mean!r} and {std!r}.'
             )
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)

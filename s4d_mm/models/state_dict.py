@@ -135,9 +135,8 @@ def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
     """Check the weights of a part that is loaded alone, as :func:`check_fit` does (a hook)."""
     if prefix:
         return
-    cfg = getattr(module, 'init_cfg', None) or {}
-    files = [c.get('checkpoint') for c in (cfg if isinstance(cfg, list) else [cfg])]
-    source = next(filter(None, files), None)
+    cfg = getattr(module, 'init_cfg', None)
+    source = cfg.get('checkpoint') if isinstance(cfg, dict) else None
     _check_fit(module, state_dict, state_dict, 'current', source)
 
 
@@ -281,10 +280,9 @@ def refuse_further_blocks(module: nn.Module, state_dict: dict, prefix: str, *arg
         raise WeightsError(
             f'The checkpoint has weights for {prefix}blocks.{depth} to {last}, but this '
             f'{type(module).__name__} has {depth} blocks. Set model.backbone.depth and '
-            'model.neck.num_layers as they were in fine-tuning, or so that they add up to the '
-            "blocks of a pre-trained encoder. For S4DViT with MoAENeck set model.type='"
-            "DualModalRecognizer'. To leave blocks out, load the backbone by init_cfg=dict("
-            "type='Pretrained', checkpoint=..., prefix='backbone.') in place of load_from."
+            'model.neck.num_layers as in fine-tuning, or so that they add up to the encoder, and '
+            "model.type='DualModalRecognizer' for S4DViT with MoAENeck. To leave blocks out, load "
+            "the backbone by init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
         )
 
 
@@ -345,8 +343,7 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
         if weights[key].shape != param.shape:
             raise WeightsError(
                 f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, '
-                f'but {tuple(param.shape)} in this model. Give the config that it was trained '
-                'with, or set the num_classes of the head.'
+                f'but {tuple(param.shape)} in this model. Give the config of its training.'
             )
 
 

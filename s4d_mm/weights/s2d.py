@@ -151,10 +151,6 @@ def convert_s2d_file(
     return convert_file(src, dst, lambda w: join_landmarks(w, landmarks, classes))
 
 
-def _is_own(state_dict: StateDict) -> bool:
-    return any(key.endswith(S2D_MODEL) for key in state_dict)
-
-
 OTHER_CODES += [
     OtherCode(
         partial(has, SIGNATURE),
@@ -162,7 +158,11 @@ OTHER_CODES += [
         'convert it with tools/model_converters/s2d_to_mm.py SRC DST --landmarks FILE.',
         from_s2d_authors,
     ),
-    OtherCode(_is_own, "s4d_mm's checkpoint of S2D", 'give it to an S2D model (docs/s2d.md).'),
+    OtherCode(
+        lambda weights: any(key.endswith(S2D_MODEL) for key in weights),
+        "s4d_mm's checkpoint of S2D",
+        'give it to an S2D model (docs/s2d.md).',
+    ),
     OtherCode(
         is_landmark_net,
         'the landmark network of S2D',

@@ -123,8 +123,8 @@ def find_layout(state_dict: StateDict) -> tuple[Layout, str]:
     raise ValueError(
         f'These are not the keys of a family that is known ({", ".join(FAMILIES)}):\n'
         f'{group_keys(state_dict)}\n'
-        'Weights under the names of Hugging Face: take the file of the original repository. An '
-        'encoder that is no plain ViT, such as Swin, MViT or TimeSformer, is no start for S4DViT.'
+        'Of weights from Hugging Face take the file of the original repository. An encoder that is '
+        'no plain ViT is no start for S4DViT.'
     )
 
 
@@ -217,8 +217,7 @@ def _rename(
         raise ValueError(
             f'These are weights of {layout.family}, but with parameters that S4DViT does not '
             f'have:\n{group_keys(unknown)}\n'
-            'Without them its weights would compute something else. If you know that they play no '
-            'part in the features of the encoder, take them out of the file and convert that. For '
+            'If they play no part in the features of the encoder, take them out of the file. For '
             "the S4D authors' own weights use tools/model_converters/s4d_to_mm.py."
         )
     return weights, left_out, changes

@@ -14,7 +14,6 @@ from small_models import FINETUNE, build
 
 from s4d_mm.apis import init_model
 from s4d_mm.files.errors import WeightsError
-from s4d_mm.weights.s2d import from_s2d_authors, to_s2d_authors
 from s4d_mm.weights.s4d import to_authors
 
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
@@ -211,21 +210,3 @@ def test_another_number_of_classes(tmp_path, capsys):
     assert s2d_to_mm.main(command) == 0
     with pytest.raises(ValueError, match='11'):
         init_model(model_config(), dst, 'cpu')
-
-
-def test_names_go_both_ways():
-    weights = authors_weights()
-    ours, unplaced = from_s2d_authors(weights)
-    assert unplaced == [f'prompt_norms.{DEPTH - 1}.weight', f'prompt_norms.{DEPTH - 1}.bias']
-    model = build(model_config().model)
-    wanted = {k for k in model.state_dict() if '.landmark.' not in k}
-    assert set(ours) == wanted
-    assert to_s2d_authors(ours)[1] == []
-
-
-def test_a_landmark_file_of_other_sizes(tmp_path):
-    other = build(dict(type='LandmarkMobileFaceNet', **dict(SIZES, depths=(2, 1))))
-    path = str(tmp_path / 'net.pth')
-    torch.save(other.state_dict(), path)
-    with pytest.raises(WeightsError, match='depths'):
-        build(dict(type='LandmarkMobileFaceNet', checkpoint=path, **SIZES))

@@ -222,15 +222,3 @@ def test_a_router_of_one_s_own(tmp_path, monkeypatch):
     optimizer.step()
     changed = [k for k, v in model.named_parameters() if not torch.equal(v, before[k])]
     assert any('router' in k for k in changed) and any('moae.fc1_weight' in k for k in changed)
-
-
-@pytest.mark.parametrize('name', ['dfew', 'ferv39k', 'mafw'])
-def test_as_trained(name):
-    """The recipes of what the authors' code does: places are dropped, nothing is balanced."""
-    plain, trained = (
-        Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}{end}.py'))
-        for end in ('', '_as-trained')
-    )
-    assert trained.model.neck == dict(plain.model.neck, capacity_factor=1.0, loss_weight=0.0)
-    trained.model.neck = plain.model.neck
-    assert trained.to_dict() == plain.to_dict()

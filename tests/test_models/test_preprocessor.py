@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from small_models import pixel_batch
 
@@ -89,15 +88,6 @@ def test_partners_are_those_of_the_reversed_batch(device, input_type, cutmix):
         assert torch.equal(x, torch.where(window.view(shape), before.flip(0), before))
         assert float(window.float().mean()) == pytest.approx(1 - share, abs=1e-6)
     assert len(set(shares)) > 5
-
-
-def test_the_recipes_blend_with_the_reversed_batch():
-    for name, videos in (('dfew', 7), ('ferv39k', 7), ('mafw', 11)):
-        cfg = Config.fromfile(osp.join(CONFIGS, f's4d_finetune_{name}.py'))
-        for kind, classes in (('video', videos), ('image', 7)):
-            found = cfg.model.data_preprocessor.blending[kind]
-            assert found.type == 'RandomBatchAugment' and 'probs' not in found
-            assert found.augments == [dict(part, num_classes=classes) for part in REVERSED]
 
 
 def test_blending_is_for_its_modality_and_for_training():

@@ -8,9 +8,8 @@ import signal
 import stat
 
 import pytest
-from mmengine.fileio import LocalBackend, put, put_text
+from mmengine.fileio import put, put_text
 from mmengine.hooks import Hook
-from mmengine.runner.checkpoint import save_checkpoint
 from runs import Training, config, train
 
 from s4d_mm.files.atomic_write import FileNotWrittenError, atomic_path, atomic_write
@@ -63,16 +62,6 @@ def test_links_pipes_and_long_names(tmp_path):
         os.makedirs(f'{part}/inner')
         raise ZeroDivisionError
     assert len(os.listdir(tmp_path)) == 3
-
-
-def test_everything_that_mmengine_saves_goes_through_it(tmp_path, monkeypatch):
-    """Where the guard is on."""
-    names = []
-    monkeypatch.setattr('s4d_mm.guard.atomic_write', lambda path, data: names.append(path))
-    save_checkpoint(dict(a=1), str(tmp_path / 'a.pth'))
-    save_checkpoint(dict(a=1), str(tmp_path / 'b.pth'), file_client_args=dict(backend='disk'))
-    LocalBackend().put(b'', 'c')
-    assert [os.path.basename(n) for n in names] == ['a.pth', 'b.pth', 'c']
 
 
 @pytest.mark.parametrize(

@@ -120,18 +120,7 @@ MVIT = dict(
     spatial_size=32,
     temporal_size=4,
 )
-SLOW = dict(
-    type='ResNet3dSlowOnly',
-    depth=18,
-    base_channels=4,
-    pretrained=None,
-    lateral=False,
-    conv1_kernel=(1, 7, 7),
-    conv1_stride_t=1,
-    pool1_stride_t=1,
-    inflate=(0, 0, 1, 1),
-    norm_eval=False,
-)
+SLOW = dict(type='ResNet3dSlowOnly', depth=18, base_channels=4, pretrained=None, norm_eval=False)
 UNIFORMER = dict(type='UniFormer', depth=[1] * 4, embed_dim=[8, 8, 16, 16], head_dim=8)
 TIMESFORMER = dict(
     type='TimeSformer',

@@ -118,15 +118,11 @@ def test_merged_views_and_images_as_clips_of_equal_frames():
     views = build()(pixel_batch('video', 3, (4, 3, 2, 8, 8)))['inputs']
     merged = build(merge_views=True)(pixel_batch('video', 3, (4, 3, 2, 8, 8)))['inputs']
     assert views.shape == (3, 4, 3, 2, 8, 8) and torch.equal(merged, views.flatten(0, 1))
-    for merge_views in (False, True):
-        part, plain = build(image_frames=3, merge_views=merge_views), build(merge_views=merge_views)
-        image = pixel_batch('image', shape=(2, 3, 8, 8))
-        out, wanted = (p(dict(image))['inputs'] for p in (part, plain))
-        assert out.shape == (*wanted.shape[:-2], 3, 8, 8)
-        assert all(torch.equal(out[..., t, :, :], wanted) for t in range(3))
-        # clips stay as they are
-        clips = [p(pixel_batch('video'))['inputs'] for p in (part, plain)]
-        assert torch.equal(*clips)
+    part, plain = build(image_frames=3), build()
+    out, wanted = (p(pixel_batch('image', shape=(2, 3, 8, 8)))['inputs'] for p in (part, plain))
+    assert torch.equal(out, wanted[:, :, :, None].expand(-1, -1, -1, 3, -1, -1))
+    # clips stay as they are
+    assert torch.equal(*(p(pixel_batch('video'))['inputs'] for p in (part, plain)))
 
 
 def test_input_type_is_set_or_kept():

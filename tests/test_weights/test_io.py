@@ -2,12 +2,11 @@
 """Checkpoint files that are converted and published: written whole or not at all."""
 
 import os
-import os.path as osp
 
 import pytest
 import torch
 
-from s4d_mm.weights.io import Conversion, convert_file, publish, save_checkpoint
+from s4d_mm.weights.io import Conversion, convert_file, save_checkpoint
 
 WEIGHTS = dict(a=torch.arange(3.0), b=torch.ones(1))
 
@@ -50,15 +49,6 @@ def test_conversion_of_a_file(tmp_path, capsys):
     written = torch.load(dst, weights_only=True)
     assert torch.equal(written['state_dict']['c'], WEIGHTS['a'])
     assert written['meta']['family'] == 'letters'
-
-
-def test_published_checkpoint(tmp_path):
-    src = tmp_path / 'src.pth'
-    training = dict.fromkeys(('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'), 1)
-    torch.save(dict(state_dict=WEIGHTS, meta=dict(epoch=3), **training), src)
-    out = publish(str(src), str(tmp_path / 'model.pth'))
-    assert {p.name for p in tmp_path.iterdir()} == {'src.pth', osp.basename(out)}
-    assert set(torch.load(out, weights_only=True)) == {'state_dict', 'meta'}
 
 
 def test_the_former_name_of_the_package():

@@ -224,9 +224,6 @@ def test_from_timm(timm):
     assert result.family == 'timm_vit' and result.left_out == list(extra)
     assert all(torch.equal(before[k], v) for k, v in state.items())
     assert_same_features(result.weights, timm)
-    # half precision is not made worse by folding
-    half = from_vit({k: v.half() for k, v in state.items()}).weights
-    assert half['backbone.blocks.0.mlp.fc2.weight'].dtype == torch.float32
 
 
 def test_from_timm_without_biases(timm):
@@ -252,10 +249,6 @@ def test_from_videomae_finetuned(wrapper):
     ours = s4d_vit(result.weights, out_type='avg')
     tokens = theirs(clip(), ours.positions((2, 2, 2)))[0]
     assert_equal(fc_norm(ours(clip()), result.weights), theirs.fc_norm(tokens.mean(1)))
-    # the patch size of ViT-g shows in the shapes
-    state[f'{wrapper}patch_embed.proj.weight'] = torch.zeros(DIMS, 3, 2, 14, 14)
-    with pytest.raises(ValueError, match='of another size'):
-        s4d_vit(from_vit(state).weights)
 
 
 def test_from_videomae_pretrained():
@@ -273,9 +266,6 @@ def test_from_videomae_pretrained():
     with torch.no_grad():
         latent = model(ref['video'], ref['video_mask'])[0]
     assert_equal(latent, ref['video_encoded'])
-    # the encoder alone
-    part = {k: v for k, v in theirs.items() if k.startswith('encoder.')}
-    assert all(k.startswith('backbone.') for k in from_vit(part).weights)
 
 
 # --- what does not fit
@@ -325,9 +315,6 @@ def test_a_parameter_without_a_place_is_refused(name, timm):
 
 
 def test_other_weights_of_the_authors_are_refused():
-    state = torch.load(osp.join(DATA, 'pretrain_a.pt'), weights_only=True)['state_dict']
-    with pytest.raises(ValueError, match=r'decoder\.blocks\.0\.attn\.q_norm'):
-        from_vit({**state, **keys('decoder.blocks.0.attn.q_norm.weight')})
     state = torch.load(osp.join(DATA, 'finetune_a.pt'), weights_only=True)['state_dict']
     with pytest.raises(ValueError, match=r'moe_layer\.experts(.|\n)*s4d_to_mm.py'):
         from_vit(state)
@@ -374,8 +361,6 @@ def test_command_to_mmaction(tmp_path, capsys):
     assert s4d_to_mmaction.main([src, dst, *sizes]) == 0
     out = capsys.readouterr().out
     assert 'mmaction_vit' in out and 'use_mean_pooling=False' in out
-    theirs = mmaction_vit(use_mean_pooling=False)
-    load_part(theirs, torch.load(dst, weights_only=True)['state_dict'])
     # and the other command brings it back
     assert vit_to_mm.main([dst, back]) == 0
     found = torch.load(back, weights_only=True)['state_dict']

@@ -108,7 +108,6 @@ class S4DMAEViT(S4DViT):
     def _draw_mask(
         self, batch: int, grid: tuple[int, int, int], is_image: bool, device: torch.device
     ) -> tuple[Tensor, int]:
-        """A mask (B, N) and the number of masked tokens of a sample."""
         ratio = self.mask_ratio['image' if is_image else 'video']
         slots = grid[0] if self.mask_type == 'tube' else 1
         places = grid[0] * grid[1] * grid[2] // slots
@@ -281,8 +280,7 @@ class S4DMAEHead(BaseModule):
     def target(self, inputs: Tensor) -> Tensor:
         """What is to be predicted, (B, N, P): the pixels normalised per token and channel.
 
-        Computed from the model's input as it is: mean and deviation of the data cancel out, but
-        for the constant that keeps the divisor from 0.
+        Mean and deviation of the data cancel out, but for the constant in the divisor.
         """
         tubelets = self.tubelets(inputs.float())
         return normalize_per_channel(tubelets, eps=1e-6 / self.std.flatten().square())[0]

@@ -122,7 +122,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return dict(inputs=x, data_samples=self.cast_data(data_samples))
 
     def _check_batch(self, inputs: list[Tensor], data_samples: list, any_views: bool) -> str:
-        """Check the shapes; set and return the modality."""
         modalities, shapes = {}, {}  # each with the name of the first sample that has it
         for i, (x, sample) in enumerate(zip(inputs, data_samples)):
             name = sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
@@ -167,7 +166,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return torch.from_numpy(np.stack(boxes))
 
     def _stack(self, inputs: list[Tensor], data_samples: list, pack: bool) -> Tensor:
-        """Put the pixels on the device, as they are, in one tensor."""
         inputs_on_device = self.cast_data(inputs)
         if pack and len({len(x) for x in inputs}) > 1:
             for x, sample in zip(inputs, data_samples):
@@ -176,11 +174,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return torch.stack(inputs_on_device)  # B V 3 [T] H W
 
     def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
-        """Augment pixels (B, V, 3, [T, ]H, W) with numbers of this process.
-
-        Without the rank, processes with one seed would augment their samples alike.
-        """
         size = x.shape[-2:]
+        # without the rank, processes with one seed would augment their samples alike
         seed = int(torch.randint(2**62, ())) + get_rank()
         devices = [x.device] if x.is_cuda else []
         # half precision would lose grey levels

@@ -194,7 +194,6 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
 def _rename(
     state_dict: StateDict, layout: Layout, wrapper: str
 ) -> tuple[StateDict, list[str], Counter]:
-    """The weights under our names, the keys that were left out, and what was changed."""
     weights, left_out, unknown, changes = {}, [], [], Counter()
     for key, value in state_dict.items():
         name = ''
@@ -224,7 +223,6 @@ def _rename(
 
 
 def _is_fixed_table(key: str, value: Tensor) -> bool:
-    """Whether these are the positions that S4DViT computes itself."""
     if not key.endswith('pos_embed') or value.ndim != 3 or len(value) != 1:
         return False
     table = sincos_position_table(*value.shape[1:])
@@ -232,7 +230,7 @@ def _is_fixed_table(key: str, value: Tensor) -> bool:
 
 
 def _inflate(kernel: Tensor, tubelet_size: int | None, changes: Counter) -> Tensor:
-    """An image's kernel (C, 3, p, p) for tubelets (C, 3, s, p, p): it sums to the image's."""
+    # (C, 3, p, p) of an image to (C, 3, s, p, p), which sums to it
     if kernel.ndim == 5:
         if tubelet_size not in (None, kernel.shape[2]):
             raise ValueError(

@@ -69,10 +69,6 @@ class RandAugmentIncreasing(v2.RandAugment):
             raise ValueError(
                 f"policies of RandAugment must be 'timm_increasing', but got {policies!r}."
             )
-        if not 0 <= magnitude_level <= 10:
-            raise ValueError(
-                f'magnitude_level of RandAugment must be 0 to 10, but got {magnitude_level!r}.'
-            )
         super().__init__(
             num_policies,
             interpolation=v2.InterpolationMode(interpolation),

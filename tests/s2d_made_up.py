@@ -155,14 +155,7 @@ class PlainS2D:
 def made_up_reference(arch, landmark_sizes, batch=2, frames_part=(1, 4)):
     """What a reference file holds for the network, without the part on anchors.
 
-    Args:
-        arch (dict): As in the files.
-        landmark_sizes (dict): Sizes of the landmark network.
-        batch (int): Clips.
-        frames_part (tuple): Frames whose tokens are kept.
-
-    Returns:
-        dict: With the weights of a landmark network that goes on after the layer S2D uses.
+    ``frames_part`` are the frames whose tokens are kept. The landmark network has its last layers.
     """
     init_default_scope('mmaction')
     torch.manual_seed(3)

@@ -58,7 +58,7 @@ def atomic_write(path: str, content: bytes | str, encoding: str = 'utf-8') -> No
             os.fsync(f.fileno())
     except OSError as e:
         error = FileNotWrittenError(
-            f'{path} ({in_bytes(len(data))}) cannot be written: {e.strerror or e}. '
+            f'{path} ({len(data) / 1e6:.1f} MB) cannot be written: {e.strerror or e}. '
             f'{free_space(folder)} What was there before is kept.'
         )
         error.errno = e.errno
@@ -84,13 +84,4 @@ def free_space(folder: str) -> str:
     """How much can still be written in a folder, as a sentence."""
     while not osp.isdir(folder) and osp.dirname(folder) != folder:
         folder = osp.dirname(folder)
-    return f'The disk of {folder} has {in_bytes(shutil.disk_usage(folder).free)} free.'
-
-
-def in_bytes(size: float) -> str:
-    """A size for people: ``1.2 GB``."""
-    for unit in ('bytes', 'kB', 'MB'):
-        if size < 1000:
-            return f'{size:.0f} {unit}' if unit == 'bytes' else f'{size:.1f} {unit}'
-        size /= 1000
-    return f'{size:.1f} GB'
+    return f'The disk of {folder} has {shutil.disk_usage(folder).free / 1e6:.0f} MB free.'

@@ -38,9 +38,6 @@ class StandIn:
         """Make one, whatever the foreign class was made of."""
         return super().__new__(cls)
 
-    def __init__(self, *args, **kwargs) -> None:
-        pass
-
     def __setstate__(self, state) -> None:
         """Forget the state."""
 
@@ -139,12 +136,6 @@ def write_tensors(weights: StateDict, meta: dict[str, Any], path: str) -> None:
 
     Its metadata are texts: ``cfg``, ``dataset_meta`` (JSON) and ``meta`` (JSON, the rest).
     """
-    for key, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise WeightsError(
-                f'safetensors holds tensors only, but {key} is of type {type(value).__name__}. '
-                'Write a .pth file.'
-            )
     rest = {k: v for k, v in meta.items() if k not in ('cfg', 'dataset_meta')}
     texts = dict(format='pt', s4d_mm_version=__version__, meta=json.dumps(rest, default=str))
     if meta.get('cfg') is not None:
@@ -156,7 +147,7 @@ def write_tensors(weights: StateDict, meta: dict[str, Any], path: str) -> None:
     try:
         # safetensors takes no views and no tensor twice
         save_file({k: v.detach().clone().contiguous() for k, v in weights.items()}, path, texts)
-    except SafetensorError as e:
+    except (SafetensorError, AttributeError) as e:  # the latter of what is no tensor
         raise OSError(str(e)) from e
 
 

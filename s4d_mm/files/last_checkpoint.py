@@ -76,11 +76,10 @@ def find_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
     if last is None and not candidates:
         return None
 
-    reasons = {}
+    reasons, whole = {}, None
     if last is None:
         reasons[note or osp.join(work_dir, NOTE)] = 'it is missing'
-    whole = None
-    for path in _newest_first(last, candidates, reasons):
+    for path in _newest_first(last, candidates):
         try:
             check_whole(path)
             whole = path
@@ -88,27 +87,26 @@ def find_checkpoint(work_dir: str, out_dir: str | None = None) -> str | None:
         except ValueError as e:
             reasons[path] = str(e)
     said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
-    if whole and reasons:
+    if whole is None:
+        raise ResumeError(
+            f'None of the checkpoints in {folder or work_dir} is whole ({said}), so there is '
+            'nothing to resume from. Begin in another --work-dir, or remove them.'
+        )
+    if reasons:
         print_log(f'Resuming from {whole}, the newest whole checkpoint ({said}).', 'current', 30)
-    if whole:
-        return whole
-    raise ResumeError(
-        f'None of the checkpoints in {folder or work_dir} is whole ({said}), so there is nothing '
-        'to resume from. Begin in another --work-dir, or remove them.'
-    )
+    return whole
 
 
-def _newest_first(last: str | None, paths: list[str], reasons: dict) -> Iterator[str]:
-    """The noted checkpoint, then the others by their iterations; ``reasons`` gets the torn ones."""
+def _newest_first(last: str | None, paths: list[str]) -> Iterator[str]:
     if last is not None:
         yield last
-    found = []
-    for path in paths:
-        if path != last:
-            try:
-                meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
-                found.append((int(meta['iter']), int(meta['epoch']), path))
-            except Exception as e:  # torch raises many types
-                reasons[path] = reason_of(e)
-    for *_, path in sorted(found, reverse=True):
-        yield path
+    yield from sorted((path for path in paths if path != last), key=_progress, reverse=True)
+
+
+def _progress(path: str) -> tuple[int, int]:
+    # iterations and epochs; a file that cannot be read comes last
+    try:
+        meta = torch.load(path, map_location='cpu', weights_only=True, mmap=True)['meta']
+        return int(meta['iter']), int(meta['epoch'])
+    except Exception:  # torch raises many types
+        return -1, -1

@@ -1,4 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+# ruff: noqa: F401
 """Models: the method in the paper's order.
 
 ``tokens.py`` (tubelets, positions), ``encoder.py``, ``mae.py`` (masked auto-encoder), ``moae.py``
@@ -43,30 +44,3 @@ from .mix import ClipTSNHead, FrameWiseBackbone, MoAEImageClassifier, ViewsI3DHe
 from .moae import MoAENeck, NoisyTopKRouter, Routing
 from .preprocessor import DualModalDataPreprocessor
 from .s2d import EmotionAnchorHead, S2DRecognizer, S2DViT
-
-__all__ = [
-    'BatchRandAugment',
-    'BatchRandomErasing',
-    'BatchRandomResizedCrop',
-    'ClipTSNHead',
-    'DualModalDataPreprocessor',
-    'DualModalHead',
-    'DualModalRecognizer',
-    'EmotionAnchorHead',
-    'FrameWiseBackbone',
-    'LandmarkMobileFaceNet',
-    'MoAEImageClassifier',
-    'MoAENeck',
-    'NoisyTopKRouter',
-    'ReversedCutmixBlending',
-    'ReversedMixupBlending',
-    'Routing',
-    'S2DRecognizer',
-    'S2DViT',
-    'S4DMAE',
-    'S4DMAEDecoder',
-    'S4DMAEHead',
-    'S4DMAEViT',
-    'S4DViT',
-    'ViewsI3DHead',
-]

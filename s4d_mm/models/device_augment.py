@@ -73,11 +73,6 @@ class BatchRandAugment(BatchAugment):
         hparams: dict | None = None,
     ) -> None:
         hparams = {'interpolation': 'bilinear', **(hparams or {})}
-        if hparams['interpolation'] == 'bicubic':
-            raise ValueError(
-                "interpolation of BatchRandAugment must be 'nearest' or 'bilinear', but is "
-                "'bicubic': torchvision has it for Pillow images only."
-            )
         super().__init__(
             RandAugmentIncreasing(policies, num_policies, magnitude_level, magnitude_std, **hparams)
         )
@@ -140,20 +135,18 @@ class BatchRandomErasing(BatchAugment):
                 f'mode={mode!r} and fill_std={fill_std!r}.'
             )
         options = dict(p=erase_prob, scale=(min_area_ratio, max_area_ratio), ratio=(3 / 10, 10 / 3))
-        color = per_channel(fill_color)
         if mode == 'rand':
-            transform = ErasingWithNoise(color, per_channel(fill_std), **options)
-        else:
-            transform = v2.RandomErasing(value=color, **options)
-        super().__init__(transform)
+            options['std'] = per_channel(fill_std)
+        kind = v2.RandomErasing if mode == 'const' else ErasingWithNoise
+        super().__init__(kind(value=per_channel(fill_color), **options))
 
 
 class ErasingWithNoise(v2.RandomErasing):
-    """torchvision's RandomErasing with normal noise, ``mean`` and ``std`` in grey levels."""
+    """torchvision's RandomErasing with normal noise around ``value``, ``std`` in grey levels."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs) -> None:
+    def __init__(self, std: Sequence[float], **kwargs) -> None:
         super().__init__(**kwargs)
-        self.register_buffer('mean', torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer('mean', torch.tensor(self.value)[:, None, None], persistent=False)
         self.register_buffer('std', torch.tensor(std)[:, None, None], persistent=False)
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:

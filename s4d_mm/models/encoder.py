@@ -28,17 +28,14 @@ ARCH_ZOO = {
 
 def get_arch(arch: str | dict) -> dict:
     """``embed_dims``, ``num_layers``, ``num_heads`` and ``mlp_ratio`` (4) of an architecture."""
-    if isinstance(arch, str):
-        if arch not in ARCH_ZOO:
-            raise ValueError(f'arch={arch!r} is not one of {sorted(ARCH_ZOO)}, nor a dict.')
-        arch = ARCH_ZOO[arch]
-    need, allowed = {'embed_dims', 'num_layers', 'num_heads'}, {'mlp_ratio'}
-    if not need <= set(arch) <= need | allowed:
+    found = ARCH_ZOO.get(arch, {}) if isinstance(arch, str) else arch
+    need = {'embed_dims', 'num_layers', 'num_heads'}
+    if not need <= set(found) <= need | {'mlp_ratio'}:
         raise ValueError(
-            f'arch must have the keys {sorted(need)} and may have {sorted(allowed)}, but got '
-            f'{sorted(arch)}.'
+            f'arch must be one of {sorted(ARCH_ZOO)}, or a dict with {sorted(need)} and maybe '
+            f'mlp_ratio, but is {arch!r}.'
         )
-    return {'mlp_ratio': 4.0, **arch}
+    return {'mlp_ratio': 4.0, **found}
 
 
 def drop_path_rates(rate: float, num_layers: int) -> list[float]:
@@ -213,6 +210,8 @@ class S4DViT(BaseModule):
         self.with_cp = with_cp
         self.frozen_stages = frozen_stages
 
+        if img_size % patch_size:
+            raise ValueError(f'img_size={img_size} is not a multiple of patch_size={patch_size}.')
         self.patch_embed = TubeletEmbed(self.embed_dims, tubelet_size, patch_size)
         self.pos_grid = (img_size // patch_size,) * 2
         slots = num_frames // tubelet_size
@@ -300,8 +299,7 @@ class S4DViT(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter (0 for the embedding, i + 1 for block i) and number of depths.
 
-        For the layer-wise learning-rate decay of mmpretrain; ``prefix`` is what precedes this
-        module's names, as ``backbone.``.
+        For mmpretrain's layer-wise decay; ``prefix``, as ``backbone.``, precedes its names.
         """
         return block_depth(self.blocks, param_name, prefix)
 

@@ -154,9 +154,8 @@ class DualModalHead(BaseHead):
         names = {sample.metainfo.get('input_type') for sample in data_samples}
         if None in names or len(names) > 1:
             raise ValueError(
-                'DualModalHead needs one `input_type` (video or image) in the data samples of a '
-                f'batch, but got {names}: use DualModalDataPreprocessor (or put it into meta_keys '
-                "of PackActionInputs) and batch_sampler=dict(type='DualModalBatchSampler')."
+                f'DualModalHead needs one `input_type` in a batch, but got {names}: use '
+                "DualModalDataPreprocessor and batch_sampler=dict(type='DualModalBatchSampler')."
             )
         (name,) = names
         if name not in self.classifiers:

@@ -27,42 +27,21 @@ STRIDE = 8  # of the feature map, in pixels
 TAIL = ('conv_45.', 'conv_5.', 'conv_6_sep.', 'output_layer.')
 
 
-def conv_unit(
-    in_channels: int,
-    out_channels: int,
-    kernel: int = 1,
-    stride: int = 1,
-    groups: int = 1,
-    act: bool = True,
-) -> nn.Sequential:
-    """Convolution without bias, batch norm, and a PReLU of each channel if ``act``."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
-    )
-    layers = OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels))
-    if act:
-        layers['prelu'] = nn.PReLU(out_channels)
+def conv_unit(channels: int, out: int, kernel: int = 1, **options) -> nn.Sequential:
+    """Convolution without bias, batch norm, and a PReLU of each channel."""
+    conv = nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False, **options)
+    layers = OrderedDict(conv=conv, bn=nn.BatchNorm2d(out), prelu=nn.PReLU(out))
     return nn.Sequential(layers)
 
 
 class DepthWise(nn.Sequential):
-    """Widen, convolve each channel, narrow; with a skip if ``residual``."""
+    """Widen, convolve each channel, narrow; with a skip if ``residual``, else at half the size."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        stride: int = 1,
-        residual: bool = False,
-    ) -> None:
-        super().__init__(
-            OrderedDict(
-                conv=conv_unit(in_channels, width),
-                conv_dw=conv_unit(width, width, 3, stride, width),
-                project=conv_unit(width, out_channels, act=False),
-            )
-        )
+    def __init__(self, channels: int, out: int, width: int, residual: bool = False) -> None:
+        super().__init__()
+        self.conv = conv_unit(channels, width)
+        self.conv_dw = conv_unit(width, width, 3, stride=1 if residual else 2, groups=width)
+        self.project = conv_unit(width, out)[:2]  # no PReLU
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,11 +86,11 @@ class LandmarkMobileFaceNet(BaseModule):
         self.input_size = input_size
         self.has_weights = False
         stem, middle, self.out_channels = channels
-        self.conv1 = conv_unit(3, stem, 3, 2)
-        self.conv2_dw = conv_unit(stem, stem, 3, 1, stem)
-        self.conv_23 = DepthWise(stem, middle, widths[0], 2)
+        self.conv1 = conv_unit(3, stem, 3, stride=2)
+        self.conv2_dw = conv_unit(stem, stem, 3, groups=stem)
+        self.conv_23 = DepthWise(stem, middle, widths[0])
         self.conv_3 = residual_stage(middle, widths[1], depths[0])
-        self.conv_34 = DepthWise(middle, self.out_channels, widths[2], 2)
+        self.conv_34 = DepthWise(middle, self.out_channels, widths[2])
         self.conv_4 = residual_stage(self.out_channels, widths[3], depths[1])
         self.requires_grad_(False)
         super().train(False)
@@ -129,14 +108,7 @@ class LandmarkMobileFaceNet(BaseModule):
         """Read ``checkpoint``, if there is one and no weights were loaded before."""
         if self.checkpoint is None or self.has_weights:
             return
-        weights = cut_tail(load_weights(self.checkpoint), self.checkpoint)
-        try:
-            self.load_state_dict(weights)
-        except RuntimeError as e:  # torch lists names and shapes
-            raise WeightsError(
-                f'{self.checkpoint} does not fit LandmarkMobileFaceNet. Set its channels, widths '
-                f'and depths to those of the file: {e}'
-            ) from e
+        self.load_state_dict(cut_tail(load_weights(self.checkpoint), self.checkpoint))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -17,7 +17,6 @@ from .state_dict import check_shapes, take_authors_names
 from .tokens import (
     normalize_per_channel,
     sincos_position_table,
-    tubelets_to_video,
     video_to_tubelets,
 )
 
@@ -109,7 +108,6 @@ class S4DMAEViT(S4DViT):
     def _draw_mask(
         self, batch: int, grid: tuple[int, int, int], is_image: bool, device: torch.device
     ) -> tuple[Tensor, int]:
-        """A mask (B, N) and the number of masked tokens of a sample."""
         ratio = self.mask_ratio['image' if is_image else 'video']
         slots = grid[0] if self.mask_type == 'tube' else 1
         places = grid[0] * grid[1] * grid[2] // slots
@@ -124,9 +122,8 @@ class S4DMAEViT(S4DViT):
         masked = mask.bool().sum(dim=-1)
         if tuple(mask.shape) != shape or (masked != masked[0]).any() or masked[0] == shape[1]:
             raise ValueError(
-                f'The mask must be of shape {shape} (samples, tokens), with the same number of '
-                f'masked tokens in each sample and at least one visible, but has the shape '
-                f'{tuple(mask.shape)} and {masked.tolist()} masked.'
+                f'The mask must be of shape {shape}, with equally many masked in each row and one '
+                f'visible, but has the shape {tuple(mask.shape)} and {masked.tolist()} masked.'
             )
         return mask.bool(), int(masked[0])
 
@@ -137,9 +134,9 @@ class S4DMAEDecoder(BaseModule):
 
     Args:
         in_channels (int, optional): Width of the encoder's tokens. Defaults to None, which takes
-            that of the encoder named by ``arch``.
+            that of the encoder named by ``arch``; of a dict, its own width.
         arch (str | dict): 'small', 'base' or 'large', the decoder of that encoder, or a dict with
-            ``embed_dims``, ``num_layers`` and ``num_heads``, and then ``in_channels`` is needed.
+            ``embed_dims``, ``num_layers`` and ``num_heads``.
         img_size (int): Height and width of the input in pixels.
         num_frames (int): Frames of a clip.
         tubelet_size (int): Frames in a tubelet.
@@ -164,11 +161,6 @@ class S4DMAEDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if in_channels is None:
-            if not isinstance(arch, str):
-                raise ValueError(
-                    "S4DMAEDecoder needs `in_channels` (the encoder's embed_dims) when `arch` is a "
-                    'dict.'
-                )
             in_channels = get_arch(arch)['embed_dims']
         arch = get_arch(DECODER_ZOO.get(arch, arch) if isinstance(arch, str) else arch)
         dims = arch['embed_dims']
@@ -288,8 +280,7 @@ class S4DMAEHead(BaseModule):
     def target(self, inputs: Tensor) -> Tensor:
         """What is to be predicted, (B, N, P): the pixels normalised per token and channel.
 
-        Computed from the model's input as it is: mean and deviation of the data cancel out, but
-        for the constant that keeps the divisor from 0.
+        Mean and deviation of the data cancel out, but for the constant in the divisor.
         """
         tubelets = self.tubelets(inputs.float())
         return normalize_per_channel(tubelets, eps=1e-6 / self.std.flatten().square())[0]
@@ -316,9 +307,10 @@ class S4DMAEHead(BaseModule):
 
     def to_video(self, tubelets: Tensor, inputs: Tensor) -> Tensor:
         """Videos (B, 3, T, H, W) of tokens (B, N, P), of the height and width of ``inputs``."""
-        h, w = (s // self.patch_size for s in inputs.shape[-2:])
-        grid = (tubelets.shape[1] // (h * w), h, w)
-        return tubelets_to_video(tubelets, grid, self.tubelet_size, self.patch_size)
+        (height, width), s, p = inputs.shape[-2:], self.tubelet_size, self.patch_size
+        x = tubelets.reshape(len(tubelets), -1, height // p, width // p, s, p, p, 3)
+        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # B 3 t s h p w p
+        return x.reshape(len(tubelets), 3, -1, height, width)
 
 
 @MODELS.register_module()

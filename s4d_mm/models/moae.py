@@ -60,7 +60,7 @@ class NoisyTopKRouter(nn.Module):
         embed_dims (int): C.
         num_experts (int): E.
         top_k (int): K, 1..E.
-        noisy (bool): Whether to add noise in training.
+        noisy (bool): Add noise in training.
     """
 
     def __init__(self, embed_dims: int, num_experts: int, top_k: int, noisy: bool = True) -> None:
@@ -111,11 +111,7 @@ def drop_over_capacity(gates_SK: Tensor, experts_SK: Tensor, num_experts: int, f
 
 
 def has_grouped_mm(x_SC: Tensor, hidden_dims: int) -> bool:
-    """Whether torch multiplies the experts of these tokens in one grouped product.
-
-    For bfloat16 on a GPU of compute capability 8.0 or more and widths that are multiples of 8,
-    from torch 2.10 on (see ``torch.nn.functional.grouped_mm``).
-    """
+    """Whether torch multiplies the experts in one product (``torch.nn.functional.grouped_mm``)."""
     return (
         hasattr(F, 'grouped_mm')
         and x_SC.device.type == 'cuda'
@@ -135,14 +131,8 @@ def sorted_experts(
 ) -> Tensor:
     """Sum (S, C) of the outputs of each token's experts, on the tokens sorted by expert.
 
-    Args:
-        x_SC (Tensor): Tokens.
-        gates_SK (Tensor): Gates.
-        experts_SK (Tensor): The experts of each token.
-        fc1 (tuple[Tensor]): Weights (E, C, D) and biases (E, D) of all experts.
-        fc2 (tuple[Tensor]): Weights (E, D, C) and biases (E, C).
-        grouped (bool): Whether to use the grouped product, for which the host need not know how
-            many tokens an expert has; otherwise one expert follows the other.
+    ``fc1`` has weights (E, C, D) and biases (E, D) of all experts, ``fc2`` (E, D, C) and (E, C).
+    ``grouped`` uses the grouped product; otherwise one expert follows the other.
     """
     experts_A, order_A = experts_SK.flatten().sort(stable=True)
     tokens_A = order_A // experts_SK.shape[1]
@@ -193,7 +183,8 @@ class MoAE(nn.Module):
 
     - one expert after the other, each on its own tokens: on a CPU, and on a GPU that does not
       allow the next one. The host waits once for the numbers of tokens.
-    - ``torch.nn.functional.grouped_mm``: see :func:`has_grouped_mm`. The host does not wait.
+    - ``torch.nn.functional.grouped_mm``, from torch 2.10 on, for bfloat16 on a GPU of compute
+      capability 8.0 or more and widths that are multiples of 8. The host does not wait.
     - dense, E / K times the operations: while torch traces the model (``torch.compile``,
       ``torch.export``, ONNX), where shapes must not depend on values.
 
@@ -262,11 +253,7 @@ class MoAE(nn.Module):
 
 
 class MoAEBlock(TransformerBlock):
-    """Block with a mixture of adapter experts beside its MLP.
-
-    ``x = x + Attn(LN1(x)); y = LN2(x); x = x + MLP(y) + MoAE(y)``. ``moae`` has the further
-    arguments of :class:`MoAE`.
-    """
+    """``x = x + Attn(LN1(x)); y = LN2(x); x = x + MLP(y) + MoAE(y)``; ``moae``: its arguments."""
 
     def __init__(
         self,
@@ -291,14 +278,11 @@ class MoAEBlock(TransformerBlock):
 class MoAENeck(BaseModule):
     """Transformer blocks with a mixture of adapter experts (S4D, arXiv 2409.06154).
 
-    ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model of S4D. Other
-    backbones work as well: give their width and the number of blocks to add in ``arch``. The
-    output has the layout of the input. As the necks of mmaction2, it returns the features and a
-    dict of auxiliary losses.
-
-    The checkpoint of a whole encoder has all blocks in its backbone. By ``load_from``,
-    :class:`DualModalRecognizer` and :class:`MoAEImageClassifier` give this neck the blocks that
-    their backbone does not have; by an ``init_cfg`` of its own the neck takes them itself.
+    ``S4DViT(depth=6)`` + ``MoAENeck(num_layers=6)`` is the fine-tuning model of S4D. For other
+    backbones give their width and the number of blocks to add in ``arch``. The output has the
+    layout of the input. Of a whole encoder's checkpoint the neck gets the last blocks: by
+    ``load_from`` in :class:`DualModalRecognizer` and :class:`MoAEImageClassifier`, or by an
+    ``init_cfg`` of its own.
 
     Args:
         arch (str | dict): Architecture of the encoder whose last blocks these are, as in
@@ -308,9 +292,7 @@ class MoAENeck(BaseModule):
         top_k (int): Experts that a token uses.
         expert_ratio (float): Hidden width of an expert over C.
         noisy (bool): Add learned noise to the router's logits in training.
-        capacity_factor (float, optional): If given, an expert takes at most
-            ``ceil(capacity_factor * mean load)`` tokens in training. Defaults to None, which
-            drops nothing. Nothing is dropped in evaluation.
+        capacity_factor (float, optional): As in :class:`MoAE`.
         router (dict, optional): Config of the routers, as in :class:`MoAE`.
         moae (dict | list[dict], optional): Arguments of :class:`MoAE` in place of those above,
             for all blocks, or one dict for each.
@@ -392,27 +374,17 @@ class MoAENeck(BaseModule):
         return {first + i: block.moae.router for i, block in enumerate(self.blocks)}
 
     def init_weights(self) -> None:
-        """Initialise as the authors' code does, then by ``init_cfg`` if given.
-
-        All linear layers have the standard deviation of fine-tuning, .02, router and noise
-        included; so have the experts, from :class:`MoAE`.
-        """
+        """Initialise all linear layers and experts with .02, then by ``init_cfg`` if given."""
         init_transformer(self.blocks, FINETUNE_STD)
         super().init_weights()
 
     def forward(
         self, x: Features, data_samples: list | None = NOT_GIVEN
     ) -> tuple[Features, dict[str, Tensor]]:
-        """Run the blocks.
+        """Features in the layout of ``x`` (:func:`~s4d_mm.models.tokens.to_tokens`), and losses.
 
-        Args:
-            x (Tensor | tuple | list): Features, as in :func:`~s4d_mm.models.tokens.to_tokens`.
-            data_samples (list, optional): What mmaction2's recognizers hand to necks, if only
-                None. Needed in training, where a caller without it has no place for the loss.
-
-        Returns:
-            tuple: Features in the layout of ``x``, and in training a dict with ``loss_balance``,
-            else an empty dict.
+        In training the losses have ``loss_balance``. mmaction2's recognizers hand over
+        ``data_samples``, if only None; a caller that does not has no place for the loss.
         """
         if self.training and data_samples is NOT_GIVEN:
             raise TypeError(

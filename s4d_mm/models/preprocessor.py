@@ -71,8 +71,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         if len(mean) != len(std) or max(std) < 1:
             raise ValueError(
                 'mean and std of DualModalDataPreprocessor must be those of pixels in 0..255, with '
-                f'one value per channel, but are {mean!r} and {std!r}. Multiply those of pixels in '
-                '0..1 by 255.'
+                f'one value per channel, but are {mean!r} and {std!r}.'
             )
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)
@@ -111,7 +110,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             x = self._augment(x, input_type, boxes is not None)
         if boxes is not None:
             x = crop_and_resize(x[:, 0], boxes, **self.crops[input_type])
-        x = self._normalise(x)
+        per_channel = (-1,) + (1,) * (x.ndim - 3)
+        x = x.float().sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))
         if training and input_type in self.blending:
             x, data_samples = self.blending[input_type](x, data_samples)
         if self.image_frames is not None and input_type == 'image':
@@ -122,7 +122,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return dict(inputs=x, data_samples=self.cast_data(data_samples))
 
     def _check_batch(self, inputs: list[Tensor], data_samples: list, any_views: bool) -> str:
-        """Check the shapes; set and return the modality."""
         modalities, shapes = {}, {}  # each with the name of the first sample that has it
         for i, (x, sample) in enumerate(zip(inputs, data_samples)):
             name = sample.metainfo.get('sample_id', f'(sample {i} of the batch)')
@@ -136,18 +135,14 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 sample.set_metainfo(dict(input_type='video' if x.ndim == 5 else 'image'))
             modalities.setdefault(sample.input_type, name)
             shapes.setdefault(tuple(x.shape[any_views:]), name)
-        for what, found, advice in (
-            ('modalities', modalities, "use batch_sampler=dict(type='DualModalBatchSampler')"),
-            (
-                'shapes',
-                shapes,
-                'let the pipeline resize or crop all of them to one size (in testing, numbers of '
-                'views may differ with pack_views=True)',
-            ),
-        ):
+        for what, found in (('modalities', modalities), ('shapes', shapes)):
             if len(found) > 1:
                 listed = ', '.join(f'{name!r} {value}' for value, name in found.items())
-                raise ValueError(f'A batch has samples of different {what}: {listed}; {advice}.')
+                raise ValueError(
+                    f'A batch has samples of different {what}: {listed}. Give both modalities '
+                    "batch_sampler=dict(type='DualModalBatchSampler'), and let the pipeline resize "
+                    'or crop to one size. In testing views may differ with pack_views=True.'
+                )
         (input_type,) = modalities
         return input_type
 
@@ -171,7 +166,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return torch.from_numpy(np.stack(boxes))
 
     def _stack(self, inputs: list[Tensor], data_samples: list, pack: bool) -> Tensor:
-        """Put the pixels on the device, as they are, in one tensor."""
         inputs_on_device = self.cast_data(inputs)
         if pack and len({len(x) for x in inputs}) > 1:
             for x, sample in zip(inputs, data_samples):
@@ -180,11 +174,8 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         return torch.stack(inputs_on_device)  # B V 3 [T] H W
 
     def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
-        """Augment pixels (B, V, 3, [T, ]H, W) with numbers of this process.
-
-        Without the rank, processes with one seed would augment their samples alike.
-        """
         size = x.shape[-2:]
+        # without the rank, processes with one seed would augment their samples alike
         seed = int(torch.randint(2**62, ())) + get_rank()
         devices = [x.device] if x.is_cuda else []
         # half precision would lose grey levels
@@ -197,9 +188,3 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 'crop_boxes were drawn. Leave out either BatchRandomResizedCrop or crops.'
             )
         return x
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        """float32 pixels of mean 0 and deviation 1, (B, V, 3, [T, ]H, W)."""
-        per_channel = (-1,) + (1,) * (x.ndim - 3)
-        x = x.to(torch.float32)
-        return x.sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))

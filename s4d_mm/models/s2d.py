@@ -48,12 +48,6 @@ class LandmarkPrompter(nn.Module):
         self.fovea = SpatialFovea()
         self.out_proj = nn.Linear(hidden_dims, embed_dims)
 
-    def init_weights(self) -> None:
-        """Initialise as the authors' code does: xavier-uniform weights, torch's own biases."""
-        for layer in (self.image_proj, self.landmark_proj, self.out_proj):
-            layer.reset_parameters()
-            xavier_uniform_(layer.weight)
-
     def forward(self, image: Tensor, landmarks: Tensor) -> Tensor:
         """Prompt (M, N, C) of normalised patch tokens and landmark tokens or the last prompt."""
         return self.out_proj(self.fovea(self.image_proj(image)) + self.landmark_proj(landmarks))
@@ -87,14 +81,6 @@ class TemporalAdapter(nn.Module):
         self.norm = nn.LayerNorm(embed_dims, eps=1e-5)
         self.s_adapter = Adapter(embed_dims, hidden_dims)
 
-    def init_weights(self) -> None:
-        """Initialise as the authors' code does: all linear layers .02, zero biases."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                trunc_normal_(layer.weight, std=INIT_STD)
-                if layer.bias is not None:
-                    zeros_(layer.bias)
-
     def forward(self, x: Tensor, num_frames: int) -> Tensor:
         """Adaptation (M, N, C) of normalised patch tokens, the frames of a clip in a row."""
         tokens = x.shape[1]
@@ -103,27 +89,6 @@ class TemporalAdapter(nn.Module):
         x = self.t_adapter(x)
         x = x.unflatten(0, (-1, tokens)).transpose(1, 2).flatten(0, 1)
         return self.s_adapter(self.norm(x))
-
-
-class PromptBlock(nn.Module):
-    """What precedes one ViT layer: prompter and temporal adapter on the same tokens."""
-
-    def __init__(
-        self, embed_dims: int, prompt_dims: int, adapter_dims: int, adapter_heads: int
-    ) -> None:
-        super().__init__()
-        self.prompter = LandmarkPrompter(embed_dims, prompt_dims)
-        self.temporal = TemporalAdapter(embed_dims, adapter_dims, adapter_heads)
-
-    def init_weights(self) -> None:
-        """Initialise both parts."""
-        self.prompter.init_weights()
-        self.temporal.init_weights()
-
-    def forward(self, image: Tensor, landmarks: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
-        """What is added to the tokens, and the prompt, each (M, N, C); 0 frames mean images."""
-        prompt = self.prompter(image, landmarks)
-        return (prompt + self.temporal(image, num_frames) if num_frames else prompt), prompt
 
 
 @MODELS.register_module()
@@ -198,10 +163,11 @@ class S2DViT(VisionTransformer):
                 f'{8 * rows}, or another img_size or patch_size.'
             )
         self.landmark_embed = nn.Linear(self.landmark.out_channels, self.embed_dims)
-        self.prompt_blocks = nn.ModuleList(
-            PromptBlock(self.embed_dims, prompt_dims, adapter_dims, adapter_heads)
-            for _ in range(self.num_layers)
-        )
+        self.prompt_blocks = nn.ModuleList()  # each precedes a layer of the ViT
+        for _ in range(self.num_layers):
+            prompter = LandmarkPrompter(self.embed_dims, prompt_dims)
+            temporal = TemporalAdapter(self.embed_dims, adapter_dims, adapter_heads)
+            self.prompt_blocks.append(nn.ModuleDict(dict(prompter=prompter, temporal=temporal)))
         # block 0 and block 1 share the first, so that the last block has none of its own
         self.prompt_norms = nn.ModuleList(
             nn.LayerNorm(self.embed_dims, eps=norm_eps) for _ in range(max(self.num_layers - 1, 1))
@@ -214,14 +180,21 @@ class S2DViT(VisionTransformer):
     def init_weights(self) -> None:
         """Initialise as the authors' code does, then by ``init_cfg`` if given.
 
-        The frozen layers are of no use until a checkpoint brings their weights.
+        Prompters have xavier-uniform weights and torch's own biases, adapters a deviation of .02
+        and zero biases. The frozen layers are of no use until a checkpoint brings their weights.
         """
         super().init_weights()
         self.landmark.init_weights()
         if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
             return
-        for block in self.prompt_blocks:
-            block.init_weights()
+        for name, layer in self.prompt_blocks.named_modules():
+            if isinstance(layer, nn.Linear) and '.prompter.' in name:
+                layer.reset_parameters()
+                xavier_uniform_(layer.weight)
+            elif isinstance(layer, nn.Linear):
+                trunc_normal_(layer.weight, std=INIT_STD)
+                if layer.bias is not None:
+                    zeros_(layer.bias)
         self.landmark_embed.reset_parameters()
         trunc_normal_(self.temporal_embedding, std=INIT_STD)
         trunc_normal_(self.cls_token, std=INIT_STD)
@@ -265,11 +238,11 @@ class S2DViT(VisionTransformer):
             landmarks = self.landmark(x)
         prompt = self.landmark_embed(landmarks.flatten(2).transpose(1, 2))
         cls_token = self.cls_token.expand(len(tokens), -1, -1)
-        temporal_frames = frames if is_clip else 0
         for i, (block, layer) in enumerate(zip(self.prompt_blocks, self.layers)):
             image = self.prompt_norms[max(i - 1, 0)](tokens)
             # prompts have the first norm in every block
-            added, prompt = block(image, self.prompt_norms[0](prompt), temporal_frames)
+            prompt = block.prompter(image, self.prompt_norms[0](prompt))
+            added = prompt + block.temporal(image, frames) if is_clip else prompt
             x = torch.cat((cls_token, tokens + added), dim=1)
             if i == 0:
                 x = x + self.pos_embed
@@ -284,17 +257,10 @@ class S2DViT(VisionTransformer):
             out = self.ln1(cls_token[:, 0]).unflatten(0, (-1, frames))  # B T C
             out = out.transpose(1, 2)[..., None, None]  # B C T 1 1
         if self.training and not is_clip:
-            out = out + self._unused()
+            # zero, so that distributed training finds a gradient for every parameter
+            unused = (p for name, p in self.named_parameters() if 'temporal' in name)
+            out = out + 0.0 * sum(p.sum() for p in unused if p.requires_grad)
         return out
-
-    def _unused(self) -> Tensor | float:
-        """Zero, from the modules that images leave out.
-
-        So distributed training finds a gradient for every parameter.
-        """
-        modules = (block.temporal for block in self.prompt_blocks)
-        parameters = [self.temporal_embedding, *(p for m in modules for p in m.parameters())]
-        return 0.0 * sum(p.sum() for p in parameters if p.requires_grad)
 
 
 class EmotionAnchors(nn.Module):
@@ -362,17 +328,14 @@ class EmotionAnchorHead(ViewsI3DHead):
 
     The authors' code deviates from the paper, and this head from the code:
 
-    - Features are those before dropout (``after_dropout=False``); the code stores and compares what
-      dropout left over.
-    - Anchors of a negative cosine do not count (``clip_negative=True``); in the code the weights
-      of a target may sum to about 0, or below it.
-    - All processes store the samples of all, in one order (``sync=True``); in the code each process
-      has banks of its own. Banks are buffers, so that checkpoints keep them.
-    - Samples are stored as they are trained on, before the optimizer's step; the code runs the
-      model a second time for it, after the step. A sample that Mixup or CutMix has blended is not
-      stored; the code stores it under its own label.
-    - As published, FERV39k's recipe stores nothing: it counts every 100th epoch of 100.
-      ``update_interval=100`` does so; the targets then are those of random anchors.
+    - The code stores and compares features after dropout (``after_dropout=True``).
+    - The code counts anchors of a negative cosine (``clip_negative=False``), so that the weights of
+      a target may sum to about 0, or below it.
+    - The code has banks for each process (``sync=False``); here all store the samples of all.
+    - The code stores samples after the optimizer's step, by a second run of the model, and blended
+      ones under their own label; here they are stored before it, and blended ones are not.
+    - As published, FERV39k's recipe stores nothing (``update_interval=100`` of 100 epochs), so that
+      its targets are those of random anchors.
 
     Epochs are those of ``EpochBasedTrainLoop``, from 0.
 
@@ -438,23 +401,17 @@ class EmotionAnchorHead(ViewsI3DHead):
         return next((w for start, w in reversed(self.loss_weights) if epoch >= start), 0.0)
 
     def _store(self, features: Tensor, scores: Tensor, data_samples: SampleList) -> None:
-        labels = hard_labels(torch.stack([sample.gt_label for sample in data_samples]))
-        rows = torch.cat(
-            (features.float(), scores.float().softmax(dim=1), labels[:, None].to(features)), dim=1
-        )
+        labels = torch.stack([sample.gt_label for sample in data_samples])
+        if labels.shape[1] > 1:  # soft ones; -1 for one of several classes
+            share, ids = labels.max(dim=1, keepdim=True)
+            labels = torch.where(share == 1, ids, -1)
+        probs = scores.float().softmax(dim=1)
+        rows = torch.cat((features.float(), probs, labels.to(features)), dim=1)
         if self.sync and get_world_size() > 1:
             # process r has every r-th sample of the batch of all
             rows = torch.stack(all_gather(rows), dim=1).flatten(0, 1)
         features, probs, labels = rows.split((self.in_channels, self.num_classes, 1), dim=1)
         self.anchors.update(features, probs, labels.squeeze(1).long())
-
-
-def hard_labels(labels: Tensor) -> Tensor:
-    """Class ids (B, ) of ids (B, 1) or soft labels (B, classes); -1 for one of several classes."""
-    if labels.shape[1] == 1:
-        return labels.squeeze(1).long()
-    share, ids = labels.max(dim=1)
-    return torch.where(share == 1, ids, -1)
 
 
 @MODELS.register_module()

@@ -135,9 +135,8 @@ def check_part(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
     """Check the weights of a part that is loaded alone, as :func:`check_fit` does (a hook)."""
     if prefix:
         return
-    cfg = getattr(module, 'init_cfg', None) or {}
-    files = [c.get('checkpoint') for c in (cfg if isinstance(cfg, list) else [cfg])]
-    source = next(filter(None, files), None)
+    cfg = getattr(module, 'init_cfg', None)
+    source = cfg.get('checkpoint') if isinstance(cfg, dict) else None
     _check_fit(module, state_dict, state_dict, 'current', source)
 
 
@@ -162,20 +161,15 @@ def _check_fit(
     if fit.left_over:
         lines += ['Left over of the checkpoint:', group_keys(fit.left_over)]
     print_log('\n'.join(lines), logger, logging.INFO if len(lines) == 1 else logging.WARNING)
-    check_finite(module, {key: names[key] for key in fit.placed}, source)
-    return fit
-
-
-def check_finite(module: nn.Module, weights: StateDict, source: str | None = None) -> None:
-    """Refuse weights with a NaN, or with an infinite parameter."""
-    found = first_not_finite(module, weights)
+    found = first_not_finite(module, {key: names[key] for key in fit.placed})
     if found is not None:
-        name, bad, total = found
+        key, bad, total = found
         raise WeightsError(
-            f'The weights of {source or "the checkpoint"} are not finite: '
-            f'{bad} of the {total} numbers of {name} are NaN or infinite. '
-            'Its training went wrong before it was saved: take an earlier checkpoint.'
+            f'The weights of {source or "the checkpoint"} are not finite: {bad} of the {total} '
+            f'numbers of {key} are NaN or infinite. Its training went wrong before it was saved: '
+            'take an earlier checkpoint.'
         )
+    return fit
 
 
 def first_not_finite(module: nn.Module, weights: StateDict) -> tuple[str, int, int] | None:
@@ -261,10 +255,18 @@ def _move_blocks(state_dict: dict, old: str, new: str, first: int) -> None:
     # block ``first`` of ``old`` becomes block 0 of ``new``, and so on
     found = map(re.compile(rf'{re.escape(old)}blocks\.(\d+)\.(.+)').fullmatch, list(state_dict))
     for match in sorted(filter(None, found), key=lambda m: int(m[1])):
-        place = int(match[1]) - first
-        if place >= 0:
-            value = state_dict.pop(match[0])
-            state_dict[f'{new}blocks.{place}.{name_in_block(match[2])}'] = value
+        place, name = int(match[1]) - first, match[2]
+        if place < 0:
+            continue
+        if name in ('gamma_1', 'gamma_2'):
+            raise ValueError(
+                f'The blocks of the checkpoint have a LayerScale ({name}), which those of MoAENeck '
+                'cannot compute. Use S4DViT as backbone and convert the checkpoint with '
+                'tools/model_converters/vit_to_mm.py, which folds it into the layer before.'
+            )
+        for theirs, ours in MMACTION_IN_BLOCK:
+            name = name.replace(theirs, ours)
+        state_dict[f'{new}blocks.{place}.{name}'] = state_dict.pop(match[0])
 
 
 def refuse_further_blocks(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
@@ -278,10 +280,9 @@ def refuse_further_blocks(module: nn.Module, state_dict: dict, prefix: str, *arg
         raise WeightsError(
             f'The checkpoint has weights for {prefix}blocks.{depth} to {last}, but this '
             f'{type(module).__name__} has {depth} blocks. Set model.backbone.depth and '
-            'model.neck.num_layers as they were in fine-tuning, or so that they add up to the '
-            "blocks of a pre-trained encoder. For S4DViT with MoAENeck set model.type='"
-            "DualModalRecognizer'. To leave blocks out, load the backbone by init_cfg=dict("
-            "type='Pretrained', checkpoint=..., prefix='backbone.') in place of load_from."
+            'model.neck.num_layers as in fine-tuning, or so that they add up to the encoder, and '
+            "model.type='DualModalRecognizer' for S4DViT with MoAENeck. To leave blocks out, load "
+            "the backbone by init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')."
         )
 
 
@@ -305,19 +306,6 @@ def keep_last_blocks(neck: nn.Module, state_dict: dict, prefix: str, *args) -> N
         if int(key.split('.')[1]) < first:
             del state_dict[key]
     _move_blocks(state_dict, '', '', first)
-
-
-def name_in_block(name: str) -> str:
-    """A parameter's name inside our blocks, of that or of mmaction2's ``VisionTransformer``."""
-    if name in ('gamma_1', 'gamma_2'):
-        raise ValueError(
-            f'The blocks of the checkpoint have a LayerScale ({name}), which those of MoAENeck '
-            'cannot compute. Use S4DViT as backbone and convert the checkpoint with '
-            'tools/model_converters/vit_to_mm.py, which folds it into the layer before.'
-        )
-    for theirs, ours in MMACTION_IN_BLOCK:
-        name = name.replace(theirs, ours)
-    return name
 
 
 def classification_head(model: nn.Module) -> tuple[str, nn.Module | None]:
@@ -355,8 +343,7 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
         if weights[key].shape != param.shape:
             raise WeightsError(
                 f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, '
-                f'but {tuple(param.shape)} in this model. Give the config that it was trained '
-                'with, or set the num_classes of the head.'
+                f'but {tuple(param.shape)} in this model. Give the config of its training.'
             )
 
 

@@ -29,17 +29,6 @@ def video_to_tubelets(
     return x.permute(order).flatten(4).flatten(1, 3)
 
 
-def tubelets_to_video(
-    tubelets: Tensor, grid: tuple[int, int, int], tubelet_size: int, patch_size: int
-) -> Tensor:
-    """Inverse of :func:`video_to_tubelets` (channels last) for a grid (t, h, w)."""
-    t, h, w = grid
-    s, p = tubelet_size, patch_size
-    x = tubelets.reshape(len(tubelets), t, h, w, s, p, p, -1)
-    x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # B 3 t s h p w p
-    return x.reshape(len(tubelets), x.shape[1], t * s, h * p, w * p)
-
-
 def normalize_per_channel(
     tubelets: Tensor, eps: float | Tensor = 1e-6
 ) -> tuple[Tensor, Tensor, Tensor]:

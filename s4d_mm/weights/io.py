@@ -92,8 +92,7 @@ def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Clas
         if count != len(names):
             raise ValueError(
                 f'The {modality} classifier has {count} classes, but the {modality} dataset of '
-                f'the config has {len(names)}: {", ".join(names)}. Give the config of the data '
-                'that it was trained on, or none.'
+                f'the config has {len(names)}. Give the config that it was trained with, or none.'
             )
     return found
 

@@ -39,13 +39,12 @@ PREFIXES = (
     ('ln_post.', 'backbone.ln1.'),
     ('head.fc_cls.', 'cls_head.fc_cls.'),
 )
-IN_LAYER = (
+# inside of a layer, or of the block of prompts before it
+IN_BLOCK = (
     ('.norm1.', '.ln1.'),
     ('.norm2.', '.ln2.'),
     ('.mlp.fc1.', '.ffn.layers.0.0.'),
     ('.mlp.fc2.', '.ffn.layers.1.'),
-)
-IN_PROMPT = (
     ('.conv0_0.', '.prompter.image_proj.'),
     ('.conv0_1.', '.prompter.landmark_proj.'),
     ('.conv1x1.', '.prompter.out_proj.'),
@@ -67,9 +66,8 @@ CONVOLUTIONS = ('patch_embed_prompt.proj.', '.conv0_0.', '.conv0_1.', '.conv1x1.
 def from_s2d_authors(state_dict: StateDict) -> tuple[StateDict, list[str]]:
     """The authors' weights under our names, and the keys that found no place.
 
-    Among these are the landmark network and the norm of the last prompt block, which nothing uses.
-    Their image model, from which fine-tuning starts, has another name for the last norm; its
-    classifiers are left out.
+    Among these are the landmark network, the norm of the last prompt block, which nothing uses, and
+    the classifiers of their image model, which has another name for the last norm.
     """
     require(state_dict, SIGNATURE, "the S2D authors' code", for_s2d=True)
     depth = depth_of(state_dict)
@@ -85,12 +83,8 @@ def from_s2d_authors(state_dict: StateDict) -> tuple[StateDict, list[str]]:
         if not new or is_head or (unused and key.startswith(unused)):
             unplaced.append(key)
             continue
-        if key.startswith('blocks.'):
-            new = substitute(new, IN_LAYER)
-        elif key.startswith('prompt_blocks.'):
-            new = substitute(new, IN_PROMPT)
         is_kernel = value.ndim == 4 and any(name in key for name in CONVOLUTIONS)
-        out[new] = value.flatten(1) if is_kernel else value
+        out[substitute(new, IN_BLOCK)] = value.flatten(1) if is_kernel else value
     return out, unplaced
 
 
@@ -99,14 +93,10 @@ def to_s2d_authors(state_dict: StateDict) -> tuple[StateDict, list[str]]:
     require(state_dict, OWN_SIGNATURE, 'S2DViT in s4d_mm', for_s2d=True)
     out, unplaced = {}, []
     for key, value in state_dict.items():
-        new = replace_prefix(key, swap(PREFIXES))
+        new = substitute(replace_prefix(key, swap(PREFIXES)), swap(IN_BLOCK))
         if not new or key.startswith(LANDMARK):
             unplaced.append(key)
             continue
-        if new.startswith('blocks.'):
-            new = substitute(new, swap(IN_LAYER))
-        elif new.startswith('prompt_blocks.'):
-            new = substitute(new, swap(IN_PROMPT))
         is_kernel = value.ndim == 2 and any(name in new for name in CONVOLUTIONS)
         out[new] = value[..., None, None] if is_kernel else value
     depth = depth_of(out)
@@ -161,10 +151,6 @@ def convert_s2d_file(
     return convert_file(src, dst, lambda w: join_landmarks(w, landmarks, classes))
 
 
-def _is_own(state_dict: StateDict) -> bool:
-    return any(key.endswith(S2D_MODEL) for key in state_dict)
-
-
 OTHER_CODES += [
     OtherCode(
         partial(has, SIGNATURE),
@@ -172,7 +158,11 @@ OTHER_CODES += [
         'convert it with tools/model_converters/s2d_to_mm.py SRC DST --landmarks FILE.',
         from_s2d_authors,
     ),
-    OtherCode(_is_own, "s4d_mm's checkpoint of S2D", 'give it to an S2D model (docs/s2d.md).'),
+    OtherCode(
+        lambda weights: any(key.endswith(S2D_MODEL) for key in weights),
+        "s4d_mm's checkpoint of S2D",
+        'give it to an S2D model (docs/s2d.md).',
+    ),
     OtherCode(
         is_landmark_net,
         'the landmark network of S2D',

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.encoder import Mlp, TransformerBlock
 from ..models.state_dict import MMACTION_IN_BLOCK, OTHER_CODES, OtherCode, first_lines, group_keys
 from ..models.tokens import sincos_position_table
 from .io import Conversion, NameTable, StateDict, has, replace_prefix, require, substitute, swap
@@ -82,9 +83,6 @@ OPTIONAL = re.compile(
     r'(cls_token|dist_token|mask_token|pos_embed|decoder_\w+|decoder|neck'
     r'|head|head_dist|cls_head|attn_pool)(\..+)?'
 )
-# parameters of a block that are as long as a token
-VECTORS = ('norm1.weight', 'norm1.bias', 'norm2.weight', 'norm2.bias', 'attn.q_bias', 'attn.v_bias')
-VECTORS += ('attn.proj.bias', 'mlp.fc2.bias')
 # LayerScale and the linear layer before it
 SCALES = (('gamma_1', 'attn.proj'), ('gamma_2', 'mlp.fc2'))
 FILLED = 'missing biases filled in with zeros'
@@ -100,8 +98,11 @@ def from_vit(state_dict: StateDict, tubelet_size: int | None = None) -> Conversi
     layout, wrapper = find_layout(state_dict)
     weights, left_out, changes = _rename(state_dict, layout, wrapper)
     weights[KERNEL] = _inflate(weights[KERNEL], tubelet_size, changes)
-    _fold_and_fill(weights, changes)
-    _check_blocks(weights)
+    if KERNEL_BIAS not in weights:
+        weights[KERNEL_BIAS] = weights[KERNEL].new_zeros(len(weights[KERNEL]))
+        changes[FILLED] += 1
+    _fold(weights, changes)
+    _fill(weights, changes)
     notes = [f'{count} {what}' for what, count in changes.items()]
     return Conversion(weights, left_out, layout.family, notes)
 
@@ -122,8 +123,8 @@ def find_layout(state_dict: StateDict) -> tuple[Layout, str]:
     raise ValueError(
         f'These are not the keys of a family that is known ({", ".join(FAMILIES)}):\n'
         f'{group_keys(state_dict)}\n'
-        'Weights under the names of Hugging Face: take the file of the original repository. An '
-        'encoder that is no plain ViT, such as Swin, MViT or TimeSformer, is no start for S4DViT.'
+        'Of weights from Hugging Face take the file of the original repository. An encoder that is '
+        'no plain ViT is no start for S4DViT.'
     )
 
 
@@ -134,7 +135,14 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
     VisionTransformer with the settings in ``notes``. Of a pre-training model, the norm after the
     last block is left out, as in VideoMAE: fine-tuning averages the tokens before its norm.
     """
-    _check_own(state_dict)
+    require(state_dict, OWN_KEYS, 's4d_mm')
+    experts = [key for key in state_dict if re.match(r'\w+\.blocks\.\d+\.moae', key)]
+    if experts:
+        raise ValueError(
+            f"The last blocks of this model are in a MoAENeck ({experts[0]}), and mmaction2's "
+            'VisionTransformer has no place for adapter experts. Convert a pre-training '
+            'checkpoint, or one of a model without MoAENeck.'
+        )
     embed_dims, _, tubelet_size, patch_size, _ = state_dict[KERNEL].shape
     if img_size % patch_size or num_frames % tubelet_size:
         raise ValueError(
@@ -161,12 +169,6 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
             weights[f'backbone.{new}'] = value
         else:
             left_out.append(key)
-    lost = [key for key in left_out if key.startswith('backbone.')]
-    if lost:
-        raise ValueError(
-            "The backbone has parameters that mmaction2's VisionTransformer does not have:\n"
-            f'{group_keys(lost)}'
-        )
     weights['backbone.pos_embed'] = sincos_position_table(
         num_frames // tubelet_size * (img_size // patch_size) ** 2, embed_dims
     )[None]
@@ -189,23 +191,9 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
     return Conversion(weights, left_out, MMACTION_VIT.family, notes)
 
 
-def _check_own(state_dict: StateDict) -> None:
-    """Refuse weights that are not those of a whole encoder of s4d_mm."""
-    require(state_dict, OWN_KEYS, 's4d_mm')
-    experts = [k for k in state_dict if re.match(r'\w+\.blocks\.\d+\.moae', k)]
-    if experts:
-        count = len({k.split('.')[2] for k in experts})
-        raise ValueError(
-            f'The last {count} blocks of this model are in a MoAENeck ({experts[0]}), and '
-            "mmaction2's VisionTransformer has no place for adapter experts. Convert a "
-            'pre-training checkpoint, or one of a model without MoAENeck.'
-        )
-
-
 def _rename(
     state_dict: StateDict, layout: Layout, wrapper: str
 ) -> tuple[StateDict, list[str], Counter]:
-    """The weights under our names, the keys that were left out, and what was changed."""
     weights, left_out, unknown, changes = {}, [], [], Counter()
     for key, value in state_dict.items():
         name = ''
@@ -228,15 +216,13 @@ def _rename(
         raise ValueError(
             f'These are weights of {layout.family}, but with parameters that S4DViT does not '
             f'have:\n{group_keys(unknown)}\n'
-            'Without them its weights would compute something else. If you know that they play no '
-            'part in the features of the encoder, take them out of the file and convert that. For '
+            'If they play no part in the features of the encoder, take them out of the file. For '
             "the S4D authors' own weights use tools/model_converters/s4d_to_mm.py."
         )
     return weights, left_out, changes
 
 
 def _is_fixed_table(key: str, value: Tensor) -> bool:
-    """Whether these are the positions that S4DViT computes itself."""
     if not key.endswith('pos_embed') or value.ndim != 3 or len(value) != 1:
         return False
     table = sincos_position_table(*value.shape[1:])
@@ -244,7 +230,7 @@ def _is_fixed_table(key: str, value: Tensor) -> bool:
 
 
 def _inflate(kernel: Tensor, tubelet_size: int | None, changes: Counter) -> Tensor:
-    """An image's kernel (C, 3, p, p) for tubelets (C, 3, s, p, p): it sums to the image's."""
+    # (C, 3, p, p) of an image to (C, 3, s, p, p), which sums to it
     if kernel.ndim == 5:
         if tubelet_size not in (None, kernel.shape[2]):
             raise ValueError(
@@ -252,22 +238,14 @@ def _inflate(kernel: Tensor, tubelet_size: int | None, changes: Counter) -> Tens
                 f'with tubelets of {kernel.shape[2]} frames. Leave it out.'
             )
         return kernel
-    size = 2 if tubelet_size is None else tubelet_size
-    if size < 1:
-        raise ValueError(f'tubelet_size must be at least 1, but is {size}.')
+    size = tubelet_size or 2
     changes[f'image kernel inflated to tubelets of {size} frames'] += 1
     return (kernel.float() / size)[:, :, None].repeat(1, 1, size, 1, 1)
 
 
-def _fold_and_fill(weights: StateDict, changes: Counter) -> None:
-    """Give the parameters the form of ours, in place.
-
-    The bias of the keys is dropped: it adds the same to all scores of a query, which softmax
-    ignores. LayerScale goes into the linear layer before it.
-    """
-    if KERNEL_BIAS not in weights:
-        weights[KERNEL_BIAS] = weights[KERNEL].new_zeros(len(weights[KERNEL]))
-        changes[FILLED] += 1
+def _fold(weights: StateDict, changes: Counter) -> None:
+    # The bias of the keys is dropped: it adds the same to all scores of a query, which softmax
+    # ignores. LayerScale goes into the linear layer before it.
     for stem in dict.fromkeys(match[1] for match in map(BLOCK.fullmatch, weights) if match):
         if f'{stem}.attn.qkv.bias' in weights:
             for name, part in zip('qkv', weights.pop(f'{stem}.attn.qkv.bias').chunk(3)):
@@ -275,63 +253,41 @@ def _fold_and_fill(weights: StateDict, changes: Counter) -> None:
         if weights.pop(f'{stem}.attn.k_bias', None) is not None:
             changes['biases of keys dropped (they have no effect)'] += 1
         for scale, layer in SCALES:
-            gamma = weights.pop(f'{stem}.{scale}', None)
-            if gamma is not None:
-                _scale_layer(weights, f'{stem}.{layer}', gamma.float().flatten())
-                changes['LayerScales folded into the layer before'] += 1
-        for bias, layer, share in (
-            ('attn.q_bias', 'attn.qkv', 3),
-            ('attn.v_bias', 'attn.qkv', 3),
-            ('attn.proj.bias', 'attn.proj', 1),
-            ('mlp.fc1.bias', 'mlp.fc1', 1),
-            ('mlp.fc2.bias', 'mlp.fc2', 1),
-        ):
-            weight = weights.get(f'{stem}.{layer}.weight')
-            if weight is not None and f'{stem}.{bias}' not in weights:
-                weights[f'{stem}.{bias}'] = weight.new_zeros(len(weight) // share)
-                changes[FILLED] += 1
+            gamma = weights.pop(f'{stem}.{scale}', None)  # (C,) or (1,)
+            if gamma is None:
+                continue
+            changes['LayerScales folded into the layer before'] += 1
+            gamma = gamma.float().flatten()
+            for kind, factor in (('weight', gamma[:, None]), ('bias', gamma)):
+                key = f'{stem}.{layer}.{kind}'
+                if key in weights:
+                    weights[key] = weights[key].float() * factor
 
 
-def _scale_layer(weights: StateDict, layer: str, gamma: Tensor) -> None:
-    """Multiply the outputs of a linear layer by ``gamma``, (C,) or (1,)."""
-    if f'{layer}.weight' in weights:
-        weights[f'{layer}.weight'] = weights[f'{layer}.weight'].float() * gamma[:, None]
-    if f'{layer}.bias' in weights:
-        weights[f'{layer}.bias'] = weights[f'{layer}.bias'].float() * gamma
-
-
-def _check_blocks(weights: StateDict) -> None:
-    """Refuse blocks that lack a parameter, or have one of another shape than ours."""
-    depths = {}
+def _fill(weights: StateDict, changes: Counter) -> None:
+    # add biases that the source does without, and refuse blocks that are not ours
+    depths, wrong = {}, []
     for match in filter(None, map(BLOCK.fullmatch, weights)):
         name, number = match[1].rsplit('.', 1)
         depths[name] = max(depths.get(name, 0), int(number) + 1)
-    missing, misshaped = [], []
     for stem in (f'{name}.{i}' for name, depth in depths.items() for i in range(depth)):
-        width = len(weights.get(f'{stem}.norm1.weight', ()))
-        hidden = len(weights.get(f'{stem}.mlp.fc1.weight', ()))
-        for name, shape in {
-            **dict.fromkeys(VECTORS, (width,)),
-            'attn.qkv.weight': (3 * width, width),
-            'attn.proj.weight': (width, width),
-            'mlp.fc1.weight': (hidden, width),
-            'mlp.fc1.bias': (hidden,),
-            'mlp.fc2.weight': (width, hidden),
-        }.items():
-            value = weights.get(f'{stem}.{name}')
-            if value is None:
-                missing.append(f'{stem}.{name}')
-            elif tuple(value.shape) != shape:
-                misshaped.append(f'{stem}.{name}: {tuple(value.shape)} instead of {shape}')
-    if missing:
+        width, hidden = (len(weights.get(f'{stem}.{n}.weight', ())) for n in ('norm1', 'mlp.fc1'))
+        with torch.device('meta'):
+            block = TransformerBlock(width, num_heads=1)
+            block.mlp = Mlp(width, hidden)
+        for name, own in block.state_dict().items():
+            key = f'{stem}.{name}'
+            if key not in weights and name.endswith('bias') and 'norm' not in name:
+                weights[key] = weights[KERNEL].new_zeros(own.shape)
+                changes[FILLED] += 1
+            found = tuple(weights[key].shape) if key in weights else 'missing'
+            if found != tuple(own.shape):
+                wrong.append(f'{key}: {found} instead of {tuple(own.shape)}')
+    if wrong:
         raise ValueError(
-            'The weights are incomplete. Under our names these are missing:\n'
-            f'{first_lines(missing)}\nConvert the whole file of the source.'
-        )
-    if misshaped:
-        raise ValueError(
-            'The blocks are not those of S4DViT, whose attention is as wide as its tokens and '
-            f'whose MLP has no gate:\n{first_lines(misshaped)}'
+            'The weights are incomplete, or the blocks are not those of S4DViT, whose attention is '
+            'as wide as its tokens and whose MLP has no gate. Under our names:\n'
+            f'{first_lines(wrong)}'
         )
 
 

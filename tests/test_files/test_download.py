@@ -105,9 +105,8 @@ def test_what_is_not_there(server, tmp_path, monkeypatch):
     missing = server.url('/none.pth')
     with pytest.raises(WeightsNotFoundError, match=f'no file at {missing} .*404'):
         local_file(missing)
-    for address in ('ftp://x/y.pth', 's3://x/y.pth'):
-        with pytest.raises(WeightsError, match=f'{address}: weights are read from'):
-            local_file(address)
+    with pytest.raises(WeightsError, match='s3://x/y.pth: weights are read from'):
+        local_file('s3://x/y.pth')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     with socket.socket() as taken:  # bound and not listening: refuses
         taken.bind(('127.0.0.1', 0))
@@ -167,11 +166,11 @@ def test_files_of_the_hub(hub):
 
 
 def test_what_the_hub_does_not_have(hub, monkeypatch):
-    for address in ('hf://x.pth', 'hf://me/s4d', 'hf://me/s4d/x.pth@'):
+    for address in ('hf://x.pth', 'hf://me/s4d/x.pth@'):
         with pytest.raises(WeightsError, match=f'{address} is not of the form hf://OWNER/REPO'):
             local_file(address)
     address = 'hf://me/s4d/none.pth@v9'
-    for code in ('EntryNotFound', 'RepoNotFound', 'RevisionNotFound', 'GatedRepo'):
+    for code in ('EntryNotFound', 'GatedRepo'):
         hub.missing = {'X-Error-Code': code}
         with pytest.raises(DownloadError, match=f'{address} cannot be downloaded: .* accept terms'):
             local_file(address)

@@ -14,16 +14,13 @@ def test_switching_modality_does_not_compile_again():
     """Both modalities have the losses that they have without it."""
     from torch._dynamo.utils import counters
 
-    cfg, mixup = copy.deepcopy(FINETUNE), dict(type='MixupBlending', alpha=0.8)
+    cfg = copy.deepcopy(FINETUNE)
     arch = dict(embed_dims=32, num_layers=2, num_heads=4)
     cfg['backbone'].update(arch=arch, depth=1)
     cfg['neck'].update(arch=arch, num_layers=1, noisy=False)  # no random numbers on the device
-    cfg['data_preprocessor'] = dict(
-        type='DualModalDataPreprocessor',
-        mean=[128.0] * 3,
-        std=[64.0] * 3,
-        blending=dict(video=dict(mixup, num_classes=7), image=dict(mixup, num_classes=8)),
-    )
+    mixup = dict(type='MixupBlending', alpha=0.8, num_classes=7)
+    pixels = dict(mean=[128.0] * 3, std=[64.0] * 3, blending=dict(video=mixup))
+    cfg['data_preprocessor'] = dict(type='DualModalDataPreprocessor', **pixels)
     found = []
     for compiled in (True, False):
         torch._dynamo.reset()

@@ -83,11 +83,8 @@ def test_frames_and_views_alike_and_samples_not(augment, device):
     'part, options, error',
     [
         (BatchRandAugment, dict(RANDAUG, policies='none'), "must be 'timm_increasing'.*'none'"),
-        (BatchRandAugment, dict(RANDAUG, magnitude_level=11), 'magnitude_level .* got 11'),
-        (BatchRandAugment, dict(RANDAUG, hparams=dict(interpolation='bicubic')), "'bicubic'"),
         (BatchRandomErasing, dict(mode='pixel'), "mode .* but got mode='pixel'"),
         (BatchRandomErasing, dict(mode='rand'), "'rand' with fill_std"),
-        (BatchRandomErasing, dict(fill_std=5), "'rand' with fill_std"),
     ],
 )
 def test_wrong_options(part, options, error):
@@ -223,11 +220,6 @@ def test_noise(device):
         noise = out[:, :, c][window[:, :, c]].float()
         assert abs(noise.mean() - mean[c]) < 0.3 and abs(noise.std() - std[c]) < 0.5
     assert not torch.equal(out[:, :, :, 0], out[:, :, :, 1])
-    # cut at black and white: none wraps around
-    grey = torch.full((8, 1, 3, 40, 40), 128, dtype=torch.uint8)
-    for color, outside in ((0, 250), (255, 5)):
-        out = BatchRandomErasing(1.0, mode='rand', fill_color=color, fill_std=2)(grey)
-        assert ((out[out != 128] < 128) == (outside > 128)).all()
 
 
 def build(**kwargs):

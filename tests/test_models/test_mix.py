@@ -3,25 +3,54 @@
 
 import glob
 import os.path as osp
+import re
 
 import pytest
 import torch
 from helpers import ROOT
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from small_models import build, write_landmark_net
 
 from s4d_mm.models.tokens import to_tokens
+from s4d_mm.weights.s2d import to_s2d_authors
 
 MIXES = sorted(glob.glob(osp.join(ROOT, 'configs', 'mix', '*.py')))
 
 
+class AtStart(Hook):
+    """Keeps the weights that a training starts from."""
+
+    def before_train(self, runner):
+        self.weights = {k: v.clone() for k, v in runner.model.state_dict().items()}
+
+
+def in_own_layout(name, weights):
+    """A file of the code that a mix's backbone comes from, with these weights of the backbone."""
+    ours = {f'backbone.{k}': v for k, v in weights.items()}
+    if name.startswith('s2d'):
+        return dict(model=to_s2d_authors(ours)[0])
+    if name.startswith('s4d'):
+        theirs = {f'encoder.{k}': v for k, v in weights.items()}
+        return dict(model={**theirs, 'encoder_to_decoder.weight': torch.zeros(8, 128)})
+    if not name.startswith('slowonly'):
+        return dict(state_dict=ours)  # of mmpretrain
+    out = {}  # torchvision's ResNet, whose kernels have no temporal dimension
+    for key, value in weights.items():
+        key = re.sub(r'downsample\.(conv|bn)', lambda m: f'downsample.{int(m[1] == "bn")}', key)
+        key = re.sub(r'conv(\d)\.bn', r'bn\1', key).replace('.conv.', '.')
+        out[key] = value.sum(2) if value.ndim == 5 else value
+    return out
+
+
 @pytest.mark.parametrize('path', MIXES, ids=lambda p: osp.basename(p)[:-3])
 def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
-    cfg = Config.fromfile(path)
+    """From weights of its backbone's own layout."""
+    cfg, name = Config.fromfile(path), osp.basename(path)
     for part in ('train', 'val', 'test'):
         cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.batch_size = 4
@@ -35,11 +64,30 @@ def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     cfg.work_dir = str(tmp_path)
     if 'landmark' in cfg.model.backbone:
         cfg.model.backbone.landmark.checkpoint = write_landmark_net(tmp_path / 'landmarks.pth')
-    runner = Runner.from_cfg(cfg)
-    before = {k: v.clone() for k, v in runner.model.named_parameters()}
+    place, file = 'backbone', str(tmp_path / 'weights.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=file)
+    if name.startswith('mmpretrain'):
+        place = 'backbone.backbone'
+    if name.startswith(('mmpretrain', 'resnet')):
+        init_cfg['prefix'] = 'backbone.'
+    slowonly = name.startswith('slowonly')
+    cfg.merge_from_dict(
+        {'model.backbone.pretrained': file} if slowonly else {f'model.{place}.init_cfg': init_cfg}
+    )
+    runner, start = Runner.from_cfg(cfg), AtStart()
+    runner.register_hook(start)
+    given, generator = {}, torch.Generator().manual_seed(1)
+    for key, value in runner.model.get_submodule(place).state_dict().items():
+        if value.is_floating_point() and not key.startswith('landmark.'):
+            given[key] = torch.rand(value.shape, generator=generator) / 20
+        if slowonly and value.ndim == 5:  # inflated: the same at all times
+            given[key] = given[key].mean(2, keepdim=True).expand_as(value)
+    torch.save(in_own_layout(name, given), file)
     runner.train()
+    for key, value in given.items():
+        torch.testing.assert_close(start.weights[f'{place}.{key}'], value, msg=key)
     trained = {k: v for k, v in runner.model.named_parameters() if v.requires_grad}
-    assert [k for k, v in trained.items() if torch.equal(v, before[k])] == []
+    assert [k for k, v in trained.items() if torch.equal(v, start.weights[k])] == []
     logged = runner.message_hub.log_scalars
     losses = [v.data[0] for k, v in logged.items() if k.startswith('train/loss')]
     assert all(torch.tensor(loss).isfinite().all() for loss in losses)
@@ -72,18 +120,7 @@ MVIT = dict(
     spatial_size=32,
     temporal_size=4,
 )
-SLOW = dict(
-    type='ResNet3dSlowOnly',
-    depth=18,
-    base_channels=4,
-    pretrained=None,
-    lateral=False,
-    conv1_kernel=(1, 7, 7),
-    conv1_stride_t=1,
-    pool1_stride_t=1,
-    inflate=(0, 0, 1, 1),
-    norm_eval=False,
-)
+SLOW = dict(type='ResNet3dSlowOnly', depth=18, base_channels=4, pretrained=None, norm_eval=False)
 UNIFORMER = dict(type='UniFormer', depth=[1] * 4, embed_dim=[8, 8, 16, 16], head_dim=8)
 TIMESFORMER = dict(
     type='TimeSformer',
@@ -276,16 +313,6 @@ def test_frame_wise_backbone(backbone, shape, frame):
     assert out.shape == shape
     for t in range(4):
         torch.testing.assert_close(frame(out, t), model(clip[:, :, t]), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize('head', ['TimeSformerHead', 'I3DHead', 'ClipTSNHead'])
-def test_s4d_vit_with_a_head_of_mmaction2(head):
-    out_type = 'avg' if head == 'TimeSformerHead' else 'featmap'
-    pixels = dict(type='ActionDataPreprocessor', format_shape='NCTHW', **PIXELS)
-    cls_head = dict(type=head, num_classes=7, in_channels=16, average_clips='prob')
-    cfg = dict(type='Recognizer3D', backbone=dict(S4D, out_type=out_type), cls_head=cls_head)
-    cases = [({}, SHAPES['video'], 7)]
-    trains_a_step_and_predicts(dict(cfg, data_preprocessor=pixels), 'mmaction', cases)
 
 
 def test_tsn_head_reads_the_segments_off_the_map():

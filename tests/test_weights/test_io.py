@@ -2,15 +2,11 @@
 """Checkpoint files that are converted and published: written whole or not at all."""
 
 import os
-import os.path as osp
-import subprocess
-import sys
 
 import pytest
 import torch
-from helpers import ROOT
 
-from s4d_mm.weights.io import Conversion, convert_file, publish, save_checkpoint
+from s4d_mm.weights.io import Conversion, convert_file, save_checkpoint
 
 WEIGHTS = dict(a=torch.arange(3.0), b=torch.ones(1))
 
@@ -55,30 +51,9 @@ def test_conversion_of_a_file(tmp_path, capsys):
     assert written['meta']['family'] == 'letters'
 
 
-def test_published_checkpoint(tmp_path):
-    src = tmp_path / 'src.pth'
-    training = dict.fromkeys(('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'), 1)
-    torch.save(dict(state_dict=WEIGHTS, meta=dict(epoch=3), **training), src)
-    out = publish(str(src), str(tmp_path / 'model.pth'))
-    assert {p.name for p in tmp_path.iterdir()} == {'src.pth', osp.basename(out)}
-    assert set(torch.load(out, weights_only=True)) == {'state_dict', 'meta'}
-
-
-def test_a_command_in_a_process_of_its_own(tmp_path):
-    torch.save(WEIGHTS, tmp_path / 'x.pth')
-    tool = osp.join(ROOT, 'tools', 'model_converters', 'vit_to_mm.py')
-    run = subprocess.run(
-        [sys.executable, '-W', 'ignore', tool, str(tmp_path / 'x.pth'), str(tmp_path / 'y.pth')],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 1 and 'Traceback' not in run.stderr
-    assert 'not the keys of a family' in run.stderr
-    assert os.listdir(tmp_path) == ['x.pth']
-
-
 def test_the_former_name_of_the_package():
-    import s4d_mm.weights.s4d as former
+    import s4d_mm.converters.s4d as former
+
     from s4d_mm.weights import s4d
 
     assert former is s4d

@@ -2,20 +2,16 @@
 """Files of the S2D authors' layout, into our models and back."""
 
 import argparse
-import os.path as osp
 
 import pytest
 import s2d_to_mm
 import torch
-from helpers import ROOT
 from mmengine.config import Config
 from s2d_made_up import random_weights
 from small_models import FINETUNE, build
 
 from s4d_mm.apis import init_model
 from s4d_mm.files.errors import WeightsError
-from s4d_mm.weights.s2d import from_s2d_authors, to_s2d_authors
-from s4d_mm.weights.s4d import to_authors
 
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
 DIMS, DEPTH, FRAMES, CLASSES = 32, 3, 4, 7
@@ -23,9 +19,9 @@ WEIGHTS = dict(embed_dim=DIMS, hidden_dim=4, depth=DEPTH, num_frames=FRAMES, qkv
 WEIGHTS.update(img_size=32, patch_size=8, adapter_scale=0.25, mlp_ratio=2, num_classes=CLASSES)
 
 
-def authors_weights(classes=CLASSES):
+def authors_weights():
     """Weights under the names of the authors' code."""
-    return random_weights(dict(WEIGHTS, num_classes=classes), SIZES['channels'][2])
+    return random_weights(WEIGHTS, SIZES['channels'][2])
 
 
 def image_model_weights():
@@ -51,7 +47,7 @@ def landmark_file(path, prefix=''):
     return str(path)
 
 
-def model_config(landmarks=None, classes=CLASSES):
+def model_config(landmarks=None):
     backbone = dict(
         type='S2DViT',
         arch=dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=4, feedforward_channels=2 * DIMS),
@@ -61,21 +57,15 @@ def model_config(landmarks=None, classes=CLASSES):
         prompt_dims=4,
         landmark=dict(type='LandmarkMobileFaceNet', checkpoint=landmarks, input_size=32, **SIZES),
     )
-    head = dict(type='ViewsI3DHead', num_classes=classes, in_channels=DIMS, average_clips='prob')
+    head = dict(type='ViewsI3DHead', num_classes=CLASSES, in_channels=DIMS, average_clips='prob')
     pre = dict(type='DualModalDataPreprocessor', mean=[120] * 3, std=[60] * 3)
-    return Config(
-        dict(
-            default_scope='mmaction',
-            model=dict(
-                type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre
-            ),
-        )
-    )
+    model = dict(type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre)
+    return Config(dict(default_scope='mmaction', model=model))
 
 
-def save_finetuned(path, prefix='', **more):
+def save_finetuned(path, prefix=''):
     """As the authors' ``save_model``."""
-    weights = {f'{prefix}{k}': v for k, v in authors_weights(**more).items()}
+    weights = {f'{prefix}{k}': v for k, v in authors_weights().items()}
     args = argparse.Namespace(model='vit', lr=1e-5)
     torch.save(dict(model=weights, optimizer={}, epoch=99, scaler={}, args=args), path)
     return str(path)
@@ -137,26 +127,21 @@ def test_the_image_model_as_a_start(tmp_path, capsys):
 def test_wrong_files(tmp_path, capsys):
     net = landmark_file(tmp_path / 'net.pth')
     finetuned = save_finetuned(tmp_path / 'best.pth')
-    plain = {k: v for k, v in authors_weights().items() if 'prompt' not in k}
     incomplete = {k: v for k, v in authors_weights().items() if not k.startswith('blocks.1.')}
-    s4d = {'backbone.patch_embed.proj.weight': torch.zeros(2, 2), 'neck.x': torch.zeros(1)}
     dst = str(tmp_path / 'out.pth')
-    for weights, texts in (
-        (plain, ['patch_embed_prompt.proj.weight']),
-        (incomplete, ['incomplete', '[0, 2]']),
-        (s4d, ['patch_embed_prompt.proj.weight']),
-    ):
-        torch.save(dict(model=weights), tmp_path / 'wrong.pth')
-        assert s2d_to_mm.main([str(tmp_path / 'wrong.pth'), dst, '--landmarks', net]) == 1
-        error = capsys.readouterr().err
-        assert 'wrong.pth' in error and all(text in error for text in texts)
+    torch.save(dict(model=incomplete), tmp_path / 'wrong.pth')
+    assert s2d_to_mm.main([str(tmp_path / 'wrong.pth'), dst, '--landmarks', net]) == 1
+    error = capsys.readouterr().err
+    assert 'wrong.pth' in error and 'incomplete' in error and '[0, 2]' in error
     assert s2d_to_mm.main([finetuned, dst]) == 1
     error = capsys.readouterr().err
     assert '--landmarks FILE' in error and 'licence' in error
     assert s2d_to_mm.main([finetuned, dst, '--landmarks', finetuned]) == 1
     assert 'is not the landmark network' in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        s2d_to_mm.main([finetuned, dst, '--landmarks', net, '--reverse'])
+    assert s2d_to_mm.main([net, dst, '--landmarks', net]) == 1
+    assert 'landmark network of S2D: give it by --landmarks' in capsys.readouterr().err
+    with pytest.raises(WeightsError, match='give it to an S2D model'):
+        init_model(Config(dict(default_scope='mmaction', model=FINETUNE)), finetuned, 'cpu')
     assert not (tmp_path / 'out.pth').exists()
 
 
@@ -173,10 +158,9 @@ def plain_vit():
     ('make', 'message'),
     [
         (plain_vit, "which S2D cannot use: S2D starts from its authors' image model"),
-        (lambda: to_authors(build(FINETUNE).state_dict(), 'finetune')[0], 'S4D'),
         (lambda: build(FINETUNE).state_dict(), "s4d_mm's checkpoint of S4D"),
     ],
-    ids=['vit', 'S4D finetune', 'S4D ours'],
+    ids=['vit', 'S4D'],
 )
 def test_other_models_are_named_and_refused(make, message, tmp_path, capsys):
     """By the converter, and where a configuration's S2D loads them."""
@@ -188,44 +172,3 @@ def test_other_models_are_named_and_refused(make, message, tmp_path, capsys):
     assert 'other.pth' in error and message in error and 'vit_to_mm' not in error
     with pytest.raises(WeightsError, match=message):
         init_model(model_config(net), src, 'cpu')
-
-
-def test_files_of_s2d_are_named(tmp_path, capsys):
-    """Where they are in the wrong place."""
-    net, dst = landmark_file(tmp_path / 'net.pth'), str(tmp_path / 'ours.pth')
-    assert s2d_to_mm.main([net, dst, '--landmarks', net]) == 1
-    assert 'landmark network of S2D: give it by --landmarks' in capsys.readouterr().err
-    src = save_finetuned(tmp_path / 'best.pth')
-    assert s2d_to_mm.main([src, dst, '--reverse']) == 1
-    assert "the S2D authors' code" in capsys.readouterr().err
-    with pytest.raises(WeightsError, match='give it to an S2D model'):
-        init_model(Config(dict(default_scope='mmaction', model=FINETUNE)), src, 'cpu')
-
-
-def test_another_number_of_classes(tmp_path, capsys):
-    src, dst = save_finetuned(tmp_path / 'best.pth', classes=11), str(tmp_path / 'ours.pth')
-    command = [src, dst, '--landmarks', landmark_file(tmp_path / 'net.pth')]
-    config = osp.join(ROOT, 'configs', 's2d_finetune_dfew.py')
-    assert s2d_to_mm.main([*command, '--config', config]) == 1
-    assert '11 classes' in capsys.readouterr().err
-    assert s2d_to_mm.main(command) == 0
-    with pytest.raises(ValueError, match='11'):
-        init_model(model_config(), dst, 'cpu')
-
-
-def test_names_go_both_ways():
-    weights = authors_weights()
-    ours, unplaced = from_s2d_authors(weights)
-    assert unplaced == [f'prompt_norms.{DEPTH - 1}.weight', f'prompt_norms.{DEPTH - 1}.bias']
-    model = build(model_config().model)
-    wanted = {k for k in model.state_dict() if '.landmark.' not in k}
-    assert set(ours) == wanted
-    assert to_s2d_authors(ours)[1] == []
-
-
-def test_a_landmark_file_of_other_sizes(tmp_path):
-    other = build(dict(type='LandmarkMobileFaceNet', **dict(SIZES, depths=(2, 1))))
-    path = str(tmp_path / 'net.pth')
-    torch.save(other.state_dict(), path)
-    with pytest.raises(WeightsError, match='depths'):
-        build(dict(type='LandmarkMobileFaceNet', checkpoint=path, **SIZES))

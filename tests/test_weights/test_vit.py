@@ -137,9 +137,8 @@ def test_to_mmaction_refuses():
     ours = under('backbone.', s4d_vit(from_vit(mmaction_vit().state_dict()).weights))
     norm = torch.ones(DIMS)
     for weights, match in (
-        ({**ours, **under('neck.', moae)}, 'last 1 blocks .* MoAENeck'),
+        ({**ours, **under('neck.', moae)}, 'last blocks .* MoAENeck'),
         (mmaction_vit().state_dict(), 'no checkpoint of s4d_mm'),
-        ({**ours, **keys('backbone.blocks.0.ls.gamma')}, r'backbone\.blocks\.0\.ls\.gamma'),
         (
             {**ours, 'backbone.norm.weight': norm, 'cls_head.fc_norm.weight': norm},
             'before and after the average',
@@ -225,9 +224,6 @@ def test_from_timm(timm):
     assert result.family == 'timm_vit' and result.left_out == list(extra)
     assert all(torch.equal(before[k], v) for k, v in state.items())
     assert_same_features(result.weights, timm)
-    # half precision is not made worse by folding
-    half = from_vit({k: v.half() for k, v in state.items()}).weights
-    assert half['backbone.blocks.0.mlp.fc2.weight'].dtype == torch.float32
 
 
 def test_from_timm_without_biases(timm):
@@ -253,10 +249,6 @@ def test_from_videomae_finetuned(wrapper):
     ours = s4d_vit(result.weights, out_type='avg')
     tokens = theirs(clip(), ours.positions((2, 2, 2)))[0]
     assert_equal(fc_norm(ours(clip()), result.weights), theirs.fc_norm(tokens.mean(1)))
-    # the patch size of ViT-g shows in the shapes
-    state[f'{wrapper}patch_embed.proj.weight'] = torch.zeros(DIMS, 3, 2, 14, 14)
-    with pytest.raises(ValueError, match='of another size'):
-        s4d_vit(from_vit(state).weights)
 
 
 def test_from_videomae_pretrained():
@@ -274,43 +266,46 @@ def test_from_videomae_pretrained():
     with torch.no_grad():
         latent = model(ref['video'], ref['video_mask'])[0]
     assert_equal(latent, ref['video_encoded'])
-    # the encoder alone
-    part = {k: v for k, v in theirs.items() if k.startswith('encoder.')}
-    assert all(k.startswith('backbone.') for k in from_vit(part).weights)
 
 
 # --- what does not fit
-SWIN = dict(arch=dict(embed_dims=24, depths=[1, 1], num_heads=[1, 2]), out_indices=(1,))
-MVIT = dict(embed_dims=24, num_layers=2, num_heads=1, downscale_indices=[1])
+def test_what_is_no_start(timm):
+    swin = dict(arch=dict(embed_dims=24, depths=[1, 1], num_heads=[1, 2]), out_indices=(1,))
+    swin = build(type='mmpretrain.SwinTransformer', **swin).state_dict()
+    for weights, size, message in (
+        (swin, None, 'not the keys of a family that is known .videomae, timm'),
+        (PlainViT('videomae').state_dict(), 4, 'tubelets of 2 frames'),
+        (under('backbone.', build(type='S4DViT', arch=ARCH, img_size=IMG)), None, 'to convert'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_vit(weights, tubelet_size=size)
 
 
 @pytest.mark.parametrize(
-    'cfg',
+    'name, shape, expected',
     [
-        dict(type='mmpretrain.SwinTransformer', **SWIN),
-        dict(type='mmaction.SwinTransformer3D', **SWIN),
-        dict(type='mmaction.MViT', out_scales=1, temporal_size=4, spatial_size=32, arch=MVIT),
+        ('blocks.1.norm2.bias', None, (DIMS,)),
+        ('blocks.0.mlp.fc2.weight', (DIMS, 2 * DIMS), (DIMS, 4 * DIMS)),  # gated
+        ('blocks.1.attn.qkv.weight', (72, DIMS), (3 * DIMS, DIMS)),  # narrow
     ],
-    ids=lambda cfg: cfg['type'],
 )
-def test_other_architectures_are_refused(cfg):
-    with pytest.raises(ValueError, match='not the keys of a family that is known .videomae, timm'):
-        from_vit(build(**cfg).state_dict())
+def test_other_blocks_are_refused(name, shape, expected, timm):
+    weights = dict(timm.state_dict())
+    weights.pop(name)
+    if shape is not None:
+        weights[name] = torch.zeros(shape)
+    with pytest.raises(ValueError, match='incomplete, or the blocks') as e:
+        from_vit(weights)
+    assert f'  backbone.{name}: {shape or "missing"} instead of {expected}' in str(e.value)
 
 
 @pytest.mark.parametrize(
     'name',
     [
-        'norm_pre.weight',
         'reg_token',
-        'rope.periods',
         'patch_embed.norm.weight',
         'temporal_pos_embed',
         'blocks.0.attn.q_norm.weight',
-        'blocks.0.attn.relative_position_bias_table',
-        'blocks.1.attn.scale',
-        'blocks.0.temporal_attn.qkv.weight',
-        'blocks.0.mlp.fc1_g.weight',
         'blocks.0.head.weight',
     ],
 )
@@ -320,44 +315,9 @@ def test_a_parameter_without_a_place_is_refused(name, timm):
 
 
 def test_other_weights_of_the_authors_are_refused():
-    state = torch.load(osp.join(DATA, 'pretrain_a.pt'), weights_only=True)['state_dict']
-    with pytest.raises(ValueError, match=r'decoder\.blocks\.0\.attn\.q_norm'):
-        from_vit({**state, **keys('decoder.blocks.0.attn.q_norm.weight')})
     state = torch.load(osp.join(DATA, 'finetune_a.pt'), weights_only=True)['state_dict']
     with pytest.raises(ValueError, match=r'moe_layer\.experts(.|\n)*s4d_to_mm.py'):
         from_vit(state)
-
-
-@pytest.mark.parametrize('lost', ['blocks.1.norm2.bias', 'blocks.0.mlp.fc2.weight'])
-def test_incomplete_weights_are_refused(lost, timm):
-    state = timm.state_dict()
-    del state[lost]
-    with pytest.raises(ValueError, match=f'incomplete(.|\\n)*backbone.{lost}'):
-        from_vit(state)
-
-
-@pytest.mark.parametrize(
-    'name, shape, expected',
-    [
-        ('blocks.0.mlp.fc2.weight', (DIMS, 2 * DIMS), (DIMS, 4 * DIMS)),  # gated
-        ('blocks.1.attn.qkv.weight', (72, DIMS), (3 * DIMS, DIMS)),  # narrow
-        ('blocks.1.norm2.weight', (2 * DIMS,), (DIMS,)),
-    ],
-)
-def test_blocks_of_another_shape_are_refused(name, shape, expected, timm):
-    with pytest.raises(ValueError) as e:
-        from_vit({**timm.state_dict(), name: torch.zeros(shape)})
-    assert f'  backbone.{name}: {shape} instead of {expected}' in str(e.value)
-
-
-def test_refuses_wrong_arguments(timm):
-    with pytest.raises(ValueError, match='at least 1'):
-        from_vit(timm.state_dict(), tubelet_size=0)
-    video = PlainViT('videomae').state_dict()
-    with pytest.raises(ValueError, match='tubelets of 2 frames'):
-        from_vit(video, tubelet_size=4)
-    with pytest.raises(ValueError, match='nothing to convert'):
-        from_vit(under('backbone.', build(type='S4DViT', arch=ARCH, img_size=IMG)))
 
 
 # --- the commands
@@ -401,8 +361,6 @@ def test_command_to_mmaction(tmp_path, capsys):
     assert s4d_to_mmaction.main([src, dst, *sizes]) == 0
     out = capsys.readouterr().out
     assert 'mmaction_vit' in out and 'use_mean_pooling=False' in out
-    theirs = mmaction_vit(use_mean_pooling=False)
-    load_part(theirs, torch.load(dst, weights_only=True)['state_dict'])
     # and the other command brings it back
     assert vit_to_mm.main([dst, back]) == 0
     found = torch.load(back, weights_only=True)['state_dict']

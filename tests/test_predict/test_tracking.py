@@ -127,8 +127,6 @@ def test_frames_are_given_out_after_a_bounded_delay(every):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match='detect_every=13: must be 1 to 12'):
         follow_faces([], list, FaceSettings(detect_every=13))
-    with pytest.raises(ValueError, match="which='all': must be 'auto' or 'largest'"):
-        follow_faces([], list, which='all')
 
 
 # -- optical flow

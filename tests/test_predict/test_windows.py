@@ -65,14 +65,6 @@ def test_windows_with_gaps():
     assert [(p.start, p.end) for p in cut(20, stride=20)] == [(0, 12)]
 
 
-def test_only_sampled_frames_are_made():
-    made = []
-    stream = WindowStream(WINDOW)
-    for frame in range(14):
-        stream.push(lambda frame=frame: made.append(frame))
-    assert made == [0, 3, 6, 9, 12]
-
-
 def test_short_clips_are_filled_up():
     assert cut(5)[0].images == [0, 3, 3, 3]
     assert cut(5, Window(4, 3, loop=True))[0].images == [0, 3, 0, 3]

@@ -239,16 +239,6 @@ def test_of_several_the_others_are_predicted(inferencer, tmp_path, log):
     assert any('notes.txt' in text and level == 'WARNING' for level, text in log)
 
 
-@pytest.mark.parametrize(
-    'option',
-    [dict(faces='all'), dict(batch_size=0), dict(window_stride=0), dict(max_frames=-1)],
-)
-def test_options_are_checked(inferencer, option):
-    ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f'{name}={value!r}: must be'):
-        inferencer(make_frame(), **option)
-
-
 def test_scores_that_are_not_finite_name_the_input(inferencer, tmp_path, monkeypatch):
     path = write_video(tmp_path / 'x.mp4', 5)
     bias = inferencer.scorer.model.cls_head.classifiers['video'].bias

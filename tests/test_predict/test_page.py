@@ -169,20 +169,6 @@ def test_clip_gets_its_label(site, page, tmp_path):
     wait_until_empty(site)
 
 
-def test_visitors_with_the_same_file_get_an_answer_each(site, browser, tmp_path):
-    path = write_clip(tmp_path / 'clip.mp4')
-    pages = [browser.new_page() for _ in range(3)]
-    for page in pages:
-        page.set_default_timeout(60000)
-        page.goto(site.address)
-        upload(page, path)
-    answers = [answer(page) for page in pages]
-    for page in pages:
-        page.close()
-    assert 'face 1' in answers[0] and set(answers) == {answers[0]}
-    wait_until_empty(site)
-
-
 def test_another_file_replaces_an_image_and_removed_files_are_deleted(site, page, tmp_path):
     assert 'face 1' in drop(page, write_picture(tmp_path / 'face.png'))
     page.wait_for_function('document.querySelector("#picture img")?.naturalWidth >= 320')

@@ -10,7 +10,7 @@ from helpers import ROOT, make_frame
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from small_models import CLASSES, PREDICT, PRETRAIN, save_checkpoint
+from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import TorchScorer, Window
 from s4d_mm.media import read_image, write_image
@@ -126,25 +126,6 @@ def test_scores_are_probabilities_for_every_average(checkpoint):
     assert np.ptp(found[0]) > 0.01
     for scores in found[1:]:
         np.testing.assert_allclose(scores, found[0], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    'config, message',
-    [
-        (dict(model=PRETRAIN), 'face.py has no classifier .*MAE is one of pre-training'),
-        (dict(model=PREDICT['model']), 'face.py has no test_pipeline or image_test_pipeline'),
-        (
-            dict(PREDICT, test_pipeline=[dict(type='SampleFrames')]),
-            'test_pipeline of .*face.py has no step that loads',
-        ),
-    ],
-    ids=['pretrain', 'pipeline', 'loading'],
-)
-def test_what_cannot_predict_is_refused(checkpoint, tmp_path, config, message):
-    path = str(tmp_path / 'face.py')
-    Config(config).dump(path)
-    with pytest.raises(ValueError, match=message):
-        TorchScorer(path, checkpoint, 'cpu')
 
 
 def test_frame_steps_give_the_pixels_of_the_pipeline():

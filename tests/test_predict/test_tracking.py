@@ -197,14 +197,6 @@ def test_fast_motion_between_detections(motion):
     assert clip.calls == [0, 4, 8, 12, 16, 20]
 
 
-def test_what_is_off_at_a_detection_is_spread_over_the_frames_before():
-    clip = Clip()
-    for _ in range(5):
-        clip.add((1, 100, 80, 50, 0))
-    clip.faces[4] = [Face((79, 55, 129, 105), 1.0, clip.faces[4][0].eyes)]  # 4 pixels to the right
-    assert [faces[0].box[0] for faces in clip.run()] == pytest.approx([75, 76, 77, 78, 79], abs=0.2)
-
-
 def test_where_a_face_comes_goes_or_is_cut_every_frame_is_detected():
     clip = Clip()
     for t in range(17):

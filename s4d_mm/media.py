@@ -428,8 +428,10 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
 
     It is encoded in one thread, so that the same frames give the same file.
 
+    Both sides must be even.
+
     Raises:
-        ValueError: If there are no frames, or a side is odd.
+        ValueError: If there are no frames.
     """
     import av
 
@@ -437,12 +439,9 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
     first = next(frames, None)
     if first is None:
         raise ValueError(f'There are no frames to write to {path}.')
-    height, width = first.shape[:2]
-    if height % 2 or width % 2:
-        raise ValueError(f'{path}: frames are {height} x {width}, but H.264 needs even sides.')
     with av.open(path, 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=fps)
-        stream.height, stream.width = height, width
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
         for frame in chain((first,), frames):

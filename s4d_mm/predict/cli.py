@@ -180,10 +180,6 @@ def predict_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of an ``ExpressionInferencer``, once the options are checked."""
     if (args.camera is None) == (not args.media):
         args.error('give videos, images or folders, or --camera N')
-    if args.out_dir is None and (args.features or not args.draw):
-        args.error('--features and --no-pictures say what is written: give --out DIR, too')
-    if args.out_dir is not None and osp.isfile(args.out_dir):
-        args.error(f'--out {args.out_dir} is a file and no folder')
     names = ('faces', 'folder', 'fps', 'window_stride', 'batch_size', 'features', 'out_dir', 'draw')
     inputs = args.media if args.camera is None else args.camera
     return dict({name: getattr(args, name) for name in names}, inputs=inputs)

@@ -228,9 +228,8 @@ class Painter:
         best = np.argsort(-np.sum([scores for _, scores in faces], axis=0), kind='stable')
         shown = np.sort(best[: max(1, int(self.height / 15.4) - 3)])
         rows = len(shown) + 2
-        size = int(
-            np.clip(self.height / (1.4 * rows * min(len(self.scores), 3)), 11, self.font_size)
-        )
+        size = self.height / (1.4 * rows * min(len(self.scores), 3))
+        size = int(np.clip(size, 11, self.font_size))
         row = round(1.4 * size)
         image = Image.new('RGB', (19 * size, self.height), DARK)
         pen = ImageDraw.Draw(image)
@@ -244,8 +243,6 @@ class Painter:
             y = size // 2 + i * rows * row
             name = self.classes[np.argmax(scores)][0]
             write(size, y, name if face is None else f'Face {face}: {name}', 14 * size)
-            if i == room - 1 and len(faces) > room:
-                write(16 * size, y, f'+{len(faces) - room}', 3 * size)
             for k in shown:
                 (name, color), score, y = self.classes[k], scores[k], y + row
                 ends = y + row // 5, y + row - row // 5

@@ -88,8 +88,7 @@ class ExpressionInferencer:
             self.scorer: Scorer = OnnxScorer(model, device)
             return
         if isinstance(model, str) and not osp.isfile(model):
-            model, published = find_model(model)
-            weights = weights or published
+            model = find_model(model)
         self.scorer = TorchScorer(model, weights, device)
 
     def __call__(

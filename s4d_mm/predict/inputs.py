@@ -163,9 +163,7 @@ def _check_frame(frame: Any, name: str) -> None:
         raise ValueError(f'{name} has {found}; it must be an array of uint8, (H, W, 3), RGB.')
 
 
-def _number_frames(
-    frames: Iterable[np.ndarray], name: str, fps: float
-) -> Iterator[media.TimedFrame]:
+def _number_frames(frames: Iterable, name: str, fps: float) -> Iterator[media.TimedFrame]:
     """Give frames their times; all must have one size."""
     size = None
     for i, frame in enumerate(frames):
@@ -192,9 +190,7 @@ def _read_camera(number: int) -> Iterator[media.TimedFrame]:
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
-            raise media.MediaReadError(
-                f'Camera {number} cannot be opened. Is it connected, and free?'
-            )
+            raise media.MediaReadError(f'Camera {number} cannot be opened. Is it free?')
         if is_main:
             signal.signal(signal.SIGINT, end)
         start = time.monotonic()

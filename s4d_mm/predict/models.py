@@ -147,14 +147,13 @@ def list_models() -> list[dict]:
     return [dict(model, Config=osp.join(folder, model['Config'])) for model in models]
 
 
-def find_model(name: str) -> tuple[str, str | None]:
-    """Path of the config and address of the weights, if any, of a name or alias in the index."""
+def find_model(name: str) -> str:
+    """Path of the config of a name or alias in the index."""
     if name.endswith('.py') or osp.basename(name) != name:
         raise FileNotFoundError(f'There is no config {name}.')
     models = {m[key].lower(): m for m in list_models() for key in ('Name', 'Alias') if key in m}
     if name.lower() in models:
-        found = models[name.lower()]
-        return found['Config'], found.get('Weights')
+        return models[name.lower()]['Config']
     names = ', '.join(get_close_matches(name.lower(), models) or models)
     raise ValueError(f'{name!r} is neither a config file nor a model of model-index.yml: {names}.')
 
@@ -216,11 +215,9 @@ def choose_file(files: list[str], name: str, fold: int | None) -> str:
 
 def fold_of(file: str, word: str) -> int | None:
     """The fold in the name of a file, such as ``DFEW/split01_best.pth`` or ``mafw_fold_1.pth``."""
-    for before in ('fold|split|set|fd', word):
-        found = re.findall(rf'(?:{before})[\W_]*0*([1-9])(?!\d|\w*fold)', file.lower())
-        if found:
-            return int(found[-1])
-    return None
+    pattern = rf'(?:fold|split|set|fd|{word})[\W_]*0*([1-9])(?!\d|\w*fold)'
+    found = re.findall(pattern, file.lower())
+    return int(found[-1]) if found else None
 
 
 def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
@@ -241,7 +238,7 @@ def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
         raise WeightsError(
             f'{landmarks} is another file now: its git blob is {blob}, not {LANDMARKS_BLOB}.'
         )
-    classes = config_classes(Config.fromfile(find_model(name)[0]))['video']
+    classes = config_classes(Config.fromfile(find_model(name)))['video']
     result = join_landmarks(load_weights(weights), network, classes)
     if not result.classes:
         raise WeightsError(f'{weights} has no classifier: it is not fine-tuned.')

@@ -33,7 +33,6 @@ CSS = """
 .s4d-problem { border-left: .3rem solid #c00; background: #c001; padding: .6rem .8rem; }
 #records { overflow: auto; max-height: 24rem; }
 #records :is(td, th) { padding: .2rem .6rem; text-align: left; white-space: nowrap; }
-.toast-wrap { right: auto !important; left: 1rem; }
 """
 LOCAL = ('127.0.0.1', 'localhost', '::1')
 # The browser takes nothing from another server, whatever gradio's page asks for.
@@ -74,10 +73,8 @@ def answer_upload(
     else:
         (media,) = result.media
         lines = [('face' if result else 'problem" role="alert', line) for line in media.report()]
-        lines += [
-            ('note', media.message),
-            ('note', f'The model was trained on: {media.trained_on}'),
-        ]
+        seen = f'The model was trained on: {media.trained_on}'
+        lines += [('note', media.message), ('note', seen)]
     folder = osp.dirname(path) + os.sep
     html = (f'<p class="s4d-{kind}">{escape(text.replace(folder, ""))}</p>' for kind, text in lines)
     return ''.join(html), result

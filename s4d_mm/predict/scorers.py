@@ -2,7 +2,6 @@
 """What turns face crops into probabilities: a model in PyTorch, or an exported one."""
 
 import json
-import os.path as osp
 import re
 from contextlib import nullcontext, suppress
 from typing import Any, Protocol
@@ -74,8 +73,7 @@ class TorchScorer(Scorer):
 
     Args:
         config (str | Config): Config file or object of a fine-tuned model.
-        weights (str, optional): Its weights. Defaults to None, which means ``load_from`` of the
-            config or the ``Pretrained`` ``init_cfg`` of its model.
+        weights (str, optional): Its weights. Defaults to None, ``load_from`` of the config.
         device (str, optional): Defaults to None, a GPU if there is one.
     """
 
@@ -85,10 +83,7 @@ class TorchScorer(Scorer):
         cfg = config if isinstance(config, Config) else Config.fromfile(config)
         self.cfg, self.name = cfg, cfg.filename or 'the config'
         require_classifier(cfg)
-        init_cfg = cfg.model.get('init_cfg') or {}
         weights = weights or cfg.get('load_from')
-        if weights is None and isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            weights = init_cfg['checkpoint']
         if weights is None:
             raise WeightsError(
                 f'No weights are given for {self.name}. Give a checkpoint of the fine-tuned model, '
@@ -332,8 +327,6 @@ def open_session(path: str, device: str | None) -> Any:
         import onnxruntime
     except ImportError as e:
         raise ImportError(f'To run {path}: pip install onnxruntime.') from e
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'There is no file {path}.')
     available = onnxruntime.get_available_providers()
     kind, _, number = str(device or 'cuda').partition(':')
     providers = ['CPUExecutionProvider']

@@ -2,7 +2,6 @@
 """The class probabilities of a video over time, as a chart."""
 
 import os.path as osp
-from datetime import timedelta
 
 import matplotlib
 import numpy as np
@@ -67,9 +66,6 @@ def draw_timeline(result: MediaResult, title: str) -> Figure:
         axes.yaxis.set_major_locator(MultipleLocator(0.5))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlim=(min(seconds.values()), max(seconds.values())), xlabel='time (s)')
-    if max(seconds.values()) > 150:
-        axes.set_xlabel('time (h:min:s)')
-        axes.xaxis.set_major_formatter(lambda x, _: str(timedelta(seconds=round(x))))
     # a space, as matplotlib leaves out what starts with "_"
     names = [f' {n[: LONGEST_NAME - 1]}…' if len(n) > LONGEST_NAME else f' {n}' for n in colors]
     figure.legend(patches[::-1], names[::-1], loc='outside right upper', frameon=False)

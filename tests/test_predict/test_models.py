@@ -96,9 +96,8 @@ def test_a_file_of_the_authors_has_the_names_of_the_config(tmp_path):
 
 
 def test_names_of_the_index():
-    config, weights = find_model('S4D_finetune_DFEW')
+    config = find_model('S4D_finetune_DFEW')
     assert osp.samefile(config, osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
-    assert weights is None
     assert all(osp.isfile(model['Config']) for model in list_models())
     with pytest.raises(ValueError, match='yml: s4d_finetune_dfew'):
         find_model('s4d_finetune_dfw')

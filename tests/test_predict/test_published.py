@@ -84,7 +84,7 @@ def hub(server, reference, tmp_path, monkeypatch):
         f'_base_ = {base!r}\nmodel = dict(backbone={shape!r}, cls_head=dict(in_channels=32))\n'
         f'test_pipeline = {steps!r}\ntest_dataloader = dict(dataset=dict(pipeline=test_pipeline))\n'
     )
-    monkeypatch.setattr(models, 'find_model', lambda name: (str(config), None))
+    monkeypatch.setattr(models, 'find_model', lambda name: str(config))
     server.config = str(config)
     return server
 
@@ -97,7 +97,7 @@ def kept(tmp_path) -> list:
 
 
 def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference):
-    monkeypatch.setattr('s4d_mm.predict.inferencer.find_model', lambda name: (hub.config, None))
+    monkeypatch.setattr('s4d_mm.predict.inferencer.find_model', lambda name: hub.config)
     clip = write_video(tmp_path / 'my.mp4', 20)
     command = ['predict', str(clip), '--model', 's2d_dfew', '--faces', 'none', '--device', 'cpu']
     path = str(tmp_path / 'torch' / 'hub' / 's4d_mm' / 's2d_dfew_fold1.pth')

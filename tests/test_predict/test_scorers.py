@@ -71,11 +71,7 @@ def test_the_toolbox_s_models_and_pipelines(name, tmp_path):
         cfg.model.data_preprocessor = cfg.data_preprocessor
     path = str(tmp_path / 'x.pth')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
-    if 'image' not in config:
-        scorer = TorchScorer(cfg, path, 'cpu')
-    else:  # mmpretrain's models may name their weights
-        cfg.model.init_cfg = dict(type='Pretrained', checkpoint=path)
-        scorer = TorchScorer(cfg, None, 'cpu')
+    scorer = TorchScorer(cfg, path, 'cpu')
     assert sorted(scorer.classes) == kinds
     for kind in kinds:
         samples = [scorer.prepare(clip(4 if kind == 'video' else 1, i), kind) for i in range(2)]

@@ -93,12 +93,10 @@ def test_escape_codes_in_names_do_not_reach_the_terminal(folder, capsys, tmp_pat
     'argv, code, message',
     [
         (['nowhere.mp4'], 1, 'nowhere.mp4'),
-        (['broken.mp4'], 1, 'broken.mp4'),
         (['epoch_1.pth'], 2, 'epoch_1.pth'),
         (['clip.mp4', '--batch-size', '0'], 2, 'batch_size=0'),
         (['clip.mp4', '--model', 's4d_finetune_dfw'], 2, 'yml: s4d_finetune_dfew'),
         (['clip.mp4', '--model', 'nowhere.py'], 2, 'nowhere.py'),
-        (['clip.mp4', '--weights', 'face.jpg'], 2, 'face.jpg'),
         (['clip.mp4', '--model', CONFIG.replace('finetune', 'pretrain')], 2, 'pre-training'),
     ],
 )
@@ -135,4 +133,4 @@ def test_version_as_a_process_prints_nothing_else():
     assert (done.returncode, done.stderr) == (0, '')
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert {'s4d_mm', 'Python', 'torch', 'mmengine', 'mmaction2', 'mmpretrain'} < set(names)
-    assert {d for r in s4d_mm.REQUIREMENTS for d in r.distributions} < set(cli.DISTRIBUTIONS)
+    assert {d for _, known, *_ in s4d_mm.REQUIREMENTS for d in known} < set(cli.DISTRIBUTIONS)

@@ -10,7 +10,7 @@ from helpers import frame_number, make_frame
 from made_up_results import record, result, still_track
 
 from s4d_mm.predict import drawing
-from s4d_mm.predict.drawing import NAMES, annotate_image, annotate_video, class_colors
+from s4d_mm.predict.drawing import annotate_image, annotate_video
 from s4d_mm.predict.timeline import draw_timeline
 
 GREY, RATE = 90, 16000
@@ -56,13 +56,6 @@ def test_labels_of_a_crowd_cover_no_face_and_no_label(monkeypatch):
         assert not cover[y - 14 : y + 14, x - 14 : x + 14].any()  # eyes, nose and mouth
         reach = 0.7 * side + 1  # a label stands at its face
         assert x1 <= x + reach and x2 >= x - reach and y1 <= y + reach and y2 >= y - reach
-
-
-def test_a_class_has_one_color_in_photos_and_videos():
-    classes = ['neutral', 'fear', 'other', 'own']
-    photo = class_colors(result([record(0, classes=('fear', 'own'))], classes=classes))
-    clip = class_colors(result([record(0, classes=classes)], classes=classes))
-    assert clip | photo == clip and clip['fear'] == COLORS[NAMES.index('fear')]
 
 
 def write_clip(path, times, sound=None, container='mp4'):

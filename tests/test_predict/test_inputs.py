@@ -66,15 +66,6 @@ def test_numbered_photos_of_other_sizes_are_no_frames(tmp_path):
         list(source.read())
 
 
-def test_arrays_and_iterators():
-    clip = np.stack([make_frame(i) for i in range(3)])
-    sources = list_sources([clip, clip[0], iter(clip)], fps=50)
-    named = [('video', 'array_1'), ('image', 'array_2'), ('video', 'frames_3')]
-    assert [(s.kind, s.name) for s in sources] == named
-    assert [numbers(s) for s in sources] == [[0, 1, 2], [0], [0, 1, 2]]
-    assert [f.time for f in list_sources(clip, fps=50)[0].read()] == [0, 0.02, 0.04]
-
-
 @pytest.mark.parametrize(
     'bad, message',
     [

@@ -106,10 +106,8 @@ def _load(model: nn.Module, checkpoint: str) -> None:
             module.require_weights()
             missing = [key for key in missing if not key.startswith(f'{name}.')]
     for key in missing[:1]:
-        shape, found = tuple(model.state_dict()[key].shape), weights.get(key)
         raise WeightsError(
-            f'{key} is {shape} in this model, but {found if found is None else tuple(found.shape)} '
-            f'there ({len(missing)} tensors in all). Give the config that it was trained with.'
+            f'It lacks {key} ({len(missing)} tensors in all). Give the config of its training.'
         )
     model.trained_on = trained_on(meta) or trained_on(model.cfg) or model.trained_on
     model.dataset_meta = meta.get('dataset_meta')

@@ -12,6 +12,7 @@ import traceback
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ REFUSED_SUFFIXES = (
     *('.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.rw2', '.raf', '.raw'),
 )
 ASSUMED_FPS = 25.0  # of a video that does not say
+TIME_BASE = Fraction(1, 90000)  # seconds: whole for all usual frame rates
 MAX_IMAGE_PIXELS = 2**26  # 8192 x 8192
 MAX_FRAME_PIXELS = 2**24  # twice 4K, half of 8K
 
@@ -68,10 +70,9 @@ def open_image(path: str) -> Iterator[Image.Image]:
             count = getattr(image, 'n_frames', 1)
             if count > 1 and image.format != 'MPO':
                 raise OSError(f'it has {count} pictures. Save the one that is meant as .png')
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise OSError(
-                    f'{image.width} x {image.height} pixels are too many. Save it smaller'
-                )
+            width, height = image.size
+            if width * height > MAX_IMAGE_PIXELS:
+                raise OSError(f'{width} x {height} pixels are too many. Save it smaller')
             yield image
     except Exception as e:
         # the type does not tell: broken files raise SyntaxError, struct.error, KeyError and others
@@ -383,6 +384,33 @@ def is_cut_off(path: str) -> bool:
     return end > size
 
 
+class TimedEncoder:
+    """An H.264 stream in a container of PyAV whose frames have times; odd sides grow by one."""
+
+    def __init__(self, container: Any, fps: float | None = None, crf: int = 20) -> None:
+        # the rate is a guess, by which the encoder plans
+        self.stream = container.add_stream('libx264', rate=round(fps or ASSUMED_FPS) or 1)
+        self.stream.pix_fmt, self.stream.options = 'yuv420p', dict(crf=f'{crf}', preset='veryfast')
+        self.stream.codec_context.colorspace = 6  # BT.601, as OpenCV converts
+        self.stream.codec_context.time_base = TIME_BASE
+        self.last = -1
+
+    def frame(self, image: np.ndarray, time: float) -> Any:
+        """The frame of PyAV of an RGB image at a time in seconds."""
+        import av
+        import cv2
+
+        height, width = image.shape[:2]
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+        if self.last < 0:
+            self.stream.height, self.stream.width = image.shape[:2]
+        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # 8 times as fast as swscale
+        frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+        self.last = max(self.last + 1, round(time / TIME_BASE))  # a later frame is shown later
+        frame.pts, frame.time_base = self.last, TIME_BASE
+        return frame
+
+
 def write_image(path: str, image: np.ndarray, suffix: str | None = None, quality: int = 95) -> None:
     """Write an RGB image in the format of ``suffix``, or else of the path; quality: of a jpg."""
     import cv2
@@ -400,8 +428,10 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
 
     It is encoded in one thread, so that the same frames give the same file.
 
+    Both sides must be even.
+
     Raises:
-        ValueError: If there are no frames, or a side is odd.
+        ValueError: If there are no frames.
     """
     import av
 
@@ -409,12 +439,9 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
     first = next(frames, None)
     if first is None:
         raise ValueError(f'There are no frames to write to {path}.')
-    height, width = first.shape[:2]
-    if height % 2 or width % 2:
-        raise ValueError(f'{path}: frames are {height} x {width}, but H.264 needs even sides.')
     with av.open(path, 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=fps)
-        stream.height, stream.width = height, width
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
         for frame in chain((first,), frames):

@@ -3,7 +3,6 @@
 
 import os
 import os.path as osp
-import time
 
 import cv2
 import numpy as np
@@ -26,15 +25,6 @@ def find_white(frame):
 
 def make_finder():
     return find_white
-
-
-def make_slow_finder():
-
-    def find(frame):
-        time.sleep(0.05)
-        return find_white(frame)
-
-    return find
 
 
 def scene(*squares, height=96, width=128):

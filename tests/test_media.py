@@ -3,7 +3,6 @@
 
 import os
 import os.path as osp
-import struct
 import subprocess
 import sys
 from fractions import Fraction
@@ -48,22 +47,6 @@ def test_frames_of_phones_are_upright_here_and_in_training(degrees, tmp_path):
     np.testing.assert_array_equal(image, next(media.NumberedFrames(path).read([0])))
 
 
-def test_frames_without_times_are_spread_evenly(tmp_path):
-    """A raw stream of H.264 has no clock."""
-    path = write_video(tmp_path / 'x.mp4', 6, fps=10)
-    assert media.video_info(path) == media.VideoInfo(10.0, 6, 0.6)
-    raw = str(tmp_path / 'raw.h264')
-    with av.open(path) as source, av.open(raw, 'w', format='h264') as target:
-        copy = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = copy
-                target.mux(packet)
-    times = [f.time for f in media.read_timed(raw)]
-    assert times == pytest.approx([i / 25 for i in range(6)])
-    assert media.video_info(raw).frames == 0
-
-
 @pytest.mark.parametrize('suffix', ['.avi', '.mkv', '.mp4', '.mov'])
 def test_a_file_that_is_cut_off_is_known(suffix, tmp_path):
     path = write_video(tmp_path / f'x{suffix}', 9)
@@ -94,16 +77,6 @@ def test_broken_videos_are_named(tmp_path):
     for name in ('text.mp4', 'none.mp4'):
         with pytest.raises(media.MediaReadError, match=f'Cannot open video .*{name}'):
             next(media.read_video(str(tmp_path / name)))
-    with av.open(str(tmp_path / 'song.mp4'), 'w') as container:  # with a cover
-        audio, cover = container.add_stream('aac', rate=8000), container.add_stream('mjpeg')
-        cover.width, cover.height, cover.pix_fmt = 64, 48, 'yuvj420p'
-        cover.disposition = av.stream.Disposition.attached_pic
-        container.mux(cover.encode(av.VideoFrame.from_ndarray(make_frame(), format='rgb24')))
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
-        silence.sample_rate = 8000
-        container.mux([*audio.encode(silence), *audio.encode()])
-    with pytest.raises(media.MediaReadError, match='song.mp4 has no video stream'):
-        next(media.read_video(str(tmp_path / 'song.mp4')))
     # the index is whole, the frames are not
     path = truncate(write_video(tmp_path / 'cut.mp4', 60, 240, 320, faststart=True), 0.7)
     try:
@@ -124,9 +97,6 @@ def test_mp4_is_written_as_stated(tmp_path):
     assert [frame_number(f) for f in frames] == list(range(20))
     with open(path, 'rb') as a, open(again, 'rb') as b:
         assert a.read() == b.read()
-    for images, message in (([], 'no frames'), ([make_frame(width=63)], '48 x 63.*even sides')):
-        with pytest.raises(ValueError, match=message):
-            media.write_mp4(str(tmp_path / 'x.mp4'), images)
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path):
@@ -141,16 +111,7 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path):
         stream.height, stream.width, stream.pix_fmt = 4112, 4096, 'yuvj420p'
         container.mux(stream.encode(av.VideoFrame(4096, 4112, 'yuvj420p')))
         container.mux(stream.encode())
-    for read in (media.read_video, media.read_timed, lambda p: [media.NumberedFrames(p)]):
-        with pytest.raises(media.MediaReadError, match='large.mp4 has frames of 4096 x 4112'):
-            next(iter(read(path)))
-    # a header that says less than its frames have
-    with open(path, 'rb') as f:
-        data = f.read()
-    real, small = struct.pack('>HH', 4096, 4112), struct.pack('>HH', 64, 64)
-    with open(path, 'wb') as f:
-        f.write(data.replace(real, small))
-    with pytest.raises(media.MediaReadError, match='large.mp4'):
+    with pytest.raises(media.MediaReadError, match='large.mp4 has frames of 4096 x 4112'):
         next(media.read_video(path))
 
 

@@ -14,9 +14,7 @@ from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_s
 from mmengine.runner import Runner
 from small_models import write_landmark_net
 
-from s4d_mm.files.errors import WeightsError
 from s4d_mm.models.s2d import EmotionAnchorHead
-from s4d_mm.predict.cli import main as s4d
 
 RECIPES = ('dfew', 'ferv39k', 'mafw')
 SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
@@ -282,41 +280,3 @@ def test_a_small_training(trained, landmarks):
         assert torch.equal(state['state_dict'][f'backbone.landmark.{name}'], value), name
     summary = json.loads(next((folder / 'run').glob('**/summary.json')).read_text())
     assert 'WAR' in json.dumps(summary)
-
-
-def test_prediction(trained, tmp_path, capsys):
-    """Windows of 64 frames, 16 in each; the checkpoint holds the landmark network."""
-    folder, _ = trained
-    cfg = Config.fromfile(str(folder / 'config.py'))
-    cfg.model.backbone.landmark.checkpoint = None
-    cfg.dump(str(tmp_path / 'config.py'))
-    clip = write_video(str(tmp_path / 'clip.mp4'), num_frames=150)
-    code = s4d(
-        ['predict', clip, '--faces', 'none', '--model', str(tmp_path / 'config.py')]
-        + ['--weights', str(folder / 'run' / 'epoch_2.pth'), '--out', str(tmp_path / 'out')]
-    )
-    assert code == 0, capsys.readouterr().err
-    table = (tmp_path / 'out' / 'clip.csv').read_text().splitlines()
-    assert len(table) == 1 + 3  # of 64, 64 and 22 frames
-    assert 'happiness' in table[0]
-
-
-def test_landmark_weights_are_never_random(trained, tmp_path, capsys):
-    folder, _ = trained
-    cfg = Config.fromfile(str(folder / 'config.py'))
-    cfg.model.backbone.landmark.checkpoint = None
-    state = torch.load(folder / 'run' / 'epoch_2.pth', weights_only=True)['state_dict']
-    state = {k: v for k, v in state.items() if 'landmark.' not in k}
-    torch.save(dict(state_dict=state), tmp_path / 'bare.pth')
-    cfg.dump(str(tmp_path / 'config.py'))
-    clip = write_video(str(tmp_path / 'clip.mp4'), num_frames=20)
-    code = s4d(
-        ['predict', clip, '--faces', 'none', '--model', str(tmp_path / 'config.py')]
-        + ['--weights', str(tmp_path / 'bare.pth')]
-    )
-    assert code == 2
-    error = capsys.readouterr().err
-    assert 'mobilefacenet_model_best.pth.tar' in error and 'licence' in error
-    model = MODELS.build(cfg.model.backbone)
-    with pytest.raises(WeightsError, match='no trained weights'):
-        model(torch.zeros(1, 3, 32, 32))

@@ -27,13 +27,6 @@ printable = runpy.run_path(osp.join(PACKAGE, 'files', 'text.py'))['printable']
 # whose versions `s4d version` prints where they are installed
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite')
 DISTRIBUTIONS += ('onedl-mmcv', 'mmaction2', 'mmpretrain', 'onedl-mmpretrain')
-EXAMPLES = """examples:
-  s4d predict interview.mp4 --model s2d_dfew --out out
-  s4d predict photos/ party.mp4 --model configs/s4d_finetune_dfew.py --weights epoch_100.pth
-  s4d predict --camera 0 --model model.onnx --out out
-
---out gets NAME.csv, NAME.json and NAME.mp4 with NAME_timeline.png, or NAME.png, of each input.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command and its parts."""
-    raw = dict(epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    text = 'Facial expressions in videos and images.'
-    parser = argparse.ArgumentParser('s4d', description=text, **raw)
+    parser = argparse.ArgumentParser('s4d', description='Facial expressions in videos and images.')
     parser.add_argument('--version', action='version', version=f's4d_mm {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, text, run, add_options in (
@@ -67,8 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         ('version', 'print the versions of s4d_mm and its toolbox', run_version, None),
         ('demo', 'open a web page on this machine that does the same', run_demo, add_demo),
     ):
-        options = raw if name == 'predict' else {}
-        command = commands.add_parser(name, help=text, description=text, **options)
+        command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=run, error=command.error)
         if add_options is not None:
             add_model(command.add_argument)
@@ -128,20 +118,11 @@ def run_models(args: argparse.Namespace) -> int:
     """Print the table of the models that have a name."""
     from .models import index_folder, list_models
 
-    folder = index_folder()
-    rows = [('name', 'config', 'trained on', 'weights', 'published figures')]
     for model in list_models():
-        facts, config = model['Metadata'], osp.relpath(model['Config'], folder)
         weights = f'fetched by --model {model["Alias"]}' if 'Alias' in model else 'none published'
-        weights, data = model.get('Weights', weights), ', '.join(facts['Training Data'])
-        metrics = [(r['Dataset'], *m) for r in model['Results'] for m in r['Metrics'].items()]
-        figures = ', '.join(f'{dataset} {metric} {value}' for dataset, metric, value in metrics)
-        figures += f' ({facts["Source of Results"]})' if figures else '-'
-        rows.append((model['Name'], config, data, weights, figures))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print(f'\nThe configs are in {folder}.')
+        data, weights = ', '.join(model['Metadata']['Training Data']), model.get('Weights', weights)
+        print(f'{model["Name"]:<22} trained on: {data:<28} weights: {weights}')
+    print(f'The configs are in {osp.join(index_folder(), "configs")}.')
     return 0
 
 
@@ -199,12 +180,6 @@ def predict_options(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of an ``ExpressionInferencer``, once the options are checked."""
     if (args.camera is None) == (not args.media):
         args.error('give videos, images or folders, or --camera N')
-    if args.out_dir is None and (args.features or not args.draw):
-        args.error('--features and --no-pictures say what is written: give --out DIR, too')
-    if args.detect_every is not None and args.faces == 'none':
-        args.error('--detect-every has no meaning with --faces none')
-    if args.out_dir is not None and osp.isfile(args.out_dir):
-        args.error(f'--out {args.out_dir} is a file and no folder')
     names = ('faces', 'folder', 'fps', 'window_stride', 'batch_size', 'features', 'out_dir', 'draw')
     inputs = args.media if args.camera is None else args.camera
     return dict({name: getattr(args, name) for name in names}, inputs=inputs)

@@ -8,11 +8,9 @@ torch. A video is drawn frame by frame, with the times and the sound of its sour
 import math
 import os.path as osp
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from fractions import Fraction
+from contextlib import suppress
 from functools import lru_cache
 from heapq import merge
-from typing import TYPE_CHECKING
 
 import cv2
 import matplotlib
@@ -22,11 +20,9 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files.text import printable
-from ..media import ASSUMED_FPS, MediaReadError, TimedFrame, list_frames, read_image, read_timed
+from ..media import TimedEncoder, read_timed
 from .faces import square_corners
-
-if TYPE_CHECKING:
-    from .results import ExpressionRecord, MediaResult
+from .results import ExpressionRecord, MediaResult
 
 Color = tuple[int, int, int]  # RGB, 0..255
 Rect = tuple[int, int, int, int]  # x1, y1, x2, y2
@@ -42,11 +38,10 @@ BLACK, WHITE, DARK, GREY = (0, 0, 0), (255, 255, 255), (24, 24, 24), (58, 58, 58
 SMALLEST, LARGEST = 200, 640  # pixels: sides of a picture that is enlarged, so that text fits on it
 FACE = 0.75  # of a square's side: the rest is margin
 COVERED = 0.05  # share of a face that a label box may cover
-TIME_BASE = Fraction(1, 90000)  # seconds: whole for all usual frame rates
 DEJAVU = osp.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
 
 
-def class_colors(result: 'MediaResult') -> dict[str, Color]:
+def class_colors(result: MediaResult) -> dict[str, Color]:
     """Names and colours of the classes of an input's records, in their order.
 
     A class of :data:`NAMES` has one colour everywhere; the others of a model take what is left.
@@ -59,7 +54,7 @@ def class_colors(result: 'MediaResult') -> dict[str, Color]:
     return {printable(n): COLORS[places[n] % len(COLORS)] for n in shown}
 
 
-def scores_by_face(records: Sequence['ExpressionRecord']) -> dict:
+def scores_by_face(records: Sequence[ExpressionRecord]) -> dict:
     """By face: the first frame, and the mean of the records that cover a frame, or NaN.
 
     Returns:
@@ -83,12 +78,10 @@ def scores_by_face(records: Sequence['ExpressionRecord']) -> dict:
 def font_file(letters: frozenset) -> str:
     """DejaVu Sans, or the first font of this computer that has some letters."""
     for path in (DEJAVU, *(sorted(font_manager.findSystemFonts()) if letters else ())):
-        try:
+        with suppress(RuntimeError, OSError):  # a bitmap font, or a broken one
             font = FT2Font(path)
             if all(font.get_char_index(ord(letter)) for letter in letters):
                 return path
-        except (RuntimeError, OSError):  # a bitmap font, or a broken one
-            continue
     return DEJAVU
 
 
@@ -129,17 +122,9 @@ def place_labels(
 ) -> list[tuple[int, int, Rect]]:
     """Choose a label box for each face and a place at its box, where it covers no face or label.
 
-    Args:
-        sizes (Sequence[Sequence[tuple[int, int]]]): Width and height of the label boxes of each
-            face, the longest one first.
-        boxes (Sequence[Rect]): Of the faces.
-        faces (Sequence[Rect]): What must not be covered.
-        picture (tuple[int, int]): Width and height.
-        last (Sequence[int]): The choices in the frame before, which are kept if they can be.
-
-    Returns:
-        list[tuple[int, int, Rect]]: For each face the choice, the number of the label box, and its
-        place. Where all places cover something, it is one that covers least.
+    ``sizes`` are width and height of the label boxes of each face, the longest one first, and
+    ``last`` the choices in the frame before, which are kept if they can be. Gives for each face the
+    choice, the number of the label box, and the place that covers least.
     """
     chosen, rects = [(0, 0)] * len(sizes), np.zeros((len(sizes), 4), int)
     faces = np.reshape(faces, (-1, 4))
@@ -179,7 +164,7 @@ class Painter:
     as have room. Sizes follow the picture's; a small one is enlarged, so that text fits on it.
     """
 
-    def __init__(self, result: 'MediaResult', width: int, height: int) -> None:
+    def __init__(self, result: MediaResult, width: int, height: int) -> None:
         fits = LARGEST // max(width, height)
         self.zoom = max(1, min(math.ceil(SMALLEST / min(width, height)), fits))
         self.size = self.width, self.height = width * self.zoom, height * self.zoom
@@ -243,9 +228,8 @@ class Painter:
         best = np.argsort(-np.sum([scores for _, scores in faces], axis=0), kind='stable')
         shown = np.sort(best[: max(1, int(self.height / 15.4) - 3)])
         rows = len(shown) + 2
-        size = int(
-            np.clip(self.height / (1.4 * rows * min(len(self.scores), 3)), 11, self.font_size)
-        )
+        size = self.height / (1.4 * rows * min(len(self.scores), 3))
+        size = int(np.clip(size, 11, self.font_size))
         row = round(1.4 * size)
         image = Image.new('RGB', (19 * size, self.height), DARK)
         pen = ImageDraw.Draw(image)
@@ -259,8 +243,6 @@ class Painter:
             y = size // 2 + i * rows * row
             name = self.classes[np.argmax(scores)][0]
             write(size, y, name if face is None else f'Face {face}: {name}', 14 * size)
-            if i == room - 1 and len(faces) > room:
-                write(16 * size, y, f'+{len(faces) - room}', 3 * size)
             for k in shown:
                 (name, color), score, y = self.classes[k], scores[k], y + row
                 ends = y + row // 5, y + row - row // 5
@@ -281,7 +263,7 @@ def _rect(corners: np.ndarray, share: float, rim: int = 0) -> Rect:
     return *np.floor(middle - half).astype(int), *np.ceil(middle + half).astype(int)
 
 
-def annotate_image(image: np.ndarray, result: 'MediaResult') -> np.ndarray:
+def annotate_image(image: np.ndarray, result: MediaResult) -> np.ndarray:
     """Draw the faces of an image (RGB, uint8), their labels, and the probabilities of all classes.
 
     The bars of the probabilities are at its right. An image with a side below 200 pixels is
@@ -290,71 +272,32 @@ def annotate_image(image: np.ndarray, result: 'MediaResult') -> np.ndarray:
     return Painter(result, *image.shape[1::-1]).draw(image, 0)
 
 
-def annotate_video(src: str, dst: str, result: 'MediaResult') -> None:
+def annotate_video(src: str, dst: str, result: MediaResult) -> None:
     """Draw the faces of a video, their labels, and the probabilities of all classes over time.
 
     The source is read once, frame by frame. The result is mp4 (H.264, AAC), upright, with the times
     and the sound of the source, and plays before it is loaded as a whole.
 
-    Args:
-        src (str): A video file, or a folder of frames, which are shown at ``result.fps``, or else
-            at 25 frames per second.
-        dst (str): The mp4 file.
-        result (MediaResult): What was found in it.
-
-    Raises:
-        MediaReadError: If the source cannot be read, or its frames are not all of one size.
-        OSError: If ``dst`` cannot be written.
     """
     import av
 
     options = dict(movflags='faststart')
-    sound_of = nullcontext() if osp.isdir(src) else av.open(src)
-    with av.open(dst, 'w', format='mp4', options=options) as output, sound_of as source:
-        # the rate is a guess, by which the encoder plans; times are those of the frames
-        stream = output.add_stream('libx264', rate=round(result.fps or ASSUMED_FPS) or 1)
-        stream.pix_fmt, stream.options = 'yuv420p', dict(crf='20', preset='veryfast')
-        stream.codec_context.colorspace = 6  # BT.601, as OpenCV converts
-        stream.codec_context.time_base = TIME_BASE
-        tracks = [_drawn_frames(src, result, stream)]
-        if source is not None and source.streams.audio:
+    with av.open(dst, 'w', format='mp4', options=options) as output, av.open(src) as source:
+        tracks = [_drawn_frames(src, result, TimedEncoder(output, result.fps))]
+        if source.streams.audio:
             tracks.append(_sound(source, output.add_stream('aac', rate=48000)))
-        for _, encoder, frame in merge(*tracks, key=lambda item: item[0]):
-            output.mux(encoder.encode(frame))
-        for encoder in output.streams:
-            output.mux(encoder.encode())
+        for _, stream, frame in merge(*tracks, key=lambda item: item[0]):
+            output.mux(stream.encode(frame))
+        for stream in output.streams:
+            output.mux(stream.encode())
 
 
-def _drawn_frames(src: str, result: 'MediaResult', stream) -> Iterator[tuple]:
-    """Yield time in seconds, stream and frame of PyAV."""
-    import av
-
-    painter, shape, last = None, None, -1
-    for number, (image, time) in enumerate(_timed_frames(src, result.fps)):
-        if painter is None:
-            shape = image.shape
-            painter = Painter(result, shape[1], shape[0])
-        if image.shape != shape:
-            sizes = ', '.join(f'{s[1]} x {s[0]}' for s in (shape, image.shape))
-            raise MediaReadError(f'{result.media} has frames of several sizes ({sizes} pixels).')
-        canvas = painter.draw(image, number)
-        height, width = canvas.shape[:2]
-        canvas = np.pad(canvas, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-        if not number:
-            stream.height, stream.width = canvas.shape[:2]
-        planes = cv2.cvtColor(canvas, cv2.COLOR_RGB2YUV_I420)  # 8 times as fast as swscale
-        frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
-        last = max(last + 1, round(time / TIME_BASE))  # a later frame is shown later
-        frame.pts, frame.time_base = last, TIME_BASE
-        yield time, stream, frame
-
-
-def _timed_frames(src: str, fps: float | None) -> Iterator[TimedFrame]:
-    if not osp.isdir(src):
-        yield from read_timed(src)
-        return
-    for number, path in enumerate(list_frames(src)):
-        yield TimedFrame(read_image(path), number / (fps or ASSUMED_FPS))
+def _drawn_frames(src: str, result: MediaResult, encoder: TimedEncoder) -> Iterator[tuple]:
+    """Yield time in seconds, stream and frame of PyAV; all frames get the size of the first."""
+    painter = None
+    for number, (image, time) in enumerate(read_timed(src)):
+        painter = painter or Painter(result, *image.shape[1::-1])
+        yield time, encoder.stream, encoder.frame(painter.draw(image, number), time)
 
 
 def _sound(source, stream) -> Iterator[tuple]:

@@ -28,7 +28,6 @@ from ..version import __version__
 from .scorers import TorchScorer, build_frame_steps, open_session, run_frame_steps, step_name
 
 TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
-OLDEST_OPSET = 18  # of torch.onnx's exporter
 RESIZED_BY = dict(ClipResize='Pillow, bilinear, antialiased', Resize='OpenCV, {}')
 
 
@@ -133,26 +132,15 @@ def export_model(
         raise ValueError(f'{out} must end with .onnx or .pt2, which says the format.')
     if not is_onnx and (opset is not None or int8):
         raise ValueError(f'opset and int8 are for .onnx files, but {out} is asked for.')
-    if opset is not None and opset < OLDEST_OPSET:
-        raise ValueError(f'opset={opset}: must be {OLDEST_OPSET} or more.')
-    for package in ('onnx', 'onnxruntime', 'onnxscript') if is_onnx else ():
-        if find_spec(package) is None:
-            raise ImportError(
-                f'To write .onnx files, {package} is missing: pip install onnx onnxruntime '
-                'onnxscript (the extra `export`). A .pt2 file needs none of them.'
-            )
+    if is_onnx and not all(map(find_spec, ('onnx', 'onnxruntime', 'onnxscript'))):
+        raise ImportError(f'To write {out}: pip install onnx onnxruntime onnxscript.')
     scorer = TorchScorer(config, checkpoint, 'cpu')
     model = scorer.model
     if not isinstance(model, Recognizer3D):
-        raise ValueError(
-            f'{config} builds a {type(model).__name__}, but only DualModalRecognizer and '
-            'Recognizer3D can be exported.'
-        )
+        raise ValueError(f'{config} builds a {type(model).__name__}, not a Recognizer3D.')
     if input_type not in scorer.classes:
-        raise ValueError(
-            f'{config} has no classifier or no test pipeline for the input type {input_type!r}, '
-            f'but for {", ".join(map(repr, scorer.classes))}.'
-        )
+        known = ', '.join(map(repr, scorer.classes))
+        raise ValueError(f'{config} is not for the input type {input_type!r}, but for {known}.')
     graph = PixelsToScores(model, input_type).eval().requires_grad_(False)
     info = describe_model(scorer, graph, int8)
     folder = osp.dirname(osp.abspath(out))
@@ -164,10 +152,10 @@ def export_model(
             run = (write_onnx if is_onnx else write_pt2)(graph, info, path, opset)
             differences = compare(graph, info, run)
         if not int8 and not max(differences.values()) <= TOLERANCE:
+            preprocessor = type(model.data_preprocessor).__name__
             raise RuntimeError(
-                f'The exported model gives other numbers than PyTorch: {differences}, more than '
-                f'{TOLERANCE}. {out} was not written. Does '
-                f'{type(model.data_preprocessor).__name__} of {config} do more than normalise?'
+                f'The exported model gives other numbers than PyTorch: {differences}. It was not '
+                f'written. Does {preprocessor} do more than normalise?'
             )
         os.replace(path, out)
     return info, differences

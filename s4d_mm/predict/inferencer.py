@@ -88,8 +88,7 @@ class ExpressionInferencer:
             self.scorer: Scorer = OnnxScorer(model, device)
             return
         if isinstance(model, str) and not osp.isfile(model):
-            model, published = find_model(model)
-            weights = weights or published
+            model = find_model(model)
         self.scorer = TorchScorer(model, weights, device)
 
     def __call__(
@@ -155,9 +154,8 @@ class ExpressionInferencer:
         for source in sources:
             if source.kind not in self.scorer.classes:
                 raise ValueError(
-                    f'{source.name} is of the kind {source.kind!r}, but {self.scorer.name} has a '
-                    f'classifier and a test pipeline only for {" and ".join(self.scorer.classes)}. '
-                    'Give another model.'
+                    f'{source.name} is of the kind {source.kind!r}, but {self.scorer.name} has '
+                    f'classifier and test pipeline only for {" and ".join(self.scorer.classes)}.'
                 )
         settings = face_settings or FaceSettings()
         detect = self.detector
@@ -176,14 +174,14 @@ class ExpressionInferencer:
         console = Console(stderr=True)
         shown = self.show_progress and console.is_terminal
         with Progress(console=console, transient=True, disable=not shown) as bar:
-            every = bar.add_task('inputs', total=len(jobs), visible=len(jobs) > 1)
+            task = bar.add_task('')
 
-            def show(task: int, job: MediaJob, frame: TimedFrame) -> None:
+            def show(job: MediaJob, frame: TimedFrame) -> None:
                 bar.update(task, total=job.total, advance=1)
 
             for job in jobs:
-                one = bar.add_task(escape(osp.basename(job.source.name)), total=None)
-                job.on_frame.append(partial(show, one, job))
+                bar.reset(task, total=None, description=escape(osp.basename(job.source.name)))
+                job.on_frame.append(partial(show, job))
                 if job is jobs[0] and job.faces == 'none':
                     job.on_frame.append(partial(self._warn_of_small_face, job))
                 with outputs.spool(job.source) if outputs else nullcontext() as spool:
@@ -206,8 +204,6 @@ class ExpressionInferencer:
                             video = spool.close() if spool else done.source.path
                             outputs.write(jobs.index(done), done.result, done.image, video)
                         done.image = None
-                bar.remove_task(one)
-                bar.advance(every)
 
     def _score(self, batch: list[tuple], features: bool) -> None:
         if batch:
@@ -228,13 +224,9 @@ class ExpressionInferencer:
         side = max((max(x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes), default=np.inf)
         share = side / min(frame.image.shape[:2])
         if share < SMALL_FACE:
-            print_log(
-                f'{job.source.name}: its largest face fills {100 * share:.0f} % of the '
-                "frame's shorter side, but with faces='none' the model is given the whole frame, "
-                "and it was trained on faces that are cut out. Use faces='auto'.",
-                'current',
-                logging.WARNING,
-            )
+            text = f"fills {100 * share:.0f} % of the frame's shorter side. Use faces='auto'"
+            text = f'{job.source.name}: the largest face {text}, as the model takes face crops.'
+            print_log(text, 'current', logging.WARNING)
 
 
 @dataclass(eq=False)
@@ -329,8 +321,7 @@ class MediaJob:
         if not np.isfinite(scores).all():
             raise NonFiniteError(
                 f'The scores of {self.source.name} (frames {start} to {end - 1}) are not finite: '
-                f'{np.round(scores, 4).tolist()}. The numbers of the model overflow: check its '
-                'weights.'
+                f'{np.round(scores, 4).tolist()}. Check the weights.'
             )
         self.missing -= 1
         self.scored.append((face, start, end, scores, features))

@@ -18,19 +18,8 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from .. import media
 from ..files.text import printable
-from ..media import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    MediaReadError,
-    TimedFrame,
-    is_turned,
-    list_frames,
-    natural_key,
-    open_image,
-    read_image,
-    read_timed,
-)
 
 FOLDERS = ('auto', 'frames', 'images')
 FRAME_NAME = re.compile(r'(img_|frame_)?[0-9]+')  # case counts: cameras name photos IMG_0001.JPG
@@ -43,7 +32,7 @@ class Source:
 
     name: str  # the path as it was given, printable, or a name
     kind: str  # 'video' or 'image'
-    read: Callable[[], Iterator[TimedFrame]]  # opens it and gives its frames, an image as one
+    read: Callable[[], Iterator[media.TimedFrame]]  # opens it and gives its frames, an image as one
     path: str | None = None  # the file, if it is one
     fps: float | None = None  # if it is known before it is opened
     frames: int = 0  # 0 if it is not known
@@ -88,7 +77,7 @@ def list_sources(
     if not sources:
         raise ValueError(
             f'There is nothing to predict in {inputs!r}: videos have the suffixes '
-            f'{", ".join(VIDEO_SUFFIXES)}, images {", ".join(IMAGE_SUFFIXES)}.'
+            f'{", ".join(media.VIDEO_SUFFIXES)}, images {", ".join(media.IMAGE_SUFFIXES)}.'
         )
     return sources
 
@@ -100,7 +89,7 @@ def _sources_of(item: Any, number: int, folder: str, fps: float) -> Iterator[Sou
     elif is_array and item.ndim == 3:
         name = f'array_{number}'
         _check_frame(item, name)
-        yield Source(name, 'image', lambda: iter([TimedFrame(item, 0.0)]), frames=1)
+        yield Source(name, 'image', lambda: iter([media.TimedFrame(item, 0.0)]), frames=1)
     elif is_array or isinstance(item, Iterator):
         name, count = (f'array_{number}', len(item)) if is_array else (f'frames_{number}', 0)
         read = partial(_number_frames, item, name, fps)
@@ -109,9 +98,8 @@ def _sources_of(item: Any, number: int, folder: str, fps: float) -> Iterator[Sou
         yield Source(f'camera_{item}', 'video', partial(_read_camera, int(item)))
     else:
         raise ValueError(
-            f'Input {number} is {item!r} ({type(item).__name__}); it must be a path of a video, an '
-            'image or a folder, an array (T, H, W, 3) or (H, W, 3), an iterator of frames '
-            '(H, W, 3), the number of a camera, or a list of these.'
+            f'Input {number} is {item!r} ({type(item).__name__}); it must be a path, an array '
+            '(T, H, W, 3) or (H, W, 3), an iterator of frames, or the number of a camera.'
         )
 
 
@@ -121,17 +109,17 @@ def _path_sources(path: str, folder: str, fps: float) -> Iterator[Source]:
         raise ValueError(f'{path} is an address; download it and give the path of the file.')
     if osp.isdir(path):
         yield from _folder_sources(path, folder, fps)
-    elif suffix in IMAGE_SUFFIXES:
+    elif suffix in media.IMAGE_SUFFIXES:
         yield Source(printable(path), 'image', partial(_read_image, path), path, frames=1)
-    elif suffix in VIDEO_SUFFIXES or not osp.exists(path):  # reading says that there is none
-        yield Source(printable(path), 'video', partial(read_timed, path), path)
+    elif suffix in media.VIDEO_SUFFIXES or not osp.exists(path):  # reading says that there is none
+        yield Source(printable(path), 'video', partial(media.read_timed, path), path)
 
 
 def _folder_sources(root: str, folder: str, fps: float) -> Iterator[Source]:
     for place, folders, names in os.walk(root):
-        folders[:] = sorted((f for f in folders if not f.startswith('.')), key=natural_key)
-        names = sorted((n for n in names if not n.startswith('.')), key=natural_key)
-        images = [osp.join(place, n) for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
+        folders[:] = sorted((f for f in folders if not f.startswith('.')), key=media.natural_key)
+        names = sorted((n for n in names if not n.startswith('.')), key=media.natural_key)
+        images = [osp.join(place, n) for n in names if n.lower().endswith(media.IMAGE_SUFFIXES)]
         one_clip = folder == 'frames' or (folder == 'auto' and _are_frames(images))
         if images and one_clip:
             note = "numbered images are read as one clip (folder='images' if they are none)"
@@ -139,7 +127,7 @@ def _folder_sources(root: str, folder: str, fps: float) -> Iterator[Source]:
             read = partial(_read_frames, place, fps)
             yield Source(printable(place), 'video', read, None, fps, len(images), message)
         for path in (osp.join(place, n) for n in names):
-            if path.lower().endswith(VIDEO_SUFFIXES) or path in images and not one_clip:
+            if path.lower().endswith(media.VIDEO_SUFFIXES) or path in images and not one_clip:
                 yield from _path_sources(path, folder, fps)
 
 
@@ -150,22 +138,22 @@ def _are_frames(paths: list[str]) -> bool:
     sizes = set()
     for path in paths:
         try:
-            with open_image(path) as image:
-                sizes.add(image.size[::-1] if is_turned(image) else image.size)
-        except MediaReadError:
+            with media.open_image(path) as image:
+                sizes.add(image.size[::-1] if media.is_turned(image) else image.size)
+        except media.MediaReadError:
             continue  # said when it is read
     return len(sizes) <= 1
 
 
-def _read_image(path: str) -> Iterator[TimedFrame]:
-    yield TimedFrame(read_image(path), 0.0)
+def _read_image(path: str) -> Iterator[media.TimedFrame]:
+    yield media.TimedFrame(media.read_image(path), 0.0)
 
 
-def _read_frames(path: str, fps: float) -> Iterator[TimedFrame]:
+def _read_frames(path: str, fps: float) -> Iterator[media.TimedFrame]:
     try:
-        yield from _number_frames(map(read_image, list_frames(path)), path, fps)
+        yield from _number_frames(map(media.read_image, media.list_frames(path)), path, fps)
     except ValueError as e:
-        raise MediaReadError(f"{e} Give folder='images' if they are no clip.") from e
+        raise media.MediaReadError(f"{e} Give folder='images' if they are no clip.") from e
 
 
 def _check_frame(frame: Any, name: str) -> None:
@@ -175,7 +163,7 @@ def _check_frame(frame: Any, name: str) -> None:
         raise ValueError(f'{name} has {found}; it must be an array of uint8, (H, W, 3), RGB.')
 
 
-def _number_frames(frames: Iterable[np.ndarray], name: str, fps: float) -> Iterator[TimedFrame]:
+def _number_frames(frames: Iterable, name: str, fps: float) -> Iterator[media.TimedFrame]:
     """Give frames their times; all must have one size."""
     size = None
     for i, frame in enumerate(frames):
@@ -183,12 +171,12 @@ def _number_frames(frames: Iterable[np.ndarray], name: str, fps: float) -> Itera
         size = size or frame.shape
         if frame.shape != size:
             raise ValueError(f'Frame {i} of {name} has the shape {frame.shape}, frame 0 {size}.')
-        yield TimedFrame(frame, i / fps)
+        yield media.TimedFrame(frame, i / fps)
     if size is None:
         raise ValueError(f'{name} has no frames.')
 
 
-def _read_camera(number: int) -> Iterator[TimedFrame]:
+def _read_camera(number: int) -> Iterator[media.TimedFrame]:
     """Read until the camera ends or, in the main thread, Ctrl-C; the second one is as always."""
     import cv2
 
@@ -202,7 +190,7 @@ def _read_camera(number: int) -> Iterator[TimedFrame]:
     camera = cv2.VideoCapture(number)
     try:
         if not camera.isOpened():
-            raise MediaReadError(f'Camera {number} cannot be opened. Is it connected, and free?')
+            raise media.MediaReadError(f'Camera {number} cannot be opened. Is it free?')
         if is_main:
             signal.signal(signal.SIGINT, end)
         start = time.monotonic()
@@ -210,7 +198,7 @@ def _read_camera(number: int) -> Iterator[TimedFrame]:
             there, frame = camera.read()
             if not there:
                 break
-            yield TimedFrame(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), time.monotonic() - start)
+            yield media.TimedFrame(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), time.monotonic() - start)
     finally:
         camera.release()
         if is_main:

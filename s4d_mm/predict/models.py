@@ -27,13 +27,8 @@ from ..files.atomic_write import atomic_write
 from ..files.checkpoint import load_weights, read_checkpoint
 from ..files.download import forget, local_file
 from ..files.errors import DownloadError, HubMissingError, WeightsError
+from ..models import state_dict
 from ..models.landmark_net import LandmarkMobileFaceNet
-from ..models.state_dict import (
-    as_own_checkpoint,
-    check_fit,
-    check_head_weights,
-    classification_head,
-)
 from ..weights.s2d import join_landmarks
 
 PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -95,30 +90,26 @@ def require_classifier(cfg: Config) -> None:
     head = model.get('cls_head') or model.get('head') or {}
     if 'num_classes' not in head:
         raise ValueError(
-            f'{name} has no classifier (num_classes in model.cls_head or model.head): its model '
-            f'{model.get("type")} is one of pre-training. Give a config of fine-tuning and '
-            'weights of that.'
+            f'{name} has no classifier: its model {model.get("type")} is one of pre-training. Give '
+            'a config of fine-tuning and its weights.'
         )
 
 
 def _load(model: nn.Module, checkpoint: str) -> None:
-    loaded = as_own_checkpoint(read_checkpoint(checkpoint))
+    loaded = state_dict.as_own_checkpoint(read_checkpoint(checkpoint))
     weights, meta = loaded.get('state_dict', loaded), loaded.get('meta', {})
     load_state_dict(model, weights, logger='silent')
-    missing = check_fit(model, loaded, 'silent', source=checkpoint).missing
-    check_head_weights(model, loaded)
+    missing = state_dict.check_fit(model, loaded, 'silent', source=checkpoint).missing
+    state_dict.check_head_weights(model, loaded)
     for name, module in model.named_modules():
         if isinstance(module, LandmarkMobileFaceNet):  # may have a file of its own
             module.require_weights()
             missing = [key for key in missing if not key.startswith(f'{name}.')]
     for key in missing[:1]:
-        what = f'has no {key} (and lacks {len(missing)} tensors in all)'
-        if key in weights:
-            shapes = tuple(weights[key].shape), tuple(model.state_dict()[key].shape)
-            what = f'is of another size: {key} is {shapes[0]} there, but {shapes[1]} in this model'
-        raise WeightsError(f'It {what}. Give the config that it was trained with.')
-    said = map(trained_on, (meta, model.cfg))
-    model.trained_on = next(filter(None, said), model.trained_on)
+        raise WeightsError(
+            f'It lacks {key} ({len(missing)} tensors in all). Give the config of its training.'
+        )
+    model.trained_on = trained_on(meta) or trained_on(model.cfg) or model.trained_on
     model.dataset_meta = meta.get('dataset_meta')
     if not (model.dataset_meta or {}).get('classes'):
         classes = config_classes(model.cfg)
@@ -127,7 +118,7 @@ def _load(model: nn.Module, checkpoint: str) -> None:
 
 def class_names(model: nn.Module, input_type: str) -> list[str]:
     """Class names of a model in label order, or numbers if there are not as many names."""
-    count = classification_head(model)[1].num_classes
+    count = state_dict.classification_head(model)[1].num_classes
     count = count[input_type] if isinstance(count, dict) else count
     classes = (model.dataset_meta or {}).get('classes')
     if isinstance(classes, dict):
@@ -141,13 +132,9 @@ def index_folder() -> str:
     mmengine would look for ``configs`` beside the package, which in ``site-packages`` may be
     anybody's.
     """
-    folders = (osp.dirname(PACKAGE), osp.join(PACKAGE, '.mim'))
-    for folder in folders:
-        if osp.isfile(osp.join(folder, 'model-index.yml')):
-            return folder
-    raise FileNotFoundError(
-        f'There is no model-index.yml in {" or ".join(folders)}. Install s4d_mm by pip install .'
-    )
+    root = osp.dirname(PACKAGE)
+    is_tree = osp.isfile(osp.join(root, 'model-index.yml'))
+    return root if is_tree else osp.join(PACKAGE, '.mim')
 
 
 def list_models() -> list[dict]:
@@ -158,21 +145,15 @@ def list_models() -> list[dict]:
     return [dict(model, Config=osp.join(folder, model['Config'])) for model in models]
 
 
-def find_model(name: str) -> tuple[str, str | None]:
-    """Path of the config and address of the weights, if any, of a name or alias in the index."""
+def find_model(name: str) -> str:
+    """Path of the config of a name or alias in the index."""
     if name.endswith('.py') or osp.basename(name) != name:
         raise FileNotFoundError(f'There is no config {name}.')
-    listed = list_models()
-    models = {m[key].lower(): m for m in listed for key in ('Name', 'Alias') if key in m}
+    models = {m[key].lower(): m for m in list_models() for key in ('Name', 'Alias') if key in m}
     if name.lower() in models:
-        found = models[name.lower()]
-        return found['Config'], found.get('Weights')
-    near = get_close_matches(name.lower(), models)
-    names = ', '.join(near or [model['Name'] for model in listed])
-    raise ValueError(
-        f'{name!r} is neither a config file nor a model of model-index.yml. '
-        + (f'Do you mean {names}?' if near else f'The models are {names}.')
-    )
+        return models[name.lower()]['Config']
+    names = ', '.join(get_close_matches(name.lower(), models) or models)
+    raise ValueError(f'{name!r} is neither a config file nor a model of model-index.yml: {names}.')
 
 
 def published_weights(model: Any, weights: str | None, fold: int | None) -> str | None:
@@ -184,9 +165,7 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
     name = str(model).lower().replace('s2d_finetune_', 's2d_')
     data, _, folds = PUBLISHED.get(name, ('', '', 0))
     if fold is not None and (weights or not 1 <= fold <= folds):
-        raise ValueError(
-            f'fold={fold}: s2d_dfew and s2d_mafw have the folds 1 to 5, if no weights are given.'
-        )
+        raise ValueError(f'fold={fold}: only s2d_dfew and s2d_mafw have the folds 1 to 5.')
     if not data or not (weights or f'hf://{HUB}/').startswith(f'hf://{HUB}/'):
         return weights
     fold = (fold or 1) if folds and not weights else None
@@ -207,14 +186,11 @@ def _ask_hub(name: str, fold: int | None) -> str:
 
         files = HfApi().list_repo_files(HUB)
     except ImportError as e:
-        raise HubMissingError(
-            f'{name} is fetched by huggingface_hub, which is missing: pip install "s4d_mm[hub]".'
-        ) from e
+        raise HubMissingError(f'To fetch {name}: pip install "s4d_mm[hub]".') from e
     except Exception as e:  # of two HTTP libraries, by its version
+        reason = (str(e) or type(e).__name__).splitlines()[0]
         raise DownloadError(
-            f'{name} cannot be fetched from https://huggingface.co/{HUB}: '
-            f'{(str(e) or type(e).__name__).splitlines()[0]}. Check the network and try again; '
-            'once it is here, no network is needed.'
+            f'{name} cannot be fetched from https://huggingface.co/{HUB}: {reason}.'
         ) from e
     return choose_file(files, name, fold)
 
@@ -230,33 +206,27 @@ def choose_file(files: list[str], name: str, fold: int | None) -> str:
         return (plain or found)[0]
     listed = '\n'.join(f'  hf://{HUB}/{file}' for file in found or named or weights)
     raise WeightsError(
-        f'{len(found) or "No"} files of https://huggingface.co/{HUB} can be told by name to be for '
-        f'{data}{f", fold {fold}" if fold else ""}. Give the one that you mean as the weights '
-        f'(--weights), out of these:\n{listed}'
+        f'{len(found) or "No"} files of https://huggingface.co/{HUB} seem to be for {data}'
+        f'{f", fold {fold}" if fold else ""}. Give one as --weights:\n{listed}'
     )
 
 
 def fold_of(file: str, word: str) -> int | None:
     """The fold in the name of a file, such as ``DFEW/split01_best.pth`` or ``mafw_fold_1.pth``."""
-    for before in ('fold|split|set|fd', word):
-        found = re.findall(rf'(?:{before})[\W_]*0*([1-9])(?!\d|\w*fold)', file.lower())
-        if found:
-            return int(found[-1])
-    return None
+    pattern = rf'(?:fold|split|set|fd|{word})[\W_]*0*([1-9])(?!\d|\w*fold)'
+    found = re.findall(pattern, file.lower())
+    return int(found[-1]) if found else None
 
 
 def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
     data = PUBLISHED[name][0]
     landmarks = os.environ.get(LANDMARKS_VARIABLE) or LANDMARKS
-    print(
-        f'{name} needs two files, once:\n'
-        f'  {weights}, Apache-2.0 by its page https://huggingface.co/{HUB}\n'
-        f'  {landmarks}, without a licence: do not pass it on\n'
-        f'They are converted to {path}. {data}, on which the model was trained, is for '
-        'research, by agreement with its makers.',
-        file=sys.stderr,
-        flush=True,
+    text = (
+        f'{name} needs two files, once:\n  {weights}, Apache-2.0 by https://huggingface.co/{HUB}\n'
+        f'  {landmarks}, without a licence: do not pass it on\nThey are converted to {path}. '
+        f'{data} is for research, by agreement with its makers.'
     )
+    print(text, file=sys.stderr, flush=True)
     network = local_file(landmarks)
     with open(network, 'rb') as f:
         content = f.read()
@@ -264,10 +234,9 @@ def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
     if blob != LANDMARKS_BLOB:
         forget(landmarks)
         raise WeightsError(
-            f'{landmarks} is not the file that it was: the git blob of {network} is {blob}, not '
-            f'{LANDMARKS_BLOB}. It is not used.'
+            f'{landmarks} is another file now: its git blob is {blob}, not {LANDMARKS_BLOB}.'
         )
-    classes = config_classes(Config.fromfile(find_model(name)[0]))['video']
+    classes = config_classes(Config.fromfile(find_model(name)))['video']
     result = join_landmarks(load_weights(weights), network, classes)
     if not result.classes:
         raise WeightsError(f'{weights} has no classifier: it is not fine-tuned.')

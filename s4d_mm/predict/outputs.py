@@ -6,12 +6,11 @@ import os.path as osp
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from itertools import chain, count
 
 import numpy as np
 
-from ..media import TimedFrame, write_image
+from ..media import TimedEncoder, TimedFrame, write_image
 from .inputs import Source
 from .results import ExpressionResult, MediaResult
 
@@ -19,7 +18,6 @@ ENDINGS = dict(
     video=('.csv', '.json', '.mp4', '_timeline.png'),
     image=('.csv', '.json', '.png'),
 )
-TIME_BASE = Fraction(1, 90000)  # as in MPEG
 
 
 class OutputFolder:
@@ -43,9 +41,7 @@ class OutputFolder:
         for name, source in zip(self.names, sources):
             for target in (osp.join(folder, name + ending) for ending in ENDINGS[source.kind]):
                 if osp.exists(target) and any(osp.samestat(os.stat(target), s) for s in inputs):
-                    raise ValueError(
-                        f'{target} is an input and would be overwritten. Give another out_dir.'
-                    )
+                    raise ValueError(f'{target} is an input and would be overwritten.')
         os.makedirs(folder, exist_ok=True)
 
     @contextmanager
@@ -55,11 +51,7 @@ class OutputFolder:
             yield None
             return
         with tempfile.TemporaryDirectory(prefix='.part-', dir=self.folder) as part:
-            spool = FrameSpool(osp.join(part, 'frames.mp4'))
-            try:
-                yield spool
-            finally:
-                spool.close()
+            yield FrameSpool(osp.join(part, 'frames.mp4'))
 
     def write(
         self, number: int, result: MediaResult, image: np.ndarray | None, video: str | None
@@ -107,30 +99,20 @@ class FrameSpool:
     """Keeps frames with their times in an mp4 file, for inputs that cannot be read twice."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.container, self.last = path, None, -1
-
-    def write(self, frame: TimedFrame) -> None:
-        """Add a frame of the common size; an odd side grows by one, as H.264 needs."""
         import av
 
-        height, width = frame.image.shape[:2]
-        image = np.pad(frame.image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
-        if self.container is None:
-            self.container = av.open(self.path, 'w', format='mp4')
-            self.stream = self.container.add_stream('libx264', rate=25)
-            self.stream.height, self.stream.width = image.shape[:2]
-            self.stream.pix_fmt = 'yuv420p'
-            self.stream.options = dict(crf='18', preset='veryfast')
-            self.stream.codec_context.time_base = TIME_BASE
-        coded = av.VideoFrame.from_ndarray(image, format='rgb24')
-        self.last = max(round(frame.time / TIME_BASE), self.last + 1)
-        coded.pts, coded.time_base = self.last, TIME_BASE
-        self.container.mux(self.stream.encode(coded))
+        self.path, self.container = path, av.open(path, 'w', format='mp4')
+        self.encoder = TimedEncoder(self.container, crf=18)
+
+    def write(self, frame: TimedFrame) -> None:
+        """Add a frame of the common size."""
+        coded = self.encoder.frame(frame.image, frame.time)
+        self.container.mux(self.encoder.stream.encode(coded))
 
     def close(self) -> str:
         """Finish the file; its path."""
-        if self.container is not None:
-            self.container.mux(self.stream.encode())
-            self.container.close()
-            self.container = None
+        if self.encoder.last >= 0:
+            self.container.mux(self.encoder.stream.encode())
+            self.encoder.last = -1  # a second call does nothing
+        self.container.close()
         return self.path

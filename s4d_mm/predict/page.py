@@ -15,13 +15,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..media import is_picture, video_info
 from .results import BOX, ExpressionResult
-
-if TYPE_CHECKING:
-    import gradio as gr
 
 TITLE = 'Which expression has this face?'
 FACES = [
@@ -36,7 +33,6 @@ CSS = """
 .s4d-problem { border-left: .3rem solid #c00; background: #c001; padding: .6rem .8rem; }
 #records { overflow: auto; max-height: 24rem; }
 #records :is(td, th) { padding: .2rem .6rem; text-align: left; white-space: nowrap; }
-.toast-wrap { right: auto !important; left: 1rem; }
 """
 LOCAL = ('127.0.0.1', 'localhost', '::1')
 # The browser takes nothing from another server, whatever gradio's page asks for.
@@ -63,9 +59,8 @@ def answer_upload(
     try:
         if not is_picture(path) and (video_info(path).duration or 0) > max_seconds:
             raise ValueError(
-                f'{osp.basename(path)} is longer than the {max_seconds:g} s that this page takes; '
-                'cut it, start the page with another --max-seconds, or use "s4d predict", which '
-                'has no limit.'
+                f'{osp.basename(path)} is longer than the {max_seconds:g} s that this page takes: '
+                'cut it, or use "s4d predict".'
             )
         most = round(60 * max_seconds)
         result = inferencer(path, faces=faces, out_dir=out_dir, max_frames=most)
@@ -78,25 +73,14 @@ def answer_upload(
     else:
         (media,) = result.media
         lines = [('face' if result else 'problem" role="alert', line) for line in media.report()]
-        lines += [
-            ('note', media.message),
-            ('note', f'The model was trained on: {media.trained_on}'),
-        ]
+        seen = f'The model was trained on: {media.trained_on}'
+        lines += [('note', media.message), ('note', seen)]
     folder = osp.dirname(path) + os.sep
     html = (f'<p class="s4d-{kind}">{escape(text.replace(folder, ""))}</p>' for kind, text in lines)
     return ''.join(html), result
 
 
-def table_html(result: ExpressionResult) -> str | None:
-    """The records as a table, or None if there are none."""
-    if not result:
-        return None
-    hidden = ['media', 'start_frame', 'end_frame', *BOX]
-    frame = result.to_frame().drop(columns=hidden).dropna(axis=1, how='all').round(2)
-    return frame.to_html(index=False, na_rep='', border=0)
-
-
-def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) -> 'gr.Blocks':
+def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) -> Any:
     """Lay out the page.
 
     A file is classified as soon as it is uploaded or recorded. It and what was made of it are
@@ -139,7 +123,9 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
         return [None, *show(example, faces, request)]
 
     def fill(text: str, result: ExpressionResult) -> list:
-        values = [table_html(result)]
+        hidden = ['media', 'start_frame', 'end_frame', *BOX]
+        table = result.to_frame().drop(columns=hidden).dropna(axis=1, how='all').round(2)
+        values = [table.to_html(index=False, na_rep='', border=0) if result else None]
         for ending in ('.mp4', '.png', '.csv', '.json'):
             values.append(next((p for p in result.files if p.endswith(ending)), None))
         shown = [kind(value=v, visible=v is not None) for kind, v in zip(kinds, values)]
@@ -240,16 +226,10 @@ def serve(
                 css=CSS,
             )
         except OSError as e:
-            raise OSError(
-                f'Port {port} of {host} cannot be used ({e}); is the page running already? Name '
-                'another one with --port.'
-            ) from e
+            raise OSError(f'Port {port} of {host} cannot be used; name another. {e}') from e
         if host not in LOCAL:
-            print(
-                f'Warning: whoever reaches port {port} of {host} can use this page: there is no '
-                'password, and no encryption.',
-                file=sys.stderr,
-            )
+            text = 'Warning: others can use this page: it has no password and no encryption.'
+            print(text, file=sys.stderr)
         print(f'http://{host}:{port}   (Ctrl-C ends it)', flush=True)
         stop.wait()
         page.close(verbose=False)

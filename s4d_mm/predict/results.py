@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -251,6 +252,5 @@ def label_parts(records: Iterable[ExpressionRecord]) -> list[list]:
 
 def _write(text: str, path: str | None) -> str:
     if path is not None:
-        with open(path, 'w', encoding='utf-8', newline='') as f:
-            f.write(text)
+        Path(path).write_text(text, encoding='utf-8', newline='')
     return text

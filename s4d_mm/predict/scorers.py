@@ -2,9 +2,7 @@
 """What turns face crops into probabilities: a model in PyTorch, or an exported one."""
 
 import json
-import os.path as osp
 import re
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from typing import Any, Protocol
 
@@ -75,8 +73,7 @@ class TorchScorer(Scorer):
 
     Args:
         config (str | Config): Config file or object of a fine-tuned model.
-        weights (str, optional): Its weights. Defaults to None, which means ``load_from`` of the
-            config or the ``Pretrained`` ``init_cfg`` of its model.
+        weights (str, optional): Its weights. Defaults to None, ``load_from`` of the config.
         device (str, optional): Defaults to None, a GPU if there is one.
     """
 
@@ -86,14 +83,11 @@ class TorchScorer(Scorer):
         cfg = config if isinstance(config, Config) else Config.fromfile(config)
         self.cfg, self.name = cfg, cfg.filename or 'the config'
         require_classifier(cfg)
-        init_cfg = cfg.model.get('init_cfg') or {}
         weights = weights or cfg.get('load_from')
-        if weights is None and isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            weights = init_cfg['checkpoint']
         if weights is None:
             raise WeightsError(
-                f'No weights are given for {self.name}, and without them the prediction would be '
-                'random. Give a checkpoint of the fine-tuned model, or set load_from in the config.'
+                f'No weights are given for {self.name}. Give a checkpoint of the fine-tuned model, '
+                'or set load_from in the config.'
             )
         self.model = init_model(cfg, weights, device)
         self.trained_on = self.model.trained_on
@@ -105,16 +99,13 @@ class TorchScorer(Scorer):
             if kind in kinds
         }
         if not self.pipelines:
-            wanted = ' or '.join(f'{kind}s' for kind in sorted(kinds))
+            wanted = ' or '.join(kinds)
             raise ValueError(
-                f'{self.name} has no test pipeline for {wanted}: set test_pipeline '
-                '(image_test_pipeline for images) or test_dataloader.dataset.pipeline.'
+                f'{self.name} has no test_pipeline or image_test_pipeline for {wanted}: set it.'
             )
         self.classes = {kind: class_names(self.model, kind) for kind in self.pipelines}
         self.window = self.pipelines['video'].window if 'video' in self.pipelines else None
-        # scores that are no probabilities yet become them
-        self.softmax = getattr(self.head, 'average_clips', 'prob') == 'score'
-        if getattr(self.head, 'average_clips', 'prob') is None:
+        if hasattr(self.head, 'average_clips'):  # or the scores may be no probabilities
             self.head.average_clips = 'prob'
 
     def prepare(self, images: list[np.ndarray], input_type: str) -> dict:
@@ -125,10 +116,6 @@ class TorchScorer(Scorer):
         self, samples: list, input_type: str, features: bool = False
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """See :class:`Scorer`."""
-        if len({sample['inputs'].shape for sample in samples}) > 1:  # a recipe that keeps ratios
-            parts = [self.score([sample], input_type, features) for sample in samples]
-            scores, seen = zip(*parts)
-            return np.concatenate(scores), np.concatenate(seen) if features else None
         inputs, hook = [], nullcontext()
         if features:
             linear = [part for part in self.head.modules() if isinstance(part, nn.Linear)]
@@ -138,8 +125,6 @@ class TorchScorer(Scorer):
         with torch.no_grad(), hook:
             results = self.model.test_step(pseudo_collate(samples))
         scores = torch.stack([result.pred_score.flatten() for result in results]).float()
-        if self.softmax:
-            scores = scores.softmax(dim=1)
         if not features:
             return scores.cpu().numpy(), None
         seen = inputs[0].float().unflatten(0, (len(samples), -1))  # samples, views, ..., C
@@ -165,29 +150,15 @@ def step_name(step: dict) -> str:
 def find_pipelines(cfg: Config) -> dict[str, tuple[str, list]]:
     """Key and steps of a config's test pipelines, by input type: 'video' if they sample frames.
 
-    They are at the top level (``test_pipeline``, ``image_test_pipeline``), or in the dataset of
-    ``test_dataloader`` or ``val_dataloader``, also in those that it joins.
+    They are ``test_pipeline`` and ``image_test_pipeline`` of the config.
     """
     found = {}
-    places = [(name, cfg.get(name)) for name in ('test_pipeline', 'image_test_pipeline')]
-    for loader in ('test_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(loader) or {}).get('dataset') or {}
-        places += _dataset_pipelines(dataset, f'{loader}.dataset')
-    for place, pipeline in places:
+    for name in ('test_pipeline', 'image_test_pipeline'):
+        pipeline = cfg.get(name) or []
         if pipeline:
             samples = any('Sample' in step_name(step) for step in pipeline)
-            found.setdefault('video' if samples else 'image', (place, pipeline))
+            found.setdefault('video' if samples else 'image', (name, pipeline))
     return found
-
-
-def _dataset_pipelines(dataset: dict, place: str) -> Iterator[tuple[str, list]]:
-    for key, value in dataset.items():
-        if key == 'pipeline':
-            yield f'{place}.{key}', value
-            continue
-        for inner in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(inner, dict):
-                yield from _dataset_pipelines(inner, f'{place}.{key}')
 
 
 class FramePipeline:
@@ -210,10 +181,7 @@ class FramePipeline:
         names = [step_name(step) for step in pipeline]
         loading = [i for i, name in enumerate(names) if LOADING_STEP.search(name)]
         if not loading:
-            raise ValueError(
-                f'{self.place} has no step that loads a file (such as ClipDecode, ImageLoad or '
-                f'LoadImageFromFile), but only {", ".join(names)}.'
-            )
+            raise ValueError(f'{self.place} has no step that loads a file, but only {names}.')
         loader, rest = pipeline[loading[-1]], pipeline[loading[-1] + 1 :]
         self.is_bgr = names[loading[-1]] == 'LoadImageFromFile'  # mmcv's, one image
         self.dtype = np.float32 if loader.get('to_float32') else np.uint8
@@ -226,8 +194,8 @@ class FramePipeline:
         sampler = TRANSFORMS.build(dict(step))
         if getattr(sampler, 'target_fps', None) is not None:
             raise ValueError(
-                f'{self.place} samples with target_fps={sampler.target_fps}, which prediction does '
-                'not do. Leave it out and set frame_interval for your frame rate.'
+                f'{self.place}: target_fps={sampler.target_fps} is not for prediction. Set '
+                'frame_interval for your frame rate instead.'
             )
         loop = getattr(sampler, 'out_of_bound_opt', '') == 'loop'
         clip_len, clips = sampler.clip_len, getattr(sampler, 'num_clips', 1)
@@ -322,8 +290,7 @@ class OnnxScorer(Scorer):
         sample = sample if input_type == 'video' else sample[:, 0]
         if sample.shape != self.shape:
             raise ValueError(
-                f'{self.name} takes samples of the shape {self.shape} (channels, frames, height, '
-                f'width), but {len(images)} frames gave {sample.shape}.'
+                f'{self.name} takes samples of the shape {self.shape}, not {sample.shape}.'
             )
         return sample
 
@@ -332,10 +299,7 @@ class OnnxScorer(Scorer):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """See :class:`Scorer`."""
         if features and 'features' not in [out.name for out in self.session.get_outputs()]:
-            raise ValueError(
-                f'{self.name} gives no features, since the head of its model has no name for them. '
-                'DualModalHead has.'
-            )
+            raise ValueError(f'{self.name} gives no features: only a DualModalHead has them.')
         names = ['probabilities', 'features'] if features else ['probabilities']
         size = 1 if self.info['int8'] else len(samples)
         batches = [np.stack(samples[i : i + size]) for i in range(0, len(samples), size)]
@@ -351,8 +315,8 @@ def read_info(metadata: dict[str, str], path: str) -> dict:
         info = {key: json.loads(value) for key, value in metadata.items()}
     if 's4d_mm_version' not in info:
         raise ValueError(
-            f'{path} was not written by tools/deployment/export.py, or is broken: its metadata '
-            'does not say its classes and its input. Export the model again with that tool.'
+            f'{path} was not written by tools/deployment/export.py, or is broken: it has not the '
+            'metadata of that tool. Export the model again.'
         )
     return dict(OLDER_FILES, **info)
 
@@ -362,12 +326,7 @@ def open_session(path: str, device: str | None) -> Any:
     try:
         import onnxruntime
     except ImportError as e:
-        raise ImportError(
-            f'To run {path}, onnxruntime is missing: pip install onnxruntime (part of the extra '
-            '`export`).'
-        ) from e
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'There is no file {path}.')
+        raise ImportError(f'To run {path}: pip install onnxruntime.') from e
     available = onnxruntime.get_available_providers()
     kind, _, number = str(device or 'cuda').partition(':')
     providers = ['CPUExecutionProvider']
@@ -375,8 +334,7 @@ def open_session(path: str, device: str | None) -> Any:
         providers.insert(0, ('CUDAExecutionProvider', dict(device_id=int(number or 0))))
     elif device not in (None, 'cpu'):
         raise ValueError(
-            f'device={device!r}: this onnxruntime has {available}. For cuda, pip install '
-            'onnxruntime-gpu in the place of onnxruntime.'
+            f'device={device!r}: this onnxruntime has {available}. For cuda take onnxruntime-gpu.'
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors

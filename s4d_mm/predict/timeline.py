@@ -2,8 +2,6 @@
 """The class probabilities of a video over time, as a chart."""
 
 import os.path as osp
-from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -14,16 +12,14 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from ..files.text import printable
 from .drawing import class_colors, font_file, scores_by_face
-
-if TYPE_CHECKING:
-    from .results import MediaResult
+from .results import MediaResult
 
 MOST_FACES = 6
 MOST_STEPS = 1000  # of a chart; more frames are averaged
 LONGEST_NAME = 16  # letters of a class in the legend
 
 
-def plot_timeline(result: 'MediaResult', path: str) -> None:
+def plot_timeline(result: MediaResult, path: str) -> None:
     """Plot the class probabilities of each face of a video, as a png file.
 
     Their shares are stacked over time, blank where the face is not there, above a band with the
@@ -39,7 +35,7 @@ def plot_timeline(result: 'MediaResult', path: str) -> None:
         draw_timeline(result, title).savefig(path, format='png', dpi=120)
 
 
-def draw_timeline(result: 'MediaResult', title: str) -> Figure:
+def draw_timeline(result: MediaResult, title: str) -> Figure:
     """The figure of :func:`plot_timeline`."""
     scores = scores_by_face(result.records)
     longest = sorted(scores, key=lambda face: -len(scores[face][1]))[:MOST_FACES]
@@ -70,9 +66,6 @@ def draw_timeline(result: 'MediaResult', title: str) -> Figure:
         axes.yaxis.set_major_locator(MultipleLocator(0.5))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlim=(min(seconds.values()), max(seconds.values())), xlabel='time (s)')
-    if max(seconds.values()) > 150:
-        axes.set_xlabel('time (h:min:s)')
-        axes.xaxis.set_major_formatter(lambda x, _: str(timedelta(seconds=round(x))))
     # a space, as matplotlib leaves out what starts with "_"
     names = [f' {n[: LONGEST_NAME - 1]}…' if len(n) > LONGEST_NAME else f' {n}' for n in colors]
     figure.legend(patches[::-1], names[::-1], loc='outside right upper', frameon=False)

@@ -72,8 +72,6 @@ def follow_faces(
     """
     settings = settings or FaceSettings()
     check_settings(settings)
-    if which not in ('auto', 'largest'):
-        raise ValueError(f"which={which!r}: must be 'auto' or 'largest'")
     placed = _place_faces(frames, detect, settings)
     return placed if which == 'auto' else _largest(placed)
 
@@ -218,7 +216,8 @@ def _optical_flow(frame: np.ndarray, faces: list, later: list, found: list) -> l
     if any(f.shape != frame.shape for f in later):
         return None
     scale = min(1.0, FLOW_SIDE / max(frame.shape[:2]))
-    grey = [_grey(f, scale) for f in (frame, *later)]
+    small = [cv2.resize(f, None, None, scale, scale, cv2.INTER_AREA) for f in (frame, *later)]
+    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in small]
     paths = [[face] for face in faces]
     for before, after in pairwise(grey):
         for path in paths:
@@ -231,11 +230,6 @@ def _optical_flow(frame: np.ndarray, faces: list, later: list, found: list) -> l
         return None
     corrected = [_corrected(paths[i][1:], found[j]) for i, j in sorted(pairs)]
     return [list(faces) for faces in zip(*corrected)]
-
-
-def _grey(frame: np.ndarray, scale: float) -> np.ndarray:
-    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
 
 
 def _moved(face: Face, before: np.ndarray, after: np.ndarray, scale: float) -> Face | None:

@@ -5,7 +5,6 @@ import csv
 import logging
 import os
 import shutil
-import weakref
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from mmengine.logging import MMLogger
 from mmengine.registry import INFERENCERS
 from small_models import CLASSES, PREDICT, save_checkpoint
 
-from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.files.errors import NonFiniteError
 from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 from s4d_mm.predict.faces import FaceSettings, crop_square
@@ -207,7 +205,6 @@ def test_whole_frames_with_a_small_face_are_warned_of(inferencer, log):
     assert not log
 
 
-# --------------------------------------------------------------------- bad input
 def test_one_unreadable_input_is_an_error(inferencer, tmp_path):
     path = truncate(write_video(tmp_path / 'x.mp4', 60, faststart=True), 0.6)
     with pytest.raises(MediaReadError, match='x.mp4'):
@@ -218,51 +215,28 @@ def test_one_unreadable_input_is_an_error(inferencer, tmp_path):
 
 
 def test_of_several_the_others_are_predicted(inferencer, tmp_path, log):
-    """Also with names of 251 letters, bytes that are not UTF-8, a terminal's escape code."""
-    clip, image = write_video(tmp_path / 'a.mp4', 9), write_image(tmp_path / 'a.jpg')
-    long, latin = '\u00e4' * 125 + '.mp4', os.fsdecode(b'caf\xe9.mp4')
-    names = [long, latin, 'red\x1b[31m.mp4', 'l' * 251 + '.jpg']
-    for name, source in zip(names, (clip, clip, clip, image)):
-        shutil.copy(source, tmp_path / name)
+    """Also with names of 251 letters, and bytes that are not UTF-8."""
+    clip, names = write_video(tmp_path / 'a.mp4', 9), ['l' * 251 + '.mp4']
+    names.append(os.fsdecode(b'caf\xe9.mp4'))
+    for name in names:
+        shutil.copy(clip, tmp_path / name)
     truncate(write_video(tmp_path / 'broken.mp4', 60, faststart=True), 0.6)
     for name in ('notes.txt', 'empty.mp4'):
         (tmp_path / name).touch()
     out, bad = tmp_path / 'out', ('broken.mp4', 'empty.mp4', 'nowhere.jpg')
     inputs = [str(tmp_path / name) for name in ('notes.txt', *names, *bad)]
     result = inferencer(inputs, faces='none', out_dir=str(out))
-    assert [m.status for m in result.media] == ['ok'] * 4 + ['unreadable'] * 3
-    assert [bool(m.records) for m in result.media] == [True] * 5 + [False] * 2
-    assert result.media[4].records[-1].end_frame == result.media[4].frames < 60
-    shown = [os.path.basename(m.media) for m in result.media[1:3]]
-    assert shown == ['caf\\udce9.mp4', 'red\\x1b[31m.mp4']
-    stems = {'\u00e4' * 100: ENDINGS['video'], 'caf\\udce9': ENDINGS['video']}
-    stems |= {'red\\x1b[31m': ENDINGS['video'], 'l' * 200: ENDINGS['image']}
-    stems |= {'broken': ('.csv', '.json', '_timeline.png')}
-    written = {stem + ending for stem, endings in stems.items() for ending in endings}
+    assert [m.status for m in result.media] == ['ok'] * 2 + ['unreadable'] * 3
+    assert [bool(m.records) for m in result.media] == [True] * 3 + [False] * 2
+    assert result.media[2].records[-1].end_frame == result.media[2].frames < 60
+    written = {stem + e for stem in ('l' * 200, 'caf\\udce9') for e in ENDINGS['video']}
+    written |= {'broken.csv', 'broken.json', 'broken_timeline.png'}
     assert set(os.listdir(out)) == written == set(map(os.path.basename, result.files))
     result.to_json(str(tmp_path / 'all.json')), result.to_csv(str(tmp_path / 'all.csv'))
-    for media in result.media[4:]:
+    for media in result.media[2:]:
         assert media.media in media.message
         assert ('WARNING', f'{media.media}: {media.message}') in log
     assert any('notes.txt' in text and level == 'WARNING' for level, text in log)
-
-
-@pytest.mark.parametrize(
-    'option',
-    [dict(faces='all'), dict(batch_size=0), dict(window_stride=0), dict(max_frames=-1)],
-)
-def test_options_are_checked(inferencer, option):
-    ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=f'{name}={value!r}: must be'):
-        inferencer(make_frame(), **option)
-
-
-def test_a_model_without_an_image_classifier(tmp_path):
-    config = {k: v for k, v in PREDICT.items() if k != 'image_test_pipeline'}
-    path = save_checkpoint(tmp_path / 'x.pth')
-    video_only = ExpressionInferencer(Config(config), path, 'cpu', show_progress=False)
-    with pytest.raises(ValueError, match="good.jpg is of the kind 'image', but .* only for video"):
-        video_only(['x.mp4', 'good.jpg'], faces='none')
 
 
 def test_scores_that_are_not_finite_name_the_input(inferencer, tmp_path, monkeypatch):
@@ -300,13 +274,6 @@ def test_pictures_of_every_kind_of_input(inferencer, tmp_path):
 
 
 def test_what_is_interrupted_leaves_nothing_half(inferencer, tmp_path, monkeypatch):
-    def frames():
-        yield from two_faces(20)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        inferencer(frames(), out_dir=str(tmp_path))
-
     def replace(part, target):
         assert os.path.getsize(part) > 50
         raise OSError('the disk is full')
@@ -323,26 +290,3 @@ def test_inputs_are_not_overwritten(inferencer, tmp_path):
     with pytest.raises(ValueError, match='x.mp4 is an input and would be overwritten'):
         inferencer(path, faces='none', out_dir=tmp_path)
     assert (tmp_path / 'x.mp4').read_bytes() == before
-
-
-def test_memory_does_not_grow_with_the_clip(inferencer):
-    """Images that are kept, counted while a long clip passes."""
-    alive, most = weakref.WeakSet(), 0
-
-    class Counted(np.ndarray):
-        pass
-
-    class Holder:
-        pass
-
-    def frames():
-        nonlocal most
-        for _ in range(400):
-            frame = np.zeros((8, 8, 3), np.uint8).view(Counted)
-            frame.holder = Holder()
-            alive.add(frame.holder)
-            most = max(most, len(alive))
-            yield frame
-
-    result = inferencer(frames(), faces='none', batch_size=3)
-    assert result.media[0].frames == 400 and most <= 2 * SPAN

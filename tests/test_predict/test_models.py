@@ -2,18 +2,16 @@
 """Building a model with its weights and the names of its classes; names of the model index."""
 
 import os.path as osp
-import shutil
 
 import pytest
 import torch
 from authors_files import save_finetuning
-from helpers import ROOT, write_text
+from helpers import ROOT
 from mmengine.config import Config
 from small_models import CLASSES, FINETUNE, PREDICT, build, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer, init_model
 from s4d_mm.datasets import AffectNet
-from s4d_mm.predict import models
 from s4d_mm.predict.models import class_names, find_model, list_models
 from s4d_mm.weights.s4d import to_authors
 
@@ -45,14 +43,10 @@ def test_model_knows_its_training_data(checkpoint, tmp_path):
     content = torch.load(checkpoint)
     for meta, seen in (
         ({}, 'by the config'),
-        (dict(cfg="trained_on = 'by the training'"), 'by the training'),
-        (dict(cfg="trained_on = 'x'", trained_on='drawn faces'), 'drawn faces'),
+        (dict(trained_on='drawn faces'), 'drawn faces'),
     ):
         torch.save(dict(content, meta=meta), tmp_path / 'x.pth')
         assert init_model(config, str(tmp_path / 'x.pth'), 'cpu').trained_on == seen
-    config = Config(dict(PREDICT, trained_on=None, train_dataloader=None))
-    torch.save(dict(content, meta={}), tmp_path / 'x.pth')
-    assert init_model(config, str(tmp_path / 'x.pth'), 'cpu').trained_on == 'unknown data'
 
 
 def drop(part):
@@ -61,11 +55,6 @@ def drop(part):
             del weights[key]
 
     return change
-
-
-def replace(weights):
-    drop('')(weights)
-    weights['stem.weight'] = torch.ones(1)
 
 
 def widen(weights):
@@ -80,34 +69,19 @@ def spoil(weights):
     'change, message',
     [
         (drop('cls_head'), 'has no cls_head.fc_norm.weight, so it cannot predict'),
-        (drop('backbone.blocks.0'), r'has no backbone.blocks.0.norm1.weight \(and lacks \d+ ten'),
-        (widen, r'another size: backbone.blocks.0.attn.proj.bias is \(48,\) there, but \(32,\)'),
+        (
+            drop('backbone.blocks.0'),
+            'It lacks backbone.blocks.0.norm1.weight',
+        ),
+        (widen, 'another size: backbone.blocks.0.attn.proj.bias is .48,. there'),
         (spoil, r'1 of the 32 numbers of neck.blocks.1.attn.proj.bias are NaN'),
-        (drop(''), 'no tensors at all'),
-        (replace, 'none finds a place in DualModalRecognizer'),
     ],
-    ids=['head', 'part', 'size', 'nan', 'empty', 'other'],
+    ids=['head', 'part', 'size', 'nan'],
 )
 def test_weights_that_cannot_predict_are_refused(tmp_path, change, message):
     path = save_checkpoint(tmp_path / 'x.pth', change)
     with pytest.raises(ValueError, match=f'x.pth cannot be used with the config. .*{message}'):
         init_model(Config(PREDICT), path, 'cpu')
-
-
-def test_class_names(checkpoint):
-    model = init_model(Config(PREDICT), checkpoint, 'cpu')
-    for classes in (VIDEO, dict(video=VIDEO, image=IMAGE)):
-        model.dataset_meta = dict(classes=classes)
-        assert class_names(model, 'video') == list(VIDEO)
-    for meta in (
-        None,
-        {},
-        dict(classes=None),
-        dict(classes=IMAGE),
-        dict(classes=dict(image=VIDEO)),
-    ):
-        model.dataset_meta = meta
-        assert class_names(model, 'video') == list('0123456')
 
 
 def test_a_file_of_the_authors_has_the_names_of_the_config(tmp_path):
@@ -121,36 +95,12 @@ def test_a_file_of_the_authors_has_the_names_of_the_config(tmp_path):
 
 
 def test_names_of_the_index():
-    config, weights = find_model('S4D_finetune_DFEW')
+    config = find_model('S4D_finetune_DFEW')
     assert osp.samefile(config, osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
-    assert weights is None
     assert all(osp.isfile(model['Config']) for model in list_models())
-    for name, message in (
-        ('s4d_finetune_dfw', 'Do you mean s4d_finetune_dfew'),
-        ('xyz', 'The models are s4d_pretrain, s4d_finetune_dfew'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            find_model(name)
+    with pytest.raises(ValueError, match='yml: s4d_finetune_dfew'):
+        find_model('s4d_finetune_dfw')
     with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
         ExpressionInferencer('s4d_finetune_mafw')
-    with pytest.raises(FileNotFoundError, match='There is no config configs/x.py'):
-        ExpressionInferencer('configs/x.py', 'x.pth')
     with pytest.raises(ValueError, match='x.onnx holds its weights'):
         ExpressionInferencer('x.onnx', 'x.pth')
-
-
-def test_an_installed_package_has_its_index_in_mim(tmp_path, monkeypatch):
-    package = tmp_path / 's4d_mm'
-    monkeypatch.setattr(models, 'PACKAGE', str(package))
-    with pytest.raises(FileNotFoundError, match='no model-index.yml in .*s4d_mm'):
-        list_models()
-    shutil.copytree(osp.join(ROOT, 'configs'), package / '.mim' / 'configs')
-    index = 'Import:\n  - configs/metafile.yml'
-    write_text(package / '.mim' / 'model-index.yml', index)
-    metafile = package / '.mim' / 'configs' / 'metafile.yml'
-    name = 'Name: s4d_finetune_mafw'
-    text = metafile.read_text().replace(name, f'{name}\n    Weights: hf://a/b/c')
-    metafile.write_text(text)
-    config, weights = find_model('s4d_finetune_mafw')
-    assert config == str(package / '.mim' / 'configs' / 's4d_finetune_mafw.py')
-    assert weights == 'hf://a/b/c'

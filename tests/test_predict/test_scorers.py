@@ -10,7 +10,7 @@ from helpers import ROOT, make_frame
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
-from small_models import CLASSES, PREDICT, PRETRAIN, save_checkpoint
+from small_models import CLASSES, PREDICT, save_checkpoint
 
 from s4d_mm.apis import TorchScorer, Window
 from s4d_mm.media import read_image, write_image
@@ -71,11 +71,7 @@ def test_the_toolbox_s_models_and_pipelines(name, tmp_path):
         cfg.model.data_preprocessor = cfg.data_preprocessor
     path = str(tmp_path / 'x.pth')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), path)
-    if 'image' not in config:
-        scorer = TorchScorer(cfg, path, 'cpu')
-    else:  # mmpretrain's models may name their weights
-        cfg.model.init_cfg = dict(type='Pretrained', checkpoint=path)
-        scorer = TorchScorer(cfg, None, 'cpu')
+    scorer = TorchScorer(cfg, path, 'cpu')
     assert sorted(scorer.classes) == kinds
     for kind in kinds:
         samples = [scorer.prepare(clip(4 if kind == 'video' else 1, i), kind) for i in range(2)]
@@ -98,9 +94,9 @@ def test_an_image_of_mmpretrain_is_bgr(tmp_path):
 
 def sampled(step):
     steps = [dict(type='DecordInit'), step, dict(type='DecordDecode')]
-    cfg = Config(dict(test_dataloader=dict(dataset=dict(dataset=dict(pipeline=steps)))))
+    cfg = Config(dict(test_pipeline=steps))
     ((kind, (place, steps)),) = find_pipelines(cfg).items()
-    assert (kind, place) == ('video', 'test_dataloader.dataset.dataset.pipeline')
+    assert (kind, place) == ('video', 'test_pipeline')
     pipeline = FramePipeline(cfg, place, steps)
     return pipeline.window, pipeline.clips
 
@@ -126,49 +122,6 @@ def test_scores_are_probabilities_for_every_average(checkpoint):
     assert np.ptp(found[0]) > 0.01
     for scores in found[1:]:
         np.testing.assert_allclose(scores, found[0], atol=1e-6)
-
-
-def test_shapes_of_a_batch_may_differ(checkpoint):
-    cfg = Config(PREDICT)
-    cfg.image_test_pipeline[1] = dict(type='Resize', scale=(-1, 32))  # keeps the ratio
-    cfg.model.backbone.img_size = 32
-    scorer = TorchScorer(cfg, checkpoint, 'cpu')
-    samples = [scorer.prepare([make_frame(1, 32, width)], 'image') for width in (32, 64, 32)]
-    assert len({s['inputs'].shape for s in samples}) == 2
-    scores, features = scorer.score(samples, 'image', features=True)
-    assert scores.shape == (3, 8) and features.shape == (3, 32)
-    alone = scorer.score(samples[1:2], 'image')[0]
-    np.testing.assert_allclose(scores[1:2], alone, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    'config, message',
-    [
-        (dict(model=PRETRAIN), 'face.py has no classifier .*MAE is one of pre-training'),
-        (dict(a=1), 'face.py has no classifier'),
-        (dict(model=PREDICT['model']), 'face.py has no test pipeline for images or videos'),
-        (
-            dict(PREDICT, test_pipeline=[dict(type='SampleFrames')]),
-            'test_pipeline of .*face.py has no step that loads',
-        ),
-    ],
-    ids=['pretrain', 'none', 'pipeline', 'loading'],
-)
-def test_what_cannot_predict_is_refused(checkpoint, tmp_path, config, message):
-    path = str(tmp_path / 'face.py')
-    Config(config).dump(path)
-    with pytest.raises(ValueError, match=message):
-        TorchScorer(path, checkpoint, 'cpu')
-
-
-def test_weights_that_are_missing_or_wrong(tmp_path):
-    path = str(tmp_path / 'face.py')
-    Config(PREDICT).dump(path)
-    with pytest.raises(ValueError, match='No weights are given for .*face.py.* set load_from'):
-        TorchScorer(path)
-    bad = save_checkpoint(tmp_path / 'bad.pth', lambda w: w['cls_head.fc_norm.bias'].fill_(np.inf))
-    with pytest.raises(ValueError, match='bad.pth cannot be used with .*face.py. The .*fc_norm.bi'):
-        TorchScorer(path, bad, 'cpu')
 
 
 def test_frame_steps_give_the_pixels_of_the_pipeline():

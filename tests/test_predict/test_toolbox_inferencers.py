@@ -8,7 +8,6 @@ import pytest
 import torch
 from helpers import ROOT, make_frame, write_image, write_video
 from mmaction.apis import (
-    ActionRecogInferencer,
     MMAction2Inferencer,
     inference_recognizer,
     init_recognizer,
@@ -16,13 +15,11 @@ from mmaction.apis import (
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
-from mmpretrain import ImageClassificationInferencer, get_model
 
 from s4d_mm.media import MediaReadError
 
 CONFIGS = osp.join(ROOT, 'configs')
 JOINT = osp.join(CONFIGS, 'quickstart', 's4d_quickstart_finetune.py')
-IMAGES = osp.join(CONFIGS, 'mix', 'resnet_moae_linear-head_image.py')
 
 
 @pytest.fixture(scope='module')
@@ -68,22 +65,3 @@ def test_mmaction2_inferencers_give_the_scores_of_a_test(files):
         inference_recognizer(model, image)
     with pytest.raises(ValueError, match='got none, only img. .*ExpressionInferencer'):
         steps(dict(img=make_frame()))
-
-
-@pytest.mark.parametrize('name', ['mix/slowonly_moae_joint', 'mix/s4d-vit_timesformer-head_video'])
-def test_mmaction2_inferencer_takes_the_other_configs(files, name):
-    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
-    (found,) = ActionRecogInferencer(cfg, device='cpu')(files[0])['predictions']
-    assert len(found['pred_scores']) == 7 and sum(found['pred_scores']) == pytest.approx(1)
-
-
-def test_mmpretrain_inferencers_take_image_configs(files):
-    init_default_scope('mmpretrain')
-    torch.manual_seed(0)
-    model = get_model(IMAGES)
-    image = files[1]
-    (expected,) = ImageClassificationInferencer(model)(image)
-    weights = osp.join(osp.dirname(image), 'image.pth')
-    torch.save(dict(state_dict=model.state_dict()), weights)
-    (found,) = ImageClassificationInferencer(IMAGES, weights, 'cpu')(image)
-    np.testing.assert_allclose(found['pred_scores'], expected['pred_scores'], atol=1e-6)

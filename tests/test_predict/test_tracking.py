@@ -127,8 +127,6 @@ def test_frames_are_given_out_after_a_bounded_delay(every):
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match='detect_every=13: must be 1 to 12'):
         follow_faces([], list, FaceSettings(detect_every=13))
-    with pytest.raises(ValueError, match="which='all': must be 'auto' or 'largest'"):
-        follow_faces([], list, which='all')
 
 
 # -- optical flow
@@ -197,14 +195,6 @@ def test_fast_motion_between_detections(motion):
     clip.faces[8].reverse()  # the order of a detector means nothing
     assert worst(clip.run(), clip.faces) < 0.02
     assert clip.calls == [0, 4, 8, 12, 16, 20]
-
-
-def test_what_is_off_at_a_detection_is_spread_over_the_frames_before():
-    clip = Clip()
-    for _ in range(5):
-        clip.add((1, 100, 80, 50, 0))
-    clip.faces[4] = [Face((79, 55, 129, 105), 1.0, clip.faces[4][0].eyes)]  # 4 pixels to the right
-    assert [faces[0].box[0] for faces in clip.run()] == pytest.approx([75, 76, 77, 78, 79], abs=0.2)
 
 
 def test_where_a_face_comes_goes_or_is_cut_every_frame_is_detected():

@@ -104,7 +104,8 @@ class ListDataset(BaseDataset):
         if not samples:
             where = self.ann_file or self.data_prefix[self.PREFIX_KEY]
             raise ValueError(
-                f'{where} has no samples for {type(self).__name__}. Check data_prefix and suffix.'
+                f'{where} has no samples for {type(self).__name__}. Check data_prefix, suffix and, '
+                'if set, subjects or label_map.'
             )
         return samples
 

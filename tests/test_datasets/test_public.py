@@ -81,7 +81,6 @@ def read(dataset, root, folder='', **kwargs):
     'folder, suffix, names',
     [
         ('clip_224x224', '', ('00007', '02522', '16000')),
-        ('clip_224x224_avi', '.avi', ('00007', '02522', '16000')),
         ('original', '.mp4', ('7', '2522', '16000')),
     ],
 )
@@ -122,18 +121,8 @@ def test_dfew_ids(tmp_path):
         (
             FERV39k,
             FERV39k.METAINFO['split_files']['train'],
-            'Action/Happy/0267 Happy\nCrime/Angry/0063 Angry\nDaily_Life/Sad/0001 Sad\n',
-            [
-                ('Action/Happy/0267', 'happiness'),
-                ('Crime/Angry/0063', 'anger'),
-                ('Daily_Life/Sad/0001', 'sadness'),
-            ],
-        ),
-        (
-            FERV39k,
-            'test.csv',
-            'path,id\nCrime/Angry/0063,0\nAction/Happy/0267,3\n',
-            [('Crime/Angry/0063', 'anger'), ('Action/Happy/0267', 'happiness')],
+            'Action/Happy/0267 Happy\nCrime/Angry/0063 Angry\n',
+            [('Action/Happy/0267', 'happiness'), ('Crime/Angry/0063', 'anger')],
         ),
         (
             MAFW,
@@ -177,9 +166,8 @@ def test_mafw_compound(tmp_path):
         label_map=dict(anger='x', anger_disgust=None, fear_sadness=None),
     )
     assert dataset.get_gt_labels().tolist() == [1, 0]
-    with pytest.raises(FileNotFoundError, match='b/test.txt of .*does not exist'):
-        MAFW(compound=True, ann_file=write_text(tmp_path / 'b' / 'train.txt', '1.mp4 anger'))
-    write_text(tmp_path / 'b' / 'test.txt', '1.mp4 12')
+    for part in ('train', 'test'):
+        write_text(tmp_path / 'b' / f'{part}.txt', '1.mp4 12')
     with pytest.raises(ValueError, match="'12'.*are ids.*metainfo"):
         MAFW(compound=True, ann_file=str(tmp_path / 'b' / 'train.txt'))
     line = '00025.mp4\thappiness\t\u4e00\u4e2a\tA man smiles, and nods.\n'
@@ -209,13 +197,9 @@ def test_affectnet_csv(tmp_path, caplog):
         write_text(tmp_path / 'bad.csv', header, rows[1], bad)
         with pytest.raises(ValueError, match='bad.csv:3'):
             read(AffectNet, tmp_path, ann_file='bad.csv')
-    with pytest.raises(ValueError, match='empty.csv has no samples'):
-        AffectNet(ann_file=write_text(tmp_path / 'empty.csv'))
     write_text(tmp_path / 'a.txt', 'a.bmp 7')
     with pytest.raises(ValueError, match='0 to 6'):
         AffectNet(ann_file=str(tmp_path / 'a.txt'), num_classes=7)
-    with pytest.raises(ValueError, match='num_classes'):
-        AffectNet(ann_file=str(tmp_path / 'a.txt'), num_classes=6)
 
 
 def test_affectnet_reads_a_part_if_it_is_there(tmp_path):
@@ -244,10 +228,9 @@ def test_rafdb(tmp_path):
         ('train_00002_aligned.jpg', 'surprise'),
     ]
     assert read(RAFDB, tmp_path, split='test', **kwargs) == [('test_1.jpg', 'neutral')]
-    with pytest.raises(ValueError, match='both splits'):
-        read(RAFDB, tmp_path, **kwargs)
-    with pytest.raises(ValueError, match="split of RAFDB.*'val'"):
-        read(RAFDB, tmp_path, split='val', **kwargs)
+    for split in (None, 'val'):
+        with pytest.raises(ValueError, match=f"split={split!r} of RAFDB.*'train' or 'test'"):
+            read(RAFDB, tmp_path, split=split, **kwargs)
 
 
 def test_ferplus_votes(tmp_path, monkeypatch):
@@ -277,13 +260,11 @@ def test_ferplus_votes(tmp_path, monkeypatch):
         assert read(FERPlus, tmp_path, split=split, **kwargs) == found
     reasons = ('with a tie', 'with most votes for unknown or NF', 'without an image')
     assert '2 images' in said[0] and all(f'1 {reason}' in said[0] for reason in reasons)
-    with pytest.raises(ValueError, match="split of FERPlus.*'val'"):
-        read(FERPlus, tmp_path, split='val', **kwargs)
     write_text(tmp_path / 'bad.csv', FERPlus.HEADER, rows[0], rows[1].replace('9', 'nine'))
     with pytest.raises(ValueError, match="bad.csv:3.*'nine'"):
         read(FERPlus, tmp_path, ann_file='bad.csv', split='train')
     write_text(tmp_path / 'list.txt', 'a.png 1')
-    for split, name in ((None, 'fer2013new.csv'), ('train', 'list.txt')):
+    for split, name in ((None, 'fer2013new.csv'), ('val', 'fer2013new.csv'), ('train', 'list.txt')):
         with pytest.raises(ValueError, match=f'{name}: split={split!r} of FERPlus'):
             read(FERPlus, tmp_path, ann_file=name, split=split)
 
@@ -292,7 +273,7 @@ def test_ferplus_votes(tmp_path, monkeypatch):
 IN_NAMES = [
     (
         CREMAD,
-        '.mp4',
+        '',
         {
             '1001_DFA_ANG_XX': 'anger',
             '1001_IEO_DIS_HI': 'disgust',
@@ -318,7 +299,7 @@ IN_NAMES = [
     ),
     (
         ENTERFACE05,
-        '.avi',
+        '',
         {
             'subject 1/anger/sentence 1/s1_an_1': 'anger',
             'subject 11/disgust/sentence 2/s12_di_2': 'disgust',
@@ -339,10 +320,8 @@ IN_NAMES = [
 ]
 
 
-@pytest.mark.parametrize('layout', ['frames', 'files'])
 @pytest.mark.parametrize('dataset, suffix, names, bad, some', IN_NAMES)
-def test_labels_in_names(tmp_path, dataset, names, suffix, layout, bad, some):
-    suffix = suffix if layout == 'files' else ''
+def test_labels_in_names(tmp_path, dataset, names, suffix, bad, some):
     clips(tmp_path / 'clips', *names, suffix=suffix)
     write_text(tmp_path / 'clips' / 'README.txt', 'not a clip')
     write_text(tmp_path / 'clips' / '.hidden' / f'x{suffix}', 'not a clip')
@@ -365,14 +344,10 @@ def test_labels_in_names(tmp_path, dataset, names, suffix, layout, bad, some):
             found('bad.txt')
     if some:
         write_text(tmp_path / 'all.csv', *[f'{n},{c}' for n, c in names.items()])
+        parser = dataset(ann_file=str(tmp_path / 'list.txt'))
         for ann_file in ('', 'list.txt', 'all.csv'):
             chosen = [name for name, _ in found(ann_file, subjects=some)]
-            parser = dataset(ann_file=str(tmp_path / 'list.txt'))
-            assert {parser.get_subject(name) for name in chosen} == set(some)
-            others = {parser.get_subject(n) for n in names} - set(some)
-            assert len(chosen) + len(found(ann_file, subjects=others)) == len(names)
-            with pytest.raises(ValueError, match=r'subjects=\[999\].*not in'):
-                found(ann_file, subjects=[999])
+            assert set(chosen) == {name for name in names if parser.get_subject(name) in some}
 
 
 def test_what_is_listed_of_a_folder(tmp_path):

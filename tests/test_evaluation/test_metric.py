@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""ExpressionMetric: numbers by hand, errors, and two processes."""
+"""ExpressionMetric: numbers by hand, and errors."""
 
 import csv
 from math import nan
@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
-from mmengine.dataset import BaseDataset, DefaultSampler
 from mmengine.evaluator import Evaluator
-from runs import run_ranks
 
-from s4d_mm.datasets.joint import DualModalBatchSampler, DualModalDataset
 from s4d_mm.evaluation import (
     ExpressionMetric,
     classification_report,
@@ -137,40 +134,3 @@ def test_unreadable_samples_are_wrong(tmp_path):
 def test_errors_name_the_sample(item, classes, error):
     with pytest.raises(ValueError, match=error):
         evaluate([item], classes)
-
-
-class Labels(BaseDataset):
-    """Samples without media."""
-
-    METAINFO = dict(classes=CLASSES)
-
-    def load_data_list(self):
-        return [dict(label=0)] * self.data_prefix['n']
-
-    def _join_prefix(self):
-        pass
-
-
-def test_two_processes(tmp_path):
-    """Each sees a part; the figures are of all, each sample once, in their order."""
-
-    def evaluate_a_part():
-        data = DualModalDataset(
-            video=Labels(data_prefix=dict(n=4)), image=Labels(data_prefix=dict(n=3))
-        )
-        metric = ExpressionMetric(out_csv='out.csv')
-        metric.dataset_meta = data.metainfo
-        for batch in DualModalBatchSampler(DefaultSampler(data, shuffle=False), 2):
-            # sample 0, which is read twice, is the only wrong one
-            items = [sample(0, int(i == 0), data.input_type_of(i), str(i)) for i in batch]
-            metric.process({}, [item.to_dict() for item in items])
-        return len(metric.results), metric.evaluate(len(data))
-
-    (seen0, first), (seen1, second) = run_ranks(evaluate_a_part, tmp_path)
-    assert seen0 == seen1 == 4  # 7 samples and one more
-    assert first == second
-    assert first['video/WAR'] == 75 and first['image/WAR'] == 100
-    kinds = ['video'] * 4 + ['image'] * 3
-    assert [r[:2] for r in rows_of(tmp_path / 'out.csv')[1:]] == [
-        [str(i), k] for i, k in enumerate(kinds)
-    ]

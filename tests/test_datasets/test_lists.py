@@ -88,17 +88,10 @@ def test_all_wrong_lines_at_once(tmp_path):
     assert str(copy) == str(wrong[0]) and copy.where == where[1]
 
 
-NAMES = ('恐惧,1', 'é,2')  # in GB18030 both, in Latin-1 the second
+NAMES = ('恐惧,1', 'é,2')
 
 
-@pytest.mark.parametrize(
-    'encoding, lines, bad_line',
-    [
-        ('gb18030', NAMES, 2),
-        ('utf-16', NAMES, 1),
-        ('latin-1', NAMES[1:], 2),
-    ],
-)
+@pytest.mark.parametrize('encoding, lines, bad_line', [('gb18030', NAMES, 2), ('utf-16', NAMES, 1)])
 def test_encodings(tmp_path, encoding, lines, bad_line):
     path = tmp_path / 'a.csv'
     path.write_bytes(('path,id\r\n' + '\r\n'.join(lines)).encode(encoding))
@@ -113,24 +106,16 @@ def test_encodings(tmp_path, encoding, lines, bad_line):
 
 
 def test_missing_list_names_what_is_there(tmp_path):
-    for name in ('a.csv', 'b/train.csv'):
-        write_text(tmp_path / name)
-    with pytest.raises(FileNotFoundError) as error:
+    write_text(tmp_path / 'b' / 'train.csv')
+    message = f'{tmp_path}/no/c.csv of .*data_root.*{tmp_path} has: b.'
+    with pytest.raises(FileNotFoundError, match=message):
         ExpressionVideoDataset('no/c.csv', str(tmp_path), metainfo=dict(classes=CLASSES))
-    message = str(error.value)
-    assert f'{tmp_path}/no/c.csv' in message and 'data_root' in message
-    assert f'{tmp_path} has: a.csv, b.' in message
 
 
 def test_what_a_pipeline_begins_with(tmp_path):
     write_text(tmp_path / 'lists' / 'a.csv', 'video_name,label', 'x/1,2', 'x/2,0')
-    dataset = ExpressionVideoDataset(
-        'lists/a.csv',
-        data_root=str(tmp_path),
-        data_prefix=dict(video='clips'),
-        suffix='.mp4',
-        metainfo=dict(classes=CLASSES),
-    )
+    where = dict(data_root=str(tmp_path), data_prefix=dict(video='clips'), suffix='.mp4')
+    dataset = ExpressionVideoDataset('lists/a.csv', metainfo=dict(classes=CLASSES), **where)
     assert dataset.get_data_info(0) == dict(
         filename=osp.join(str(tmp_path), 'clips', 'x/1.mp4'),
         sample_id='x/1',

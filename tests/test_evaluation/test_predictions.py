@@ -81,16 +81,23 @@ def config(validation, test):
 
 
 @pytest.mark.parametrize(
-    'validation, test, split',
+    'path, validation, test, kind',
     [
-        (['v.csv'], ['t.csv'], 'validation'),
-        (['t.csv'], ['t.csv'], 'test'),
-        (['v.csv', 'images.txt'], ['t.csv', 'images.txt'], 'test'),  # in part is enough
-        ([], [], 'test'),
+        ('work/epoch_100.pth', ['t.csv'], ['t.csv'], 'last'),
+        ('work/epoch_60.pth', ['t.csv'], ['t.csv'], None),
+        ('best_work/mine.pth', ['t.csv'], ['t.csv'], None),
+        ('work/best_WAR_epoch_6.pth', ['v.csv'], ['t.csv'], 'best on the validation split'),
+        (
+            'work/best_WAR_epoch_6.pth',
+            ['v.csv', 'i.txt'],
+            ['t.csv', 'i.txt'],
+            'best on the test split',
+        ),
+        ('work/best_WAR_epoch_6.pth', [], [], 'best on the test split'),
     ],
 )
-def test_best_is_named_after_the_data_that_chose_it(validation, test, split):
-    assert name_of_best(config(validation, test)) == f'best on the {split} split'
+def test_best_is_named_after_the_data_that_chose_it(path, validation, test, kind):
+    assert kind_of_checkpoint(path, config(validation, test)) == kind
 
 
 @pytest.mark.parametrize('name', ['dfew', 'mafw'])
@@ -103,19 +110,3 @@ def test_recipes_choose_on_the_test_split(name):
     for found, trained in ((data.video, train.video), (data.image, train.image)):
         assert (found.type, found.data_root) == (trained.type, trained.data_root)
         assert found.test_mode and found.ann_file == trained.ann_file.replace('train', 'test')
-    checkpoint = cfg.default_hooks.checkpoint
-    assert (checkpoint.save_best, checkpoint.rule) == ('video/WAR', 'greater')
-
-
-@pytest.mark.parametrize(
-    'path, kind',
-    [
-        ('work/epoch_100.pth', 'last'),
-        ('work/epoch_60.pth', None),
-        ('work/best_video_WAR_epoch_60.pth', 'best on the test split'),
-        ('best_work/mine.pth', None),
-    ],
-)
-def test_kind_of_checkpoint(path, kind):
-    assert kind_of_checkpoint(path, config(['t.csv'], ['t.csv'])) == kind
-    assert kind_of_checkpoint('epoch_100.pth', Config(dict(train_cfg=None))) is None

@@ -17,12 +17,10 @@ CODECS = {
     'h264 b': ('libx264', 2, {}),
     'h264 open': ('libx264', 2, {'x264-params': 'open-gop=1'}),
     'hevc': ('libx265', 2, {'x265-params': 'log-level=none:pools=1', 'preset': 'ultrafast'}),
-    'mpeg4': ('mpeg4', 0, {}),
     'mpeg4 b': ('mpeg4', 2, {}),
     'mpeg1 b': ('mpeg1video', 2, {}),
     'mpeg2': ('mpeg2video', 0, {}),
     'mpeg2 b': ('mpeg2video', 2, {}),
-    'wmv1': ('wmv1', 0, {}),
     'wmv2': ('wmv2', 0, {}),
     'msmpeg4': ('msmpeg4', 0, {}),
     'h263': ('h263', 0, {}),
@@ -33,7 +31,7 @@ CODECS = {
     'mjpeg': ('mjpeg', 0, {}),
     'ffv1': ('ffv1', 0, {}),
 }
-MPEG = ['h264', 'h264 b', 'hevc', 'mpeg4', 'mpeg4 b', 'mpeg1 b', 'mpeg2', 'mpeg2 b']
+MPEG = ['h264', 'h264 b', 'hevc', 'mpeg4 b', 'mpeg1 b', 'mpeg2', 'mpeg2 b']
 MP4 = ['h264', 'h264 b', 'h264 open', 'mpeg4 b']
 CONTAINERS = {
     '.mp4': [*MP4, 'hevc', 'mpeg2 b', 'vp9', 'av1', 'mjpeg'],
@@ -46,7 +44,7 @@ CONTAINERS = {
     '.mpg': MPEG,
     '.mpeg': MPEG[:1],
     '.mpe': MPEG[:1],
-    '.wmv': ['wmv2', 'wmv1', 'msmpeg4', 'h264 b', 'mpeg4 b', 'mpeg1 b', 'vp9', 'mjpeg'],
+    '.wmv': ['wmv2', 'msmpeg4', 'h264 b', 'mpeg4 b', 'mpeg1 b', 'vp9', 'mjpeg'],
     '.asf': ['wmv2'],
     '.3gp': ['h263', *MP4],
     '.3g2': ['h263'],

@@ -50,14 +50,11 @@ FAULTS = {
     'video missing': ('video', os.remove, 'does not exist'),
     'video of zero bytes': ('video', empty, 'Cannot open video'),
     'video truncated, index at its end': ('video', truncate, 'Cannot open video'),
-    'text named as video': ('video', text, 'Cannot open video'),
     'folder with other files': ('video', to_folder, 'no image files'),
-    'frame of zero bytes': ('video', lambda p: to_frames(p, empty), 'Cannot decode image'),
     'frame truncated': ('video', lambda p: to_frames(p, truncate), 'Cannot decode image'),
     'image missing': ('image', os.remove, 'does not exist'),
     'image truncated': ('image', truncate, 'Cannot decode image'),
     'text named as image': ('image', text, 'Cannot decode image'),
-    'folder named as image': ('image', to_folder, 'Cannot decode image'),
 }
 
 
@@ -114,7 +111,7 @@ def test_training_replaces(case, root, monkeypatch):
 
 
 def test_too_many_stop_training_with_the_list(root):
-    """Also if two worker processes see a part each: they share the marks with this process."""
+    """Two workers share the marks with this process."""
     for i in (2, 5):
         os.remove(path_of(root, 'image', i))
     dataset = load(root, 'image')  # up to 20 % of 10

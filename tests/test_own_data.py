@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""The configs of ``configs/own``, with a small model and one epoch, and the lists that they read."""
+"""The configs of ``configs/own``, with a small model and one epoch, and the lists they read."""
 
 import contextlib
 import csv

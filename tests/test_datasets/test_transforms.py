@@ -95,7 +95,6 @@ def test_image_load(tmp_path):
     (img,) = results['imgs']
     assert img.shape == (48, 64, 3) and img.dtype == np.uint8
     assert frame_number(img) == 77 and is_red(img[:, 40:])
-    assert results['img_shape'] == results['original_shape'] == (48, 64)
     assert [results[k] for k in ('num_clips', 'clip_len', 'total_frames')] == [1, 1, 1]
     truncate(path, 0.9)
     with pytest.raises(MediaReadError, match=path):
@@ -150,8 +149,7 @@ def test_sample_clip_views(total, interval, views, first, last):
     results = build('SampleClipViews', **options)(dict(total_frames=total, start_index=0))
     inds = results['frame_inds'].reshape(views, 16)
     assert inds[0].tolist() == list(first) and inds[-1].tolist() == list(last)
-    if views == 3:
-        assert inds[1].tolist() == list(range(92, 108))
+    assert views == 2 or inds[1].tolist() == list(range(92, 108))
     assert (results['clip_len'], results['num_clips']) == (16, views)
     # equal views are merged where that is asked for
     merge = build('SampleClipViews', merge_equal=True, **options)
@@ -245,12 +243,11 @@ def test_windows_are_those_of_mmaction():
 
 
 def test_fixed_crop():
-    img = np.arange(224 * 224 * 3, dtype=np.uint32).reshape(224, 224, 3)
+    (img,) = noise_clip(1, 224, 224)
     crop = build('FixedCrop', rows=(0, 160), columns=(32, 192))
-    results = crop(dict(imgs=[img, img], filename='a'))
+    results = crop(dict(imgs=[img], filename='a'))
     assert results['img_shape'] == (160, 160)
-    for out in results['imgs']:
-        np.testing.assert_array_equal(out, img[:160, 32:192])
+    np.testing.assert_array_equal(results['imgs'][0], img[:160, 32:192])
     with pytest.raises(ValueError, match='a.mp4 has frames of 224 x 100'):
         crop(dict(imgs=[img, img[:, :100]], filename='a.mp4'))
 

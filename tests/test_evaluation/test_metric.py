@@ -25,12 +25,12 @@ def sample(label, prediction, input_type='video', sample_id='x', num=3):
     )
 
 
-def evaluate(samples, classes=CLASSES, size=None, **kwargs):
+def evaluate(samples, classes, **kwargs):
     metric = ExpressionMetric(**kwargs)
     evaluator = Evaluator(metric)
     evaluator.dataset_meta = dict(classes=classes)
     evaluator.process(samples)
-    return evaluator.evaluate(size or len(samples)), metric
+    return evaluator.evaluate(len(samples)), metric
 
 
 def rows_of(path):
@@ -41,9 +41,8 @@ def rows_of(path):
 def test_numbers_by_hand(tmp_path):
     """What could not be read is wrong in every figure, also if its prediction is right."""
     # true class and prediction; nobody is sad
-    pairs = [(0, 0), (0, 0), (0, 1), (0, 2), (1, 1), (1, 1), (1, 0), (1, 1)]
-    pairs += [(0, 0), (0, 0)]
-    samples = [sample(*pair, num=4) for pair in [*pairs, (1, 1)]]
+    pairs = [(0, 0)] * 4 + [(0, 1), (0, 2), (1, 0)] + [(1, 1)] * 4
+    samples = [sample(*pair, num=4) for pair in pairs]
     samples[-1].set_metainfo(dict(unreadable=True))
     path = tmp_path / 'predictions.csv'
     for number, recall_of_glad in ((10, 3 / 4), (11, 3 / 5)):

@@ -8,7 +8,6 @@ import pickle
 import pytest
 import torch
 from helpers import ROOT
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 
 from s4d_mm.evaluation.predictions import (
@@ -38,32 +37,25 @@ def test_figures():
 
 
 def test_file_of_a_run(tmp_path):
-    scores = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
     samples = [
-        ActionDataSample(
-            metainfo=dict(sample_id=f'ü{i}', input_type='image', img_shape=(4, 4), **more),
-            gt_label=torch.tensor([i % 2]),
-            pred_score=scores[i],
-        ).to_dict()
+        sample(i % 2, 0, sample_id=f'ü{i}', input_type='image', img_shape=(4, 4), **more)
         for i, more in enumerate(({}, dict(unreadable=True), {}))
     ]
+    samples[0]['pred_score'] = torch.rand(2)
     metric = PredictionsFile(str(tmp_path / 'sub' / 'x.json'))
     metric.process(None, samples)
     metric.evaluate(3)
     assert os.listdir(tmp_path / 'sub') == ['x.json']
     found = read_predictions(tmp_path / 'sub' / 'x.json')
-    for plain, given, score in zip(found, samples, scores):
-        assert torch.equal(torch.tensor(plain['pred_score']), score)
+    for plain, given in zip(found, samples):
+        assert torch.equal(torch.tensor(plain['pred_score']), given['pred_score'])
         assert plain['gt_label'] == given['gt_label'].tolist()
         assert plain['sample_id'] == given['sample_id'] and 'img_shape' not in plain
     figures = figures_by_modality(found, dict(image=('a', 'b')))['image']
     assert figures['support'] == [2, 1] and sum(map(sum, figures['matrix'])) == 2
 
 
-@pytest.mark.parametrize(
-    'content',
-    [b'[{"gt_label": [0]', b'[{"gt_label": [0]}]', b'[1]', pickle.dumps([1])],
-)
+@pytest.mark.parametrize('content', [b'[{"gt_label": [0]', b'[{"gt_label": [0]}]', pickle.dumps(1)])
 def test_what_is_no_file_of_predictions(content, tmp_path):
     (tmp_path / 'x.json').write_bytes(content)
     with pytest.raises(ValueError, match='x.json .*the .json file.*gt_label and pred_score'):

@@ -105,11 +105,3 @@ def test_frames_of_vp8_that_are_not_shown_do_not_count(tmp_path):
     reader = media.NumberedFrames(path)
     got = [frame_number(f) for f in reader.read([4, 5, 38, 39, 87])]
     assert len(reader) == 88 and reader.indexed and got == [4, 6, 39, 41, 89]
-
-
-def test_frames_are_counted_once_in_a_process(tmp_path, monkeypatch):
-    path = write(str(tmp_path / 'x.ts'), 'mpeg2')
-    reader = media.NumberedFrames(path)
-    assert len(reader) == FRAMES and not reader.indexed  # a packet may be half a frame
-    monkeypatch.setattr(media, '_decode', None)
-    assert len(media.NumberedFrames(path)) == FRAMES

@@ -53,15 +53,10 @@ def _on_grey(pictures):
 
 
 def write_own_data(folder, persons=3):
-    """What somebody has who wants to train: ``raw/clips`` and ``raw/images``, a folder per class.
-
-    Of each person one file in each class, ``p1_anger.mp4``. All faces are one that the detector
-    finds, so the labels mean nothing.
-    """
+    """``raw/clips`` and ``raw/images``: one file of each person and class, all of one face."""
     for i, label in enumerate(('anger', 'happiness', 'neutral')):
         for person in range(1, persons + 1):
             name = f'p{person}_{label}'
             write_clip(osp.join(folder, 'raw', 'clips', label, f'{name}.mp4'), 16 + 3 * i + person)
-            path = osp.join(folder, 'raw', 'images', label, f'{name}.jpg')
-            os.makedirs(osp.dirname(path), exist_ok=True)
-            write_picture(path)
+            os.makedirs(osp.join(folder, 'raw', 'images', label), exist_ok=True)
+            write_picture(osp.join(folder, 'raw', 'images', label, f'{name}.jpg'))

@@ -2,15 +2,15 @@
 """Data flow, datasets: from the index of a sample to the dict that a pipeline begins with."""
 
 import numpy as np
-from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.dataset import force_full_init
 from mmengine.registry import DATASETS
 
 from .faults import FaultTolerantDataset
-from .joint import SeededIndex, seeded_by
+from .joint import SeededItems
 from .lists import ListDataset
 
 
-class BaseExpressionDataset(FaultTolerantDataset, ListDataset):
+class BaseExpressionDataset(SeededItems, FaultTolerantDataset, ListDataset):
     """Facial expression dataset with one sample per line of a text file.
 
     A line is a name and a label, ``Crime/Angry/0063,0`` or ``train/1.jpg happiness``. A header
@@ -48,12 +48,6 @@ class BaseExpressionDataset(FaultTolerantDataset, ListDataset):
             line number and value.
     """
 
-    def __getitem__(self, idx: int) -> dict:
-        if not isinstance(idx, SeededIndex):
-            return super().__getitem__(int(idx))
-        with seeded_by(idx.seed):
-            return super().__getitem__(int(idx))
-
     def prepare_data(self, idx: int) -> dict:
         try:
             return super().prepare_data(idx)
@@ -75,21 +69,10 @@ class BaseExpressionDataset(FaultTolerantDataset, ListDataset):
             info['num_classes'] = len(self._metainfo['classes'])
         return info
 
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Label id of a sample, in a list, without decoding it."""
-        return [self._label(idx)]
-
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
         """Label ids (int64) of all samples, without decoding them."""
-        return np.array([self._label(i) for i in range(len(self))], np.int64)
-
-    def _label(self, idx: int) -> int:
-        if not self.has_labels:
-            raise ValueError(
-                f'{type(self).__name__} of {self.ann_file} has no labels (has_labels=False).'
-            )
-        return BaseDataset.get_data_info(self, idx)['label']
+        return np.array([self.get_data_info(i)['label'] for i in range(len(self))], np.int64)
 
 
 @DATASETS.register_module()

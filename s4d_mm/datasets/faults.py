@@ -36,10 +36,6 @@ class FaultLedger:
         """Indices of the marked samples, in order."""
         return self.marks.nonzero().flatten().tolist()
 
-    def share(self) -> float:
-        """Share of the samples that are marked, 0..1."""
-        return float(self.marks.sum(dtype=torch.int64)) / max(1, len(self.marks))
-
 
 class FaultTolerantDataset(BaseDataset):
     """Dataset that replaces a sample whose files cannot be read.
@@ -104,7 +100,7 @@ class FaultTolerantDataset(BaseDataset):
 
     def check_faults(self, cause: BaseException | None = None) -> None:
         """Raise a :class:`TooManyFaultsError` if too many samples are unreadable."""
-        share = self.faults.share()
+        share = len(self.faults.indices()) / len(self)
         if share > self.max_fault_share:
             raise TooManyFaultsError(
                 f'{share:.2%} of the samples of {self.ann_file} are unreadable, more than '
@@ -113,12 +109,9 @@ class FaultTolerantDataset(BaseDataset):
             ) from cause
 
     def describe_faults(self) -> str:
-        """The unreadable samples found so far, a path a line."""
-        bad = self.faults.indices()
-        lines = [f'  {self.get_data_info(i)["filename"]}' for i in bad[:LISTED_FAULTS]]
-        if len(bad) > LISTED_FAULTS:
-            lines.append(f'  ... and {len(bad) - LISTED_FAULTS} more')
-        return '\n'.join(lines)
+        """The first unreadable samples, a path a line."""
+        infos = map(self.get_data_info, self.faults.indices()[:LISTED_FAULTS])
+        return '\n'.join(f'  {info["filename"]}' for info in infos)
 
 
 def datasets_with_faults(dataset: Dataset) -> Iterator[Dataset]:

@@ -69,6 +69,14 @@ def seeded_by(seed: int) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
+class SeededItems:
+    """Base class of datasets that read a :class:`SeededIndex` under its seed."""
+
+    def __getitem__(self, idx: int) -> dict:
+        with seeded_by(idx.seed) if isinstance(idx, SeededIndex) else contextlib.nullcontext():
+            return super().__getitem__(int(idx))
+
+
 @DATA_SAMPLERS.register_module()
 class SeededSampler(DefaultSampler):
     """mmengine's ``DefaultSampler``, whose shuffled indices carry seeds.
@@ -103,7 +111,7 @@ class SeedDraws(BaseTransform):
 
 # --------------------------------------------------------------------- dataset
 @DATASETS.register_module()
-class DualModalDataset(ConcatDataset):
+class DualModalDataset(SeededItems, ConcatDataset):
     """One video dataset and one image dataset behind one index, videos first.
 
     Args:
@@ -148,12 +156,6 @@ class DualModalDataset(ConcatDataset):
         """``classes``: for each modality the class names in label order."""
         classes = [tuple(dataset.metainfo.get('classes', ())) for dataset in self.datasets]
         return dict(classes=dict(zip(self.modalities, classes)))
-
-    def __getitem__(self, idx: int) -> dict:
-        if not isinstance(idx, SeededIndex):
-            return super().__getitem__(int(idx))
-        with seeded_by(idx.seed):
-            return super().__getitem__(int(idx))
 
     @force_full_init
     def modality_range(self, modality: str) -> range:

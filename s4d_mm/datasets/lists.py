@@ -6,11 +6,9 @@ import io
 import itertools
 import os
 import os.path as osp
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -106,8 +104,8 @@ class ListDataset(BaseDataset):
         if not samples:
             where = self.ann_file or self.data_prefix[self.PREFIX_KEY]
             raise ValueError(
-                f'{where} has no samples for {type(self).__name__}. Check data_prefix and '
-                "suffix (for example suffix='.mp4')."
+                f'{where} has no samples for {type(self).__name__}. Check data_prefix, suffix and, '
+                'if set, subjects or label_map.'
             )
         return samples
 
@@ -235,13 +233,6 @@ class ListDataset(BaseDataset):
         forms = [other_suffix] if suffix else [as_it_is, other_suffix]
         return [*map(filled, forms), *forms] if digits else forms
 
-    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
-        """As mmengine's, but without an array for each line."""
-        packed = [pickle.dumps(info, protocol=4) for info in self.data_list]
-        self.data_list.clear()
-        ends = np.cumsum([len(info) for info in packed], dtype=np.int64)
-        return np.frombuffer(b''.join(packed), np.uint8), ends
-
 
 def read_lines(
     path: str, encoding: str = 'utf-8-sig', owner: str = 'the dataset'
@@ -260,20 +251,15 @@ def read_lines(
         content = f.read()
     try:
         text = content.decode(encoding)
-    except LookupError as e:
-        raise ValueError(f'encoding={encoding!r} of {path}: {e}.') from e
-    except UnicodeDecodeError as e:
-        before = e.object[: e.start].count(b'\n')
-    else:
-        # UTF-16 without a byte order mark is valid UTF-8, with a NUL in each character
-        before = text[: text.index('\0')].count('\n') if '\0' in text else None
-    if before is not None:
-        where = f'{path}:{before + 1}'
+    except (UnicodeDecodeError, LookupError) as e:
+        before = e.object[: e.start] if isinstance(e, UnicodeDecodeError) else b''
+        number = before.count(b'\n') + 1
+        where = f'{path}:{number}'
         raise AnnotationError(
             f'{where}: this is no {encoding.replace("-sig", "")} text. Save the file as UTF-8, or '
             "tell the dataset what it is, for example encoding='gb18030', 'latin-1' or 'utf-16'.",
             where,
-        )
+        ) from e
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
         line = line.strip()
         if line:
@@ -299,16 +285,10 @@ def list_folder(folder: str, suffix: str, frames: bool) -> Iterator[str]:
     suffixes = suffix or IMAGE_SUFFIXES + REFUSED_SUFFIXES
     for path, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if f[0] != '.' and f != '__MACOSX']
-        files = [
-            f
-            for f in files
-            if f[0] != '.'
-            and f not in NOT_LISTED
-            and (f if suffix else f.lower()).endswith(suffixes)
-        ]
-        below = osp.relpath(path, folder).replace(os.sep, '/')
-        if frames and files and below != '.':
-            yield below
-        elif not frames:
-            below = '' if below == '.' else f'{below}/'
+        files = [f for f in files if (f if suffix else f.lower()).endswith(suffixes)]
+        files = [f for f in files if f[0] != '.' and f not in NOT_LISTED]
+        below = '' if path == folder else osp.relpath(path, folder).replace(os.sep, '/') + '/'
+        if not frames:
             yield from (below + f[: len(f) - len(suffix)] for f in files)
+        elif files and below:
+            yield below[:-1]

@@ -174,20 +174,7 @@ class LabelInName(BaseExpressionDataset):
         return (name, label) if self._is_chosen(name) else None
 
     def _is_chosen(self, name: str) -> bool:
-        if self.subjects is None:
-            return True
-        person = self.get_subject(name)
-        self._people.add(person)
-        return person in self.subjects
-
-    def read_list(self, wrong: list | None = None) -> list[dict]:
-        self._people = set()  # that were found
-        samples = super().read_list(wrong)
-        missing = sorted((self.subjects or set()) - self._people)
-        if missing:
-            where = self.ann_file or self.data_prefix
-            raise ValueError(f'subjects={missing} of {type(self).__name__} are not in {where}.')
-        return samples
+        return self.subjects is None or self.get_subject(name) in self.subjects
 
 
 @DATASETS.register_module()
@@ -281,18 +268,17 @@ class RAFDB(ExpressionImageDataset):
     LABEL_START = 1
 
     def __init__(self, *args, split: str | None = None, **kwargs) -> None:
-        if split not in (None, 'train', 'test'):
-            raise ValueError(f"split of RAFDB must be 'train' or 'test', but is {split!r}.")
         self.split = split
         super().__init__(*args, **kwargs)
 
     def read_list(self, wrong: list | None = None) -> list[dict]:
         found = super().read_list(wrong)
         splits = [osp.basename(s['sample_id']).split('_')[0] for s in found]
-        if self.split is None and {'train', 'test'} <= set(splits):
+        several = {'train', 'test'} <= set(splits)
+        if found and self.split not in splits and (several or self.split):
             raise ValueError(
-                f"{self.ann_file} has images of both splits. Set split='train' or split='test' of "
-                'RAFDB.'
+                f"{self.ann_file}: split={self.split!r} of RAFDB must be 'train' or 'test', as the "
+                'names of its images begin.'
             )
         return [s for s, split in zip(found, splits) if self.split in (None, split)]
 
@@ -376,8 +362,6 @@ class AffectNet(OfficialCsv):
         subsets: Sequence[str] = (),
         **kwargs,
     ) -> None:
-        if num_classes not in (7, 8):
-            raise ValueError(f'num_classes of AffectNet must be 7 or 8, but got {num_classes!r}.')
         self.num_classes = num_classes
         there = [name for name in subsets if osp.isfile(osp.join(data_root, name))]
         if subsets:
@@ -421,16 +405,12 @@ class FERPlus(OfficialCsv):
     SPLITS = dict(train='Training', valid='PublicTest', test='PrivateTest')  # in the official file
 
     def __init__(self, *args, split: str | None = None, **kwargs) -> None:
-        if split not in (None, *self.SPLITS):
-            raise ValueError(
-                f'split of FERPlus must be one of {list(self.SPLITS)}, but is {split!r}.'
-            )
         self.split = split
         super().__init__(*args, **kwargs)
 
     def is_header(self, line: str) -> bool:
         header = super().is_header(line)
-        if self.is_official == (self.split is None):
+        if self.split not in (self.SPLITS if self.is_official else [None]):
             raise ValueError(
                 f'{self.ann_file}: split={self.split!r} of FERPlus must be one of '
                 f'{list(self.SPLITS)} for the official list, None for a simple list.'

@@ -34,9 +34,7 @@ class ExpressionMetric(BaseMetric):
         out_csv (str, optional): File for the predictions: ``sample_id``, ``modality``, ``label``,
             ``prediction`` (class names) and ``score_<class>``. Each evaluation replaces it.
             Defaults to None.
-        collect_device (str): 'cpu' or 'gpu', where the results of all processes come together.
-            Defaults to 'cpu'.
-        prefix (str, optional): Put before all names. Defaults to None.
+        **kwargs: ``collect_device`` and ``prefix`` of :class:`mmengine.evaluator.BaseMetric`.
     """
 
     default_prefix = ''
@@ -45,10 +43,9 @@ class ExpressionMetric(BaseMetric):
         self,
         classes: Sequence[str] | dict[str, Sequence[str]] | None = None,
         out_csv: str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         self.classes = classes
         self.out_csv = out_csv
         self.confusion_matrices: dict[str, np.ndarray] = {}

@@ -69,11 +69,6 @@ def read_predictions(path: str) -> list[dict]:
     )
 
 
-def predicted_class(sample: dict) -> int:
-    """Number of the class with the highest score, the first of equal ones, as the metric has it."""
-    return int(np.argmax(np.asarray(sample['pred_score'], np.float32)))
-
-
 def figures_by_modality(samples: list[dict], classes: dict[str, tuple]) -> dict[str, dict]:
     """Metrics of saved predictions, with the class names of each modality.
 
@@ -91,7 +86,8 @@ def figures_by_modality(samples: list[dict], classes: dict[str, tuple]) -> dict[
             continue
         names = classes[modality]
         labels = [int(s['gt_label'][0]) for s in group]
-        predicted = [-1 if s.get('unreadable') else predicted_class(s) for s in group]
+        scores = [np.asarray(s['pred_score'], np.float32) for s in group]  # as the metric has them
+        predicted = [-1 if s.get('unreadable') else v.argmax() for s, v in zip(group, scores)]
         matrix = confusion_matrix(labels, predicted, len(names))
         support = np.bincount(labels, minlength=len(names))
         found[modality] = dict(

@@ -5,15 +5,14 @@ import os
 import os.path as osp
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from helpers import truncate, write_frames, write_image, write_text, write_video
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
+from s4d_mm.datasets import ExpressionImageDataset, ExpressionVideoDataset
 from s4d_mm.datasets.faults import TooManyFaultsError
-from s4d_mm.evaluation import ExpressionMetric
 
 CLASSES = ('calm', 'glad')
 PACK = dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'filename'))
@@ -36,17 +35,10 @@ def text(path):
     write_text(path, 'this is not a medium')
 
 
-def overwrite_start(path):
-    with open(path, 'r+b') as f:
-        f.write(bytes(200))
-
-
-def to_folder(path, *names):
-    """A folder in place of the file."""
+def to_folder(path):
+    """A folder with another file in place of the file."""
     os.remove(path)
-    os.makedirs(path)
-    for name in names:
-        text(osp.join(path, name))
+    text(osp.join(path, 'a.txt'))
 
 
 def to_frames(path, damage):
@@ -59,55 +51,35 @@ FAULTS = {
     'video missing': ('video', os.remove, 'does not exist'),
     'video of zero bytes': ('video', empty, 'Cannot open video'),
     'video truncated, index at its end': ('video', truncate, 'Cannot open video'),
-    'video without its start': ('video', overwrite_start, 'Cannot open video'),
-    'text named as video': ('video', text, 'Cannot open video'),
-    'folder without frames': ('video', to_folder, 'no image files'),
-    'folder with other files': ('video', lambda p: to_folder(p, 'a.txt'), 'no image files'),
-    'frame of zero bytes': ('video', lambda p: to_frames(p, empty), 'Cannot decode image'),
+    'folder with other files': ('video', to_folder, 'no image files'),
     'frame truncated': ('video', lambda p: to_frames(p, truncate), 'Cannot decode image'),
-    'text named as frame': ('video', lambda p: to_frames(p, text), 'Cannot decode image'),
     'image missing': ('image', os.remove, 'does not exist'),
-    'image of zero bytes': ('image', empty, 'Cannot decode image'),
     'image truncated': ('image', truncate, 'Cannot decode image'),
-    'image without its start': ('image', overwrite_start, 'Cannot decode image'),
     'text named as image': ('image', text, 'Cannot decode image'),
-    'folder named as image': ('image', to_folder, 'Cannot decode image'),
 }
 
 
-@pytest.fixture(scope='module')
-def whole(tmp_path_factory):
-    """Ten good samples of each modality."""
-    root = tmp_path_factory.mktemp('whole')
-    for i in range(SIZE):
-        write_video(root / 'video' / f'{i}.mp4', 16, first=16 * i)
-        write_image(root / 'image' / f'{i}.jpg', number=16 * i)
-    for name, suffix in (('video', 'mp4'), ('image', 'jpg')):
-        write_text(root / f'{name}.csv', *[f'{i}.{suffix},{i % 2}' for i in range(SIZE)])
-    return root
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    init_default_scope('mmaction')
-
-
 @pytest.fixture
-def root(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / 'data')
+def root(tmp_path):
+    """Ten good samples of each modality."""
+    init_default_scope('mmaction')
+    for i in range(SIZE):
+        write_video(tmp_path / 'video' / f'{i}.mp4', 16, first=16 * i)
+        write_image(tmp_path / 'image' / f'{i}.jpg', number=16 * i)
+    for name, suffix in (('video', 'mp4'), ('image', 'jpg')):
+        write_text(tmp_path / f'{name}.csv', *[f'{i}.{suffix},{i % 2}' for i in range(SIZE)])
+    return tmp_path
 
 
 def load(root, modality, **kwargs):
-    return DATASETS.build(
-        dict(
-            type=f'Expression{modality.capitalize()}Dataset',
-            data_root=str(root),
-            ann_file=f'{modality}.csv',
-            data_prefix={dict(video='video', image='img')[modality]: modality},
-            metainfo=dict(classes=CLASSES),
-            pipeline=VIDEO if modality == 'video' else IMAGE,
-            **{'max_fault_share': 0.2, **kwargs},
-        )
+    dataset = dict(video=ExpressionVideoDataset, image=ExpressionImageDataset)[modality]
+    return dataset(
+        data_root=str(root),
+        ann_file=f'{modality}.csv',
+        data_prefix={dataset.PREFIX_KEY: modality},
+        metainfo=dict(classes=CLASSES),
+        pipeline=VIDEO if modality == 'video' else IMAGE,
+        **{'max_fault_share': 0.2, **kwargs},
     )
 
 
@@ -125,8 +97,7 @@ def test_training_replaces(case, root, monkeypatch):
     monkeypatch.setattr('s4d_mm.datasets.faults.print_log', lambda text, **_: said.append(text))
     first, second = dataset[3], dataset[3]
     name = first['data_samples'].sample_id
-    assert not path_of(root, modality).endswith(name)
-    assert name == second['data_samples'].sample_id  # always the same one
+    assert name[0] != '3' and name == second['data_samples'].sample_id  # always the same one
     assert torch.equal(first['inputs'], second['inputs'])
     assert dataset.faults.indices() == [3]
     assert len(said) == 1 and f'{modality}/3.' in said[0]  # once, with the path
@@ -138,7 +109,7 @@ def test_training_replaces(case, root, monkeypatch):
 
 
 def test_too_many_stop_training_with_the_list(root):
-    """Also if two worker processes see a part each: they share the marks with this process."""
+    """Two workers share the marks with this process."""
     for i in (2, 5):
         os.remove(path_of(root, 'image', i))
     dataset = load(root, 'image')  # up to 20 % of 10
@@ -150,12 +121,7 @@ def test_too_many_stop_training_with_the_list(root):
     with pytest.raises(OSError, match='(?s)30.00%.*max_fault_share=20.00%.*image/8.jpg') as error:
         list(batches)
     batches._shutdown_workers()  # the garbage collector would wait ten seconds for them
-    for i in (2, 5):
-        assert path_of(root, 'image', i) in str(error.value)
-    dataset.faults.marks[:] = 0
-    with pytest.raises(TooManyFaultsError, match='30.00%'):
-        for i in range(SIZE):
-            dataset[i]
+    assert all(path_of(root, 'image', i) in str(error.value) for i in (2, 5))
     with pytest.raises(ValueError, match='max_fault_share=1.5'):
         load(root, 'image', max_fault_share=1.5)
 
@@ -169,25 +135,8 @@ def test_replacements_that_fail_are_marked_too(root):
     # in testing each one is marked by itself, without a limit
     dataset = load(root, 'image', test_mode=True, allow_test_faults=True, max_fault_share=0.0)
     sample = dataset[3]['data_samples']
-    assert sample.sample_id == '3.jpg' and sample.unreadable
+    assert sample.sample_id == '3.jpg' and sample.unreadable and sample.gt_label.tolist() == [1]
     assert dataset.faults.indices() == [3]
     shutil.rmtree(root / 'image')
     with pytest.raises(TooManyFaultsError, match='no readable sample'):
         load(root, 'image', max_fault_share=1.0)[0]
-
-
-def test_test_time_faults_count_as_wrong(root):
-    """All predictions are right but for the sample that was not read."""
-    os.remove(path_of(root, 'image', 3))
-    dataset = load(root, 'image', test_mode=True, allow_test_faults=True)
-    metric = ExpressionMetric(classes=CLASSES)
-    for i in range(SIZE):
-        sample = dataset[i]['data_samples']
-        assert sample.sample_id == f'{i}.jpg' and sample.gt_label.tolist() == [i % 2]
-        sample.set_pred_score(torch.eye(2)[i % 2])
-        metric.process({}, [sample.to_dict()])
-    values = metric.compute_metrics(metric.results)
-    assert values['WAR'] == values['UAR'] == pytest.approx(90.0)
-    assert values['recall/glad'] == pytest.approx(80.0)
-    assert values['unreadable'] == 1 and values['weighted_F1'] < 100
-    np.testing.assert_array_equal(metric.confusion_matrices['image'], [[5, 0], [0, 4]])

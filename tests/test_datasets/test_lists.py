@@ -2,7 +2,6 @@
 """Lists of any user's own format: what is read, and what is said when a line is wrong."""
 
 import os.path as osp
-import pickle
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from s4d_mm.datasets import (
     MAFW,
     AffectNet,
     AnnotationError,
-    ExpressionImageDataset,
     ExpressionVideoDataset,
     VoxCeleb2,
 )
@@ -38,19 +36,13 @@ def samples_of(dataset):
     [
         (('a,0', 'b,2'), {}, [('a', 0), ('b', 2)]),
         (('path,id', '', 'a,0', '  ', 'b,2'), {}, [('a', 0), ('b', 2)]),
-        (('', 'name Label', 'a 1'), {}, [('a', 1)]),
         (('\ufeffvideo_name,labels', 'a,1'), {}, [('a', 1)]),
-        (('\ufeffé,1',), {}, [('é', 1)]),
         (('a b/c.jpg 1', 'd.jpg\t2'), {}, [('a b/c.jpg', 1), ('d.jpg', 2)]),
         (('"a,b",1',), {}, [('a,b', 1)]),
-        (('a,b 1',), dict(delimiter=' '), [('a,b', 1)]),
         (('a;1', '"b;c";2'), dict(delimiter=';'), [('a', 1), ('b;c', 2)]),
-        (('  a , 1  ',), {}, [('a', 1)]),
         (('a,Happiness', 'b,neutral', 'c,Sad'), {}, [('a', 1), ('b', 0), ('c', 2)]),
-        (('a,1', 'b,3'), dict(label_start=1), [('a', 0), ('b', 2)]),
         (('a,1', 'b,1'), dict(metainfo=dict(classes=('2', 'x'))), [('a', 1), ('b', 1)]),
         (('Path', 'a b,1', 'c'), dict(has_labels=False), [('a b,1', None), ('c', None)]),
-        (('a', 'path'), dict(has_labels=False), [('a', None), ('path', None)]),
         (('a,0', 'b,1', 'c,2'), dict(indices=2), [('a', 0), ('b', 1)]),
     ],
 )
@@ -65,16 +57,11 @@ def test_formats(tmp_path, lines, kwargs, expected):
         (('a,0', '', 'b,3'), {}, ['ann.txt:3', "'3'", '0 to 2', '2 sadness', 'label_start']),
         (('a,0',), dict(label_start=1), ['ann.txt:1', "'0'", '1 to 3', '3 sadness']),
         (('a,0', 'b,bored', 'c,8'), {}, ['ann.txt:2', "'bored'", '1 happiness']),
-        (('a,-1',), {}, ['ann.txt:1', "'-1'", '0 to 2']),
-        (('a,1.0',), {}, ['ann.txt:1', "'1.0'"]),
-        (('a,1', 'name,label'), {}, ['ann.txt:2', "'label'"]),
         (('a,0', 'b'), {}, ['ann.txt:2', "'b'", 'delimiter', 'has_labels']),
-        (('a,0', 'b,'), {}, ['ann.txt:2', "'b,'"]),
-        (('a,0,1',), {}, ['ann.txt:1', "'a,0,1'"]),
         (('a,0',), dict(delimiter=';'), ['ann.txt:1', "';' between"]),
         (('a,0',), dict(data_prefix=dict(img='x')), ["'video'", "'img'"]),
         (('a,0',), dict(metainfo={}), ['metainfo', 'has_labels=False']),
-        (('a,0',), dict(encoding='klingon'), ["encoding='klingon'", 'ann.txt']),
+        (('a,0',), dict(encoding='klingon'), ['ann.txt:1', 'no klingon text']),
     ],
 )
 def test_mistakes(tmp_path, lines, kwargs, words):
@@ -89,29 +76,15 @@ def test_all_wrong_lines_at_once(tmp_path):
     wrong = []
     found = dataset.read_list(wrong)
     where = [f'{tmp_path}/ann.txt:{i}' for i in (2, 4, 5, 6)]
-    assert found == [
-        dict(sample_id='a', label=0, where=where[0], filename='a'),
-        dict(sample_id='d', label=2, where=where[3], filename='d'),
-    ]
+    assert [(s['sample_id'], s['where']) for s in found] == [('a', where[0]), ('d', where[3])]
     assert [(e.where, e.line) for e in wrong] == [(where[1], 'b,3'), (where[2], 'c')]
     assert str(wrong[0]).startswith(f'{where[1]}: ')
-    # it goes from a worker to the main process whole
-    copy = pickle.loads(pickle.dumps(wrong[0]))
-    assert str(copy) == str(wrong[0]) and copy.where == where[1]
 
 
-NAMES = ('恐惧,1', 'é,2')  # in GB18030 both, in Latin-1 the second
+NAMES = ('恐惧,1', 'é,2')
 
 
-@pytest.mark.parametrize(
-    'encoding, lines, bad_line',
-    [
-        ('gb18030', NAMES, 2),
-        ('utf-16', NAMES, 1),
-        ('utf-16-le', ('a,1', 'b,2'), 1),  # no byte order mark, but NUL
-        ('latin-1', NAMES[1:], 2),
-    ],
-)
+@pytest.mark.parametrize('encoding, lines, bad_line', [('gb18030', NAMES, 2), ('utf-16', NAMES, 1)])
 def test_encodings(tmp_path, encoding, lines, bad_line):
     path = tmp_path / 'a.csv'
     path.write_bytes(('path,id\r\n' + '\r\n'.join(lines)).encode(encoding))
@@ -126,24 +99,16 @@ def test_encodings(tmp_path, encoding, lines, bad_line):
 
 
 def test_missing_list_names_what_is_there(tmp_path):
-    for name in ('a.csv', 'b/train.csv'):
-        write_text(tmp_path / name)
-    with pytest.raises(FileNotFoundError) as error:
+    write_text(tmp_path / 'b' / 'train.csv')
+    message = f'{tmp_path}/no/c.csv of .*data_root.*{tmp_path} has: b.'
+    with pytest.raises(FileNotFoundError, match=message):
         ExpressionVideoDataset('no/c.csv', str(tmp_path), metainfo=dict(classes=CLASSES))
-    message = str(error.value)
-    assert f'{tmp_path}/no/c.csv' in message and 'data_root' in message
-    assert f'{tmp_path} has: a.csv, b.' in message
 
 
 def test_what_a_pipeline_begins_with(tmp_path):
     write_text(tmp_path / 'lists' / 'a.csv', 'video_name,label', 'x/1,2', 'x/2,0')
-    dataset = ExpressionVideoDataset(
-        'lists/a.csv',
-        data_root=str(tmp_path),
-        data_prefix=dict(video='clips'),
-        suffix='.mp4',
-        metainfo=dict(classes=CLASSES),
-    )
+    where = dict(data_root=str(tmp_path), data_prefix=dict(video='clips'), suffix='.mp4')
+    dataset = ExpressionVideoDataset('lists/a.csv', metainfo=dict(classes=CLASSES), **where)
     assert dataset.get_data_info(0) == dict(
         filename=osp.join(str(tmp_path), 'clips', 'x/1.mp4'),
         sample_id='x/1',
@@ -154,7 +119,6 @@ def test_what_a_pipeline_begins_with(tmp_path):
         start_index=0,
         sample_idx=0,
     )
-    assert dataset.get_cat_ids(1) == [0]
     labels = dataset.get_gt_labels()
     assert labels.dtype == np.int64 and labels.tolist() == [2, 0]
 
@@ -163,52 +127,29 @@ def test_lists_without_labels(tmp_path):
     dataset = read(tmp_path, 'path', 'id1/a b.mp4', dataset=VoxCeleb2, metainfo=None)
     info = dataset.get_data_info(0)
     assert info['filename'] == 'id1/a b.mp4' and not {'label', 'num_classes'} & set(info)
-    with pytest.raises(ValueError, match='has no labels'):
-        dataset.get_gt_labels()
-    images = read(tmp_path, 'a.jpg', dataset=ExpressionImageDataset, has_labels=False)
-    assert images.get_data_info(0)['input_type'] == 'image'
 
 
-def test_samples_are_packed_and_the_same(tmp_path):
-    lines = [f'clip/{i:06d},{i % 3}' for i in range(1000)]
-    packed, plain = read(tmp_path, *lines), read(tmp_path, *lines, serialize_data=False)
-    assert packed.data_list == []  # nothing for workers to copy
-    assert len(packed.data_bytes) < 1000 * 100
-    parts = packed.get_subset([3, 40]), plain.get_subset([3, 40])
-    for a, b in ((packed, plain), (pickle.loads(pickle.dumps(packed)), plain), parts):
-        assert [a[i] for i in range(len(a))] == [b[i] for i in range(len(b))]
-
-
-@pytest.mark.parametrize('missing', [0, 120])
 @pytest.mark.parametrize(
-    'dataset, layout, lines, files',
+    'dataset, suffix, lines, files',
     [
-        (DFEW, '', ['16000,1', '7,1'], ['16000', '00007']),
         (DFEW, '.avi', ['16000.mp4,1', '7.mp4,1'], ['16000.avi', '00007.avi']),
         (DFEW, '.mp4', ['16000,1', '7,1'], ['16000.mp4', '7.mp4']),
         (MAFW, '', ['1.mp4 anger', '2.mp4 fear'], ['1', '2']),
-        (ExpressionVideoDataset, 'unknown', ['a/1.mp4 0', 'b.mp4 1'], ['a/1.mp4', 'b.mp4']),
+        (ExpressionVideoDataset, '', ['a/1.mp4 0', 'b.mp4 1'], ['a/1.mp4', 'b.mp4']),
     ],
 )
 def test_files_of_a_list_are_found_whatever_they_are_called(
-    tmp_path, dataset, layout, lines, files, missing
+    tmp_path, dataset, suffix, lines, files
 ):
     """Also if most of the first ones are missing; the form of those that are there counts."""
     for name in files:
         path = tmp_path / 'clips' / name
         write_video(path, 2) if path.suffix else write_frames(path, 1)
-    last = lines[0].replace('16000', '99999').replace('1.mp4', '3.mp4')
-    found = read(
-        tmp_path,
-        *[last] * (missing // 2),
-        *lines,
-        dataset=dataset,
-        data_root=str(tmp_path),
-        data_prefix=dict(video='clips'),
-        suffix=layout.replace('unknown', ''),
-        metainfo=dict(classes=CLASSES) if dataset is ExpressionVideoDataset else None,
-    )
-    paths = [found.get_data_info(i)['filename'] for i in range(missing // 2, len(found))]
+    missing = [lines[0].replace('16000', '99999').replace('1.mp4', '3.mp4')] * 60
+    options = dict(data_root=str(tmp_path), data_prefix=dict(video='clips'), suffix=suffix)
+    options['metainfo'] = dict(classes=CLASSES) if dataset is ExpressionVideoDataset else None
+    found = read(tmp_path, *missing, *lines, dataset=dataset, **options)
+    paths = [found.get_data_info(i)['filename'] for i in (60, 61)]
     assert paths == [str(tmp_path / 'clips' / name) for name in files]
 
 
@@ -247,26 +188,17 @@ def test_class_names_of_a_config():
     cfg = loaders(test=other, val=CLIPS, train=joint)
     assert config_classes(cfg) == dict(video=('glad', 'sad'), image=EIGHT)
     assert class_names_of_test(cfg) == dict(video=('glad', 'sad'))
-    joined = dict(type='ConcatDataset', datasets=[CLIPS, IMAGES])
-    assert set(config_classes(loaders(val=joined))) == {'video', 'image'}
     foreign = dict(type='VideoDataset', ann_file='nowhere.txt', pipeline=[])
     assert config_classes(loaders(test=foreign)) == {}
 
 
-@pytest.mark.parametrize(
-    'config, seen',
-    [
+def test_what_a_model_has_seen():
+    for config, seen in (
         ('s4d_finetune_ferv39k.py', 'FERV39k, AffectNet'),
-        ('s2d_finetune_mafw.py', 'MAFW'),
         ('own/own_clips.py', 'data/mine'),
         ('quickstart/s4d_quickstart_finetune.py', 'drawn faces'),
-    ],
-)
-def test_a_config_says_what_its_model_sees(config, seen):
-    assert trained_on(Config.fromfile(osp.join(ROOT, 'configs', config))) == seen
-
-
-def test_what_a_model_has_seen_is_one_short_line():
+    ):
+        assert trained_on(Config.fromfile(osp.join(ROOT, 'configs', config))) == seen
     assert trained_on(dict(trained_on='a\x1b[31mb\nc' * 99)) == ('a[31mbc' * 99)[:100]
     for settings in ({}, dict(train_dataloader='x'), dict(train_dataloader=dict(dataset=3))):
         assert trained_on(settings) == ''

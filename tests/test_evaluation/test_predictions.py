@@ -8,7 +8,6 @@ import pickle
 import pytest
 import torch
 from helpers import ROOT
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 
 from s4d_mm.evaluation.predictions import (
@@ -35,44 +34,32 @@ def test_figures():
     found = figures_by_modality(samples, dict(video=('a', 'b'), image=('c', 'd')))
     assert {k: f['metrics']['WAR'] for k, f in found.items()} == dict(video=100, image=50)
     assert found['image']['matrix'] == [[1, 1], [0, 0]]  # rows are true classes
-    assert found['image']['classes'] == ['c', 'd']
 
 
 def test_file_of_a_run(tmp_path):
-    scores = torch.rand(3, 2, generator=torch.Generator().manual_seed(0))
     samples = [
-        ActionDataSample(
-            metainfo=dict(sample_id=f'ü{i}', input_type='image', img_shape=(4, 4), **more),
-            gt_label=torch.tensor([i % 2]),
-            pred_score=scores[i],
-        ).to_dict()
+        sample(i % 2, 0, sample_id=f'ü{i}', input_type='image', img_shape=(4, 4), **more)
         for i, more in enumerate(({}, dict(unreadable=True), {}))
     ]
+    samples[0]['pred_score'] = torch.rand(2)
     metric = PredictionsFile(str(tmp_path / 'sub' / 'x.json'))
     metric.process(None, samples)
     metric.evaluate(3)
     assert os.listdir(tmp_path / 'sub') == ['x.json']
     found = read_predictions(tmp_path / 'sub' / 'x.json')
-    for plain, given, score in zip(found, samples, scores):
-        assert torch.equal(torch.tensor(plain['pred_score']), score)
+    for plain, given in zip(found, samples):
+        assert torch.equal(torch.tensor(plain['pred_score']), given['pred_score'])
         assert plain['gt_label'] == given['gt_label'].tolist()
         assert plain['sample_id'] == given['sample_id'] and 'img_shape' not in plain
-    classes = dict(image=('a', 'b'))
-    figures = figures_by_modality(found, classes)
-    assert figures == figures_by_modality(samples, classes)
-    assert figures['image']['support'] == [2, 1] and sum(map(sum, figures['image']['matrix'])) == 2
+    figures = figures_by_modality(found, dict(image=('a', 'b')))['image']
+    assert figures['support'] == [2, 1] and sum(map(sum, figures['matrix'])) == 2
 
 
-@pytest.mark.parametrize(
-    'content',
-    [b'[{"gt_label": [0]', b'{"a": 1}', b'[{"gt_label": [0]}]', b'[1]', pickle.dumps([1])],
-)
+@pytest.mark.parametrize('content', [b'[{"gt_label": [0]', b'[{"gt_label": [0]}]', pickle.dumps(1)])
 def test_what_is_no_file_of_predictions(content, tmp_path):
     (tmp_path / 'x.json').write_bytes(content)
     with pytest.raises(ValueError, match='x.json .*the .json file.*gt_label and pred_score'):
         read_predictions(tmp_path / 'x.json')
-    with pytest.raises(FileNotFoundError, match='none.json'):
-        read_predictions('none.json')
 
 
 # ------------------------------------------------------------------ checkpoints
@@ -86,19 +73,26 @@ def config(validation, test):
 
 
 @pytest.mark.parametrize(
-    'validation, test, split',
+    'path, validation, test, kind',
     [
-        (['v.csv'], ['t.csv'], 'validation'),
-        (['t.csv'], ['t.csv'], 'test'),
-        (['v.csv', 'images.txt'], ['t.csv', 'images.txt'], 'test'),  # in part is enough
-        ([], [], 'test'),
+        ('work/epoch_100.pth', ['t.csv'], ['t.csv'], 'last'),
+        ('work/epoch_60.pth', ['t.csv'], ['t.csv'], None),
+        ('best_work/mine.pth', ['t.csv'], ['t.csv'], None),
+        ('work/best_WAR_epoch_6.pth', ['v.csv'], ['t.csv'], 'best on the validation split'),
+        (
+            'work/best_WAR_epoch_6.pth',
+            ['v.csv', 'i.txt'],
+            ['t.csv', 'i.txt'],
+            'best on the test split',
+        ),
+        ('work/best_WAR_epoch_6.pth', [], [], 'best on the test split'),
     ],
 )
-def test_best_is_named_after_the_data_that_chose_it(validation, test, split):
-    assert name_of_best(config(validation, test)) == f'best on the {split} split'
+def test_best_is_named_after_the_data_that_chose_it(path, validation, test, kind):
+    assert kind_of_checkpoint(path, config(validation, test)) == kind
 
 
-@pytest.mark.parametrize('name', ['dfew', 'ferv39k', 'mafw', 'dfew_device-augment'])
+@pytest.mark.parametrize('name', ['dfew', 'mafw'])
 def test_recipes_choose_on_the_test_split(name):
     """Every epoch is validated on what is tested, videos and images."""
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}.py'))
@@ -108,20 +102,3 @@ def test_recipes_choose_on_the_test_split(name):
     for found, trained in ((data.video, train.video), (data.image, train.image)):
         assert (found.type, found.data_root) == (trained.type, trained.data_root)
         assert found.test_mode and found.ann_file == trained.ann_file.replace('train', 'test')
-    checkpoint = cfg.default_hooks.checkpoint
-    assert (checkpoint.save_best, checkpoint.rule) == ('video/WAR', 'greater')
-
-
-@pytest.mark.parametrize(
-    'path, kind',
-    [
-        ('work/epoch_100.pth', 'last'),
-        ('work/epoch_60.pth', None),
-        ('work/best_video_WAR_epoch_60.pth', 'best on the test split'),
-        ('work/best_video_WAR_epoch_60-0a1b2c3d.pth', 'best on the test split'),
-        ('best_work/mine.pth', None),
-    ],
-)
-def test_kind_of_checkpoint(path, kind):
-    assert kind_of_checkpoint(path, config(['t.csv'], ['t.csv'])) == kind
-    assert kind_of_checkpoint('epoch_100.pth', Config(dict(train_cfg=None))) is None

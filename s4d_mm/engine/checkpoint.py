@@ -142,8 +142,8 @@ def alone_in(cfg: Config) -> Iterator[None]:
             yield
     except Timeout:
         raise ResumeError(
-            f'Another training is running in {cfg.work_dir}. Wait for its end, or give another '
-            f'--work-dir. The command "fuser {lock}" finds its process.'
+            f'Another training is running in {cfg.work_dir} ("fuser {lock}" finds its process). '
+            'Wait for its end, or give another --work-dir.'
         ) from None
 
 

@@ -112,8 +112,7 @@ def scale_learning_rate(cfg: Config) -> None:
     if set(totals) != set(bases) or len(ratios) != 1:
         raise ConfigError(
             f'--auto-scale-lr: train_dataloader.batch_sampler.total_batch_size={total} must be '
-            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities. Make '
-            'them agree, or set optim_wrapper.optimizer.lr yourself.'
+            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities.'
         )
     cfg.optim_wrapper.optimizer.lr *= ratios.pop()
 

@@ -17,7 +17,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import FINETUNE, PRETRAIN, TRAIN_OPTIONS, short_config
 
-from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.evaluation.predictions import read_predictions
 from s4d_mm.weights.s4d import to_authors
 
@@ -139,27 +138,6 @@ def test_two_processes_test_like_one(finetuned, quickstart):
         torch.testing.assert_close(scores, two[key], atol=1e-6, rtol=0)
 
 
-def test_predict_video_and_image(finetuned, quickstart, capsys):
-    data = quickstart / 'data'
-    clip = next((data / 'clips').glob('*.mp4'))
-    image = next((data / 'images' / 'test').glob('*.jpg'))
-    options = ('--model', FINETUNE, '--weights', finetuned, '--faces', 'none')
-    with pytest.raises(SystemExit) as end:
-        run_script('tools/predict.py', clip, *options)
-    assert end.value.code == 0
-    output = capsys.readouterr().out
-    inferencer = ExpressionInferencer(FINETUNE, finetuned, 'cpu')
-    result = inferencer([clip, image], faces='none')
-    of_clip, of_image = (record.probabilities for record in result.summary())
-    assert list(of_clip)[:2] == ['happiness', 'sadness'] and len(of_clip) == 7
-    assert sum(of_clip.values()) == pytest.approx(1, abs=1e-5)
-    best = max(of_clip, key=of_clip.get)
-    assert f'{best} {100 * of_clip[best]:.0f} %' in output
-    assert list(of_image)[:2] == ['happiness', 'sadness']  # the order of the clips
-    with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
-        inferencer('nowhere.mp4', faces='none')
-
-
 def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path, capsys):
     """Testing gives the figures of the same weights under our names; training starts from them."""
     weights = {s: torch.load(p)['state_dict'] for s, p in (('a', pretrained[0]), ('b', finetuned))}
@@ -229,7 +207,6 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     assert runner.iter == len(runner.train_dataloader) >= 2
     if 'pretrain' in name:
         return
-    check_both_figures(runner, ('video/WAR', 'video/UAR', 'image/WAR', 'image/UAR'))
     shapes, scores = [], []
     runner.model.data_preprocessor.register_forward_hook(
         lambda module, args, out: shapes.append(tuple(out['inputs'].shape))
@@ -252,19 +229,3 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     assert len(videos) == 2 and len(predictions) == 6
     for sample, rows in zip(videos, (scores[:2], scores[2:])):
         torch.testing.assert_close(sample['pred_score'], rows.mean(0))
-
-
-def check_both_figures(runner, names):
-    """Of a training of one epoch: both figures, and the best checkpoint."""
-    with open(osp.join(runner.work_dir, 'summary.json')) as f:
-        summary = json.load(f)
-    last, best = summary['last'], summary['best on the test split']
-    assert summary['chosen_by'] == 'video/WAR'
-    assert last['metrics'] == best['metrics'] and set(names) <= set(last['metrics'])
-    files = [entry['checkpoint'] for entry in (last, best)]
-    assert files == ['epoch_1.pth', 'best_video_WAR_epoch_1.pth']
-    weights = [
-        torch.load(osp.join(runner.work_dir, f), weights_only=True)['state_dict'] for f in files
-    ]
-    for name, value in weights[0].items():
-        assert torch.equal(weights[1][name], value), name

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import ROOT, process_env
 from mmaction.structures import ActionDataSample
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
-from runs import STEPS, TIMEOUT, TRAIN_OPTIONS, Training, config, run_ranks, train
+from runs import STEPS, TIMEOUT, Training, config, run_ranks, train
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -341,21 +339,3 @@ def test_the_process_with_the_bad_loss_says_so(tmp_path):
     assert 'In step 3 (epoch 1) 1 of the 1 numbers of last.bias became NaN' in first
     assert 'In step 3 ' in second and 'The samples are clip5; in the step before clip3.' in second
     assert saved_weights(tmp_path / 'run') == ['iter_1.pth', 'iter_2.pth']
-
-
-def test_a_pretraining_with_a_huge_rate_ends_with_a_sentence(quickstart, tmp_path):
-    options = [*TRAIN_OPTIONS, 'optim_wrapper.optimizer.lr=1e10']
-    command = [sys.executable, 'tools/train.py', 'configs/quickstart/s4d_quickstart_pretrain.py']
-    done = subprocess.run(
-        [*command, '--work-dir', str(tmp_path), '--cfg-options', *options],
-        cwd=ROOT,
-        env=process_env(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 1, done.stderr[-3000:]
-    assert 'Traceback' not in done.stderr + done.stdout
-    last = done.stderr.strip().splitlines()[-1]
-    assert re.search(r'In step \d \(epoch 1\) the loss is not finite: .*; in the step before', last)
-    assert not list(tmp_path.glob('*.pth'))

@@ -54,11 +54,8 @@ class SafeCheckpointHook(CheckpointHook):
         # a validation that was the best one saves the last checkpoint again
         self.last_ckpt = self.last_ckpt or hub.get_info('last_ckpt')
         if is_main_process():
-            halves = glob(osp.join(escape(str(self.out_dir)), f'*.pth.*{PART_SUFFIX}'))
-            halves += glob(osp.join(escape(runner.work_dir), f'last_checkpoint.*{PART_SUFFIX}'))
-            for path in halves:
+            for path in glob(osp.join(escape(str(self.out_dir)), f'*.pth.*{PART_SUFFIX}')):
                 os.remove(path)
-                runner.logger.info(f'Removed {path}, which an earlier run left half written.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put in what the model has seen, and the config as plain values."""
@@ -142,8 +139,8 @@ def alone_in(cfg: Config) -> Iterator[None]:
             yield
     except Timeout:
         raise ResumeError(
-            f'Another training is running in {cfg.work_dir} ("fuser {lock}" finds its process). '
-            'Wait for its end, or give another --work-dir.'
+            f'Another training is running in {cfg.work_dir}. Wait for its end, or give another '
+            f'--work-dir. "fuser {lock}" finds its process.'
         ) from None
 
 

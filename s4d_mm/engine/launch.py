@@ -19,7 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..files.atomic_write import DISK_FULL, FileNotWrittenError, free_space
-from ..files.errors import WEIGHTS_ERRORS, weights_errors_as_messages
+from ..files.errors import weights_errors_as_messages
 from .options import ConfigError, load_config
 from .stop import HANG_TIMEOUT
 
@@ -134,23 +134,20 @@ def errors_as_messages(work_dir: str | None = None, config: bool = False) -> Ite
     if os.environ.get('S4D_MM_TRACEBACK'):
         yield
         return
-    with weights_errors_as_messages():
-        try:
+    try:
+        with weights_errors_as_messages():
             yield
-        except FileNotWrittenError as e:
-            sys.exit(f'{e} Make room, then go on with --resume.')
-        except (*of_config, OSError) as e:
-            if isinstance(e, OSError) and e.errno in DISK_FULL and work_dir:
-                file = e.filename or 'A file of the log'
-                sys.exit(
-                    f'{file} cannot be written: {e.strerror}. {free_space(work_dir)} Make room, '
-                    'then go on with --resume.'
-                )
-            if isinstance(e, WEIGHTS_ERRORS) or not isinstance(e, of_config):
-                raise
-            text = e.args[0] if isinstance(e, KeyError) and e.args else e
-            print(f'{osp.basename(sys.argv[0])}: {text}', file=sys.stderr)
-            sys.exit(2)
+    except FileNotWrittenError as e:
+        sys.exit(f'{e} Make room, then go on with --resume.')
+    except (*of_config, OSError) as e:
+        if isinstance(e, OSError) and e.errno in DISK_FULL and work_dir:
+            file = e.filename or 'A file of the log'
+            sys.exit(f'{file}: {e.strerror}. {free_space(work_dir)} Go on with --resume.')
+        if not isinstance(e, of_config):
+            raise
+        text = e.args[0] if isinstance(e, KeyError) and e.args else e
+        print(f'{osp.basename(sys.argv[0])}: {text}', file=sys.stderr)
+        sys.exit(2)
 
 
 def finish_distributed() -> None:

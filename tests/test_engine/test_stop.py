@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -57,20 +56,6 @@ def test_the_step_is_finished_and_saved(number, tmp_path):
         run = start(tmp_path, save=dict(max_keep_ckpts=1), resume=True)
         assert run.end() == 0, run.output()
         assert names(tmp_path) == ['epoch_3.pth']
-
-
-def test_workers_leave_the_signals_to_their_process(tmp_path):
-    """They do not die of one that a stranger sends, and end with their process."""
-    run = start(tmp_path, epochs=2, workers=2)
-    run.wait_for('step 2')
-    workers = Path(f'/proc/{run.pid}/task/{run.pid}/children').read_text().split()
-    assert len(workers) == 2
-    for number in SIGNALS:
-        for pid in workers:
-            os.kill(int(pid), number)
-    assert run.end() == 0, run.output()
-    assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
-    assert not any(Path(f'/proc/{pid}').exists() for pid in workers)
 
 
 def test_process_can_still_end_its_forks(tmp_path):

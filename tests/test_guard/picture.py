@@ -70,16 +70,8 @@ def main(*modules):
     provide_drn()
     parts = 'config fileio hooks infer logging model optim registry runner visualization'
     names = [f'mmengine.{part}' for part in parts.split()] + ['mmcv', 'mmaction', 'mmpretrain']
-    for part in [
-        'apis',
-        'datasets',
-        'engine',
-        'evaluation',
-        'models',
-        'registry',
-        'structures',
-        'utils',
-    ]:
+    parts = 'apis datasets engine evaluation models registry structures utils'
+    for part in parts.split():
         names += [f'mmaction.{part}', f'mmpretrain.{part}']
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -162,10 +162,7 @@ def prepare_training(cfg: Config) -> None:
     elif cfg.get('load_from') is None:
         cfg.load_from = find_checkpoint(cfg.work_dir, hook.get('out_dir'))
         if cfg.load_from is None:
-            raise ResumeError(
-                f'--resume: there is no checkpoint in {cfg.work_dir}. Check --work-dir, name the '
-                'file (--resume FILE), or leave --resume out to begin a training.'
-            )
+            raise ResumeError(f'--resume: no checkpoint in {cfg.work_dir}. Check --work-dir.')
 
 
 def settings_of(cfg: Config) -> dict:

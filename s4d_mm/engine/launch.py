@@ -74,10 +74,7 @@ def prepare_distributed(cfg: Config) -> None:
             dist_cfg['timeout'] = seconds
         return
     if cfg.launcher != 'pytorch':
-        raise ConfigError(
-            f'--launcher {cfg.launcher} needs GPUs and there are none; '
-            'without GPUs use --launcher pytorch (tools/dist_train.sh)'
-        )
+        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs. Use --launcher pytorch.')
     dist_cfg['backend'] = 'gloo'
     if not dist.is_initialized():
         timeout = datetime.timedelta(seconds=seconds) if seconds else None
@@ -99,9 +96,7 @@ def scale_learning_rate(cfg: Config) -> None:
     it, by ``train_dataloader.batch_size`` of all processes.
     """
     if cfg.get('auto_scale_lr') is None:
-        raise ConfigError(
-            f'--auto-scale-lr: {cfg.filename} has no "auto_scale_lr = dict(base_batch_size=...)"'
-        )
+        raise ConfigError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size.')
     batches = cfg.train_dataloader.get('batch_sampler') or {}
     total, base = batches.get('total_batch_size'), cfg.auto_scale_lr.base_batch_size
     cfg.auto_scale_lr.enable = total is None  # mmengine's

@@ -40,16 +40,14 @@ class RunSummaryHook(Hook):
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         rates = [rate for rates in runner.optim_wrapper.get_lr().values() for rate in rates]
         loader = runner.train_dataloader
-        data = f'{type(loader.dataset).__name__}, {len(loader.dataset)} samples'
         rows = {
             's4d_mm': f'{__version__}, torch {torch.__version__}',
             'device': f'{get_device()}, {torch.get_num_threads()} threads',
             'processes': f'{runner.world_size}, backend {dist.get_backend() or "none"}',
             'log file': f'{runner.logger.log_file}, which also has what is not shown here',
             'model': f'{type(model).__name__}, {millions:.2f}M parameters',
-            'optimizer': f'{type(runner.optim_wrapper).__name__}, {len(rates)} groups, learning '
-            f'rate {min(rates):.3g} .. {max(rates):.3g} at the start',
-            'train data': f'{data}, {len(loader)} batches of a process in an epoch',
+            'optimizer': f'{len(rates)} groups, learning rate {min(rates):.3g} .. {max(rates):.3g}',
+            'train data': f'{len(loader.dataset)} samples, {len(loader)} batches of a process',
             'length': f'{runner.max_epochs} epochs, {runner.max_iters} iterations',
         }
         table = '\n'.join(f'  {name:<10}  {text}' for name, text in rows.items())
@@ -137,12 +135,11 @@ class ExpertLoadHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Warn of the experts that were idle in this epoch."""
         for (modality, layer), sums in sorted(self._epoch.items()):
-            shares = (sums[:-2] / sums[-1]).tolist()
-            for i, share in enumerate(shares):
+            for i, share in enumerate((sums[:-2] / sums[-1]).tolist()):
                 if share < self.min_share:
                     runner.logger.warning(
                         f'Epoch {runner.epoch + 1}: expert {i} of layer {layer} got '
-                        f'{100 * share:.2f}% of the {modality} tokens (of {len(shares)} experts, '
+                        f'{100 * share:.2f}% of the {modality} tokens (of {len(sums) - 2} experts, '
                         f'under {100 * self.min_share:g}%). MoAENeck.loss_weight may be too low.'
                     )
         self._epoch = {}

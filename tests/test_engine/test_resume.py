@@ -111,7 +111,7 @@ def test_checkpoints_in_another_folder(run, tmp_path):
 
 def test_nothing_to_resume_from(tmp_path):
     cfg = config(tmp_path / 'run', resume=True)
-    with pytest.raises(ResumeError, match=r'--resume: there is no checkpoint in .*run\. Check'):
+    with pytest.raises(ResumeError, match=r'--resume: no checkpoint in .*run\. Check --work-dir'):
         prepare_training(cfg)
 
 

@@ -1,8 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Print what an import replaces in the packages that it stands on, as JSON.
-
-python picture.py MODULE ...
-"""
+"""Print what the import of the modules given replaces in the packages they stand on, as JSON."""
 
 import contextlib
 import importlib

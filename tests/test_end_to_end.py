@@ -104,7 +104,7 @@ def test_two_processes_test_like_one(finetuned, quickstart):
             run_script('tools/test.py', *arguments)
         found = json.loads(next(work_dir.glob('20*/20*.json')).read_text())
         figures.append({key: value for key, value in found.items() if 'time' not in key})
-        dumped = read_predictions(work_dir / 'out.pkl')
+        dumped = read_predictions(work_dir / 'out.json')
         scores.append({d['sample_id']: d['pred_score'] for d in dumped})
     assert figures[0] == figures[1] and len(scores[0]) == 14
     torch.testing.assert_close(*scores, atol=1e-6, rtol=0)

@@ -96,7 +96,7 @@ def scale_learning_rate(cfg: Config) -> None:
     it, by ``train_dataloader.batch_size`` of all processes.
     """
     if cfg.get('auto_scale_lr') is None:
-        raise ConfigError(f'--auto-scale-lr: {cfg.filename} has no auto_scale_lr.base_batch_size.')
+        raise ConfigError(f'--auto-scale-lr: {cfg.filename} has no "auto_scale_lr.base_batch_size"')
     batches = cfg.train_dataloader.get('batch_sampler') or {}
     total, base = batches.get('total_batch_size'), cfg.auto_scale_lr.base_batch_size
     cfg.auto_scale_lr.enable = total is None  # mmengine's

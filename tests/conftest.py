@@ -21,8 +21,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope='session', autouse=True)
 def plain_configs():
-    """Save the configs of runs unformatted: formatting takes most of the time
-    of a short run. The tools in processes of their own do it."""
+    """Save the configs of runs unformatted: formatting takes most of the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             'mmengine.config.config.FormatCode', lambda text, **_: (text, True), raising=False
@@ -32,11 +31,7 @@ def plain_configs():
 
 @pytest.fixture(scope='session', autouse=True)
 def message_hubs():
-    """Give each Runner a message hub and a logger of its own, as in a process of its own.
-
-    mmengine names both by the second, and two short runs within one would share them, with the
-    list of the checkpoints to keep and the log file.
-    """
+    """Give each Runner a message hub and a logger of its own: mmengine names both by the second."""
 
     def renewed(build, kind):
         def build_new(self, *args, **kwargs):
@@ -63,8 +58,7 @@ def quickstart_data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def quickstart(quickstart_data, tmp_path_factory):
-    """A folder of one's own with that data, which the quickstart's configs
-    use."""
+    """A folder of one's own with that data, which the quickstart's configs use."""
     folder = tmp_path_factory.mktemp('quickstart')
     os.symlink(quickstart_data / 'data', folder / 'data')
     with pytest.MonkeyPatch.context() as patch:

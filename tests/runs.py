@@ -41,10 +41,7 @@ TIMEOUT = 120  # ends a hang only
 
 # ------------------------------------------------------------------ processes
 def run_ranks(function, folder: Path, world_size: int = 2) -> list:
-    """Call a function in each of some processes of one gloo group, forks of this one.
-
-    They work in ``folder``; what the function returns, by rank, goes through JSON.
-    """
+    """What a function returns in each process of a gloo group, forks that work in ``folder``."""
     folder.mkdir(exist_ok=True)
     torch.multiprocessing.start_processes(
         _run_rank, (function, str(folder), world_size), world_size, start_method='fork'
@@ -63,12 +60,7 @@ def _run_rank(rank: int, function, folder: str, world_size: int) -> None:
 
 
 class Training:
-    """A process group of its own that calls a function: a fork, so that nothing is imported again.
-
-    Args:
-        function (callable): Without arguments.
-        folder (Path): Of ``output`` and, of :class:`SayWhere`, ``steps``.
-    """
+    """A fork in a process group of its own that calls a function, with its output in ``folder``."""
 
     def __init__(self, function, folder):
         self.folder = Path(folder)
@@ -124,11 +116,11 @@ class Training:
 # ------------------------------------------------------------------ a tiny training
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """Weights, ``width`` of them, and a scale, times the sample."""
+    """Four weights and a scale, times the sample."""
 
-    def __init__(self, width=4, data_preprocessor=None):
+    def __init__(self, data_preprocessor=None):
         super().__init__(data_preprocessor)
-        self.weight, self.scale = (nn.Parameter(torch.ones(n)) for n in (width, 1))
+        self.weight, self.scale = (nn.Parameter(torch.ones(n)) for n in (4, 1))
 
     def forward(self, inputs, mode='tensor'):
         loss = (self.weight * self.scale * inputs.float().mean()).pow(2).mean()
@@ -187,7 +179,7 @@ class SayWhere(Hook):
         self._say(f'val {runner.epoch}')
 
 
-def config(folder, epochs=3, pause=0.0, width=4, workers=0, save=None, scores=None, **options):
+def config(folder, epochs=3, pause=0.0, workers=0, save=None, scores=None, **options):
     """The config of a training in ``folder``; ``save`` are arguments of the checkpoint hook."""
     loader = dict(
         dataset=dict(type='TinyDataset'),
@@ -198,7 +190,7 @@ def config(folder, epochs=3, pause=0.0, width=4, workers=0, save=None, scores=No
     )
     cfg = dict(
         default_scope='mmengine',
-        model=dict(type='TinyModel', width=width),
+        model=dict(type='TinyModel'),
         work_dir=str(folder),
         train_dataloader=loader,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
@@ -240,10 +232,7 @@ def train(cfg):
 
 # ------------------------------------------------------------------ the quickstart, in short
 def short_config(path: str, work_dir, **options) -> Config:
-    """A config of the quickstart: one epoch of a few steps, data loading in the process.
-
-    ``options`` are more of the config, with ``__`` for dots.
-    """
+    """A config of the quickstart: one short epoch; ``options`` have ``__`` for dots."""
     cfg = Config.fromfile(path)
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         if cfg.get(key):
@@ -288,11 +277,7 @@ def resumed(cfg: Config) -> Config:
 
 
 def final_state(work_dir: str) -> dict:
-    """All that a training leaves and that must be the same after an interruption.
-
-    Weights, optimizer, schedulers and what the last checkpoint's message hub knows;
-    ``summary.json``; names of the checkpoints.
-    """
+    """All that a training leaves and that must be the same after an interruption."""
     with open(osp.join(work_dir, 'last_checkpoint')) as f:
         found = torch.load(f.read(), weights_only=True)
     hub, meta = found.pop('message_hub'), found.pop('meta')

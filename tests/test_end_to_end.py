@@ -2,6 +2,7 @@
 """From files to metrics: the real Runner, tools and configs, on a few drawn faces."""
 
 import csv
+import itertools
 import json
 import os.path as osp
 import re
@@ -17,7 +18,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from runs import FINETUNE, PRETRAIN, TRAIN_OPTIONS, short_config
 
-from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.evaluation.predictions import read_predictions
 from s4d_mm.weights.s4d import to_authors
 
@@ -69,26 +69,6 @@ def test_two_processes_pretrain(pretrained):
     assert 'backbone.blocks.3.attn.qkv.weight' in weights
 
 
-def test_finetuning_starts_from_the_pretrained_blocks(pretrained, tmp_path, capsys):
-    """Blocks 0, 1 stay in the backbone, 2 and 3 move to the neck."""
-    path, _ = pretrained
-    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=path))
-    runner.load_or_resume()
-    source = torch.load(path, weights_only=True)['state_dict']
-    target = runner.model.state_dict()
-    moved = 0
-    for name, value in source.items():
-        if name.startswith('backbone.blocks.'):
-            number, rest = name[len('backbone.blocks.') :].split('.', 1)
-            place = name if int(number) < 2 else f'neck.blocks.{int(number) - 2}.{rest}'
-            assert torch.equal(target[place], value), name
-            moved += place != name
-    assert moved > 10
-    output = capsys.readouterr().out  # mmengine prints what was not found
-    assert 'cls_head.classifiers.video.weight' in output
-    assert 'neck.blocks.0.attn.qkv.weight' not in output
-
-
 def test_finetuning_validates_and_tests(finetuned, tmp_path):
     saved = torch.load(finetuned, weights_only=True)
     assert set(saved['meta']['dataset_meta']['classes']) == {'video', 'image'}
@@ -113,7 +93,7 @@ def test_finetuning_validates_and_tests(finetuned, tmp_path):
 def test_two_processes_test_like_one(finetuned, quickstart):
     """The same figures and scores, although 14 samples do not go evenly into
     batches of two processes."""
-    results = {}
+    figures, scores = [], []
     for name, gpus in (('one', []), ('two', [2])):
         work_dir = quickstart / name
         arguments = [FINETUNE, finetuned, *gpus, '--work-dir', work_dir]
@@ -122,42 +102,12 @@ def test_two_processes_test_like_one(finetuned, quickstart):
             run_processes('dist_test.sh', *arguments)
         else:
             run_script('tools/test.py', *arguments)
-        file = next(work_dir.glob('20*/20*.json'))
-        dumped = read_predictions(work_dir / 'out.pkl')
-        plain = read_predictions(work_dir / 'out.json')
-        assert [d['sample_id'] for d in plain] == [d['sample_id'] for d in dumped]
-        results[name] = (
-            json.loads(file.read_text()),
-            {d['sample_id']: d['pred_score'] for d in dumped},
-        )
-    for key, value in results['one'][0].items():
-        if 'time' not in key:
-            assert results['two'][0][key] == value, key
-    one, two = results['one'][1], results['two'][1]
-    assert len(one) == 14 and set(one) == set(two)
-    for key, scores in one.items():
-        torch.testing.assert_close(scores, two[key], atol=1e-6, rtol=0)
-
-
-def test_predict_video_and_image(finetuned, quickstart, capsys):
-    data = quickstart / 'data'
-    clip = next((data / 'clips').glob('*.mp4'))
-    image = next((data / 'images' / 'test').glob('*.jpg'))
-    options = ('--model', FINETUNE, '--weights', finetuned, '--faces', 'none')
-    with pytest.raises(SystemExit) as end:
-        run_script('tools/predict.py', clip, *options)
-    assert end.value.code == 0
-    output = capsys.readouterr().out
-    inferencer = ExpressionInferencer(FINETUNE, finetuned, 'cpu')
-    result = inferencer([clip, image], faces='none')
-    of_clip, of_image = (record.probabilities for record in result.summary())
-    assert list(of_clip)[:2] == ['happiness', 'sadness'] and len(of_clip) == 7
-    assert sum(of_clip.values()) == pytest.approx(1, abs=1e-5)
-    best = max(of_clip, key=of_clip.get)
-    assert f'{best} {100 * of_clip[best]:.0f} %' in output
-    assert list(of_image)[:2] == ['happiness', 'sadness']  # the order of the clips
-    with pytest.raises(FileNotFoundError, match='nowhere.mp4'):
-        inferencer('nowhere.mp4', faces='none')
+        found = json.loads(next(work_dir.glob('20*/20*.json')).read_text())
+        figures.append({key: value for key, value in found.items() if 'time' not in key})
+        dumped = read_predictions(work_dir / 'out.json')
+        scores.append({d['sample_id']: d['pred_score'] for d in dumped})
+    assert figures[0] == figures[1] and len(scores[0]) == 14
+    torch.testing.assert_close(*scores, atol=1e-6, rtol=0)
 
 
 def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path, capsys):
@@ -182,9 +132,6 @@ def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path,
         source = weights['a'][f'backbone.blocks.{theirs}.{name}']
         assert torch.equal(runner.model.state_dict()[f'{ours}.{name}'], source)
     assert 'tensors of the checkpoint found a place in DualModalRec' in capsys.readouterr().out
-    runner = Runner.from_cfg(short_config(FINETUNE, tmp_path, load_from=pre, resume=True))
-    with pytest.raises(ValueError, match='no state of a training'):
-        runner.train()
 
 
 RECIPES = [
@@ -229,42 +176,6 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     assert runner.iter == len(runner.train_dataloader) >= 2
     if 'pretrain' in name:
         return
-    check_both_figures(runner, ('video/WAR', 'video/UAR', 'image/WAR', 'image/UAR'))
-    shapes, scores = [], []
-    runner.model.data_preprocessor.register_forward_hook(
-        lambda module, args, out: shapes.append(tuple(out['inputs'].shape))
-    )
-    head = runner.model.cls_head
-    getattr(head.classifiers, 'video', head).register_forward_hook(
-        lambda module, args, out: scores.append(out.softmax(-1))
-    )
-    predictions = []
-    runner.test_evaluator.metrics[0].process = lambda data_batch, data_samples: predictions.extend(
-        data_samples
-    )
-    runner.test_evaluator.metrics[0].results = [None]  # not computed here
-    runner.test_evaluator.evaluate = lambda size: {}
-    runner.test()
-    scores = torch.cat(scores)
-    # the long clip has two views, the short one and an image have one
-    assert shapes == [(3, 1, 3, 16, 160, 160), (4, 1, 3, 160, 160)]
-    videos = [s for s in predictions if s['input_type'] == 'video']
-    assert len(videos) == 2 and len(predictions) == 6
-    for sample, rows in zip(videos, (scores[:2], scores[2:])):
-        torch.testing.assert_close(sample['pred_score'], rows.mean(0))
-
-
-def check_both_figures(runner, names):
-    """Of a training of one epoch: both figures, and the best checkpoint."""
-    with open(osp.join(runner.work_dir, 'summary.json')) as f:
-        summary = json.load(f)
-    last, best = summary['last'], summary['best on the test split']
-    assert summary['chosen_by'] == 'video/WAR'
-    assert last['metrics'] == best['metrics'] and set(names) <= set(last['metrics'])
-    files = [entry['checkpoint'] for entry in (last, best)]
-    assert files == ['epoch_1.pth', 'best_video_WAR_epoch_1.pth']
-    weights = [
-        torch.load(osp.join(runner.work_dir, f), weights_only=True)['state_dict'] for f in files
-    ]
-    for name, value in weights[0].items():
-        assert torch.equal(weights[1][name], value), name
+    figures = runner.test()
+    for kind, name in itertools.product(('video', 'image'), ('WAR', 'UAR')):
+        assert 0 <= figures[f'{kind}/{name}'] <= 100

@@ -1,8 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Mixed precision for recipes that also start on a machine without a GPU."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 import torch
 from mmengine.device import get_device
@@ -50,14 +49,8 @@ class CpuFallbackAmpOptimWrapper(AmpOptimWrapper):
             del state['loss_scaler']
         return state
 
-    @contextlib.contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
+    def optim_context(self, model: nn.Module) -> AbstractContextManager:
         """Within the block, compute in the precision that was chosen."""
-        if not self.on_cpu:
-            with super().optim_context(model):
-                yield
-            return
-        in_bfloat16 = self.cast_dtype == torch.bfloat16
-        of_optimizer = super(AmpOptimWrapper, self).optim_context(model)
-        with of_optimizer, torch.autocast('cpu', dtype=torch.bfloat16, enabled=in_bfloat16):
-            yield
+        if self.on_cpu and self.cast_dtype == torch.float32:
+            return super(AmpOptimWrapper, self).optim_context(model)
+        return super().optim_context(model)

@@ -54,11 +54,8 @@ class SafeCheckpointHook(CheckpointHook):
         # a validation that was the best one saves the last checkpoint again
         self.last_ckpt = self.last_ckpt or hub.get_info('last_ckpt')
         if is_main_process():
-            halves = glob(osp.join(escape(str(self.out_dir)), f'*.pth.*{PART_SUFFIX}'))
-            halves += glob(osp.join(escape(runner.work_dir), f'last_checkpoint.*{PART_SUFFIX}'))
-            for path in halves:
+            for path in glob(osp.join(escape(str(self.out_dir)), f'*.pth.*{PART_SUFFIX}')):
                 os.remove(path)
-                runner.logger.info(f'Removed {path}, which an earlier run left half written.')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put in what the model has seen, and the config as plain values."""
@@ -143,7 +140,7 @@ def alone_in(cfg: Config) -> Iterator[None]:
     except Timeout:
         raise ResumeError(
             f'Another training is running in {cfg.work_dir}. Wait for its end, or give another '
-            f'--work-dir. The command "fuser {lock}" finds its process.'
+            f'--work-dir. "fuser {lock}" finds its process.'
         ) from None
 
 
@@ -165,10 +162,7 @@ def prepare_training(cfg: Config) -> None:
     elif cfg.get('load_from') is None:
         cfg.load_from = find_checkpoint(cfg.work_dir, hook.get('out_dir'))
         if cfg.load_from is None:
-            raise ResumeError(
-                f'--resume: there is no checkpoint in {cfg.work_dir}. Check --work-dir, name the '
-                'file (--resume FILE), or leave --resume out to begin a training.'
-            )
+            raise ResumeError(f'--resume: no checkpoint in {cfg.work_dir}. Check --work-dir.')
 
 
 def settings_of(cfg: Config) -> dict:

@@ -1,10 +1,12 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Before the first step: config, checkpoint, data and model fit each other."""
 
+import inspect
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from mmaction.datasets import SampleFrames
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
@@ -16,16 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..evaluation.metric import FIGURES, ExpressionMetric
 from ..files.errors import WeightsError
-from ..models import DualModalHead, ViewsI3DHead
-from ..models.state_dict import (
-    as_own_checkpoint,
-    check_fit,
-    check_head_weights,
-    classification_head,
-    match_names,
-)
+from ..models import DualModalHead, ViewsI3DHead, state_dict
 from .checkpoint import changed_settings, settings_of
-from .options import ConfigError, check_fold
+from .options import ConfigError, check_fold, dicts_in
 
 MOST_CHANGES = 10  # named in a message
 # what a training depends on
@@ -33,18 +28,22 @@ SECTIONS = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dat
 # names of before, which configs of users have
 NAMES = ['RunCheckHook', 'ClassCheckHook', 'CheckpointFitHook', 'DataCheckHook', 'ResumeCheckHook']
 
-# settings that mmengine and mmaction2 accept, and what is allowed
+POSITIVE = ('above 0', lambda value: value > 0)
+FROM_ONE = ('1 or more', lambda value: value >= 1)
+SHARE = ('from 0 to 1', lambda value: 0 <= value <= 1)
+AVERAGES = ('prob', 'score', None)
+# settings that mmengine and mmaction2 accept, and what is allowed; the last ones of any step
 LIMITS = {
     'optim_wrapper.optimizer.lr': ('0 or more', lambda value: value >= 0),
-    'optim_wrapper.clip_grad.max_norm': ('above 0', lambda value: value > 0),
-    'optim_wrapper.clip_grad.clip_value': ('above 0', lambda value: value > 0),
-    'train_cfg.max_epochs': ('1 or more', lambda value: value >= 1),
-    'train_cfg.val_interval': ('1 or more', lambda value: value >= 1),
-    'model.cls_head.label_smooth_eps': ('from 0 to 1', lambda value: 0 <= value <= 1),
-    'model.cls_head.average_clips': (
-        "'prob', 'score' or None",
-        lambda value: value in ('prob', 'score', None),
-    ),
+    'optim_wrapper.clip_grad.max_norm': POSITIVE,
+    'optim_wrapper.clip_grad.clip_value': POSITIVE,
+    'train_cfg.max_epochs': FROM_ONE,
+    'train_cfg.val_interval': FROM_ONE,
+    'model.cls_head.label_smooth_eps': SHARE,
+    'model.cls_head.average_clips': (f'one of {AVERAGES}', AVERAGES.__contains__),
+    'pipeline.flip_ratio': SHARE,
+    **dict.fromkeys(('pipeline.clip_len', 'pipeline.frame_interval'), FROM_ONE),
+    'pipeline.num_clips': FROM_ONE,
 }
 PATH_KEYS = ('filename', 'img_path', 'frame_dir')
 LOOKED_AT = 20  # files of each validation set
@@ -97,11 +96,11 @@ class RunCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check the checkpoint before it is loaded; the authors' names become ours."""
-        checkpoint.update(as_own_checkpoint(checkpoint))
+        checkpoint.update(state_dict.as_own_checkpoint(checkpoint))
         meta = checkpoint.get('meta') or {}
         if runner._resume:
             check_resumed(runner, checkpoint)
-        check_fit(runner.model, checkpoint, runner.logger, runner._load_from)
+        state_dict.check_fit(runner.model, checkpoint, runner.logger, runner._load_from)
         # a loop is a config until the run begins it; validation may be part of a training
         loops = dict(test=runner._test_loop, train=runner._train_loop, val=runner._val_loop)
         begun = [name for name, loop in loops.items() if isinstance(loop, BaseLoop)]
@@ -109,7 +108,7 @@ class RunCheckHook(Hook):
             return
         stage = begun[0]
         if stage != 'train':
-            check_head_weights(runner.model, checkpoint)
+            state_dict.check_head_weights(runner.model, checkpoint)
         if stage != 'train' or runner._resume:
             theirs = (meta.get('dataset_meta') or {}).get('classes') or {}
             theirs = theirs if isinstance(theirs, dict) else {None: theirs}
@@ -119,35 +118,29 @@ class RunCheckHook(Hook):
 
 def check_limits(cfg: Config) -> None:
     """Refuse numbers with which a training would do nothing, or the wrong thing."""
-    for key, (allowed, fits) in LIMITS.items():
-        *above, name = key.split('.')
-        node = cfg
-        for part in above:
-            node = node.get(part) or {}
-        if name in node:
-            value = node[name]
-            try:
-                right = fits(value)
-            except TypeError:
-                right = False
-            if not right:
+    for above, node in dicts_in(dict(cfg.items())):
+        in_pipeline = '_dataloader.' in above and '.pipeline.' in above
+        kind = str(node.get('type')).rstrip("'>").split('.')[-1]
+        if in_pipeline and kind == 'SampleFrames':  # which takes any argument
+            known = ['type', '_scope_', *inspect.signature(SampleFrames).parameters]
+            for name in node.keys() - known:
+                raise ConfigError(f'{above}: SampleFrames has no argument {name!r}.')
+        for name, value in node.items():
+            key = f'{above}.{name}'
+            allowed, fits = LIMITS.get(f'pipeline.{name}' if in_pipeline else key, ('', None))
+            if fits is not None and not fits(value):
                 raise ConfigError(f'{key} must be {allowed}, but is {value!r}.')
 
 
 def check_save_best(runner: Runner) -> None:
     """Refuse a ``save_best`` that is no figure of :class:`ExpressionMetric`."""
     given = (runner.cfg.get('default_hooks') or {}).get('checkpoint', {}).get('save_best') or []
-    metrics = runner.val_loop.evaluator.metrics
-    if not all(isinstance(metric, ExpressionMetric) for metric in metrics):
-        return  # of others the names are not known
+    for metric in runner.val_loop.evaluator.metrics:
+        if not isinstance(metric, ExpressionMetric) or metric.prefix:
+            return  # other names
     kinds = list(classes_of(runner.val_dataloader))
-    kinds = kinds if len(kinds) > 1 else [None]
-    names = [
-        '/'.join(filter(None, (metric.prefix, kind, figure)))
-        for metric in metrics
-        for kind in kinds
-        for figure in FIGURES
-    ]
+    parts = [f'{kind}/' for kind in kinds] if len(kinds) > 1 else ['']
+    names = [f'{part}{figure}' for part in parts for figure in FIGURES]
     for name in [given] if isinstance(given, str) else given:
         if name not in ('auto', *names) and 'recall/' not in name:
             raise ConfigError(
@@ -166,9 +159,8 @@ def require_files(dataset: Dataset, name: str) -> None:
         tolerated = getattr(part, 'allow_test_faults', False) and len(missing) < len(paths)
         if missing and not tolerated:
             raise ConfigError(
-                f'{name}: {len(missing)} of {len(paths)} files of {type(part).__name__} that were '
-                f'looked for are missing, such as {osp.abspath(missing[0])}. Check data_root '
-                f'({getattr(part, "data_root", None)!r}), data_prefix and suffix.'
+                f'{name}: {len(missing)} of {len(paths)} files of {type(part).__name__} are '
+                f'missing, such as {osp.abspath(missing[0])}. Check data_root, data_prefix, suffix.'
             )
 
 
@@ -183,9 +175,8 @@ def check_resumed(runner: Runner, checkpoint: dict) -> None:
     """Refuse a checkpoint of another model, and warn of other settings that changed."""
     if 'epoch' not in (checkpoint.get('meta') or {}):
         raise WeightsError(
-            'A training is to be resumed, but the checkpoint has weights alone and no state '
-            'of a training by s4d_mm (meta.epoch). To start a new training from them, leave '
-            '--resume out and give --cfg-options load_from=CHECKPOINT.'
+            'The checkpoint to be resumed has no state of a training. To start one from its '
+            'weights, leave --resume out and give --cfg-options load_from=CHECKPOINT.'
         )
     saved, now = checkpoint['meta'].get('settings') or {}, settings_of(runner.cfg)
     sections = [key for key in SECTIONS if key in saved]
@@ -194,15 +185,13 @@ def check_resumed(runner: Runner, checkpoint: dict) -> None:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {k.removeprefix('module.'): v for k, v in weights.items()}
-    fit = match_names(model.state_dict(), weights)
+    fit = state_dict.match_names(model.state_dict(), weights)
     other = [*fit.left_over, *fit.missing]
     if other:
         raise WeightsError(
-            f'{runner._load_from or "It"} is the checkpoint of another model: {len(other)} of its '
-            f'weights have another name or shape, such as {other[0]}. These settings changed:'
-            f'\n  {changed}'
-            '\nSet them as they were, or leave --resume out and give --cfg-options '
-            'load_from=CHECKPOINT to start a new training from its weights.'
+            f'{runner._load_from or "It"} is the checkpoint of another model: {len(other)} weights '
+            f'have another name or shape, such as {other[0]}. These settings changed:\n  {changed}'
+            '\nSet them as they were, or give load_from=CHECKPOINT and no --resume.'
         )
     if changed:
         runner.logger.warning(
@@ -219,8 +208,8 @@ def check_data(model: nn.Module, loader: DataLoader, name: str) -> None:
     if packs and not isinstance(head, (DualModalHead, ViewsI3DHead)):
         raise ConfigError(
             'model.data_preprocessor.pack_views=True needs DualModalHead or ViewsI3DHead, but the '
-            f'head is {type(head).__name__}, which expects as many views of every clip. Set '
-            'pack_views=False there and merge_equal=False of SampleClipViews.'
+            f'head is {type(head).__name__}. Set pack_views=False, and merge_equal=False of '
+            'SampleClipViews.'
         )
     for key in ('backbone', 'neck'):
         frames = getattr(getattr(model, key, None), 'num_frames', None)
@@ -231,7 +220,7 @@ def check_data(model: nn.Module, loader: DataLoader, name: str) -> None:
                         f'{name}: {type(step).__name__}.clip_len is {step.clip_len}, but '
                         f'model.{key}.num_frames is {frames}. Set both to the same number.'
                     )
-    head_name, head = classification_head(model)
+    head_name, head = state_dict.classification_head(model)
     for kind, classes in classes_of(loader).items() if head is not None else ():
         key, expected = f'model.{head_name}.num_classes', head.num_classes
         count = expected.get(kind) if isinstance(expected, dict) else expected
@@ -248,9 +237,8 @@ def require_batches(loader: DataLoader, name: str) -> None:
         return
     samples = len(loader.sampler)
     raise ConfigError(
-        f'{name} gives no batch: a process has {samples} of {len(loader.dataset)} samples, '
-        f'batch_size={loader.batch_size} and drop_last={loader.drop_last}. Lower '
-        f'{name}.batch_size to {max(samples, 1)} or less, or set {name}.drop_last=False.'
+        f'{name} gives no batch: a process has {samples} samples, batch_size={loader.batch_size} '
+        f'and drop_last={loader.drop_last}. Lower batch_size, or set drop_last=False.'
     )
 
 
@@ -268,13 +256,10 @@ def check_order(expected: Classes, source: str, found: Classes, name: str) -> No
         theirs = expected.get(kind, expected.get(None))
         if not theirs or not names or list(theirs) == list(names):
             continue
-        same = sorted(theirs) == sorted(names)
+        order = ', the same names in another order' * (sorted(theirs) == sorted(names))
         raise ConfigError(
-            f'{name} has other {kind or ""} classes than {source}'
-            f'{", the same names in another order" if same else ""}:\n'
-            f'  {source}: {", ".join(map(str, theirs))}\n'
-            f'  {name}: {", ".join(map(str, names))}\n'
-            'A label id must mean the same in both. To test on another data set, give its '
-            'dataset metainfo=dict(classes=(...)) with the first of these and label_map=dict(...) '
-            'with its own names that differ from them.'
+            f'{name} has other {kind or ""} classes than {source}{order}:\n'
+            f'  {source}: {", ".join(map(str, theirs))}\n  {name}: {", ".join(map(str, names))}\n'
+            'A label id must mean the same in both. To test on another data set, give its dataset '
+            'metainfo=dict(classes=(...)) of the first, and label_map=dict(...) of other names.'
         )

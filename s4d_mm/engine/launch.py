@@ -19,7 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..files.atomic_write import DISK_FULL, FileNotWrittenError, free_space
-from ..files.errors import WEIGHTS_ERRORS, weights_errors_as_messages
+from ..files.errors import weights_errors_as_messages
 from .options import ConfigError, load_config
 from .stop import HANG_TIMEOUT
 
@@ -74,10 +74,7 @@ def prepare_distributed(cfg: Config) -> None:
             dist_cfg['timeout'] = seconds
         return
     if cfg.launcher != 'pytorch':
-        raise ConfigError(
-            f'--launcher {cfg.launcher} needs GPUs and there are none; '
-            'without GPUs use --launcher pytorch (tools/dist_train.sh)'
-        )
+        raise ConfigError(f'--launcher {cfg.launcher} needs GPUs. Use --launcher pytorch.')
     dist_cfg['backend'] = 'gloo'
     if not dist.is_initialized():
         timeout = datetime.timedelta(seconds=seconds) if seconds else None
@@ -99,9 +96,7 @@ def scale_learning_rate(cfg: Config) -> None:
     it, by ``train_dataloader.batch_size`` of all processes.
     """
     if cfg.get('auto_scale_lr') is None:
-        raise ConfigError(
-            f'--auto-scale-lr: {cfg.filename} has no "auto_scale_lr = dict(base_batch_size=...)"'
-        )
+        raise ConfigError(f'--auto-scale-lr: {cfg.filename} has no "auto_scale_lr.base_batch_size"')
     batches = cfg.train_dataloader.get('batch_sampler') or {}
     total, base = batches.get('total_batch_size'), cfg.auto_scale_lr.base_batch_size
     cfg.auto_scale_lr.enable = total is None  # mmengine's
@@ -112,8 +107,7 @@ def scale_learning_rate(cfg: Config) -> None:
     if set(totals) != set(bases) or len(ratios) != 1:
         raise ConfigError(
             f'--auto-scale-lr: train_dataloader.batch_sampler.total_batch_size={total} must be '
-            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities. Make '
-            'them agree, or set optim_wrapper.optimizer.lr yourself.'
+            f'auto_scale_lr.base_batch_size={base} times one factor for all modalities.'
         )
     cfg.optim_wrapper.optimizer.lr *= ratios.pop()
 
@@ -135,23 +129,20 @@ def errors_as_messages(work_dir: str | None = None, config: bool = False) -> Ite
     if os.environ.get('S4D_MM_TRACEBACK'):
         yield
         return
-    with weights_errors_as_messages():
-        try:
+    try:
+        with weights_errors_as_messages():
             yield
-        except FileNotWrittenError as e:
-            sys.exit(f'{e} Make room, then go on with --resume.')
-        except (*of_config, OSError) as e:
-            if isinstance(e, OSError) and e.errno in DISK_FULL and work_dir:
-                file = e.filename or 'A file of the log'
-                sys.exit(
-                    f'{file} cannot be written: {e.strerror}. {free_space(work_dir)} Make room, '
-                    'then go on with --resume.'
-                )
-            if isinstance(e, WEIGHTS_ERRORS) or not isinstance(e, of_config):
-                raise
-            text = e.args[0] if isinstance(e, KeyError) and e.args else e
-            print(f'{osp.basename(sys.argv[0])}: {text}', file=sys.stderr)
-            sys.exit(2)
+    except FileNotWrittenError as e:
+        sys.exit(f'{e} Make room, then go on with --resume.')
+    except (*of_config, OSError) as e:
+        if isinstance(e, OSError) and e.errno in DISK_FULL and work_dir:
+            file = e.filename or 'A file of the log'
+            sys.exit(f'{file}: {e.strerror}. {free_space(work_dir)} Go on with --resume.')
+        if not isinstance(e, of_config):
+            raise
+        text = e.args[0] if isinstance(e, KeyError) and e.args else e
+        print(f'{osp.basename(sys.argv[0])}: {text}', file=sys.stderr)
+        sys.exit(2)
 
 
 def finish_distributed() -> None:

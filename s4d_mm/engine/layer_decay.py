@@ -31,12 +31,7 @@ class S4DLayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstruc
     """
 
     def add_params(
-        self,
-        params: list[dict],
-        module: nn.Module,
-        prefix: str = '',
-        get_layer_depth: Callable | None = None,
-        **kwargs,
+        self, params: list, module: nn.Module, prefix: str = '', get_layer_depth=None, **kwargs
     ) -> None:
         """Extend the groups ``params`` by all parameters of a module, as mmpretrain does."""
         if get_layer_depth is None:
@@ -60,9 +55,8 @@ def layer_depth_of(model: nn.Module) -> Callable[[str], Depth]:
             layers += ask('', f'{name}.')[1] - 2
         elif name == 'backbone':
             raise ValueError(
-                'S4DLayerDecayOptimWrapperConstructor needs a backbone with get_layer_depth, or '
-                f'one that keeps its layers in a ModuleList, but got {type(part).__name__}. Give '
-                'it that method, or remove `constructor` from optim_wrapper for this model.'
+                'S4DLayerDecayOptimWrapperConstructor needs a backbone with get_layer_depth or a '
+                f'ModuleList, but got {type(part).__name__}. Remove optim_wrapper.constructor.'
             )
 
     def depth_of(param_name: str) -> Depth:

@@ -123,13 +123,10 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
         if not self._iter or begin is None or begin['epoch'] != self._epoch:
             return 0
         done = self._iter - begin['iter']
-        if done == begin['batches'] != length:
-            return length
         if begin['batches'] != length:
             self.runner.logger.warning(
                 f'An epoch had {begin["batches"]} batches when the checkpoint was saved and has '
-                f'{length} now: batch size, processes or data are others. Epoch '
-                f'{self._epoch + 1}, of which {done} batches were done, starts anew.'
+                f'{length} now. Epoch {self._epoch + 1} starts again.'
             )
             return 0
         self.runner.logger.info(f'Epoch {self._epoch + 1} continues after batch {done}.')

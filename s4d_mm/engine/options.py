@@ -52,8 +52,9 @@ def check_options(cfg: Config, options: dict, also: Collection[str] = ()) -> Non
     A class refuses arguments that it does not know when it is built. Names in ``extra_options``, of
     the config or of the options, pass.
     """
-    extra = [cfg.get('extra_options') or [], options.get('extra_options') or []]
-    extra = [name for names in extra for name in ([names] if isinstance(names, str) else names)]
+    extra = set()
+    for names in (cfg.get('extra_options') or [], options.get('extra_options') or []):
+        extra |= {names} if isinstance(names, str) else set(names)
     known = ALSO_READ | set(also)
     for runner in (Runner, FlexibleRunner):
         known |= set(inspect.signature(runner.__init__).parameters) - {'self', 'cfg'}
@@ -65,10 +66,7 @@ def check_options(cfg: Config, options: dict, also: Collection[str] = ()) -> Non
         if top not in known:
             reason = f'nothing reads {top!r}.{_nearest(top, known)}'
             if top in cfg:
-                reason = (
-                    f'{top} is a variable of {cfg.filename}, used up when the file is read. Set '
-                    'the key that was made of it (the config in the work directory has all keys).'
-                )
+                reason = f'{top} is a variable of {cfg.filename}, used up. Set the key made of it.'
             raise ConfigError(
                 f'{option}: {reason} If code of yours reads it, add extra_options={top}.'
             )
@@ -82,8 +80,7 @@ def check_options(cfg: Config, options: dict, also: Collection[str] = ()) -> Non
                 is_argument = i == len(parts) - 1 and top not in UNCHECKED
                 near = _nearest(part, node) if isinstance(node, dict) else ''
                 if near and not is_argument:
-                    above = '.'.join([top, *parts[:i]])
-                    raise ConfigError(f'{option}: {above} has no {part!r}.{near}')
+                    raise ConfigError(f'{option}: {top} has no {part!r}.{near}')
                 break
 
 
@@ -92,22 +89,26 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f' Did you mean {found[0]}?' if found else ''
 
 
+def dicts_in(node: object, key: str = '') -> Iterator[tuple[str, dict]]:
+    """Yield the dicts in a part of a config, each with its key."""
+    if isinstance(node, dict):
+        yield key, node
+    if isinstance(node, (dict, list, tuple)):
+        for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from dicts_in(value, f'{key}.{name}' if key else str(name))
+
+
 def fold_datasets(
     cfg: Config, stages: tuple = ('train', 'val', 'test')
 ) -> Iterator[tuple[str, dict, int]]:
     """Yield the datasets whose annotation file is that of a fold: key, dataset, number."""
-
-    def visit(node, key: str) -> Iterator:
-        name = node.get('ann_file') if isinstance(node, dict) else None
-        found = FOLD.findall(name) if isinstance(name, str) else None
-        if found:  # in folder and file, that of the file counts
-            yield f'{key}.ann_file', node, int(found[-1].split('_')[1])
-        for part, value in node.items() if isinstance(node, dict) else enumerate(node):
-            if part != 'pipeline' and isinstance(value, (dict, list, tuple)):
-                yield from visit(value, f'{key}.{part}')
-
     for stage in stages:
-        yield from visit(cfg.get(f'{stage}_dataloader') or {}, f'{stage}_dataloader')
+        loader = f'{stage}_dataloader'
+        for key, node in dicts_in(cfg.get(loader), loader):
+            name = node.get('ann_file')
+            found = FOLD.findall(name) if isinstance(name, str) else None
+            if found and '.pipeline.' not in key:  # in folder and file, that of the file counts
+                yield f'{key}.ann_file', node, int(found[-1].split('_')[1])
 
 
 def set_fold(cfg: Config, fold: int) -> None:
@@ -123,9 +124,8 @@ def set_fold(cfg: Config, fold: int) -> None:
         # the validation may be on a fixed set
         if not datasets and stage != 'val' and cfg.get(f'{stage}_dataloader'):
             raise ConfigError(
-                f'fold={fold}: {cfg.filename} names no fold in {stage}_dataloader, because no '
-                'ann_file there has set_<n> in its name or as its folder. Leave the option out: a '
-                'data set with one split, such as FERV39k, has no folds.'
+                f'fold={fold}: {cfg.filename} names no fold in {stage}_dataloader: no ann_file has '
+                'set_<n> in its name or as its folder. If the data have no folds, leave it out.'
             )
         for _, dataset, _ in datasets:
             dataset['ann_file'] = FOLD.sub(f'set_{fold}', dataset['ann_file'])
@@ -142,7 +142,6 @@ def check_fold(cfg: Config) -> None:
     for key, dataset, number in fold_datasets(cfg):
         if fold is not None and number != fold:
             raise ConfigError(
-                f'The config says fold={fold}, but {key} is {dataset["ann_file"]!r}. Only '
-                'tools/train.py, tools/test.py and tools/kfold.py of s4d_mm choose the files by '
-                '--cfg-options fold=N; use them, or set fold and each ann_file to the same fold.'
+                f'The config says fold={fold}, but {key} is {dataset["ann_file"]!r}. Use '
+                'tools/train.py, test.py or kfold.py of s4d_mm, or set each ann_file.'
             )

@@ -2,6 +2,7 @@
 """What a run reports: a table of what was chosen, idle experts, unreadable files, best and last."""
 
 import csv
+import functools
 import json
 import os.path as osp
 from numbers import Real
@@ -21,7 +22,7 @@ from ..datasets.faults import datasets_with_faults
 from ..evaluation.predictions import LAST, name_of_best
 from ..files.atomic_write import atomic_write
 from ..files.text import safe_cell
-from ..models import MoAENeck
+from ..models import MoAENeck, Routing
 from ..version import __version__
 
 FIGURES = ('WAR', 'UAR')
@@ -39,16 +40,14 @@ class RunSummaryHook(Hook):
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         rates = [rate for rates in runner.optim_wrapper.get_lr().values() for rate in rates]
         loader = runner.train_dataloader
-        data = f'{type(loader.dataset).__name__}, {len(loader.dataset)} samples'
         rows = {
             's4d_mm': f'{__version__}, torch {torch.__version__}',
             'device': f'{get_device()}, {torch.get_num_threads()} threads',
             'processes': f'{runner.world_size}, backend {dist.get_backend() or "none"}',
             'log file': f'{runner.logger.log_file}, which also has what is not shown here',
             'model': f'{type(model).__name__}, {millions:.2f}M parameters',
-            'optimizer': f'{type(runner.optim_wrapper).__name__}, {len(rates)} groups, learning '
-            f'rate {min(rates):.3g} .. {max(rates):.3g} at the start',
-            'train data': f'{data}, {len(loader)} batches of a process in an epoch',
+            'optimizer': f'{len(rates)} groups, learning rate {min(rates):.3g} .. {max(rates):.3g}',
+            'train data': f'{len(loader.dataset)} samples, {len(loader)} batches of a process',
             'length': f'{runner.max_epochs} epochs, {runner.max_iters} iterations',
         }
         table = '\n'.join(f'  {name:<10}  {text}' for name, text in rows.items())
@@ -78,41 +77,31 @@ class ExpertLoadHook(Hook):
         # by modality and layer: tokens of each expert, sum of entropies, tokens
         self._sums: dict[tuple[str, int], Tensor] = {}
         self._epoch: dict[tuple[str, int], Tensor] = {}
-        self._handles: list = []
 
     def before_train(self, runner: Runner) -> None:
         """Begin to count."""
         for neck in runner.model.modules():
             if isinstance(neck, MoAENeck):
                 for layer, router in neck.routers().items():
-                    hook = self._counter(layer)
-                    self._handles.append(router.register_forward_hook(hook))
+                    router.register_forward_hook(functools.partial(self._count, layer))
         hooks = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._interval = hooks[0].interval if hooks else 1
 
-    def _counter(self, layer: int) -> Any:
-        def count(router: nn.Module, args: Any, outputs: tuple) -> None:
-            # a compiled router has no place for sums
-            if not (router.training and self._modality) or torch.compiler.is_compiling():
-                return
-            experts_SK, probs_SE = outputs[1], getattr(outputs, 'probs', outputs[2])
-            if probs_SE is None:  # a router of one's own
-                return
-            with torch.no_grad():
-                ids_E = torch.arange(probs_SE.shape[1], device=probs_SE.device)
-                tokens_E = (experts_SK[..., None] == ids_E).sum((0, 1)).float()
-                entropy = torch.special.entr(probs_SE).sum()[None]
-                step = torch.cat([tokens_E, entropy, torch.full_like(entropy, len(probs_SE))])
-                key = (self._modality, layer)
-                # whole numbers above 2**24 need it
-                self._sums[key] = self._sums.get(key, 0) + step.double()
-
-        return count
-
-    def after_train(self, runner: Runner) -> None:
-        """End to count."""
-        while self._handles:
-            self._handles.pop().remove()
+    def _count(self, layer: int, router: nn.Module, args: Any, outputs: Routing) -> None:
+        # a compiled router has no place for sums
+        if not (router.training and self._modality) or torch.compiler.is_compiling():
+            return
+        probs_SE = outputs.probs
+        if probs_SE is None:  # a router of one's own
+            return
+        with torch.no_grad():
+            ids_E = torch.arange(probs_SE.shape[1], device=probs_SE.device)
+            tokens_E = (outputs.experts[..., None] == ids_E).sum((0, 1)).float()
+            entropy = torch.special.entr(probs_SE).sum()[None]
+            step = torch.cat([tokens_E, entropy, torch.full_like(entropy, len(probs_SE))])
+            key = (self._modality, layer)
+            # whole numbers above 2**24 need it
+            self._sums[key] = self._sums.get(key, 0) + step.double()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Note the modality of the batch: ``input_type`` of its first sample."""
@@ -129,7 +118,10 @@ class ExpertLoadHook(Hook):
         if not self._sums or not (last or self.every_n_inner_iters(batch_idx, self._interval)):
             return
         found, shares = {}, {}
-        for (modality, layer), sums in self._take().items():
+        taken, self._sums = self._sums, {}
+        for (modality, layer), sums in taken.items():
+            key, sums = (modality, layer), sums.cpu()
+            self._epoch[key] = self._epoch.get(key, 0) + sums
             *experts, entropy = (sums[:-1] / sums[-1]).tolist()
             name = f'moae/{modality}/layer_{layer}'
             found |= {f'{name}/expert_{i}': share for i, share in enumerate(experts)}
@@ -142,27 +134,15 @@ class ExpertLoadHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Warn of the experts that were idle in this epoch."""
-        if not self._handles:
-            return
-        self._take()
         for (modality, layer), sums in sorted(self._epoch.items()):
-            shares = (sums[:-2] / sums[-1]).tolist()
-            for i, share in enumerate(shares):
+            for i, share in enumerate((sums[:-2] / sums[-1]).tolist()):
                 if share < self.min_share:
                     runner.logger.warning(
                         f'Epoch {runner.epoch + 1}: expert {i} of layer {layer} got '
-                        f'{100 * share:.2f}% of the {modality} tokens (of {len(shares)} experts, '
-                        f'under {100 * self.min_share:g}%). If it stays so, raise loss_weight of '
-                        'MoAENeck.'
+                        f'{100 * share:.2f}% of the {modality} tokens (of {len(sums) - 2} experts, '
+                        f'under {100 * self.min_share:g}%). MoAENeck.loss_weight may be too low.'
                     )
         self._epoch = {}
-
-    def _take(self) -> dict[tuple[str, int], Tensor]:
-        """What was counted since the last time, which waits for the device."""
-        taken, self._sums = {key: sums.cpu() for key, sums in self._sums.items()}, {}
-        for key, sums in taken.items():
-            self._epoch[key] = self._epoch.get(key, 0) + sums
-        return taken
 
 
 @HOOKS.register_module()

@@ -8,38 +8,9 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 
 
-def warmup_cosine(
-    step: int,
-    total: int,
-    warmup: int,
-    start_ratio: float = 0.0,
-    end_ratio: float = 0.0,
-    whole_run: bool = False,
-) -> float:
-    """Learning rate of an optimizer step over the peak, 0..1.
-
-    Args:
-        step (int): Step, from 0.
-        total (int): Steps of the run.
-        warmup (int): Steps of the warm-up, 0..total.
-        start_ratio (float): Value of the first step. Defaults to 0.
-        end_ratio (float): Value that the cosine tends to. Defaults to 0.
-        whole_run (bool): False (VideoMAE, and so S4D's fine-tuning): the last step of the warm-up
-            has the peak, and the cosine is that of the steps that remain. True (fvcore's
-            ``CompositeParamScheduler`` with ``'fixed'`` scaling, and so S4D's pre-training): the
-            cosine is that of the whole run, and the warm-up takes the place of its beginning; the
-            first step after the warm-up would have the peak. Defaults to False.
-    """
-    if step < warmup:
-        last = warmup if whole_run else max(warmup - 1, 1)
-        return start_ratio + (1 - start_ratio) * step / last
-    done = step / total if whole_run else (step - warmup) / (total - warmup)
-    return end_ratio + (1 - end_ratio) * (1 + math.cos(math.pi * done)) / 2
-
-
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """Linear warm-up and cosine in one closed form, see :func:`warmup_cosine`.
+    """Linear warm-up, then a cosine.
 
     All values are shares of a group's own learning rate, so that layer-wise decay and
     ``--auto-scale-lr`` scale both ends too. Batches whose gradients are accumulated have the
@@ -48,9 +19,13 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     Args:
         optimizer (OptimWrapper): The optimizer wrapper.
         warmup_share (float): Part of the run that is warm-up, 0..1. Defaults to 0.05.
-        start_ratio (float): Defaults to 0.
-        end_ratio (float): Defaults to 0.
-        whole_run (bool): Defaults to False.
+        start_ratio (float): Share of the first step. Defaults to 0.
+        end_ratio (float): Share that the cosine tends to. Defaults to 0.
+        whole_run (bool): False (VideoMAE, and so S4D's fine-tuning): the last step of the warm-up
+            has the peak, and the cosine is that of the steps that remain. True (fvcore's
+            ``CompositeParamScheduler`` with ``'fixed'`` scaling, and so S4D's pre-training): the
+            cosine is that of the whole run, and the warm-up takes the place of its beginning; the
+            first step after the warm-up would have the peak. Defaults to False.
         **kwargs: ``begin``, ``end``, ``by_epoch`` ..., as mmengine's schedulers have them. The
             Runner fills in ``end`` with the end of the run.
 
@@ -71,7 +46,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         if not 0 <= warmup_share <= 1:
             raise ValueError(f'warmup_share of WarmupCosineLR must be in 0..1: {warmup_share!r}')
         self.warmup_share = warmup_share
-        self.options = dict(start_ratio=start_ratio, end_ratio=end_ratio, whole_run=whole_run)
+        self.start_ratio, self.end_ratio, self.whole_run = start_ratio, end_ratio, whole_run
         super().__init__(optimizer, *args, **kwargs)
 
     @classmethod
@@ -86,5 +61,11 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         parts = getattr(self.optimizer, '_accumulative_counts', 1) if not self.by_epoch else 1
         total = math.ceil((self.end - self.begin) / parts)
         warmup = round(self.warmup_share * total)
-        ratio = warmup_cosine(self.last_step // parts, total, warmup, **self.options)
+        step = self.last_step // parts
+        if step < warmup:
+            last = warmup if self.whole_run else max(warmup - 1, 1)
+            ratio = self.start_ratio + (1 - self.start_ratio) * step / last
+        else:
+            done = step / total if self.whole_run else (step - warmup) / (total - warmup)
+            ratio = self.end_ratio + (1 - self.end_ratio) * (1 + math.cos(math.pi * done)) / 2
         return [value * ratio for value in self.base_values]

@@ -108,8 +108,7 @@ class NonFiniteHook(Hook):
         rate = max(max(rates) for rates in runner.optim_wrapper.get_lr().values())
         raise NonFiniteError(
             f'In step {runner.iter + 1} (epoch {runner.epoch + 1}) {what}. The samples are {now}; '
-            f'in the step before {before}. The training stops, and nothing is saved after that; '
-            f'earlier checkpoints stay. Lower the learning rate (now {rate:.3g}), set '
+            f'in the step before {before}. Lower the learning rate (now {rate:.3g}), set '
             'optim_wrapper.clip_grad=dict(max_norm=...), or look at these samples.'
         )
 

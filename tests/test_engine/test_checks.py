@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from runs import FINETUNE, PRETRAIN, short_config
 
 from s4d_mm.engine.checkpoint import changed_settings, settings_of
-from s4d_mm.engine.checks import NAMES, check_order
+from s4d_mm.engine.checks import check_order
 from s4d_mm.engine.options import ConfigError
 from s4d_mm.files.errors import WeightsError
 
@@ -52,47 +52,28 @@ def checkpoint(quickstart, tmp_path_factory):
 
 
 # ------------------------------------------------------------------ data
-def test_names_of_before_are_still_those_of_hooks():
-    assert len({HOOKS.get(name) for name in NAMES}) == 1 and 'ClassCheckHook' in NAMES
-
-
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (
-            dict(model__cls_head__num_classes=dict(video=7, image=8)),
-            'train_dataloader has 7 image classes .*num_classes is .*8',
-        ),
-        (
-            dict(val_dataloader__dataset__image__num_classes=8),
-            'val_dataloader has 8 image classes',
-        ),
-        (
-            dict(model__cls_head__num_classes=dict(_delete_=True, video=7)),
-            'image classes .*num_classes is ',
-        ),
-        (
-            dict(
-                model__cls_head=dict(
-                    _delete_=True, type='TimeSformerHead', num_classes=7, in_channels=128
-                )
-            ),
-            'pack_views=True needs DualModalHead or ViewsI3DHead, but the head is TimeSformerHead',
-        ),
-        (
-            dict(val_dataloader__dataset__image__metainfo=dict(classes=TURNED)),
-            'val_dataloader has other image classes than train_dataloader',
-        ),
-        (dict(fold=3, train_dataloader__dataset__video__ann_file='set_1.csv'), 'set_1.csv'),
-    ],
-)
-def test_data_that_do_not_fit_the_model(options, message, tmp_path):
-    with pytest.raises((ConfigError, OSError), match=message):
-        run_of(FINETUNE, tmp_path, **options).train()
-    assert not list(tmp_path.rglob('*.pth'))
-
-
+STEP = 'train_dataloader.dataset.%s.pipeline.%d.%s'
+TIMESFORMER = dict(_delete_=True, type='TimeSformerHead', num_classes=7, in_channels=128)
 SETTINGS = [
+    (
+        *(FINETUNE, 'model.cls_head.num_classes', dict(video=7, image=8)),
+        'train_dataloader has 7 image classes .*num_classes is .*8',
+    ),
+    (
+        *(FINETUNE, 'model.cls_head.num_classes', dict(_delete_=True, video=7)),
+        'image classes .*num_classes is ',
+    ),
+    (FINETUNE, 'val_dataloader.dataset.image.num_classes', 8, 'val_dataloader has 8 image classes'),
+    (FINETUNE, 'model.cls_head', TIMESFORMER, 'pack_views=True needs .* the head is TimeSformer'),
+    (
+        *(FINETUNE, 'val_dataloader.dataset.image.metainfo', dict(classes=TURNED)),
+        'val_dataloader has other image classes than train_dataloader',
+    ),
+    (PRETRAIN, STEP % ('video', 1, 'num_clips'), 0, 'video.pipeline.1.num_clips must be 1 or more'),
+    (PRETRAIN, STEP % ('video', 1, 'frame_interval'), 0, 'frame_interval must be 1 or more'),
+    (PRETRAIN, STEP % ('video', 1, 'frame_intervall'), 2, "has no argument 'frame_intervall'"),
+    (PRETRAIN, STEP % ('video', 1, 'clip_len'), -4, 'clip_len must be 1 or more, but is -4'),
+    (FINETUNE, STEP % ('image', 2, 'flip_ratio'), 1.5, 'flip_ratio must be from 0 to 1'),
     (FINETUNE, 'default_hooks.checkpoint.save_best', 'WAR', 'which gives .*image/WAR, image/U'),
     (FINETUNE, 'model.cls_head.label_smooth_eps', 1.5, 'label_smooth_eps must .* is 1.5'),
     (FINETUNE, 'model.cls_head.average_clips', 'mean', "average_clips must .* is 'mean'"),
@@ -140,24 +121,17 @@ def test_a_loader_without_a_batch(tmp_path):
     [
         (dict(video=SEVEN, image=TURNED), dict(video=SEVEN, image=TURNED), True),
         (dict(video=SEVEN, image=TURNED), dict(video=SEVEN, image=SEVEN), False),
-        (dict(video=list(SEVEN), image=TURNED), dict(video=SEVEN), True),
         (dict(image=SEVEN), dict(video=TURNED), True),  # nothing is said of videos
-        ({None: SEVEN}, dict(video=SEVEN), True),
         ({None: SEVEN}, dict(video=TURNED), False),
         ({None: SEVEN}, dict(video=('A', *SEVEN[1:])), False),
-        ({}, dict(video=SEVEN), True),
     ],
 )
 def test_classes_are_compared_by_name_and_order(theirs, ours, fits):
     if fits:
         check_order(theirs, 'the checkpoint', ours, 'test_dataloader')
         return
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match='another order' if 'A' not in str(ours) else 'label_map'):
         check_order(theirs, 'the checkpoint', ours, 'test_dataloader')
-    lines = str(error.value).split('\n')
-    names = list(ours.values())[-1]
-    assert ('another order' in lines[0]) == (set(names) == set(SEVEN))
-    assert lines[2].endswith(': ' + ', '.join(names)) and 'label_map' in lines[3]
 
 
 # ------------------------------------------------------------------ checkpoints

@@ -83,20 +83,6 @@ def test_layer_decay_counts_across_backbone_and_neck(name):
         assert group['weight_decay'] == (0 if free else 0.05), parameter
 
 
-def test_twelve_blocks_make_fourteen_depths():
-    arch = dict(ARCH, num_layers=12)
-    model = build(
-        dict(
-            FINETUNE,
-            backbone=dict(FINETUNE['backbone'], arch=arch, depth=6),
-            neck=dict(type='MoAENeck', arch=arch, num_layers=6),
-        )
-    )
-    by_name = groups(model)
-    assert {g['layer_id'] for g in by_name.values()} == set(range(14))
-    assert by_name['backbone.patch_embed.proj.weight']['lr'] == pytest.approx(0.75**13)
-
-
 def test_layer_decay_needs_layers():
     cfg = dict(
         type='Recognizer3D',

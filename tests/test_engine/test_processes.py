@@ -1,17 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """One recipe on one process or several: the same samples, pixels and losses."""
 
-import os.path as osp
-
 import pytest
 import torch
-from helpers import ROOT
-from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import set_random_seed
 from runs import FINETUNE, run_ranks, short_config
-from small_models import ARCH, SIZE
 
 from s4d_mm.engine.launch import build_runner
 
@@ -74,41 +67,6 @@ def test_same_steps_on_any_number_of_processes(quickstart, tmp_path):
         others, curve = steps_of(world_size, counts)
         assert others == samples
         assert curve == pytest.approx(losses, abs=2e-5)
-
-
-# ------------------------------------------------------------------ randomness
-def draws(seed):
-    """Masks, the ratio of Mixup and the router's noise, drawn as a run of the recipes does."""
-    init_default_scope('mmaction')
-    configs = [osp.join(ROOT, 'configs', f's4d_{n}.py') for n in ('pretrain', 'finetune_dfew')]
-    pretrain, finetune = map(Config.fromfile, configs)
-    encoder = MODELS.build(dict(type='S4DMAEViT', arch=ARCH, mask_ratio=0.5, **SIZE))
-    blending = MODELS.build(finetune.model.data_preprocessor.blending.video)
-    router = MODELS.build(dict(type='MoAENeck', arch=ARCH, num_layers=1)).blocks[0].moae.router
-    for parameter in router.parameters():
-        torch.nn.init.zeros_(parameter)
-    found = []
-    for cfg in (pretrain, finetune):
-        set_random_seed(**{**cfg.randomness, 'seed': seed})  # what the Runner does
-        _, mask, _ = encoder(torch.zeros(2, 3, 4, 32, 32))
-        _, labels = blending.augments[0].do_blending(torch.zeros(7, 1, 3, 2, 2, 2), torch.eye(7))
-        weights = router(torch.zeros(4, 32))[0]
-        found.append([mask.tolist(), labels.tolist(), weights.tolist()])
-    return found
-
-
-def test_processes_draw_their_own_numbers_and_the_same_in_every_run(tmp_path):
-    runs = [
-        run_ranks(lambda seed=seed: draws(seed), tmp_path / str(i))
-        for i, seed in enumerate((3, 3, 4))
-    ]
-    first, again, other = runs
-    assert first == again
-    for stage in range(2):
-        for kind in range(3):
-            ranks = [rank[stage][kind] for rank in first]
-            assert ranks[0] != ranks[1]
-            assert ranks[0] != other[0][stage][kind]
 
 
 def test_processes_agree_on_weights_and_on_the_order_of_samples(quickstart, tmp_path):

@@ -33,8 +33,7 @@ class Witness(Hook):
 
     def see(self, router, args, outputs):
         if router.training:
-            probs = getattr(outputs, 'probs', outputs[2])
-            self.seen.append((outputs[1].clone(), probs.detach().double()))
+            self.seen.append((outputs.experts.clone(), outputs.probs.detach().double()))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.steps.append(data_batch['data_samples'][0].input_type)
@@ -103,49 +102,28 @@ class Files(Dataset):
         self.checked += 1
 
 
-def report(dataset, folder, rank=0):
-    lines = []
-    fake = SimpleNamespace(
-        work_dir=str(folder),
-        rank=rank,
-        logger=SimpleNamespace(warning=lines.append),
-        train_dataloader=SimpleNamespace(dataset=dataset),
-    )
-    MediaFaultHook().after_train_epoch(fake)
-    return lines
-
-
-def rows_of(folder):
-    with open(folder / 'unreadable.csv', newline='') as f:
-        return list(csv.reader(f))
-
-
-def test_datasets_in_wrappers(tmp_path):
-    whole, broken = Files('whole'), Files('broken')
-    assert report(whole, tmp_path) == [] and not (tmp_path / 'unreadable.csv').exists()
-    broken.faults.add(3)
-    lines = report(SimpleNamespace(dataset=ConcatDataset([whole, broken])), tmp_path)
-    assert [line.split(' samples')[0] for line in lines] == ['0 of 10 video', '1 of 10 video']
-    assert rows_of(tmp_path) == [['ann_file', 'sample_id', 'path'], ['broken', '3', 'broken/3.mp4']]
-
-
-def test_two_processes(tmp_path):
-    """Both know the faults of both, a shared one counts once, and one of them writes."""
+def test_unreadable_files_of_two_processes(tmp_path):
+    """Both know the faults of both, also of datasets in wrappers; one of them writes."""
 
     def report_a_part():
-        rank = torch.distributed.get_rank()
-        dataset = Files('set')
+        rank, lines, dataset = torch.distributed.get_rank(), [], Files('set')
         dataset.faults.add(5)
         dataset.faults.add(rank)
-        lines = report(dataset, '.', rank)
+        wrapped = SimpleNamespace(dataset=ConcatDataset([Files('whole'), dataset]))
+        logger, loader = SimpleNamespace(warning=lines.append), SimpleNamespace(dataset=wrapped)
+        runner = SimpleNamespace(work_dir='.', rank=rank, logger=logger, train_dataloader=loader)
+        MediaFaultHook().after_train_epoch(runner)
         return [lines, dataset.faults.indices(), dataset.faults.share(), dataset.checked]
 
     first, second = run_ranks(report_a_part, tmp_path)
     assert first == second
     lines, indices, share, checked = first
-    assert '3 of 10 video' in lines[0] and indices == [0, 1, 5] and checked == 1
-    assert share == pytest.approx(0.3)
-    assert [row[1] for row in rows_of(tmp_path)][1:] == ['0', '1', '5']
+    assert [line.split(' samples')[0] for line in lines] == ['0 of 10 video', '3 of 10 video']
+    assert indices == [0, 1, 5] and checked == 1 and share == pytest.approx(0.3)
+    with open(tmp_path / 'unreadable.csv', newline='') as f:
+        rows = list(csv.reader(f))
+    assert rows[:2] == [['ann_file', 'sample_id', 'path'], ['set', '0', 'set/0.mp4']]
+    assert [row[1] for row in rows[1:]] == ['0', '1', '5']
 
 
 # ------------------------------------------------------------------ the last and the best epoch

@@ -8,7 +8,6 @@ import struct
 import subprocess
 import zipfile
 
-import mmengine.runner
 import pytest
 import torch
 from helpers import ROOT, process_env, truncate
@@ -91,12 +90,6 @@ def test_order_is_that_of_the_iterations(run):
     assert find_checkpoint(str(run)) == str(run / 'iter_19.pth')
 
 
-def test_note_is_believed_where_it_can_be(run):
-    """A training that was resumed from an earlier checkpoint."""
-    (run / 'last_checkpoint').write_text(str(run / 'epoch_2.pth'))
-    assert find_checkpoint(str(run)) == str(run / 'epoch_2.pth')
-
-
 def test_no_whole_checkpoint(run):
     for path in run.glob('*.pth'):
         truncate(path)
@@ -118,11 +111,8 @@ def test_checkpoints_in_another_folder(run, tmp_path):
 
 def test_nothing_to_resume_from(tmp_path):
     cfg = config(tmp_path / 'run', resume=True)
-    with pytest.raises(ResumeError, match=r'--resume: there is no checkpoint in .*run\. Check'):
+    with pytest.raises(ResumeError, match=r'--resume: no checkpoint in .*run\. Check --work-dir'):
         prepare_training(cfg)
-    assert (
-        mmengine.runner.find_latest_checkpoint(str(tmp_path)) is None
-    )  # mmengine's tools start, as before
 
 
 def test_new_training_over_another(run):
@@ -166,27 +156,6 @@ def test_two_trainings_in_one_folder(tmp_path, monkeypatch, impatient):
         with alone_in(config(tmp_path / 'run', launcher='pytorch')):
             pass
     assert is_free(tmp_path / 'run')
-
-
-def test_killed_training_keeps_no_lock(tmp_path, impatient):
-    """Also while a worker of its data loader is alive still."""
-    reader, writer = os.pipe()
-    killed = os.fork()
-    if killed == 0:
-        with alone_in(config(tmp_path)):
-            worker = os.fork()
-            if worker == 0:
-                signal.pause()
-            os.write(writer, str(worker).encode())
-            signal.pause()
-    worker = int(os.read(reader, 99))
-    try:
-        assert not is_free(tmp_path)
-        os.kill(killed, signal.SIGKILL)
-        os.waitpid(killed, 0)
-        assert is_free(tmp_path)
-    finally:
-        os.kill(worker, signal.SIGKILL)
 
 
 def start_two(folder):

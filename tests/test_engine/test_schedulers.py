@@ -77,29 +77,6 @@ def test_accumulation_changes_no_step(name):
     assert parts == pytest.approx(whole)
 
 
-def test_scheduler_resumes():
-    def make(last=None):
-        wrapper = OptimWrapper(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
-        return wrapper, WarmupCosineLR(wrapper, end=10, warmup_share=0.3, by_epoch=False)
-
-    (wrapper, whole), (other, resumed) = make(), make()
-    rates = []
-    for i in range(10):
-        rates.append(wrapper.optimizer.param_groups[0]['lr'])
-        if i == 4:
-            resumed.load_state_dict(whole.state_dict())
-            other.load_state_dict(wrapper.state_dict())
-        wrapper.step()
-        whole.step()
-    again = []
-    for _ in range(4, 10):
-        again.append(other.optimizer.param_groups[0]['lr'])
-        other.step()
-        resumed.step()
-    assert again == rates[4:]
-    assert rates[:4] == pytest.approx([0, 0.5, 1, 1])
-
-
 def test_wrong_share():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match='warmup_share of WarmupCosineLR must be in 0..1: 5'):

@@ -1,8 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Print what an import replaces in the packages that it stands on, as JSON.
-
-python picture.py MODULE ...
-"""
+"""Print what the import of the modules given replaces in the packages they stand on, as JSON."""
 
 import contextlib
 import importlib
@@ -70,16 +67,8 @@ def main(*modules):
     provide_drn()
     parts = 'config fileio hooks infer logging model optim registry runner visualization'
     names = [f'mmengine.{part}' for part in parts.split()] + ['mmcv', 'mmaction', 'mmpretrain']
-    for part in [
-        'apis',
-        'datasets',
-        'engine',
-        'evaluation',
-        'models',
-        'registry',
-        'structures',
-        'utils',
-    ]:
+    parts = 'apis datasets engine evaluation models registry structures utils'
+    for part in parts.split():
         names += [f'mmaction.{part}', f'mmpretrain.{part}']
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')

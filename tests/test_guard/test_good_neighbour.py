@@ -40,13 +40,8 @@ def test_the_import_replaces_nothing():
     assert last_line(f'{HERE}/picture.py', 's4d_mm') == [OWN_CONFIGS]
 
 
-def test_the_guard_replaces_what_its_page_lists():
+def test_the_guard_replaces_these_alone():
     assert set(last_line(f'{HERE}/picture.py', 's4d_mm', 's4d_mm.guard')) == GUARDED
-    with open(osp.join(ROOT, 'docs', 'reliability.md'), encoding='utf-8') as f:
-        page = f.read()
-    for name in GUARDED - {OWN_CONFIGS}:
-        parts = [part for part in name.split('.') if '_schemes' not in part][-2:]
-        assert f'`{".".join(parts)}' in page or f'`{parts[-1]}' in page, name
 
 
 @pytest.mark.parametrize('part, allowed', [('files', {'files', 'version'}), ('guard', {'files'})])

@@ -24,7 +24,7 @@ def resume(content, folder, options=None, **save):
     torch.save(content, folder / 'strange.pth')
     options = dict(options or {}, resume=True, load_from=str(folder / 'strange.pth'))
     train(config(folder / 'run', epochs=3, scores=[2, 3], save=save, **options))
-    assert (folder / 'run' / 'epoch_3.pth').is_file()
+    assert list((folder / 'run').glob('*3.pth'))
 
 
 @pytest.mark.parametrize('runner_type', ['Runner', 'FlexibleRunner'])
@@ -59,11 +59,7 @@ def test_nothing_outside_the_folder_is_removed(hook, how, finished, tmp_path):
         save = dict(type=hook, max_keep_ckpts=1, save_best='WAR', rule='greater')
         if hook == 'CheckpointHook':  # it formats ids into names
             save['filename_tmpl'] = '{}.pth'
-            torch.save(content, tmp_path / 'strange.pth')
-            options = dict(resume=True, load_from=str(tmp_path / 'strange.pth'))
-            train(config(tmp_path / 'run', epochs=3, scores=[2, 3], save=save, **options))
-        else:
-            resume(content, tmp_path, **save)
+        resume(content, tmp_path, **save)
         assert all((outside / name).is_file() for name in names), path
 
 

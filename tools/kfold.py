@@ -21,7 +21,6 @@ from mmengine.config import Config, DictAction
 
 
 def parse_folds(text: str) -> list[int]:
-    """``1-5`` or ``1,3,5`` to numbers."""
     folds = []
     for part in text.split(','):
         match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
@@ -32,7 +31,6 @@ def parse_folds(text: str) -> list[int]:
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Train and test each fold of a config, then average.'
     )
@@ -82,7 +80,6 @@ METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
 
 
 def fold_config(args: argparse.Namespace, fold: int) -> Config:
-    """The config of a fold; its annotation files must be there."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     options = parser.parse_args(['--cfg-options', *args.cfg_options, f'fold={fold}']).cfg_options
@@ -125,12 +122,10 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
 
 
 def write_json(path: str, content: dict) -> None:
-    """Write a file that is whole or not there."""
     atomic_write(path, json.dumps(content, indent=1))
 
 
 def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int) -> int:
-    """Run tools/<tool>.py for a fold, in several processes if asked; the exit code."""
     env = dict(os.environ)
     env['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, env.get('PYTHONPATH'))))
     command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py'), *arguments]
@@ -232,7 +227,6 @@ def summarise(parts: list[dict]) -> dict:
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
-    """Print the figures, write them to kfold.json and kfold.csv, and return the summary."""
     summary: dict = {}
     rows = [['checkpoint', 'modality', 'fold', 'samples', *METRICS]]
     matrices = []
@@ -267,7 +261,6 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
 
 
 def main(argv: list | None = None) -> dict:
-    """Run the tool; the summary of :func:`report`."""
     args = parse_args(argv)
     try:
         # all folds are checked before the first one is trained

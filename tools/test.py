@@ -12,7 +12,6 @@ from run_arguments import parse_run_arguments
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Test (and eval) a model')
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -40,7 +39,6 @@ from s4d_mm.evaluation.predictions import kind_of_checkpoint
 
 
 def make_config(args: argparse.Namespace) -> Config:
-    """The config of the test that the arguments ask for, for :func:`build_runner`."""
     cfg = load_run_config(args)
     if not cfg.get('test_dataloader'):
         raise ConfigError(
@@ -59,7 +57,6 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     with errors_as_messages(config=True):
         runner = build_runner(make_config(args))

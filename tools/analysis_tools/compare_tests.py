@@ -13,7 +13,6 @@ from mmengine.config import Config
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
     parser.add_argument('config', help='config that the predictions are of')
     parser.add_argument(
@@ -56,7 +55,6 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     classes = class_names_of_test(Config.fromfile(args.config))
     try:

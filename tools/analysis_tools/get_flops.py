@@ -17,7 +17,6 @@ from mmengine.config import DictAction
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
     parser.add_argument(
@@ -83,7 +82,6 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
-    """Cost of each part of a model on the CPU for one batch, in the order of the data flow."""
     model.eval()
     for module in model.modules():
         if isinstance(module, LandmarkMobileFaceNet):
@@ -110,7 +108,6 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
 
 
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
-    """The shapes to count for, from ``--shape``; without it, from a backbone of ours."""
     if len(shape) in (4, 5):
         return (tuple(shape),)
     if len(shape) in (1, 2):
@@ -135,7 +132,6 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 
 
 def main(argv: list | None = None) -> None:
-    """Print the cost of each part for each input shape."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))

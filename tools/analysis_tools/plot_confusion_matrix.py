@@ -15,7 +15,6 @@ from mmengine.config import Config
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
     parser.add_argument('config', help='config that the predictions are of')
     parser.add_argument('predictions', help='file of tools/test.py --dump: the .json or the .pkl')
@@ -54,7 +53,6 @@ def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequ
 
 
 def in_order(own: dict, names: Sequence[str]) -> dict:
-    """Figures of a modality with its classes in another order, if they are the same classes."""
     if sorted(own['classes']) != sorted(names):
         return own
     order = [own['classes'].index(name) for name in names]
@@ -64,7 +62,6 @@ def in_order(own: dict, names: Sequence[str]) -> dict:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     try:
         samples = read_predictions(args.predictions)

@@ -16,7 +16,6 @@ import sys
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
     add = parser.add_argument
     add('config', help='fine-tuning config')
@@ -72,7 +71,6 @@ class TokenGradCAM(GradCAM):
         ]
 
     def __call__(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """As :class:`GradCAM`, once; leaves the model as it was."""
         average_clips = self.model.cls_head.average_clips
         try:
             return super().__call__(*args, **kwargs)
@@ -83,12 +81,10 @@ class TokenGradCAM(GradCAM):
                 hook.remove()
 
     def _to_map(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) -> (B, C, t, h, w), without gradient."""
         return tokens.detach().transpose(1, 2).unflatten(2, self.grid)
 
 
 def read_media(model: nn.Module, path: str) -> dict:
-    """A batch of one video, folder of frames, or image, for ``test_step``."""
     if not osp.exists(path):
         raise ValueError(f'There is no file or folder {path}.')
     input_type, name = 'video', 'test_pipeline'
@@ -158,7 +154,6 @@ def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     with weights_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)

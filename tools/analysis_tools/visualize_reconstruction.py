@@ -13,7 +13,6 @@ from mmengine.config import DictAction
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save a picture of frames, masked frames and reconstructed frames.'
     )
@@ -100,7 +99,6 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))

@@ -16,7 +16,6 @@ from mmengine.config import Config, DictAction
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Save pictures of what a pipeline feeds the model.'
     )
@@ -55,7 +54,6 @@ GAP, LINE, WIDTH = 4, 18, 560  # pixels
 
 
 def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
-    """The frames of a sample as they were decoded, and the output of the pipeline."""
     dataset.full_init()
     data, frames = dataset.get_data_info(idx), None
     for step in dataset.pipeline.transforms:
@@ -76,7 +74,6 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
 
 
 def row_of(frames: list, height: int) -> np.ndarray:
-    """At most MAX_FRAMES frames, evenly spread, side by side, each of this height."""
     parts = []
     for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))):
         frame = frames[round(i)]
@@ -116,7 +113,6 @@ def text_line(text: str) -> np.ndarray:
 
 
 def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
-    """Sample id, and the text of a picture."""
     sample, shape = data['data_samples'], tuple(data['inputs'].shape)
     name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
     classes, label = dataset.metainfo.get('classes', ()), 'no label'
@@ -155,7 +151,6 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     paths = browse(cfg, args.split, args.num, args.out, args.seed)

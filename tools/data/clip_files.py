@@ -95,7 +95,6 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
 
 
 def stamp(file: str) -> list:
-    """Changes when a file, or what is listed in a folder, changes."""
     state = os.stat(file)
     return [state.st_size, state.st_mtime_ns]
 
@@ -129,7 +128,6 @@ def missing_frames(source: Source, count: int, lost_share: float) -> str:
 
 
 def frame_rate(source: Source):
-    """Frames per second, for writing."""
     if source.kind != 'video':
         return FPS
     with av.open(source.file) as container:
@@ -137,7 +135,6 @@ def frame_rate(source: Source):
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
-    """The RGB frames of a clip, or the one of an image."""
     if source.kind == 'mixed':
         raise media.MediaReadError(
             'there are other clips below it; move its frames to a folder of their own'
@@ -151,7 +148,6 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
 
 
 def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
-    """Write RGB frames as 00001.jpg, 00002.jpg, ..."""
     os.makedirs(folder)
     for i, frame in enumerate(frames, 1):
         media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)

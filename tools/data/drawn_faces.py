@@ -80,7 +80,6 @@ class Identity:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Identity':
-        """Draw one at random."""
         first = rng.integers(len(SKINS) - 1)
         skin = _mix(*SKINS[first : first + 2], rng.random())
         hair = _jitter(HAIRS[rng.integers(len(HAIRS))], rng, 12)
@@ -111,7 +110,6 @@ class Pose:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Pose':
-        """Draw one at random."""
         low, high = (-0.04, -0.03, -9, 0.92, -1, -1, -1), (0.04, 0.05, 9, 1.08, 1, 1, 1)
         return cls(*rng.uniform(low, high))
 

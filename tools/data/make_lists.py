@@ -128,7 +128,6 @@ def label_samples(
 
 
 def refuse(names: Sequence[str], why: str) -> None:
-    """Raise a ValueError that names the first samples, if there are any."""
     if names:
         more = f' and {len(names) - LISTED} more' if len(names) > LISTED else ''
         raise ValueError(f'{", ".join(names[:LISTED])}{more} {why}')
@@ -185,14 +184,12 @@ def splits_of(
 
 
 def to_csv(*rows: Sequence) -> str:
-    """Rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
     return text.getvalue()
 
 
 def read_persons(path: str) -> dict[str, int]:
-    """Read the persons.csv of an earlier call."""
     try:
         with open(path, encoding='utf-8', newline='') as f:
             return {row['person']: int(row['fold']) for row in csv.DictReader(f)}
@@ -201,7 +198,6 @@ def read_persons(path: str) -> dict[str, int]:
 
 
 def write_lists(out: str, texts: dict[str, str]) -> None:
-    """Write files, unless one is there with other content."""
     for name, text in texts.items():
         path = osp.join(out, name)
         if osp.exists(path):
@@ -242,7 +238,6 @@ def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
 
 
 def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
-    """What was written, as text."""
     classes = sorted({s.label for s in samples}, key=media.natural_key)
     lines = [f'{len(samples)} samples, {len({s.person for s in samples})} persons']
     if all(s.person == s.name for s in samples):
@@ -261,7 +256,6 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Write training and test lists for your own clips or images'
     )
@@ -292,7 +286,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     try:
         if args.max_per_class is not None:

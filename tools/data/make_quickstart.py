@@ -47,13 +47,11 @@ class Sample(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Path inside the set."""
         if self.kind == 'image':
             return f'images/{self.split}/{self.index:05d}.jpg'
         return f'clips/{self.index:05d}.mp4'
 
     def rng(self, seed: int) -> np.random.Generator:
-        """Where the random numbers of the file come from."""
         return np.random.default_rng([seed, KINDS.index(self.kind), self.index])
 
     def identity(self, seed: int) -> Identity:
@@ -72,7 +70,6 @@ def list_samples(kind: str, count: int) -> list[Sample]:
 
 
 def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
-    """Draw the RGB picture of an image sample."""
     rng, who = sample.rng(seed), sample.identity(seed)
     pose, scene = Pose.draw(rng), Scene(rng, size)
     return draw_face(who, Expression(*_apex(sample, rng)), pose, scene)
@@ -109,7 +106,6 @@ def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
 
 
 def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
-    """Draw and write one sample; its file appears only when it is whole."""
     cv2.setNumThreads(1)
     with atomic_path(osp.join(out, sample.path)) as part:
         if sample.kind == 'image':
@@ -119,7 +115,6 @@ def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
 
 
 def annotations(samples: list[Sample]) -> dict[str, str]:
-    """The annotation files: path inside the set -> text."""
     texts = {}
     for split in ('train', 'test'):
         images, clips = ([s for s in samples if (s.kind, s.split) == (k, split)] for k in KINDS)
@@ -163,7 +158,6 @@ def make_set(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns its exit code."""
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
     parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')

@@ -73,7 +73,6 @@ def start_worker(make_detector: Callable) -> None:
 
 
 def prepare_one(source: Source, dst: str, settings: dict) -> dict:
-    """Prepare one clip or image; returns its line of the journal."""
     record = dict(path=source.path, stamp=None, output=None, frames=0, faces=0, largest_jump=0.0)
     record.update(missing='', status='unreadable', message='', samples=[])
     try:
@@ -117,7 +116,6 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
 
 
 def face_settings(settings: dict) -> FaceSettings:
-    """The settings of faces among those of a run."""
     return FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
 
 
@@ -156,7 +154,6 @@ def read_journal(dst: str) -> dict[str, dict]:
 
 
 def is_done(source: Source, record: dict | None, dst: str) -> bool:
-    """Whether it was prepared, its source is the same, and its output is there."""
     if record is None or record['status'] == 'unreadable':  # which is tried again
         return False
     try:
@@ -168,7 +165,6 @@ def is_done(source: Source, record: dict | None, dst: str) -> bool:
 
 
 def input_type(dataset: str) -> str:
-    """'video' or 'image', by the name of a registered dataset."""
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
@@ -247,7 +243,6 @@ def prepare(
 
 
 def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done: dict) -> None:
-    """Prepare ``todo``; each goes to ``done`` and the journal when it is done."""
     from mmengine.utils import ProgressBar
 
     work = partial(prepare_one, dst=dst, settings=settings)
@@ -283,7 +278,6 @@ def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done
 
 
 def _clear_parts(dst: str) -> None:
-    """Remove what an interrupted run left unfinished."""
     for folder, folders, names in os.walk(dst):
         for name in folders + names:
             if name.endswith('.part'):
@@ -292,7 +286,6 @@ def _clear_parts(dst: str) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Cut the face out of clips and images',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -313,7 +306,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()
     try:

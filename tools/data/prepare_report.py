@@ -22,7 +22,6 @@ WHITE, GREEN, YELLOW, GREY = (255,) * 3, (0, 220, 0), (255, 200, 0), (90, 90, 90
 
 
 def write_report(dst: str, records: list[dict]) -> None:
-    """Write report.csv."""
     text = io.StringIO(newline='')
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -80,7 +79,6 @@ def draw_row(source: Source, record: dict) -> np.ndarray:
 
 
 def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    """Write a line of text into a picture; OpenCV's font has ASCII only."""
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, WHITE, 1, cv2.LINE_AA)
 
 

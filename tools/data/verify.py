@@ -25,7 +25,6 @@ from mmengine.config import Config, DictAction
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description='Open every sample that a config names.')
     add = parser.add_argument
     add('config')
@@ -120,7 +119,6 @@ class Media:
     findings: list[tuple[str, str, str]] = field(default_factory=list)  # level, kind, what
 
     def add(self, level: str, kind: str, what: str) -> None:
-        """Add a finding; a trouble may mean that the file cannot be read."""
         self.readable &= kind not in ('missing', 'unreadable')
         self.findings.append((level, kind, what))
 
@@ -139,7 +137,6 @@ class Split:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, level: str, kind: str, what: str, sample: Sample | None = None) -> None:
-        """Add a finding about a sample, or about the annotation file."""
         if sample is None:
             cfg = self.dataset if isinstance(self.dataset, dict) else vars(self.dataset)
             sample = Sample(cfg.get('ann_file', ''))
@@ -168,7 +165,6 @@ def leaf_datasets(cfg: dict) -> Iterator[dict]:
 
 
 def largest(key: str, steps: list | None) -> int:
-    """The largest value of a key in a pipeline; 1 if there is none."""
     found = [1]
     for step in steps or ():
         if isinstance(step, dict):
@@ -203,7 +199,6 @@ def find_splits(cfg: Config) -> list[Split]:
 
 
 def read_samples(split: Split) -> None:
-    """Fill a split; what cannot be read is a finding."""
     cfg = split.dataset
     split.modality = getattr(DATASETS.get(cfg['type']), 'INPUT_TYPE', 'video')
     split.name = f'{"/".join(split.stages)} {split.modality}'
@@ -220,7 +215,6 @@ def read_samples(split: Split) -> None:
 
 
 def read_annotations(split: Split, indices: int | list | None) -> None:
-    """Fill a split by the parser of a dataset of ours; ``indices`` as in mmengine's datasets."""
     wrong = []
     for sample in split.dataset.read_list(wrong):
         split.samples.append(Sample(sample['filename'], sample.get('label'), sample['where']))
@@ -233,7 +227,6 @@ def read_annotations(split: Split, indices: int | list | None) -> None:
 
 
 def read_data_infos(split: Split) -> None:
-    """Fill a split from a dataset of mmaction2 or mmpretrain."""
     split.dataset.full_init()
     count = len(split.classes())
     for i in range(len(split.dataset)):
@@ -248,7 +241,6 @@ def read_data_infos(split: Split) -> None:
 
 # ---------------------------------------------------------------------- media
 def file_hash(*paths: str, extra: str = '') -> str:
-    """Hash of the content of files, and of a text."""
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for path in paths:
         with open(path, 'rb') as f:
@@ -277,7 +269,6 @@ def check_media(job: tuple[str, str, str]) -> Media:
 
 
 def refuse_empty(path: str) -> None:
-    """Raise an error for a file without content."""
     if osp.isfile(path) and osp.getsize(path) == 0:
         raise MediaReadError(f'{path} has zero bytes; get it anew.')
 
@@ -389,7 +380,6 @@ def _check_alone(job: tuple) -> Media:
 
 # ----------------------------------------------------------------- comparison
 def check_samples(split: Split, media: dict[str, Media]) -> None:
-    """Findings about single samples and about the classes."""
     for sample in split.samples:
         found = media[sample.path]
         for level, kind, what in found.findings:
@@ -415,7 +405,6 @@ def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
 
 
 def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
-    """Whether the clips of DFEW are those that the recipe is for."""
     variant = dfew_variant(split, media)
     if variant == 'clip_224x224' and is_s2d:
         what = "these are clips of all frames, but S2D's recipe is for clip_224x224_16f"
@@ -461,7 +450,6 @@ def keys_of(sample: Sample, media: dict[str, Media]) -> dict[str, str]:
 
 
 def check_twice(split: Split, media: dict[str, Media]) -> None:
-    """The same sample twice in a split, by path and by content."""
     seen = {}
     for sample in split.samples:
         for said, key in list(keys_of(sample, media).items())[:2]:
@@ -477,7 +465,6 @@ def check_twice(split: Split, media: dict[str, Media]) -> None:
 
 
 def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
-    """Samples of a test split that are in the training split."""
     seen = {}
     for sample in train.samples:
         for pair in keys_of(sample, media).items():
@@ -524,7 +511,6 @@ def verify(
 
 # --------------------------------------------------------------------- report
 def in_one_line(split: Split, kind: str, found: list[Finding]) -> str:
-    """All findings of a kind in one line."""
     # a clip with several unreadable frames counts once
     n, files = len({(f.path, f.line) for f in found}), len(split.samples)
     lines = files + sum(f.kind == 'line' for f in split.findings)
@@ -556,7 +542,6 @@ def report(splits: list[Split]) -> Iterator[str]:
 
 
 def table(split: Split, media: dict[str, Media]) -> str:
-    """What a split holds, as text."""
     found = [media[s.path] for s in split.samples]
     sizes = sorted({tuple(size) for m in found for size in m.sizes}, key=lambda s: (s[0] * s[1], s))
     frames = [m.frames for m in found if m.frames]
@@ -580,7 +565,6 @@ def table(split: Split, media: dict[str, Media]) -> str:
 
 
 def main(argv: list | None = None) -> int:
-    """Check the data of a config and print what was found; 1 if there is trouble."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     splits, media = verify(cfg, args.workers, args.decode, progress=sys.stderr.isatty())

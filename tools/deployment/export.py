@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of fine-tuning')
     parser.add_argument('checkpoint', help='its checkpoint')
@@ -38,7 +37,6 @@ from s4d_mm.predict.export import TOLERANCE, export_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export a model; returns the exit code."""
     args = parse_args(argv)
     try:
         info, differences = export_model(

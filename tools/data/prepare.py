@@ -12,6 +12,7 @@ A run that was interrupted goes on where it stopped. See docs/data/prepare.md.
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -43,7 +44,7 @@ from s4d_mm_alone.predict.faces import (
     crop_square,
     detector_name,
 )
-from s4d_mm_alone.predict.tracking import PlacedFace, follow_faces
+from s4d_mm_alone.predict.tracking import follow_faces
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
@@ -62,7 +63,7 @@ _detect = None  # the detector of this process
 
 
 def start_worker(make_detector: Callable) -> None:
-    """Set up a process, which ends when the one that started it does: a thread and a detector."""
+    """Set up a process, which ends when the one that started it does."""
     global _detect
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
@@ -87,7 +88,9 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
 
 def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     record['stamp'] = files.stamp(source.file)
-    track = follow_clip(source, face_settings(settings))
+    wanted = FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
+    placed = follow_faces(files.read_frames(source), _detect, wanted, 'largest')
+    track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
     missing = files.missing_frames(source, count, LOST_SHARE)
     jumps = find_jumps(track, settings['margin'])
@@ -115,16 +118,6 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
         record['output'] = source.output
 
 
-def face_settings(settings: dict) -> FaceSettings:
-    return FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
-
-
-def follow_clip(source: Source, settings: FaceSettings) -> list[PlacedFace | None]:
-    """The face that is followed, in each frame of a clip or image; None where there is none."""
-    placed = follow_faces(files.read_frames(source), _detect, settings, 'largest')
-    return [faces[0] if faces else None for _, _, faces in placed]
-
-
 def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> None:
     pairs = zip(files.read_frames(source), squares)
     crops = (crop_square(frame, square, settings['size']) for frame, square in pairs)
@@ -145,23 +138,18 @@ def read_journal(dst: str) -> dict[str, dict]:
     if osp.isfile(osp.join(dst, JOURNAL)):
         with open(osp.join(dst, JOURNAL), 'rb') as f:
             for line in f:
-                try:
+                with contextlib.suppress(ValueError):
                     record = json.loads(line)
                     done[record['path']] = record
-                except (ValueError, KeyError, TypeError):
-                    continue
     return done
 
 
 def is_done(source: Source, record: dict | None, dst: str) -> bool:
     if record is None or record['status'] == 'unreadable':  # which is tried again
         return False
-    try:
-        same = record['stamp'] == files.stamp(source.file)
-    except OSError:
-        return False
     output = record['output']
-    return same and (output is None or osp.exists(osp.join(dst, output)))
+    there = output is None or osp.exists(osp.join(dst, output))
+    return there and record['stamp'] == files.stamp(source.file)
 
 
 def input_type(dataset: str) -> str:
@@ -169,11 +157,11 @@ def input_type(dataset: str) -> str:
 
     import s4d_mm  # noqa: F401
 
-    kinds = {name: getattr(cls, 'INPUT_TYPE', None) for name, cls in DATASETS.module_dict.items()}
-    if not kinds.get(dataset):
-        names = ', '.join(sorted(n for n, kind in kinds.items() if kind))
-        raise ValueError(f'unknown dataset {dataset!r}; there are: {names}')
-    return kinds[dataset]
+    kind = getattr(DATASETS.get(dataset), 'INPUT_TYPE', None)
+    if kind is None:
+        names = (n for n, cls in DATASETS.module_dict.items() if hasattr(cls, 'INPUT_TYPE'))
+        raise ValueError(f'unknown dataset {dataset!r}; there are: {", ".join(sorted(names))}')
+    return kind
 
 
 def prepare(
@@ -188,28 +176,14 @@ def prepare(
 ) -> list[dict]:
     """Prepare all clips or images of a folder, or what is left of them.
 
-    Args:
-        dataset (str): Name of a registered dataset; it says whether there are videos or images.
-        src (str): Folder, searched recursively, or one file.
-        dst (str): Folder to write to.
-        format (str): 'frames' or 'mp4', for clips.
-        min_found (float): Least share of the frames in which the face must be found.
-        workers (int, optional): Number of processes; 1 works in this one. None: all CPUs.
-        make_detector (Callable, optional): Makes another detector: a function from an RGB frame
-            to a list of faces.
-        **options: Of ``FaceSettings``.
-
-    Returns:
-        list[dict]: A record for each clip or image, as in the journal.
+    ``workers=1`` works in this process, None in as many as there are CPUs; ``options`` are those of
+    ``FaceSettings``. ``make_detector`` makes another detector, a function from an RGB frame to a
+    list of faces. Returns a record for each clip or image, as in the journal.
     """
     faces = FaceSettings(**options)
     check_settings(faces)
     if not 0 <= min_found <= 1:
         raise ValueError(f'min_found={min_found}: must be 0 to 1')
-    if workers is not None and workers < 1:
-        raise ValueError(f'workers={workers}: must be at least 1')
-    if format not in ('frames', 'mp4'):
-        raise ValueError(f"format={format!r}: must be 'frames' or 'mp4'")
     if format == 'mp4' and faces.size % 2:
         raise ValueError(f'size={faces.size}: must be even for mp4 (H.264)')
     kind = input_type(dataset)
@@ -314,8 +288,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
     except BrokenProcessPool:
-        said = 'a process was killed (is memory short?); run this again to go on, perhaps with'
-        print(f'\nprepare: {said} fewer --workers', file=sys.stderr)
+        print('\nprepare: a process was killed (is memory short?)', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('\nprepare: interrupted; run this again to go on', file=sys.stderr)

@@ -18,7 +18,7 @@ STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
 COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
 SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
 CELLS, CELL, LINE = 6, 144, 20  # frames of a clip; pixels
-WHITE, GREEN, YELLOW, GREY = (255,) * 3, (0, 220, 0), (255, 200, 0), (90, 90, 90)
+WHITE, GREEN, YELLOW = (255,) * 3, (0, 220, 0), (255, 200, 0)
 
 
 def write_report(dst: str, records: list[dict]) -> None:
@@ -53,14 +53,9 @@ def sheet_frames(count: int, jump_at: int = 0) -> list[int]:
 
 
 def draw_row(source: Source, record: dict) -> np.ndarray:
-    """A row of frames of a clip with the squares that were cut.
-
-    Of the record it takes ``path``, ``status``, ``message`` and ``samples``: the number of a
-    frame, its square or None, and whether the face was detected in it.
-    """
+    """A row of frames of a clip with the squares that were cut, by the record's ``samples``."""
     row = np.full((LINE + CELL, CELLS * CELL, 3), 30, np.uint8)
-    text = f'{record["status"]}: {record["path"]}'
-    text += f' ({record["message"]})' if record['message'] else ''
+    text = f'{record["status"]}: {record["path"]} ({record["message"]})'
     write(row, text.encode('ascii', 'replace').decode(), (4, LINE - 6))
     samples = {number: rest for number, *rest in record['samples']}
     cells = []
@@ -71,8 +66,6 @@ def draw_row(source: Source, record: dict) -> np.ndarray:
             cells.append(_cell(frame, i, *samples.get(i, (None, False))))
     except OSError:
         pass  # the row says so; what could be read is shown
-    if not cells:
-        row[LINE:] = GREY
     for i, cell in enumerate(cells):
         row[LINE:, i * CELL : (i + 1) * CELL] = cell
     return row

@@ -14,7 +14,6 @@ import os
 import os.path as osp
 import re
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -74,6 +73,7 @@ KINDS = dict(
     numbers='{n} of {files} clips of {split} lack frames, or have a frame twice',
     label='{n} of {files} samples of {split} have a label without a class',
     twice='{n} of {files} samples of {split} are there twice',
+    alike='{n} of {files} samples of {split} have the content of another one',
     leak='{n} of {files} samples of {split} are in the training data',
     stages='{split}: {what}',
     sizes='{n} of {files} clips of {split} have frames of several sizes',
@@ -85,6 +85,7 @@ KINDS = dict(
     order='{n} of {files} samples of {split} lie in the folder of another class',
     shares='{split}: {what}',
 )
+NOTES = ('alike', 'sizes', 'counted', 'short', 'begins', 'absent')  # the others are troubles
 
 
 class Finding(NamedTuple):
@@ -115,12 +116,14 @@ class Media:
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (h, w)
     first: str = ''  # hash of the file, or of the first frame file
     content: str = ''  # hash of the file, or of 3 frame files and their number
-    readable: bool = True
-    findings: list[tuple[str, str, str]] = field(default_factory=list)  # level, kind, what
+    findings: list[tuple[str, str]] = field(default_factory=list)  # kind, what
 
-    def add(self, level: str, kind: str, what: str) -> None:
-        self.readable &= kind not in ('missing', 'unreadable')
-        self.findings.append((level, kind, what))
+    def add(self, kind: str, what: str) -> None:
+        self.findings.append((kind, what))
+
+    @property
+    def readable(self) -> bool:
+        return not any(kind in ('missing', 'unreadable') for kind, _ in self.findings)
 
 
 @dataclass
@@ -128,6 +131,8 @@ class Split:
     """The samples of one annotation file."""
 
     dataset: object  # its config; once built, the dataset
+    type: str
+    ann_file: str
     stages: list[str]
     clip_len: int
     interval: int  # of the frames of a clip
@@ -136,15 +141,13 @@ class Split:
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, level: str, kind: str, what: str, sample: Sample | None = None) -> None:
-        if sample is None:
-            cfg = self.dataset if isinstance(self.dataset, dict) else vars(self.dataset)
-            sample = Sample(cfg.get('ann_file', ''))
-        classes, label = self.classes(), sample.label
-        name = '' if label is None else str(label)
-        if label is not None and 0 <= label < len(classes):
-            name += f' {classes[label]}'
-        self.findings.append(Finding(level, self.name, sample.path, sample.line, name, what, kind))
+    def add(self, kind: str, what: str, sample: Sample | None = None) -> None:
+        sample = sample or Sample(self.ann_file)
+        level = 'note' if kind in NOTES else 'trouble'
+        label = '' if sample.label is None else str(sample.label)
+        if sample.label in range(len(self.classes())):
+            label += f' {self.classes()[sample.label]}'
+        self.findings.append(Finding(level, self.name, sample.path, sample.line, label, what, kind))
 
     def classes(self) -> tuple:
         """Names of the classes in label order; () without labels."""
@@ -183,16 +186,20 @@ def find_splits(cfg: Config) -> list[Split]:
             pipeline = leaf.get('pipeline')
             split = splits.setdefault(
                 json.dumps(data, sort_keys=True, default=str),
-                Split(data, [], 1, largest('frame_interval', pipeline)),
+                Split(
+                    data,
+                    leaf['type'],
+                    leaf.get('ann_file', ''),
+                    [],
+                    1,
+                    largest('frame_interval', pipeline),
+                ),
             )
             split.clip_len = max(split.clip_len, largest('clip_len', pipeline))
             if stage not in split.stages:
                 split.stages.append(stage)
     if not splits:
-        raise ValueError(
-            f'{cfg.filename} has no dataset: none of train_dataloader, val_dataloader and '
-            'test_dataloader is set.'
-        )
+        raise ValueError(f'{cfg.filename} has no dataset: no dataloader is set')
     for split in splits.values():
         read_samples(split)
     return list(splits.values())
@@ -209,17 +216,17 @@ def read_samples(split: Split) -> None:
         else:
             read_data_infos(split)
     except (OSError, ValueError) as e:
-        split.add('trouble', 'list', str(e))
+        split.add('list', str(e))
     if not (split.samples or split.findings):
-        split.add('trouble', 'list', 'it has no samples')
+        split.add('list', 'it has no samples')
 
 
 def read_annotations(split: Split, indices: int | list | None) -> None:
     wrong = []
-    for sample in split.dataset.read_list(wrong):
-        split.samples.append(Sample(sample['filename'], sample.get('label'), sample['where']))
+    found = split.dataset.read_list(wrong)
+    split.samples = [Sample(s['filename'], s.get('label'), s['where']) for s in found]
     for error in wrong:
-        split.add('trouble', 'line', str(error), Sample(error.line, None, error.where))
+        split.add('line', str(error), Sample(error.line, None, error.where))
     if isinstance(indices, int):
         split.samples = split.samples[:indices] if indices > 0 else split.samples[indices:]
     elif indices is not None:
@@ -227,16 +234,15 @@ def read_annotations(split: Split, indices: int | list | None) -> None:
 
 
 def read_data_infos(split: Split) -> None:
+    """Fill a split from a dataset of mmaction2 or mmpretrain."""
     split.dataset.full_init()
     count = len(split.classes())
-    for i in range(len(split.dataset)):
-        info = split.dataset.get_data_info(i)
+    for info in map(split.dataset.get_data_info, range(len(split.dataset))):
         path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
         sample = Sample(path, info.get('label'))
         split.samples.append(sample)
         if sample.label is not None and count and not 0 <= sample.label < count:
-            what = f'label {sample.label} is not one of 0 to {count - 1}'
-            split.add('trouble', 'label', what, sample)
+            split.add('label', f'label {sample.label} is not one of 0 to {count - 1}', sample)
 
 
 # ---------------------------------------------------------------------- media
@@ -264,7 +270,7 @@ def check_media(job: tuple[str, str, str]) -> Media:
     except Exception as e:  # one file must not end the check of the others
         named = isinstance(e, (FileNotFoundError, MediaReadError))
         kind = 'unreadable' if osp.exists(path) else 'missing'
-        media.add('trouble', kind, str(e) if named else f'{type(e).__name__}: {e}')
+        media.add(kind, str(e) if named else f'{type(e).__name__}: {e}')
     return media
 
 
@@ -301,13 +307,12 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
                 media.sizes.append(_size_in_header(frame))
         except OSError as e:
             faults.append(str(e))
-    if len(faults) > 3:
-        faults[3:] = [f'... and {len(faults) - 3} more of its {len(frames)} frames']
-    for fault in faults:
-        media.add('trouble', 'unreadable', fault)
+    if faults:
+        more = f'; and {len(faults) - 3} more of its {len(frames)} frames' if faults[3:] else ''
+        media.add('unreadable', '; '.join(faults[:3]) + more)
     if len(set(media.sizes)) > 1:
         ends = f'{min(media.sizes)} to {max(media.sizes)} (height, width)'
-        media.add('note', 'sizes', f'its frames differ in size: {ends}')
+        media.add('sizes', f'its frames differ in size: {ends}')
     three = frames[0], frames[len(frames) // 2], frames[-1]
     media.first, media.content = file_hash(frames[0]), file_hash(*three, extra=str(len(frames)))
 
@@ -319,34 +324,25 @@ def _check_numbers(frames: list[str], media: Media) -> None:
         return  # not one series
     numbers, counts = np.unique([int(m[2]) for m in names], return_counts=True)
     if counts.max() > 1:
-        what = f'it has several frames of the number {_some(numbers[counts > 1])}'
-        media.add('trouble', 'numbers', f'{what}; remove all but one')
+        twice = numbers[counts > 1][0]
+        media.add('numbers', f'it has several frames of the number {twice}; remove all but one')
     step = int(np.gcd.reduce(np.diff(numbers))) or 1
     missing = (numbers[-1] - numbers[0]) // step + 1 - len(numbers)
     if missing:
-        gaps = numbers[:-1][np.diff(numbers) > step] + step
+        first = (numbers[:-1][np.diff(numbers) > step] + step)[0]
         what = f'{missing} frame(s) missing from {numbers[0]} to {numbers[-1]}'
-        media.add('trouble', 'numbers', f'{what}: number {_some(gaps)}; extract its frames anew')
-
-
-def _some(values: np.ndarray) -> str:
-    return ', '.join(map(str, values[:5])) + (' ...' if len(values) > 5 else '')
+        media.add('numbers', f'{what}: number {first} first; extract its frames anew')
 
 
 def _check_video(path: str, decode: str, media: Media) -> None:
-    start = time.perf_counter()
     reader = ClipInit()(dict(filename=path))['video_reader']
     media.frames = count = len(reader)
     numbers = {'all': range(count), 'ends': sorted({0, count - 1}), 'none': [0]}[decode]
     media.sizes += {frame.shape[:2] for frame in reader.read(numbers)}
     media.first = media.content = file_hash(path)
     if not reader.indexed:
-        what = (
-            'it does not say where its frames are, so that each sample decodes it from its first '
-            f'frame ({time.perf_counter() - start:.2f} s here for {count} frames). An .mp4 is '
-            'decoded from the key frame before: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4'
-        )
-        media.add('note', 'counted', what)
+        what = 'it does not say where its frames are, so that each sample decodes it from its first'
+        media.add('counted', f'{what} frame; as H.264: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4')
 
 
 def check_all(jobs: list, workers: int) -> Iterator[Media]:
@@ -372,28 +368,26 @@ def _check_alone(job: tuple) -> Media:
         with ProcessPoolExecutor(1) as pool:
             return pool.submit(check_media, job).result()
     except BrokenProcessPool:
-        media = Media()
-        what = 'the decoder crashes on it (or was killed, for want of memory)'
-        media.add('trouble', 'unreadable', f'{what}; get it anew or remove its line')
-        return media
+        what = 'the decoder crashes on it (or memory is short); get it anew or remove its line'
+        return Media(findings=[('unreadable', what)])
 
 
 # ----------------------------------------------------------------- comparison
 def check_samples(split: Split, media: dict[str, Media]) -> None:
     for sample in split.samples:
         found = media[sample.path]
-        for level, kind, what in found.findings:
-            split.add(level, kind, what, sample)
+        for finding in found.findings:
+            split.add(*finding, sample)
         if found.readable and split.modality == 'video' and found.frames < split.clip_len:
             what = f'it has {found.frames} frames, fewer than clip_len={split.clip_len}'
-            split.add('note', 'short', what, sample)
+            split.add('short', what, sample)
     present = {s.label for s in split.samples}
     absent = [name for i, name in enumerate(split.classes()) if i not in present]
     if split.samples and absent:
-        split.add('note', 'absent', f'no sample of {", ".join(absent)}')
+        split.add('absent', f'no sample of {", ".join(absent)}')
     if split.samples and 'train' in split.stages and len(split.stages) > 1:
         what = f'{" and ".join(split.stages)} are the same samples; give another ann_file'
-        split.add('trouble', 'stages', what)
+        split.add('stages', what)
 
 
 def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
@@ -405,15 +399,13 @@ def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
 
 
 def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
-    variant = dfew_variant(split, media)
+    variant, want = dfew_variant(split, media), None
     if variant == 'clip_224x224' and is_s2d:
-        what = "these are clips of all frames, but S2D's recipe is for clip_224x224_16f"
+        want = "S2D's recipe is for the clips of 16 frames, clip_224x224_16f"
     elif variant == 'clip_224x224_16f' and split.interval > 1:
-        what = 'these are the clips of 16 frames (clip_224x224_16f), but the pipeline takes every'
-        what += f' {split.interval}th frame of all (clip_224x224)'
-    else:
-        return
-    split.add('trouble', 'variant', f'{what}; link that folder, as docs/data/dfew.md says')
+        want = f'the pipeline takes every {split.interval}th frame of all, of clip_224x224'
+    if want:
+        split.add('variant', f'these are {variant}, but {want}: see docs/data/dfew.md')
 
 
 def check_order(split: Split) -> None:
@@ -426,16 +418,15 @@ def check_order(split: Split) -> None:
         name = folder if folder in classes else SYNONYMS.get(folder)
         if name in classes and sample.label not in (None, classes.index(name)):
             what = f'it lies in the folder {folder}, which is label {classes.index(name)}'
-            split.add('trouble', 'order', f'{what}; is this list from another copy?', sample)
+            split.add('order', f'{what}; is this list from another copy?', sample)
     known, labels = getattr(split.dataset, 'COUNTS', None), [s.label for s in split.samples]
     if not known or len(known) != len(classes) or len(labels) < LEAST_SHARES:
         return
     for label, name in enumerate(classes):
         share, right = labels.count(label) / len(labels), known[label] / sum(known)
         if abs(share - right) > 0.08:
-            what = f'{share:.0%} have the label {label} {name}, but {right:.0%} of the data set are'
-            what += f' {name}: are the ids of this list in another order?'
-            split.add('trouble', 'shares', what)
+            what = f'{share:.0%} have the label {label} {name}, but {right:.0%} of the data set do'
+            split.add('shares', f'{what}: are the ids of this list in another order?')
             return
 
 
@@ -459,8 +450,7 @@ def check_twice(split: Split, media: dict[str, Media]) -> None:
             what = f'{said} {_place(other, split)}'
             what += ' with another label' if other.label != sample.label else ''
             trouble = 'file' in said or other.label != sample.label
-            what += '; remove one of the two'
-            split.add('trouble' if trouble else 'note', 'twice', what, sample)
+            split.add('twice' if trouble else 'alike', f'{what}; remove one of the two', sample)
             break
 
 
@@ -473,9 +463,8 @@ def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
         for said, key in keys_of(sample, media).items():
             other = seen.get((said, key)) if key else None
             if other is not None:
-                level, kind = ('note', 'begins') if 'begins' in said else ('trouble', 'leak')
                 what = f'{said} {_place(other, train)}: test data in the training data'
-                test.add(level, kind, what, sample)
+                test.add('begins' if 'begins' in said else 'leak', what, sample)
                 break
 
 
@@ -558,9 +547,7 @@ def table(split: Split, media: dict[str, Media]) -> str:
     for label, name in enumerate(split.classes()):
         count = labels.count(label)
         rows.append((f'  {label} {name}', f'{count} ({count / max(1, len(labels)):.1%})'))
-    title = f'{split.name}: cannot be read'
-    if not isinstance(split.dataset, dict):
-        title = f'{split.name}: {type(split.dataset).__name__}, {split.dataset.ann_file}'
+    title = f'{split.name}: {split.type}, {split.ann_file}'
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 

@@ -41,8 +41,6 @@ class Sample(NamedTuple):
 
 def find_samples(folder: str, kind: str) -> list[str]:
     """Paths of the clips (videos, and folders of frames) or images below a folder, in order."""
-    if not osp.isdir(folder):
-        raise ValueError(f'there is no folder {folder}')
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [d for d in folders if not d.startswith('.')]
@@ -60,16 +58,9 @@ def find_samples(folder: str, kind: str) -> list[str]:
 
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
-    """Label and person ('' if unknown) of each name without suffix, from a table of labels.
-
-    Its lines have name, label and, if it is known, person, with a comma, semicolon or tab between
-    them. A first line with ``label`` in its second column is a header.
-    """
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            text = f.read()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ValueError(f'--labels {path}: {e}') from e
+    """Label and person ('' if unknown) of each name without suffix, from a table of labels."""
+    with open(path, encoding='utf-8-sig', newline='') as f:
+        text = f.read()
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
     table = {}
@@ -96,16 +87,9 @@ def without_suffix(name: str) -> str:
 def label_samples(
     names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
 ) -> list[Sample]:
-    """Find label and person of each sample.
+    """Label and person of each sample, by the folder or the table, and by the expression.
 
-    Args:
-        names (Sequence[str]): Of :func:`find_samples`.
-        table (dict, optional): Of :func:`read_table`; None takes the label from the folder.
-        person (str, optional): Regular expression whose group matches the person in a name.
-
-    Returns:
-        list[Sample]: In the same order. Without table and expression each sample has a person of
-        its own.
+    Without a person in the table and an expression each sample has a person of its own.
     """
     if table is None:
         rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
@@ -136,11 +120,7 @@ def refuse(names: Sequence[str], why: str) -> None:
 def deal_persons(
     samples: Iterable[Sample], folds: int, seed: int, known: dict[str, int]
 ) -> dict[str, int]:
-    """Fold of each person, from 1, so that each fold has about the same share of each class.
-
-    The persons with most samples come first; each goes to the fold that has least of the classes
-    of the person. Persons who are ``known`` stay in their folds.
-    """
+    """Fold of each person, from 1, so that each fold has about the same share of each class."""
     labels_of: dict[str, Counter] = {}
     for sample in samples:
         labels_of.setdefault(sample.person, Counter())[sample.label] += 1
@@ -173,13 +153,11 @@ def splits_of(
     """The samples of ``set_<n>_train.csv`` and the others; the fold after the test's validates."""
     lists = {}
     for fold in range(1, folds + 1):
-        role = {fold: 'test'}
-        if val:
-            role[fold % folds + 1] = 'val'
+        role = {fold % folds + 1: 'val'} if val else {}
+        role[fold] = 'test'
         for split in ('train', 'val', 'test') if val else ('train', 'test'):
-            lists[f'set_{fold}_{split}.csv'] = [
-                s for s in samples if role.get(dealt[s.person], 'train') == split
-            ]
+            own = [s for s in samples if role.get(dealt[s.person], 'train') == split]
+            lists[f'set_{fold}_{split}.csv'] = own
     return lists
 
 
@@ -198,35 +176,25 @@ def read_persons(path: str) -> dict[str, int]:
 
 
 def write_lists(out: str, texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        path = osp.join(out, name)
+    for path in (osp.join(out, name) for name in texts):
         if osp.exists(path):
             with open(path, encoding='utf-8', newline='') as f:
-                if f.read() != text:
-                    raise ValueError(
-                        f'{path} exists with other content; delete it, or name another'
-                    )
+                if f.read() != texts[osp.basename(path)]:
+                    raise ValueError(f'{path} exists with other content; delete or name another')
     for name, text in texts.items():
         atomic_write(osp.join(out, name), text)
 
 
 def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
-    """Draw at most so many samples of each class from the list of a public dataset.
-
-    Returns:
-        tuple[str, str]: The part as a CSV in the order of the list, and the samples of each class.
-    """
+    """At most so many samples of each class of a public list, as CSV, and what is said of them."""
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
 
     if DATASETS.get(dataset) is None:
         raise ValueError(f'{dataset} is neither clips, images nor a registered dataset')
-    try:
-        data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
-        found = data.read_list()
-    except FileNotFoundError as e:
-        raise ValueError(str(e)) from e
+    data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
+    found = data.read_list()
     classes, draw, taken = data.metainfo['classes'], random.Random(seed), set()
     for label in range(len(classes)):
         own = [i for i, sample in enumerate(found) if sample['label'] == label]
@@ -246,12 +214,8 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
     for name, rows in lists.items():
         counts = Counter(s.label for s in rows)
         lines.append(f'{name:22} {len(rows):>5} ' + ' '.join(f'{counts[c]:>9}' for c in classes))
-    if all(c.isdigit() for c in classes):
-        lines.append(
-            f'The labels are numbers: name the classes {", ".join(classes)} in this order.'
-        )
-    else:
-        lines.append(f'classes = {tuple(classes)}')
+    numbers = all(c.isdigit() for c in classes)
+    lines.append(f'classes = {tuple(classes)}' + ', which are numbers: name them' * numbers)
     return '\n'.join(lines)
 
 
@@ -305,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
         }
         texts[PERSONS] = to_csv(('person', 'fold'), *sorted(dealt.items()))
         write_lists(args.out, texts)
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         print(f'make_lists: {e}', file=sys.stderr)
         return 2
     print(report(samples, lists))

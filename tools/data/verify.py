@@ -130,19 +130,18 @@ class Media:
 class Split:
     """The samples of one annotation file."""
 
-    dataset: object  # its config; once built, the dataset
-    type: str
-    ann_file: str
-    stages: list[str]
-    clip_len: int
-    interval: int  # of the frames of a clip
+    cfg: dict
+    stages: list[str] = field(default_factory=list)
+    clip_len: int = 1
+    interval: int = 1  # of the frames of a clip
+    dataset: object = None  # once it is built
     name: str = ''
     modality: str = 'video'
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, kind: str, what: str, sample: Sample | None = None) -> None:
-        sample = sample or Sample(self.ann_file)
+        sample = sample or Sample(self.cfg.get('ann_file', ''))
         level = 'note' if kind in NOTES else 'trouble'
         label = '' if sample.label is None else str(sample.label)
         if sample.label in range(len(self.classes())):
@@ -183,19 +182,10 @@ def find_splits(cfg: Config) -> list[Split]:
             if not leaf:
                 continue
             data = {k: v for k, v in leaf.items() if k not in NOT_DATA}
-            pipeline = leaf.get('pipeline')
-            split = splits.setdefault(
-                json.dumps(data, sort_keys=True, default=str),
-                Split(
-                    data,
-                    leaf['type'],
-                    leaf.get('ann_file', ''),
-                    [],
-                    1,
-                    largest('frame_interval', pipeline),
-                ),
-            )
+            key = json.dumps(data, sort_keys=True, default=str)
+            split, pipeline = splits.setdefault(key, Split(data)), leaf.get('pipeline')
             split.clip_len = max(split.clip_len, largest('clip_len', pipeline))
+            split.interval = max(split.interval, largest('frame_interval', pipeline))
             if stage not in split.stages:
                 split.stages.append(stage)
     if not splits:
@@ -206,7 +196,7 @@ def find_splits(cfg: Config) -> list[Split]:
 
 
 def read_samples(split: Split) -> None:
-    cfg = split.dataset
+    cfg = split.cfg
     split.modality = getattr(DATASETS.get(cfg['type']), 'INPUT_TYPE', 'video')
     split.name = f'{"/".join(split.stages)} {split.modality}'
     try:
@@ -547,7 +537,7 @@ def table(split: Split, media: dict[str, Media]) -> str:
     for label, name in enumerate(split.classes()):
         count = labels.count(label)
         rows.append((f'  {label} {name}', f'{count} ({count / max(1, len(labels)):.1%})'))
-    title = f'{split.name}: {split.type}, {split.ann_file}'
+    title = f'{split.name}: {split.cfg["type"]}, {split.cfg.get("ann_file")}'
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 

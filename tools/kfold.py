@@ -48,11 +48,6 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.gpus < 1:
-        parser.error(f'--gpus {args.gpus}: must be 1 or more')
-    for option in args.cfg_options:
-        if '=' not in option:
-            parser.error(f'--cfg-options {option}: expected KEY=VALUE')
     if args.work_dir is None:
         stem = osp.splitext(osp.basename(args.config))[0]
         args.work_dir = osp.join('work_dirs', f'{stem}_kfold')
@@ -96,11 +91,7 @@ def fold_config(args: argparse.Namespace, fold: int) -> Config:
 
 
 def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
-    """Write what the results of a fold depend on, or compare it with what it was begun with.
-
-    Returns what the file says: ``config``, ``gpus`` if the batch of a step depends on it, and
-    ``checkpoints`` after the training.
-    """
+    """Write what the results of a fold depend on, or compare it with what it was begun with."""
     settings = dict(config=cfg.to_dict())
     batches = (cfg.get('train_dataloader') or {}).get('batch_sampler') or {}
     if batches.get('total_batch_size') is None:
@@ -113,10 +104,10 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     old, new = (dict(s['config'], gpus=s.get('gpus')) for s in (before, settings))
     changed = changed_settings(old, new)
     if changed:
+        said = '; '.join(changed[:5]) + ' ...' * bool(changed[5:])
         raise ValueError(
-            f'{osp.dirname(path)} was begun with other settings '
-            f'({"; ".join(changed[:5])}{" ..." if changed[5:] else ""}). Use '
-            'the same ones, another --work-dir, or delete this folder.'
+            f'{osp.dirname(path)} was begun with other settings ({said}). Use the same ones, '
+            'another --work-dir, or delete this folder.'
         )
     return before
 
@@ -134,9 +125,8 @@ def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int)
         command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh')]
         command += [*arguments[:place], str(args.gpus), *arguments[place:]]
         env['PATH'] = os.pathsep.join((osp.dirname(sys.executable), env.get('PATH', '')))
-    process = subprocess.Popen(
-        [*command, '--cfg-options', *args.cfg_options, f'fold={fold}'], env=env
-    )
+    command += ['--cfg-options', *args.cfg_options, f'fold={fold}']
+    process = subprocess.Popen(command, env=env)
     try:
         return process.wait()
     finally:
@@ -146,14 +136,9 @@ def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int)
 
 
 def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
-    """Train and test a fold, as far as that has not been done.
-
-    The result has ``fold``, and ``checkpoints``: for each kind, :data:`LAST` and
-    :func:`name_of_best`, ``file`` and ``modalities``, of :func:`figures_by_modality`.
-    """
+    """Train and test a fold, as far as that has not been done: figures by checkpoint."""
     folder = osp.join(args.work_dir, f'fold_{fold}')
-    result_file = osp.join(folder, 'result.json')
-    settings_file = osp.join(folder, 'settings.json')
+    result_file, settings_file = (osp.join(folder, f'{n}.json') for n in ('result', 'settings'))
     settings = check_settings(settings_file, args, cfg)
     if osp.isfile(result_file):
         print(f'Fold {fold}: done before, {result_file}')
@@ -183,10 +168,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
 
 
 def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> dict[str, str]:
-    """Train a fold, from its newest checkpoint if there is one.
-
-    Returns the names of the last checkpoint, and of the one that ``summary.json`` calls ``best``.
-    """
+    """Train or resume a fold; the names of its last and, if there is one, best checkpoint."""
     newest = find_checkpoint(folder)
     print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
     arguments = [args.config, '--work-dir', folder, *(['--resume', newest] if newest else [])]
@@ -195,8 +177,7 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
     if code or not newest:
         raise RuntimeError(
             f'Fold {fold}: training ended with exit code {code}'
-            f'{"" if newest else " and left no checkpoint"}. Its log is '
-            f'in {folder}. Repeat the command to resume.'
+            f'{"" if newest else " and left no checkpoint"}. Repeat the command to resume.'
         )
     files = {LAST: osp.basename(newest)}
     summary = osp.join(folder, 'summary.json')  # of BestAndLastHook
@@ -207,11 +188,7 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
 
 
 def summarise(parts: list[dict]) -> dict:
-    """Mean, standard deviation (n - 1; None for one fold) and pooled figures of a modality.
-
-    ``parts`` are those of each fold, of :func:`figures_by_modality`. ``pooled`` is of all samples
-    together; rows of ``confusion_matrix`` are true classes.
-    """
+    """Mean, standard deviation (n - 1; None for one fold) and pooled figures of a modality."""
     values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
     matrix = np.sum([p['matrix'] for p in parts], axis=0)
     support = np.sum([p['support'] for p in parts], axis=0)
@@ -233,9 +210,9 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
     # the checkpoints that every fold has, so that each mean is one of all folds
     kinds = [k for k in results[0]['checkpoints'] if all(k in r['checkpoints'] for r in results)]
     for kind in kinds:
-        found = [r['checkpoints'][kind]['modalities'] for r in results]
-        for modality in found[0]:
-            parts = [figures[modality] for figures in found]
+        figures = [r['checkpoints'][kind]['modalities'] for r in results]
+        for modality in figures[0]:
+            parts = [of_fold[modality] for of_fold in figures]
             own = summary.setdefault(kind, {})[modality] = summarise(parts)
             table = [(r['fold'], p['samples'], p['metrics']) for r, p in zip(results, parts)]
             table += [('mean', '', own['mean']), ('std', '', own['std'])]
@@ -248,10 +225,8 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
                 rows.append([kind, modality, name, samples, *(values[m] for m in METRICS)])
                 texts = ['-' if values[m] is None else f'{values[m]:.2f}' for m in METRICS]
                 print(f'  {name!s:<8}', *(f'{m} {v:<7}' for m, v in zip(METRICS, texts)))
-            print(
-                f'Pooled confusion matrix, {own["samples"]} samples (rows: true class, columns: '
-                f'prediction)\n{format_matrix(np.array(matrix), classes)}'
-            )
+            print('Pooled confusion matrix (rows: true class, columns: prediction)')
+            print(format_matrix(np.array(matrix), classes))
     path = osp.join(args.work_dir, 'kfold.json')
     write_json(path, dict(config=args.config, folds=results, summary=summary))
     with open(f'{path[:-5]}.csv', 'w', newline='', encoding='utf-8') as f:

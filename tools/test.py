@@ -42,8 +42,7 @@ def make_config(args: argparse.Namespace) -> Config:
     cfg = load_run_config(args)
     if not cfg.get('test_dataloader'):
         raise ConfigError(
-            f'{args.config} has no test_dataloader, as a config of pre-training. Test with one of '
-            'fine-tuning.'
+            f'{args.config} has no test_dataloader: test with a config of fine-tuning'
         )
     cfg.load_from = args.checkpoint
     if args.dump is not None:

@@ -11,27 +11,6 @@ import sys
 
 from mmengine.config import Config
 
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
-    parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument(
-        'tests',
-        nargs='+',
-        metavar='NAME=PREDICTIONS',
-        help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
-    )
-    args = parser.parse_args(argv)
-    args.tests = [test.partition('=')[::2] for test in args.tests]
-    for name, path in args.tests:
-        if not name or not path:
-            parser.error(f'{name or path!r}: NAME=PATH is expected, as "A=a.json"')
-    return args
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 from s4d_mm.datasets.config import class_names_of_test
 from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
@@ -55,7 +34,19 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
 
 
 def main(argv: list | None = None) -> None:
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
+    parser.add_argument('config', help='config that the predictions are of')
+    parser.add_argument(
+        'tests',
+        nargs='+',
+        metavar='NAME=PREDICTIONS',
+        help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
+    )
+    args = parser.parse_args(argv)
+    args.tests = [test.partition('=')[::2] for test in args.tests]
+    for name, path in args.tests:
+        if not name or not path:
+            parser.error(f'{name or path!r}: NAME=PATH is expected, as "A=a.json"')
     classes = class_names_of_test(Config.fromfile(args.config))
     try:
         tests = {name: figures_by_modality(read_predictions(p), classes) for name, p in args.tests}

@@ -14,23 +14,6 @@ import argparse
 import os.path as osp
 import sys
 
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
-    add = parser.add_argument
-    add('config', help='fine-tuning config')
-    add('checkpoint')
-    add('media', help='video, folder of frames, or image')
-    add('--out', default='cam.png')
-    add('--target-category', help='name or number of a class; the predicted one if not given')
-    add('--target-layer-name', help='such as neck/blocks/5, the default')
-    add('--device', help='default: a GPU if there is one')
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import mmcv
 import numpy as np
 import torch
@@ -91,9 +74,7 @@ def read_media(model: nn.Module, path: str) -> dict:
     if is_picture(path):
         input_type, name = 'image', 'image_test_pipeline'
     if name not in model.cfg:
-        raise ValueError(
-            f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
-        )
+        raise ValueError(f'{path}: the config {model.cfg.filename} has no `{name}`.')
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
     info = dict(filename=path, label=-1, start_index=0, modality='RGB')
     data = Compose(model.cfg[name])(dict(info, input_type=input_type, sample_id=path))
@@ -104,25 +85,18 @@ def read_media(model: nn.Module, path: str) -> dict:
 def heat_maps(
     model: nn.Module, path: str, target: str | None = None, layer: str | None = None
 ) -> tuple[Tensor, Tensor, str]:
-    """Frames and heat maps of a file.
+    """Frames, and frames under heat maps, (V views, T, H, W, 3), RGB in 0..1; name of the class.
 
-    Args:
-        model (nn.Module): From ``init_model``.
-        path (str): Video, folder of frames, or image.
-        target (str, optional): Name or number of a class. Defaults to None, the predicted one.
-        layer (str, optional): Name of a block. Defaults to None, the last one.
-
-    Returns:
-        tuple: Frames, and frames under heat maps, both (V views, T, H, W, 3), RGB in 0..1; the
-        name of the class.
+    ``target`` is the name or number of a class, by default the predicted one; ``layer`` a block, by
+    default the last one.
     """
     part = 'neck' if model.with_neck else 'backbone'
     if not isinstance(model.backbone, S4DViT) or not isinstance(
         getattr(model, part), (S4DViT, MoAENeck)
     ):
+        name = type(model.backbone).__name__
         raise ValueError(
-            'vis_cam.py draws models of S4DViT, with or without MoAENeck, not of '
-            f"{type(model.backbone).__name__}. mmaction2's own vis_cam.py draws convolutional ones."
+            f'vis_cam.py draws models of S4DViT, with or without MoAENeck, not of {name}'
         )
     data = read_media(model, path)
     (sample,) = data['data_samples']
@@ -154,7 +128,16 @@ def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
 
 
 def main(argv: list | None = None) -> None:
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
+    add = parser.add_argument
+    add('config', help='fine-tuning config')
+    add('checkpoint')
+    add('media', help='video, folder of frames, or image')
+    add('--out', default='cam.png')
+    add('--target-category', help='name or number of a class; the predicted one if not given')
+    add('--target-layer-name', help='such as neck/blocks/5, the default')
+    add('--device', help='default: a GPU if there is one')
+    args = parser.parse_args(argv)
     with weights_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)
     try:

@@ -9,28 +9,8 @@ what the model saw of them, and what the model made of that.
 
 import argparse
 
-from mmengine.config import DictAction
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Save a picture of frames, masked frames and reconstructed frames.'
-    )
-    add = parser.add_argument
-    add('config', help='pre-training config')
-    add('checkpoint')
-    add('--out', default='reconstruction.png')
-    add('--num', type=int, default=3, help='samples of each modality')
-    add('--frames', type=int, default=2, help='frames shown of a clip')
-    add('--seed', type=int, default=0)
-    add('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import matplotlib
+from mmengine.config import DictAction
 
 matplotlib.use('Agg')  # before pyplot
 import matplotlib.pyplot as plt
@@ -47,12 +27,7 @@ from s4d_mm.models.state_dict import check_fit
 
 @torch.no_grad()
 def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.ndarray, float]:
-    """What the picture shows of one sample of the training data.
-
-    Returns:
-        tuple[np.ndarray, float]: The frames, with grey in place of what was masked, and
-        reconstructed, (3, frames, H, W, 3) uint8 RGB; and the share of tokens that was masked.
-    """
+    """Frames, masked frames, reconstructed frames, (3, T, H, W, 3) uint8 RGB; share of masked."""
     data = dict(inputs=[sample['inputs'][:1]], data_samples=[sample['data_samples']])
     inputs = model.data_preprocessor(data)['inputs']
     latent, mask, ids_restore = model.backbone(inputs)
@@ -99,7 +74,18 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
 
 
 def main(argv: list | None = None) -> None:
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(
+        description='Save a picture of frames, masked frames and reconstructed frames.'
+    )
+    add = parser.add_argument
+    add('config', help='pre-training config')
+    add('checkpoint')
+    add('--out', default='reconstruction.png')
+    add('--num', type=int, default=3, help='samples of each modality')
+    add('--frames', type=int, default=2, help='frames shown of a clip')
+    add('--seed', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     torch.manual_seed(args.seed)

@@ -12,37 +12,10 @@ import os.path as osp
 import random
 import re
 
-from mmengine.config import Config, DictAction
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Save pictures of what a pipeline feeds the model.'
-    )
-    add = parser.add_argument
-    add('config')
-    add('--split', choices=('train', 'val', 'test'), default='train')
-    add('--num', type=int, default=8, help='samples of each modality')
-    add('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
-    add('--seed', type=int, default=0)
-    add('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    if args.num < 1:
-        parser.error(f'--num {args.num}: must be 1 or more')
-    if args.out is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
-    return args
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -58,8 +31,6 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
     data, frames = dataset.get_data_info(idx), None
     for step in dataset.pipeline.transforms:
         data = step(data)
-        if data is None:
-            raise ValueError(f'{step} returns None for sample {idx} of {dataset.ann_file}.')
         if frames is None and 'imgs' in data:  # later steps work in place
             frames = [np.array(img) for img in data['imgs']]
     inputs = data.get('inputs')
@@ -67,8 +38,7 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
     if frames is None or len(shape) not in (4, 5) or inputs.dtype != torch.uint8:
         raise ValueError(
             f'The pipeline of {dataset.ann_file} must decode imgs and end in inputs, uint8 '
-            f'(V, 3, T, H, W) or (V, 3, H, W), but inputs is {getattr(inputs, "dtype", inputs)} '
-            f'{shape}. See FormatShape and PackActionInputs.'
+            '(V, 3, T, H, W) or (V, 3, H, W): see FormatShape and PackActionInputs.'
         )
     return frames, data
 
@@ -85,11 +55,7 @@ def row_of(frames: list, height: int) -> np.ndarray:
 
 
 def draw(frames: list, inputs: torch.Tensor, title: list[str]) -> np.ndarray:
-    """One picture of a sample, RGB.
-
-    Below the text are rows of frames: one for each temporal view as decoded, then one for each
-    view of ``inputs``, uint8 (V, 3, T, H, W) or (V, 3, H, W).
-    """
+    """One picture of a sample: a row for each view as decoded, then one for each of ``inputs``."""
     if inputs.ndim == 4:
         inputs = inputs[:, :, None]
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
@@ -123,10 +89,7 @@ def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
 
 
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
-    """Save pictures of ``num`` samples of each modality, ``<modality>_<index>_<sample id>.png``.
-
-    The seed chooses the samples and the augmentation.
-    """
+    """Save pictures of ``num`` samples of each modality, chosen and augmented by the seed."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise ValueError(f'{cfg.filename} has no {split}_dataloader.')
@@ -151,7 +114,20 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
 
 
 def main(argv: list | None = None) -> None:
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(
+        description='Save pictures of what a pipeline feeds the model.'
+    )
+    add = parser.add_argument
+    add('config')
+    add('--split', choices=('train', 'val', 'test'), default='train')
+    add('--num', type=int, default=8, help='samples of each modality')
+    add('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
+    add('--seed', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
+    if args.out is None:
+        stem = osp.splitext(osp.basename(args.config))[0]
+        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
     cfg = load_config(args.config, args.cfg_options)
     paths = browse(cfg, args.split, args.num, args.out, args.seed)
     print(f'{len(paths)} pictures in {args.out}')

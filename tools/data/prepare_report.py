@@ -31,15 +31,10 @@ def write_report(dst: str, records: list[dict]) -> None:
 
 
 def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
-    """Write contact_sheet.jpg: troubled clips, of each status about as many, and some good ones."""
-    groups = {status: [] for status in STATUSES}
-    for source, record in zip(sources, records):
-        groups[record['status']].append((source, record))
-    chosen = groups.pop('ok')[:SHEET_OK]
-    ranks = [(rank, order) for order, g in enumerate(groups.values()) for rank in range(len(g))]
-    troubled = sorted((order, rank) for rank, order in sorted(ranks)[:SHEET_ROWS])
-    lists = list(groups.values())
-    rows = [draw_row(*pair) for pair in [lists[i][rank] for i, rank in troubled] + chosen]
+    """Write contact_sheet.jpg: troubled clips, and some good ones."""
+    pairs = sorted(zip(sources, records), key=lambda pair: STATUSES.index(pair[1]['status']))
+    good = [pair for pair in pairs if pair[1]['status'] == 'ok']
+    rows = [draw_row(*pair) for pair in pairs[len(good) :][:SHEET_ROWS] + good[:SHEET_OK]]
     with atomic_path(osp.join(dst, 'contact_sheet.jpg')) as part:
         media.write_image(part, np.concatenate(rows), '.jpg')
 

@@ -27,8 +27,9 @@ _s4d_active() {
 }
 
 _s4d_make_venv() { # folder
-    local python names="${PYTHON:-python3 python python3.11 python3.12 python3.13 python3.10}"
-    for python in $names; do
+    local python names=(python3 python python3.11 python3.12 python3.13 python3.10)
+    [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+    for python in "${names[@]}"; do
         if _s4d_supported "$python"; then
             echo "Making a virtual environment in $1 ($("$python" --version 2>&1))"
             "$python" -m venv "$1" && return
@@ -37,7 +38,7 @@ _s4d_make_venv() { # folder
                 "package python3-venv, then run this again"
         fi
     done
-    die "no Python 3.10 to 3.13 found (tried: $names); install one, or name it:" \
+    die "no Python 3.10 to 3.13 found (tried: ${names[*]}); install one, or name it:" \
         "PYTHON=/path/to/python3.11 $0"
 }
 

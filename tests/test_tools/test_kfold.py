@@ -314,11 +314,7 @@ def test_arguments(capsys):
     for text in ('', '5-1', 'a', '1;2'):
         with pytest.raises(argparse.ArgumentTypeError, match='1-5 or 1,3,5'):
             kfold.parse_folds(text)
-    for argv, message in (
-        (['none.py'], 'none.py does not exist'),
-        ([__file__, '--gpus', '0'], 'must be 1 or more'),
-        ([__file__, '--cfg-options', 'x'], 'KEY=VALUE'),
-    ):
+    for argv, message in ((['none.py'], 'none.py does not exist'),):
         with pytest.raises(SystemExit):
             kfold.parse_args(argv)
         assert message in capsys.readouterr().err

@@ -232,7 +232,7 @@ def test_bad_sources_are_named(videos, tmp_path):
         run(videos, tmp_path / 'dst', 'X')
     with pytest.raises(ValueError, match='does not exist'):
         run(tmp_path / 'nowhere', tmp_path / 'dst')
-    with pytest.raises(ValueError, match='for images name a dataset of im'):
+    with pytest.raises(ValueError, match='holds no videos; for images name a dataset'):
         run(osp.join(videos, 'notes.txt'), tmp_path / 'dst')
     for name in ('x.mp4', 'x.avi'):
         write_text(str(tmp_path / 'twins' / name), '')

@@ -82,22 +82,17 @@ def read_media(model: nn.Module, path: str) -> dict:
     return pseudo_collate([data])
 
 
-def heat_maps(
-    model: nn.Module, path: str, target: str | None = None, layer: str | None = None
-) -> tuple[Tensor, Tensor, str]:
+def heat_maps(model: nn.Module, path: str, target: str | None = None) -> tuple[Tensor, Tensor, str]:
     """Frames, and frames under heat maps, (V views, T, H, W, 3), RGB in 0..1; name of the class.
 
-    ``target`` is the name or number of a class, by default the predicted one; ``layer`` a block, by
-    default the last one.
+    ``target`` is the name or number of a class, by default the predicted one.
     """
     part = 'neck' if model.with_neck else 'backbone'
     if not isinstance(model.backbone, S4DViT) or not isinstance(
         getattr(model, part), (S4DViT, MoAENeck)
     ):
         name = type(model.backbone).__name__
-        raise ValueError(
-            f'vis_cam.py draws models of S4DViT, with or without MoAENeck, not of {name}'
-        )
+        raise ValueError(f'vis_cam.py draws models of S4DViT, with MoAENeck or not, not of {name}')
     data = read_media(model, path)
     (sample,) = data['data_samples']
     input_type, count = sample.metainfo['input_type'], model.cls_head.num_classes
@@ -113,7 +108,7 @@ def heat_maps(
         sample.set_gt_label(numbers[target])
     if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
         data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
-    layer = layer or f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
+    layer = f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
     drawn, scores = TokenGradCAM(model, layer)(data, use_labels=target is not None)
     frames = torch.stack(data['inputs']).flatten(0, 1) / 255  # V C T H W
     label = int(sample.gt_label if target is not None else scores.argmax())
@@ -135,15 +130,12 @@ def main(argv: list | None = None) -> None:
     add('media', help='video, folder of frames, or image')
     add('--out', default='cam.png')
     add('--target-category', help='name or number of a class; the predicted one if not given')
-    add('--target-layer-name', help='such as neck/blocks/5, the default')
     add('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
     with weights_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)
     try:
-        frames, drawn, name = heat_maps(
-            model, args.media, args.target_category, args.target_layer_name
-        )
+        frames, drawn, name = heat_maps(model, args.media, args.target_category)
     except ValueError as e:
         sys.exit(str(e))
     step = model.backbone.patch_embed.tubelet_size if frames.shape[1] > 1 else 1

@@ -10,7 +10,7 @@ what the model saw of them, and what the model made of that.
 import argparse
 
 import matplotlib
-from mmengine.config import DictAction
+from mmengine.config import Config
 
 matplotlib.use('Agg')  # before pyplot
 import matplotlib.pyplot as plt
@@ -20,7 +20,6 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.engine.options import load_config
 from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.models.state_dict import check_fit
 
@@ -83,13 +82,11 @@ def main(argv: list | None = None) -> None:
     add('--out', default='reconstruction.png')
     add('--num', type=int, default=3, help='samples of each modality')
     add('--frames', type=int, default=2, help='frames shown of a clip')
-    add('--seed', type=int, default=0)
-    add('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
-    torch.manual_seed(args.seed)
-    np.random.seed(args.seed)
+    torch.manual_seed(0)
+    np.random.seed(0)
     model = MODELS.build(cfg.model)
     with weights_errors_as_messages():
         loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')

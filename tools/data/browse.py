@@ -23,7 +23,7 @@ from s4d_mm.engine.options import load_config
 from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
-GAP, LINE, WIDTH = 4, 18, 560  # pixels
+GAP = 4  # pixels between frames
 
 
 def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
@@ -54,38 +54,28 @@ def row_of(frames: list, height: int) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def draw(frames: list, inputs: torch.Tensor, title: list[str]) -> np.ndarray:
-    """One picture of a sample: a row for each view as decoded, then one for each of ``inputs``."""
+def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
+    """A row for each view as decoded, then one for each of ``inputs``, (V, 3, [T,] H, W)."""
     if inputs.ndim == 4:
         inputs = inputs[:, :, None]
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
     length, height = after.shape[1:3]
     before = [frames[i : i + length] for i in range(0, len(frames), length)]
-    blocks = [text_line(line) for line in title]
-    for name, views in (('before', before), ('after', after)):
-        blocks.append(text_line(f'{name}:'))
-        for view in views:
-            blocks += [row_of(list(view), height), np.full((GAP, 1, 3), 255, np.uint8)]
-    width = max(block.shape[1] for block in blocks)
-    pads = [((0, 0), (0, width - block.shape[1]), (0, 0)) for block in blocks]
-    return np.concatenate([np.pad(b, p, constant_values=255) for b, p in zip(blocks, pads)])
+    rows = [row_of(list(view), height) for view in (*before, *after)]
+    width = max(row.shape[1] for row in rows)
+    pads = [((0, GAP), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    return np.concatenate([np.pad(r, p, constant_values=255) for r, p in zip(rows, pads)])
 
 
-def text_line(text: str) -> np.ndarray:
-    """A line of text; OpenCV's font has ASCII only."""
-    canvas = np.full((LINE, max(WIDTH, 8 * len(text)), 3), 255, np.uint8)
-    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
-    return cv2.putText(canvas, text, (2, LINE - 5), font, 0.42, black, 1, cv2.LINE_AA)
-
-
-def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
-    sample, shape = data['data_samples'], tuple(data['inputs'].shape)
+def describe(dataset: BaseDataset, data: dict) -> tuple[str, str]:
+    """Sample id, and what is printed of a sample."""
+    sample = data['data_samples']
     name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
-    classes, label = dataset.metainfo.get('classes', ()), 'no label'
+    label = 'no label'
     if 'gt_label' in sample and getattr(dataset, 'has_labels', True):
-        number = int(sample.gt_label[0])
-        label = f'{number} ' + (classes[number] if number < len(classes) else '(no such class)')
-    return name, [f'{name}: {label}', f'inputs {shape}']
+        label = int(sample.gt_label[0])
+        label = f'{label} {dict(enumerate(dataset.metainfo.get("classes", ()))).get(label)}'
+    return name, f'{label}, inputs {tuple(data["inputs"].shape)}'
 
 
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
@@ -105,11 +95,12 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             np.random.seed((seed + idx) % 2**32)
             torch.manual_seed(seed + idx)
             frames, data = run_pipeline(one, idx)
-            name, title = describe(one, data)
+            name, said = describe(one, data)
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
-            write_image(paths[-1], draw(frames, data['inputs'], title))
+            write_image(paths[-1], draw(frames, data['inputs']))
+            print(f'{paths[-1]}: {said}')
     return paths
 
 

@@ -5,9 +5,8 @@
     python tools/data/make_lists.py AffectNet LIST PART --max-per-class 20000
 
 The label of a sample is the folder that holds it, or comes from a table (``--labels``). All samples
-of a person are on the same side of a split. ``ExpressionVideoDataset`` and
-``ExpressionImageDataset`` read the lists; docs/own_data.md has the whole path. The second form
-draws a part of the list of a public dataset.
+of a person are on the same side of a split (docs/own_data.md). The second form draws a part of the
+list of a public dataset.
 """
 
 import argparse
@@ -22,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from clip_files import find_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
@@ -41,16 +41,8 @@ class Sample(NamedTuple):
 
 def find_samples(folder: str, kind: str) -> list[str]:
     """Paths of the clips (videos, and folders of frames) or images below a folder, in order."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [d for d in folders if not d.startswith('.')]
-        names = [n for n in names if not n.startswith('.') and n not in OWN_NAMES]
-        below = '' if osp.samefile(place, folder) else osp.relpath(place, folder)
-        pictures = [n for n in names if media.is_picture(n)]
-        videos = [n for n in names if n.lower().endswith(media.VIDEO_SUFFIXES)]
-        if kind == 'clips' and pictures and below and not videos:
-            found.append(below)
-        found += [osp.join(below, n) for n in (pictures if kind == 'images' else videos)]
+    sources = find_sources(folder, 'image' if kind == 'images' else 'video')
+    found = [p for p, _, file in sources if file != folder and osp.basename(p) not in OWN_NAMES]
     if not found:
         what = 'images' if kind == 'images' else 'video files or folders of frames'
         raise ValueError(f'{folder} holds no {what}')

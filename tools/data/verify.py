@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config, DictAction
@@ -117,9 +118,6 @@ class Media:
     first: str = ''  # hash of the file, or of the first frame file
     content: str = ''  # hash of the file, or of 3 frame files and their number
     findings: list[tuple[str, str]] = field(default_factory=list)  # kind, what
-
-    def add(self, kind: str, what: str) -> None:
-        self.findings.append((kind, what))
 
     @property
     def readable(self) -> bool:
@@ -239,9 +237,7 @@ def read_data_infos(split: Split) -> None:
 def file_hash(*paths: str, extra: str = '') -> str:
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for path in paths:
-        with open(path, 'rb') as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
+        digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 
 
@@ -252,7 +248,9 @@ def check_media(job: tuple[str, str, str]) -> Media:
     try:
         refuse_empty(path)
         if modality == 'image':
-            _check_image(path, decode, media)
+            read = _size_in_header if decode == 'none' and osp.exists(path) else _size_of_picture
+            media.frames, media.sizes = 1, [read(path)]
+            media.first = media.content = file_hash(path)
         elif osp.isdir(path):
             _check_folder(path, decode, media)
         else:
@@ -260,7 +258,7 @@ def check_media(job: tuple[str, str, str]) -> Media:
     except Exception as e:  # one file must not end the check of the others
         named = isinstance(e, (FileNotFoundError, MediaReadError))
         kind = 'unreadable' if osp.exists(path) else 'missing'
-        media.add(kind, str(e) if named else f'{type(e).__name__}: {e}')
+        media.findings.append((kind, str(e) if named else f'{type(e).__name__}: {e}'))
     return media
 
 
@@ -274,13 +272,8 @@ def _size_in_header(path: str) -> tuple[int, int]:
         return image.size[::-1]
 
 
-def _check_image(path: str, decode: str, media: Media) -> None:
-    if decode == 'none' and osp.exists(path):
-        media.sizes.append(_size_in_header(path))
-    else:
-        media.sizes.append(ImageLoad()(dict(filename=path))['img_shape'])
-    media.frames = 1
-    media.first = media.content = file_hash(path)
+def _size_of_picture(path: str) -> tuple[int, int]:
+    return ImageLoad()(dict(filename=path))['img_shape']
 
 
 def _check_folder(path: str, decode: str, media: Media) -> None:
@@ -299,10 +292,10 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
             faults.append(str(e))
     if faults:
         more = f'; and {len(faults) - 3} more of its {len(frames)} frames' if faults[3:] else ''
-        media.add('unreadable', '; '.join(faults[:3]) + more)
+        media.findings.append(('unreadable', '; '.join(faults[:3]) + more))
     if len(set(media.sizes)) > 1:
         ends = f'{min(media.sizes)} to {max(media.sizes)} (height, width)'
-        media.add('sizes', f'its frames differ in size: {ends}')
+        media.findings.append(('sizes', f'its frames differ in size: {ends}'))
     three = frames[0], frames[len(frames) // 2], frames[-1]
     media.first, media.content = file_hash(frames[0]), file_hash(*three, extra=str(len(frames)))
 
@@ -314,14 +307,14 @@ def _check_numbers(frames: list[str], media: Media) -> None:
         return  # not one series
     numbers, counts = np.unique([int(m[2]) for m in names], return_counts=True)
     if counts.max() > 1:
-        twice = numbers[counts > 1][0]
-        media.add('numbers', f'it has several frames of the number {twice}; remove all but one')
+        what = f'several frames of the number {numbers[counts > 1][0]}; remove all but one'
+        media.findings.append(('numbers', what))
     step = int(np.gcd.reduce(np.diff(numbers))) or 1
     missing = (numbers[-1] - numbers[0]) // step + 1 - len(numbers)
     if missing:
         first = (numbers[:-1][np.diff(numbers) > step] + step)[0]
         what = f'{missing} frame(s) missing from {numbers[0]} to {numbers[-1]}'
-        media.add('numbers', f'{what}: number {first} first; extract its frames anew')
+        media.findings.append(('numbers', f'{what}: number {first} first; extract its frames anew'))
 
 
 def _check_video(path: str, decode: str, media: Media) -> None:
@@ -331,8 +324,9 @@ def _check_video(path: str, decode: str, media: Media) -> None:
     media.sizes += {frame.shape[:2] for frame in reader.read(numbers)}
     media.first = media.content = file_hash(path)
     if not reader.indexed:
-        what = 'it does not say where its frames are, so that each sample decodes it from its first'
-        media.add('counted', f'{what} frame; as H.264: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4')
+        what = 'it does not say where its frames are: each sample decodes it from its first frame; '
+        what += 'mend it by ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4'
+        media.findings.append(('counted', what))
 
 
 def check_all(jobs: list, workers: int) -> Iterator[Media]:
@@ -430,37 +424,24 @@ def keys_of(sample: Sample, media: dict[str, Media]) -> dict[str, str]:
     }
 
 
-def check_twice(split: Split, media: dict[str, Media]) -> None:
+def check_copies(split: Split, trains: list[Split], media: dict[str, Media]) -> None:
+    """Samples of a split that are there twice, or in one of the training splits too."""
     seen = {}
-    for sample in split.samples:
-        for said, key in list(keys_of(sample, media).items())[:2]:
-            other = seen.setdefault((said, key), sample) if key else sample
-            if other is sample:
-                continue
-            what = f'{said} {_place(other, split)}'
-            what += ' with another label' if other.label != sample.label else ''
-            trouble = 'file' in said or other.label != sample.label
-            split.add('twice' if trouble else 'alike', f'{what}; remove one of the two', sample)
-            break
-
-
-def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
-    seen = {}
-    for sample in train.samples:
-        for pair in keys_of(sample, media).items():
-            seen.setdefault(pair, sample)
-    for sample in test.samples:
+    for home, sample in [(part, one) for part in (*trains, split) for one in part.samples]:
         for said, key in keys_of(sample, media).items():
-            other = seen.get((said, key)) if key else None
-            if other is not None:
-                what = f'{said} {_place(other, train)}: test data in the training data'
-                test.add('begins' if 'begins' in said else 'leak', what, sample)
-                break
-
-
-def _place(sample: Sample, split: Split) -> str:
-    line = f', {sample.line}' if sample.line else ''
-    return f'{sample.path} ({split.name}{line})'
+            first, place = seen.setdefault((said, key), (sample, home)) if key else (sample, home)
+            if home is not split or first is sample or (place is split and 'begins' in said):
+                continue
+            if place is not split:
+                kind = 'begins' if 'begins' in said else 'leak'
+                more = ': test data in the training data'
+            else:
+                other = first.label != sample.label
+                kind = 'twice' if other or 'file' in said else 'alike'
+                more = ' with another label' * other + '; remove one of the two'
+            line = f', {first.line}' if first.line else ''
+            split.add(kind, f'{said} {first.path} ({place.name}{line}){more}', sample)
+            break
 
 
 def verify(
@@ -480,11 +461,8 @@ def verify(
         check_samples(split, media)
         check_variant(split, media, is_s2d=str(backbone.get('type')).endswith('S2DViT'))
         check_order(split)
-        check_twice(split, media)
-    for train in (s for s in splits if 'train' in s.stages):
-        for test in splits:
-            if 'train' not in test.stages and train.modality == test.modality:
-                check_between(train, test, media)
+        same = [s for s in splits if 'train' in s.stages and s.modality == split.modality]
+        check_copies(split, [] if 'train' in split.stages else same, media)
     return splits, media
 
 

@@ -12,16 +12,10 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--config', help='config whose datasets give the names of the classes')
-
-
-def read_classes(parser: argparse.ArgumentParser, path: str | None) -> dict | None:
-    """Names of the classes by modality; None without a config."""
-    if path is None:
-        return None
+def classes_of(path: str) -> dict:
+    """The type of ``--config``: names of the classes by modality."""
     if not osp.isfile(path):
-        parser.error(f'config file {path} does not exist')
+        raise argparse.ArgumentTypeError(f'config file {path} does not exist')
     from mmengine.config import Config
 
     from s4d_mm.datasets.config import config_classes

@@ -8,7 +8,7 @@ SRC is a fine-tuned file, or the authors' image model as a start (docs/s2d.md).
 
 import sys
 
-from command_line import add_config, make_parser, read_classes
+from command_line import classes_of, make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,11 +16,11 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add('--landmarks', metavar='FILE', help='weights of the landmark network, which DST then holds')
     add('--reverse', action='store_true', help="from s4d_mm's to the authors', without landmarks")
-    add_config(parser)
+    add('--config', type=classes_of, help='config whose datasets give the names of the classes')
     args = parser.parse_args(argv)
     if args.reverse and args.landmarks is not None:
         parser.error("--landmarks has no meaning with --reverse: the authors' file has none")
-    classes = (read_classes(parser, args.config) or {}).get('video')
+    classes = (args.config or {}).get('video')
 
     import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.s2d import convert_s2d_file

@@ -6,7 +6,7 @@ python tools/model_converters/s4d_to_mm.py SRC DST --stage finetune
 
 import sys
 
-from command_line import add_config, make_parser, read_classes
+from command_line import classes_of, make_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -14,14 +14,13 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add('--stage', choices=('pretrain', 'finetune'), required=True, help='what SRC was for')
     add('--reverse', action='store_true', help="from s4d_mm's checkpoint to the authors'")
-    add_config(parser)
+    add('--config', type=classes_of, help='config whose datasets give the names of the classes')
     args = parser.parse_args(argv)
-    classes = read_classes(parser, args.config)
 
     import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.s4d import convert_authors_file
 
-    return convert_authors_file(args.src, args.dst, args.stage, args.reverse, classes)
+    return convert_authors_file(args.src, args.dst, args.stage, args.reverse, args.config)
 
 
 if __name__ == '__main__':

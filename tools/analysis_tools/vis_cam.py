@@ -15,7 +15,6 @@ import os.path as osp
 import sys
 
 import mmcv
-import numpy as np
 import torch
 from mmaction.utils import GradCAM
 from mmengine.dataset import Compose, pseudo_collate
@@ -85,27 +84,21 @@ def read_media(model: nn.Module, path: str) -> dict:
 def heat_maps(model: nn.Module, path: str, target: str | None = None) -> tuple[Tensor, Tensor, str]:
     """Frames, and frames under heat maps, (V views, T, H, W, 3), RGB in 0..1; name of the class.
 
-    ``target`` is the name or number of a class, by default the predicted one.
+    ``target`` is the name of a class, by default the predicted one.
     """
     part = 'neck' if model.with_neck else 'backbone'
-    if not isinstance(model.backbone, S4DViT) or not isinstance(
-        getattr(model, part), (S4DViT, MoAENeck)
-    ):
+    kinds = isinstance(model.backbone, S4DViT), isinstance(getattr(model, part), (S4DViT, MoAENeck))
+    if not all(kinds):
         name = type(model.backbone).__name__
         raise ValueError(f'vis_cam.py draws models of S4DViT, with MoAENeck or not, not of {name}')
     data = read_media(model, path)
     (sample,) = data['data_samples']
-    input_type, count = sample.metainfo['input_type'], model.cls_head.num_classes
-    if isinstance(count, dict):
-        count = count[input_type]
-    names = class_names(model, input_type, count)
+    input_type = sample.metainfo['input_type']
+    names = class_names(model, input_type)
     if target is not None:
-        numbers = {**{str(i): i for i in range(count)}, **dict(zip(names, range(count)))}
-        if target not in numbers:
-            raise ValueError(
-                f'--target-category {target} is not a class of {input_type}s: {", ".join(names)}'
-            )
-        sample.set_gt_label(numbers[target])
+        if target not in names:
+            raise ValueError(f'--target-category {target} is not a class of {", ".join(names)}')
+        sample.set_gt_label(names.index(target))
     if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
         data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
     layer = f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
@@ -115,13 +108,6 @@ def heat_maps(model: nn.Module, path: str, target: str | None = None) -> tuple[T
     return frames.permute(0, 2, 3, 4, 1), drawn, names[label]
 
 
-def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
-    """Two rows for each view: a frame of each tubelet, and its heat map; BGR in 0..255."""
-    pairs = torch.stack((frames, drawn), dim=1)[:, :, ::step]  # V 2 t H W 3
-    picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
-    return (picture.flip(-1) * 255).round().byte().numpy()
-
-
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
     add = parser.add_argument
@@ -129,7 +115,7 @@ def main(argv: list | None = None) -> None:
     add('checkpoint')
     add('media', help='video, folder of frames, or image')
     add('--out', default='cam.png')
-    add('--target-category', help='name or number of a class; the predicted one if not given')
+    add('--target-category', help='name of a class; the predicted one if not given')
     add('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
     with weights_errors_as_messages():
@@ -139,7 +125,11 @@ def main(argv: list | None = None) -> None:
     except ValueError as e:
         sys.exit(str(e))
     step = model.backbone.patch_embed.tubelet_size if frames.shape[1] > 1 else 1
-    mmcv.imwrite(draw(frames, drawn, step), args.out)
+    pairs = torch.stack((frames, drawn), dim=1)[
+        :, :, ::step
+    ]  # V 2 t H W 3, a frame of each tubelet
+    picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
+    mmcv.imwrite((picture.flip(-1) * 255).round().byte().numpy(), args.out)
     print(f'{args.out}: where {args.media} looks like {name}')
 
 

@@ -54,15 +54,10 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
         first = name if shown == 1 else f'{name}, {shown} frames'
         titles += [first, f'{share:.0f} % masked', 'reconstructed']
         pictures += [[np.concatenate(list(s[0][i]), axis=1) for s in samples] for i in range(3)]
-    rows = max(map(len, pictures))
-    fig, axes = plt.subplots(
-        rows,
-        len(widths),
-        figsize=(1.4 * sum(widths), 1.4 * rows + 0.3),
-        squeeze=False,
-        gridspec_kw=dict(width_ratios=widths, wspace=0.04, hspace=0.04),
-        layout='constrained',
-    )
+    rows, grid = max(map(len, pictures)), dict(width_ratios=widths, wspace=0.04, hspace=0.04)
+    size = (1.4 * sum(widths), 1.4 * rows + 0.3)
+    fig = plt.figure(figsize=size, layout='constrained')
+    axes = fig.subplots(rows, len(widths), squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
         ax.set_axis_off()
     for column, title in enumerate(titles):
@@ -73,9 +68,7 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
 
 
 def main(argv: list | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description='Save a picture of frames, masked frames and reconstructed frames.'
-    )
+    parser = argparse.ArgumentParser(description='Draw frames, masked and reconstructed.')
     add = parser.add_argument
     add('config', help='pre-training config')
     add('checkpoint')

@@ -33,7 +33,7 @@ import cv2
 import numpy as np
 from clip_files import Source
 from clip_squares import fill_squares, find_cuts, find_jumps
-from prepare_report import STATUSES, sheet_frames, write_report, write_sheet
+from prepare_report import sheet_frames, write_report, write_sheet
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, remove
 from s4d_mm_alone.files.text import printable
@@ -95,20 +95,17 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     missing = files.missing_frames(source, count, LOST_SHARE)
     jumps = find_jumps(track, settings['margin'])
     cuts = find_cuts(track, jumps, settings['max_jump'])
-    largest = round(float(jumps.max()), 3)
-    record.update(frames=count, faces=faces, largest_jump=largest, missing=missing)
-    squares = None
+    record.update(frames=count, faces=faces, missing=missing)
+    record['largest_jump'] = round(float(jumps.max()), 3)
     if faces == 0 or faces < settings['min_found'] * count:
-        messages = [f'face in {faces} of {count} frames']
+        squares, messages = None, [f'face in {faces} of {count} frames']
         record['status'] = 'no_face'
     else:
+        squares = fill_squares(track, cuts)
         record['status'] = 'jump' if cuts else 'missing_frames' if missing else 'ok'
         messages = [f'jump at frame {cut + 1}' for cut in cuts[:3]]
-        if missing:
-            messages.append(f'missing: {missing}')
-        if faces < count:
-            messages.append(f'{count - faces} frames interpolated')
-        squares = fill_squares(track, cuts)
+        messages += [f'missing: {missing}'] * bool(missing)
+        messages += [f'{count - faces} frames interpolated'] * (faces < count)
     record['message'] = '; '.join(messages)
     for i in sheet_frames(count, cuts[0] if cuts else 0):
         square = None if squares is None else squares[i].round(2).tolist()
@@ -220,15 +217,11 @@ def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done
     from mmengine.utils import ProgressBar
 
     work = partial(prepare_one, dst=dst, settings=settings)
-    with open(osp.join(dst, JOURNAL), 'ab+') as journal:
-        if journal.tell():  # after a line that was cut off: a new line
-            journal.seek(-1, os.SEEK_END)
-            if journal.read(1) != b'\n':
-                journal.write(b'\n')
+    with open(osp.join(dst, JOURNAL), 'ab') as journal:
         bar = ProgressBar(len(todo))
 
         def finish(record: dict) -> None:
-            journal.write(json.dumps(record).encode() + b'\n')
+            journal.write(b'\n' + json.dumps(record).encode())  # a line that was cut off ends here
             journal.flush()
             done[record['path']] = record
             bar.update()
@@ -287,18 +280,15 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, ImportError) as e:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
-    except BrokenProcessPool:
-        print('\nprepare: a process was killed (is memory short?)', file=sys.stderr)
+    except (BrokenProcessPool, KeyboardInterrupt) as e:
+        said = 'interrupted' if isinstance(e, KeyboardInterrupt) else 'a process was killed'
+        print(f'\nprepare: {said}; run this again to resume', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print('\nprepare: interrupted; run this again to go on', file=sys.stderr)
-        return 130
     counts = Counter(r['status'] for r in records)
     print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')
-    for status in filter(counts.get, STATUSES):
-        print(f'  {status:<15}{counts[status]:>7}')
+    print(', '.join(f'{status} {count}' for status, count in sorted(counts.items())))
     frames, faces = (sum(r[key] for r in records) for key in ('frames', 'faces'))
-    print(f'  {frames} frames, face in {faces}; see report.csv and contact_sheet.jpg there')
+    print(f'{frames} frames, face in {faces}; see report.csv and contact_sheet.jpg there')
     return 0
 
 

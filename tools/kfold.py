@@ -3,8 +3,7 @@
 
     python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 2
 
-Repeat the command after an interruption: it goes on where it stopped. See
-docs/kfold.md.
+Repeat the command after an interruption: it resumes. See docs/kfold.md.
 """
 
 import argparse
@@ -31,9 +30,7 @@ def parse_folds(text: str) -> list[int]:
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Train and test each fold of a config, then average.'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config')
     parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
     parser.add_argument('--gpus', type=int, default=1, help='processes; the recipe is the same')
@@ -76,17 +73,15 @@ METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
 
 def fold_config(args: argparse.Namespace, fold: int) -> Config:
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    options = parser.parse_args(['--cfg-options', *args.cfg_options, f'fold={fold}']).cfg_options
+    parser.add_argument('options', nargs='+', action=DictAction)
+    options = parser.parse_args([*args.cfg_options, f'fold={fold}']).options
     cfg = load_config(args.config, options, also=())
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{args.config} has no test_dataloader. Give a config of fine-tuning.')
     for key, dataset, _ in fold_datasets(cfg):
         path = osp.join(dataset.get('data_root') or '', dataset['ann_file'])
         if not osp.isfile(path):
-            raise FileNotFoundError(
-                f'{path} ({key}, fold {fold}) does not exist. Check data_root and --folds.'
-            )
+            raise FileNotFoundError(f'{path} ({key}, fold {fold}) does not exist')
     return cfg
 
 
@@ -157,9 +152,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
         arguments += ['--work-dir', osp.join(folder, f'test_{part}')]
         code = launch('test', arguments, args, fold)
         if code or not osp.isfile(f'{dump}.json'):
-            raise RuntimeError(
-                f'Fold {fold}: testing ended with exit code {code}. Repeat the command.'
-            )
+            raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}')
         figures = figures_by_modality(read_predictions(f'{dump}.json'), classes)
         checkpoints[kind] = dict(file=file, modalities=figures)
     result = dict(fold=fold, checkpoints=checkpoints)

@@ -41,9 +41,7 @@ from s4d_mm.evaluation.predictions import kind_of_checkpoint
 def make_config(args: argparse.Namespace) -> Config:
     cfg = load_run_config(args)
     if not cfg.get('test_dataloader'):
-        raise ConfigError(
-            f'{args.config} has no test_dataloader: test with a config of fine-tuning'
-        )
+        raise ConfigError(f'{args.config} has no test_dataloader; give a config of fine-tuning')
     cfg.load_from = args.checkpoint
     if args.dump is not None:
         evaluators = cfg.test_evaluator

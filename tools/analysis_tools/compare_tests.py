@@ -16,10 +16,7 @@ from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
-    """Lines of WAR and UAR in percent by modality; the last one is what guessing would reach.
-
-    ``tests`` are figures as ``figures_by_modality`` returns them, by the name of the row.
-    """
+    """WAR and UAR in percent by modality; the last line is what guessing would reach."""
     columns = [(m, key) for m in classes for key in ('WAR', 'UAR')]
     rows = [['', *(f'{modality} {key}' for modality, key in columns)]]
     for name, own in tests.items():

@@ -3,9 +3,8 @@
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 1 3 16 160 160]
 
-Counted are the matrix products, attention's too, of one forward pass in evaluation on a CPU; a
-multiplication with its addition is 2 FLOPs and 1 MAC. Many papers write "FLOPs" for MACs. Of a
-mixture of experts these are the router and the experts that the tokens use.
+Counted are the matrix products of one forward pass, attention's too; of a mixture of experts those
+of the router and of the experts that the tokens use. 1 MAC is 2 FLOPs.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
 
 class Cost(NamedTuple):
-    """Cost of one part of a model, or of all parts."""
+    """Of one part of a model, or of all parts."""
 
     flops: int
     params: int

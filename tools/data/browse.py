@@ -105,9 +105,7 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
 
 
 def main(argv: list | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description='Save pictures of what a pipeline feeds the model.'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('config')
     add('--split', choices=('train', 'val', 'test'), default='train')

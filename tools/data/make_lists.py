@@ -117,7 +117,7 @@ def deal_persons(
     for sample in samples:
         labels_of.setdefault(sample.person, Counter())[sample.label] += 1
     dealt = {name: fold for name, fold in known.items() if name in labels_of}
-    if any(not 1 <= fold <= folds for fold in dealt.values()):
+    if max([folds, *dealt.values()]) > folds:
         raise ValueError(f'--persons has other folds than 1 to --folds {folds}')
     if len(labels_of) < folds:
         raise ValueError(f'--folds {folds}: there are only {len(labels_of)} persons')
@@ -212,9 +212,7 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Write training and test lists for your own clips or images'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list')
     add('folder', help='of the clips or images; faces are cut out already; or LIST')

@@ -3,11 +3,10 @@
 
     OUT/images/{train,test}/NNNNN.jpg     one face at (nearly) its apex
     OUT/clips/NNNNN.mp4                   H.264, from neutral to the apex
-    OUT/annotations/affectnet_{train,test}.txt   `train/00001.jpg label`
-    OUT/annotations/dfew_{train,test}.csv        `video_name,label`
+    OUT/annotations/affectnet_{train,test}.txt, dfew_{train,test}.csv
 
-The label ids are AffectNet's (7 classes) for images and DFEW's for clips. Nobody who is in a test
-split is in a training split, in either modality. The same settings give the same pictures.
+The label ids are AffectNet's (7 classes) for images and DFEW's for clips. Nobody is in both splits.
+The same settings give the same pictures.
 """
 
 import argparse

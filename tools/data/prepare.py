@@ -3,12 +3,11 @@
 
     python tools/data/prepare.py DATASET SRC DST
 
-    DST/...                the prepared clips or images, as they lie in SRC
-    DST/report.csv         what was found in each
-    DST/contact_sheet.jpg  the clips that need a look
-    DST/prepare.json, DST/journal.jsonl   settings, and what is done
+    DST/...                                the prepared clips or images, as they lie in SRC
+    DST/report.csv, DST/contact_sheet.jpg  what was found in each; the clips that need a look
+    DST/prepare.json, DST/journal.jsonl    settings, and what is done
 
-A run that was interrupted goes on where it stopped. See docs/data/prepare.md.
+Repeat the command after an interruption: it resumes. See docs/data/prepare.md.
 """
 
 import argparse
@@ -253,10 +252,8 @@ def _clear_parts(dst: str) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Cut the face out of clips and images',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=shown)
     add = parser.add_argument
     add('dataset', help='name of a dataset, e.g. DFEW, ExpressionVideoDataset: videos or images')
     add('src', help='folder of clips or images, or one file')

@@ -194,43 +194,34 @@ def find_splits(cfg: Config) -> list[Split]:
 
 
 def read_samples(split: Split) -> None:
-    cfg = split.cfg
+    cfg, wrong = split.cfg, []
     split.modality = getattr(DATASETS.get(cfg['type']), 'INPUT_TYPE', 'video')
     split.name = f'{"/".join(split.stages)} {split.modality}'
     try:
-        split.dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
-        if isinstance(split.dataset, BaseExpressionDataset):
-            read_annotations(split, cfg.get('indices'))
-        else:
-            read_data_infos(split)
+        split.dataset = dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
+        if isinstance(dataset, BaseExpressionDataset):
+            found = dataset.read_list(wrong)
+        else:  # of mmaction2 or mmpretrain
+            dataset.full_init()
+            found = map(dataset.get_data_info, range(len(dataset)))
+        for info in found:
+            path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
+            split.samples.append(Sample(path, info.get('label'), info.get('where', '')))
     except (OSError, ValueError) as e:
         split.add('list', str(e))
-    if not (split.samples or split.findings):
-        split.add('list', 'it has no samples')
-
-
-def read_annotations(split: Split, indices: int | list | None) -> None:
-    wrong = []
-    found = split.dataset.read_list(wrong)
-    split.samples = [Sample(s['filename'], s.get('label'), s['where']) for s in found]
     for error in wrong:
         split.add('line', str(error), Sample(error.line, None, error.where))
+    ours, count = isinstance(split.dataset, BaseExpressionDataset), len(split.classes())
+    indices = cfg.get('indices') if ours else None  # others have taken them
     if isinstance(indices, int):
         split.samples = split.samples[:indices] if indices > 0 else split.samples[indices:]
     elif indices is not None:
         split.samples = [split.samples[i] for i in indices]
-
-
-def read_data_infos(split: Split) -> None:
-    """Fill a split from a dataset of mmaction2 or mmpretrain."""
-    split.dataset.full_init()
-    count = len(split.classes())
-    for info in map(split.dataset.get_data_info, range(len(split.dataset))):
-        path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
-        sample = Sample(path, info.get('label'))
-        split.samples.append(sample)
+    for sample in split.samples:
         if sample.label is not None and count and not 0 <= sample.label < count:
             split.add('label', f'label {sample.label} is not one of 0 to {count - 1}', sample)
+    if not (split.samples or split.findings):
+        split.add('list', 'it has no samples')
 
 
 # ---------------------------------------------------------------------- media
@@ -467,14 +458,6 @@ def verify(
 
 
 # --------------------------------------------------------------------- report
-def in_one_line(split: Split, kind: str, found: list[Finding]) -> str:
-    # a clip with several unreadable frames counts once
-    n, files = len({(f.path, f.line) for f in found}), len(split.samples)
-    lines = files + sum(f.kind == 'line' for f in split.findings)
-    text = KINDS[kind].format(n=n, files=files, lines=lines, split=split.name, what=found[0].what)
-    return f'{text}: is data_root right?' if kind == 'missing' and n == files else text
-
-
 def report(splits: list[Split]) -> Iterator[str]:
     """A line for each kind, then one for each finding; trouble before notes."""
     groups = []  # line, findings
@@ -485,12 +468,18 @@ def report(splits: list[Split]) -> Iterator[str]:
             for f in split.findings:
                 if f.level == level:
                     kinds.setdefault(f.kind, []).append(f)
-            groups += [(in_one_line(split, *kind), kind[1]) for kind in kinds.items()]
+            sizes = dict(split=split.name, files=len(split.samples))
+            sizes['lines'] = sizes['files'] + sum(f.kind == 'line' for f in split.findings)
+            for kind, found in kinds.items():
+                line = KINDS[kind].format(n=len(found), what=found[0].what, **sizes)
+                if kind == 'missing' and len(found) == sizes['files']:
+                    line += ': is data_root right?'
+                groups.append((printable(line), found))
         count = sum(len(found) for _, found in groups[start:])
         yield f'{count} {level}{"s" * (count != 1)}'
-        yield from (f'  {printable(line)}' for line, _ in groups[start:])
+        yield from (f'  {line}' for line, _ in groups[start:])
     for line, found in groups:
-        yield f'\n{printable(line)}'
+        yield f'\n{line}'
         for f in found[:LISTED]:
             where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
             yield printable(f'  {f.path} ({where}): {f.what}')

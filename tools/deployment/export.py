@@ -21,7 +21,11 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
         action='store_true',
         help='8-bit weights for ONNX on a CPU: a quarter of the size, faster, other scores',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for path in (args.config, args.checkpoint):
+        if not osp.isfile(path):
+            parser.error(f'there is no file {path}')
+    return args
 
 
 if __name__ == '__main__':

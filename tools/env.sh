@@ -6,9 +6,7 @@
 #   PYTHON     the interpreter to make it from
 
 S4D_ROOT="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-# In an installed package (its folder .mim) there is nothing to install, and
-# no place to write to: the environment is the one that holds it.
-S4D_PACKED=
+S4D_PACKED= # an installed package (its folder .mim), with nothing to install
 [ -f "$S4D_ROOT/setup.py" ] || S4D_PACKED=1
 
 die() {

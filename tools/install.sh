@@ -3,11 +3,8 @@
 #
 #   bash tools/install.sh [EXTRA ...]     e.g. `bash tools/install.sh tests`
 #
-# An installed full mmcv is kept; otherwise mmcv-lite is installed (never both:
-# they provide the same module). So are the forks onedl-mmengine and
-# onedl-mmpretrain. Installs torch and torchvision from PyPI if
-# they are missing; for another build of them (CPU only, another CUDA) install
-# that first. What is there is left as it is.
+# What is there is kept, also a full mmcv (in place of mmcv-lite), onedl-mmengine and
+# onedl-mmpretrain. For another build of torch (CPU only, another CUDA) install that first.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 

@@ -136,10 +136,6 @@ start 'without pre-training' test_from_scratch \
     python tools/test.py "$finetune" "$scratch" --work-dir "$out/test/without" \
     --dump "$out/test/without.pkl"
 finish
-start 'table' table \
-    python tools/analysis_tools/compare_tests.py "$finetune" \
-    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
-finish
 
 begin 'pictures'
 start 'confusion matrix' confusion_matrix \
@@ -156,23 +152,23 @@ if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
     faces=none
     clip="$out/data/clips/$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv").mp4"
 fi
-start 'prediction' predict \
-    python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
+python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
     --faces "$faces" --out "$out/predict"
-finish
-cat "$out/logs/predict.log"
 
 begin 'summary'
 echo 'In percent, on drawn persons that no training has seen:'
-tail -n 4 "$out/logs/table.log"
+python tools/analysis_tools/compare_tests.py "$finetune" \
+    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
 echo
 echo "Seconds after installation: ${times%, }"
-echo
-echo "confusion matrix  $out/confusion_matrix.png"
-echo "reconstruction    $out/reconstruction.png"
-echo "model             $finetuned"
-echo "predictions       $out/test/with.json"
-echo
-echo 'Next: what the faces in a video or picture of yours express'
-echo "  python tools/predict.py YOUR.mp4 --model $finetune \\"
-echo "      --weights $finetuned"
+cat <<END
+
+confusion matrix  $out/confusion_matrix.png
+reconstruction    $out/reconstruction.png
+model             $finetuned
+predictions       $out/test/with.json
+
+Next: what the faces in a video or picture of yours express
+  python tools/predict.py YOUR.mp4 --model $finetune \\
+      --weights $finetuned
+END

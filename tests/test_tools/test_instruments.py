@@ -172,9 +172,9 @@ def predictions(pairs, kind):
 def test_confusion_matrix_counts_unreadable_samples_as_wrong(drawn, tmp_path):
     samples = predictions([(0, 0), (0, 0), (0, 2), (0, 0)], 'image')
     samples[3]['unreadable'] = True
-    mmengine.dump(samples, tmp_path / 'x.pkl')
+    mmengine.dump(samples, tmp_path / 'x.json')
     out = tmp_path / 'x.png'
-    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.pkl'), '--out', str(out)])
+    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.json'), '--out', str(out)])
     ((counts, names, title, support),) = drawn
     assert support[:3] == [4, 0, 0]
     assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3

@@ -31,14 +31,10 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
 
 
 def main(argv: list | None = None) -> None:
-    parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument(
-        'tests',
-        nargs='+',
-        metavar='NAME=PREDICTIONS',
-        help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
-    )
+    said = 'name of the row, and the .json file of tools/test.py --dump'
+    parser.add_argument('tests', nargs='+', metavar='NAME=PREDICTIONS', help=said)
     args = parser.parse_args(argv)
     args.tests = [test.partition('=')[::2] for test in args.tests]
     for name, path in args.tests:

@@ -47,7 +47,7 @@ def in_order(own: dict, names: Sequence[str]) -> dict:
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
     parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument('predictions', help='file of tools/test.py --dump: the .json or the .pkl')
+    parser.add_argument('predictions', help='the .json file of tools/test.py --dump')
     parser.add_argument('--out', default='confusion_matrix.png')
     args = parser.parse_args(argv)
     try:

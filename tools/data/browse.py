@@ -67,17 +67,6 @@ def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
     return np.concatenate([np.pad(r, p, constant_values=255) for r, p in zip(rows, pads)])
 
 
-def describe(dataset: BaseDataset, data: dict) -> tuple[str, str]:
-    """Sample id, and what is printed of a sample."""
-    sample = data['data_samples']
-    name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
-    label = 'no label'
-    if 'gt_label' in sample and getattr(dataset, 'has_labels', True):
-        label = int(sample.gt_label[0])
-        label = f'{label} {dict(enumerate(dataset.metainfo.get("classes", ()))).get(label)}'
-    return name, f'{label}, inputs {tuple(data["inputs"].shape)}'
-
-
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
     """Save pictures of ``num`` samples of each modality, chosen and augmented by the seed."""
     loader = cfg.get(f'{split}_dataloader')
@@ -95,12 +84,16 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             np.random.seed((seed + idx) % 2**32)
             torch.manual_seed(seed + idx)
             frames, data = run_pipeline(one, idx)
-            name, said = describe(one, data)
+            sample, label = data['data_samples'], 'no label'
+            name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
+            if 'gt_label' in sample and getattr(one, 'has_labels', True):
+                classes = dict(enumerate(one.metainfo.get('classes', ())))
+                label = f'{int(sample.gt_label[0])} {classes.get(int(sample.gt_label[0]))}'
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
             write_image(paths[-1], draw(frames, data['inputs']))
-            print(f'{paths[-1]}: {said}')
+            print(f'{paths[-1]}: {label}, inputs {tuple(data["inputs"].shape)}')
     return paths
 
 

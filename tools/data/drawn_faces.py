@@ -42,7 +42,6 @@ class Expression:
     cheek: float = 0.0  # cheeks raised
 
     def vector(self) -> np.ndarray:
-        """All values in the order of the fields, (number of fields,)."""
         return np.array(astuple(self))
 
 
@@ -137,7 +136,6 @@ class Scene:
         self._grain = rng.normal(0, rng.uniform(0, 4), (size, size, 1)).astype(np.float32)
 
     def light(self, canvas: np.ndarray) -> np.ndarray:
-        """Scale a drawn canvas down to the picture and light it."""
         picture = cv2.resize(canvas, self._gain.shape[:2], interpolation=cv2.INTER_AREA)
         return np.clip(picture * self._gain + self._grain, 0, 255).astype(np.uint8)
 

@@ -19,6 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from clip_files import find_sources
@@ -168,13 +169,12 @@ def read_persons(path: str) -> dict[str, int]:
 
 
 def write_lists(out: str, texts: dict[str, str]) -> None:
-    for path in (osp.join(out, name) for name in texts):
-        if osp.exists(path):
-            with open(path, encoding='utf-8', newline='') as f:
-                if f.read() != texts[osp.basename(path)]:
-                    raise ValueError(f'{path} exists with other content; delete or name another')
-    for name, text in texts.items():
-        atomic_write(osp.join(out, name), text)
+    paths = {osp.join(out, name): text for name, text in texts.items()}
+    for path, text in paths.items():
+        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != text:
+            raise ValueError(f'{path} exists with other content; delete or name another')
+    for path, text in paths.items():
+        atomic_write(path, text)
 
 
 def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 import prepare as tool
 import pytest
 from face_scenes import find_white, make_finder, scene, write_clip, write_folder
-from helpers import set_rotation, truncate, write_image, write_text
+from helpers import truncate, write_image, write_text
 
 from s4d_mm.media import read_video
 from s4d_mm.predict.faces import FaceSettings, crop_square
@@ -163,18 +163,6 @@ def test_prediction_sees_the_pixels_that_are_prepared(how, tmp_path, monkeypatch
         for _, frame, faces in follow_faces(read_video(path), find_white, settings, 'auto')
     ]
     np.testing.assert_array_equal(crops, mine)
-
-
-def test_videos_of_phones_are_upright(tmp_path):
-    face = scene((40, 10, 30))
-    face[10:24, 40:70] = (250, 250, 190)  # its upper half
-    path = str(tmp_path / 'src' / 'phone.mp4')
-    write_clip(path, [np.ascontiguousarray(np.rot90(face))] * 5)
-    set_rotation(path, 90)
-    run(tmp_path / 'src', tmp_path / 'dst', margin=0)
-    picture = read(tmp_path / 'dst' / 'phone' / '00001.jpg').astype(int)
-    yellow = picture[..., 0] - picture[..., 2] > 30
-    assert yellow[2:12].mean() > 0.9 and not yellow[18:].any()
 
 
 def test_mp4_and_a_single_file(videos, tmp_path):

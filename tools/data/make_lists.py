@@ -52,8 +52,10 @@ def find_samples(folder: str, kind: str) -> list[str]:
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
     """Label and person ('' if unknown) of each name without suffix, from a table of labels."""
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        text = f.read()
+    try:
+        text = Path(path).read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
+        raise ValueError(f'--labels {path}: {e}') from e
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
     table = {}

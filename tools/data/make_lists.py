@@ -229,8 +229,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.kind in ('clips', 'images')) == (args.max_per_class is not None):
         parser.error(f'{args.kind}: a dataset needs --max-per-class, clips and images have none')
-    if args.max_per_class is not None and args.max_per_class < 1:
-        parser.error(f'--max-per-class {args.max_per_class}: must be 1 or more')
     least = 3 if args.val else 2
     if args.folds < least:
         parser.error(f'--folds {args.folds}: must be {least} or more')
@@ -255,10 +253,9 @@ def main(argv: list[str] | None = None) -> int:
         known = read_persons(args.persons) if args.persons else {}
         dealt = deal_persons(samples, args.folds, args.seed, known)
         lists = splits_of(samples, dealt, args.folds, args.val)
-        texts = {
-            name: to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
-            for name, rows in lists.items()
-        }
+        texts = {}
+        for name, rows in lists.items():
+            texts[name] = to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
         texts[PERSONS] = to_csv(('person', 'fold'), *sorted(dealt.items()))
         write_lists(args.out, texts)
     except (OSError, ValueError) as e:

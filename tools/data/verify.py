@@ -65,7 +65,7 @@ NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch
 NOT_DATA += ('max_fault_share', 'allow_test_faults')
 LISTED = 10  # findings of a kind that are printed one by one
 LEAST_SHARES = 200  # samples of a list whose counts are compared with those of the data set
-# what is said of all findings of a kind in one line
+# what is said of all findings of a kind in one line; of the other kinds, '{split}: {what}'
 KINDS = dict(
     list='the annotation file of {split} cannot be used: {what}',
     line='{n} of {lines} lines of {split} cannot be read',
@@ -76,15 +76,11 @@ KINDS = dict(
     twice='{n} of {files} samples of {split} are there twice',
     alike='{n} of {files} samples of {split} have the content of another one',
     leak='{n} of {files} samples of {split} are in the training data',
-    stages='{split}: {what}',
     sizes='{n} of {files} clips of {split} have frames of several sizes',
     counted='{n} of {files} clips of {split} are decoded from their first frame for each sample',
     short='{n} of {files} clips of {split} have fewer frames than clip_len',
     begins='{n} of {files} samples of {split} begin as one of the training data',
-    absent='{split}: {what}',
-    variant='{split}: {what}',
     order='{n} of {files} samples of {split} lie in the folder of another class',
-    shares='{split}: {what}',
 )
 NOTES = ('alike', 'sizes', 'counted', 'short', 'begins', 'absent')  # the others are troubles
 
@@ -98,7 +94,7 @@ class Finding(NamedTuple):
     line: str  # of the annotation file, as file:number
     label: str
     what: str
-    kind: str  # one of KINDS
+    kind: str
 
 
 class Sample(NamedTuple):
@@ -153,7 +149,6 @@ class Split:
         return tuple(getattr(self.dataset, 'metainfo', {}).get('classes', ()))
 
 
-# ---------------------------------------------------------------- annotations
 def leaf_datasets(cfg: dict) -> Iterator[dict]:
     """The datasets within a dataset: DualModalDataset, RepeatDataset ... hold others."""
     inner = [cfg[k] for k in ('video', 'image', 'dataset') if isinstance(cfg.get(k), dict)]
@@ -224,7 +219,6 @@ def read_samples(split: Split) -> None:
         split.add('list', 'it has no samples')
 
 
-# ---------------------------------------------------------------------- media
 def file_hash(*paths: str, extra: str = '') -> str:
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for path in paths:
@@ -248,8 +242,8 @@ def check_media(job: tuple[str, str, str]) -> Media:
             _check_video(path, decode, media)
     except Exception as e:  # one file must not end the check of the others
         named = isinstance(e, (FileNotFoundError, MediaReadError))
-        kind = 'unreadable' if osp.exists(path) else 'missing'
-        media.findings.append((kind, str(e) if named else f'{type(e).__name__}: {e}'))
+        what = str(e) if named else f'{type(e).__name__}: {e}'
+        media.findings.append(('unreadable' if osp.exists(path) else 'missing', what))
     return media
 
 
@@ -334,20 +328,16 @@ def check_all(jobs: list, workers: int) -> Iterator[Media]:
                     position += 1
         except BrokenProcessPool:  # find the file, each one by itself
             for job in jobs[position : position + 8 * workers]:
-                yield _check_alone(job)
+                try:
+                    with ProcessPoolExecutor(1) as pool:
+                        media = pool.submit(check_media, job).result()
+                except BrokenProcessPool:
+                    said = 'the decoder crashes on it (or memory is short); get it anew'
+                    media = Media(findings=[('unreadable', said)])
+                yield media
                 position += 1
 
 
-def _check_alone(job: tuple) -> Media:
-    try:
-        with ProcessPoolExecutor(1) as pool:
-            return pool.submit(check_media, job).result()
-    except BrokenProcessPool:
-        what = 'the decoder crashes on it (or memory is short); get it anew or remove its line'
-        return Media(findings=[('unreadable', what)])
-
-
-# ----------------------------------------------------------------- comparison
 def check_samples(split: Split, media: dict[str, Media]) -> None:
     for sample in split.samples:
         found = media[sample.path]
@@ -457,7 +447,6 @@ def verify(
     return splits, media
 
 
-# --------------------------------------------------------------------- report
 def report(splits: list[Split]) -> Iterator[str]:
     """A line for each kind, then one for each finding; trouble before notes."""
     groups = []  # line, findings
@@ -471,7 +460,9 @@ def report(splits: list[Split]) -> Iterator[str]:
             sizes = dict(split=split.name, files=len(split.samples))
             sizes['lines'] = sizes['files'] + sum(f.kind == 'line' for f in split.findings)
             for kind, found in kinds.items():
-                line = KINDS[kind].format(n=len(found), what=found[0].what, **sizes)
+                line = KINDS.get(kind, '{split}: {what}').format(
+                    n=len(found), what=found[0].what, **sizes
+                )
                 if kind == 'missing' and len(found) == sizes['files']:
                     line += ': is data_root right?'
                 groups.append((printable(line), found))

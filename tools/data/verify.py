@@ -460,9 +460,8 @@ def report(splits: list[Split]) -> Iterator[str]:
             sizes = dict(split=split.name, files=len(split.samples))
             sizes['lines'] = sizes['files'] + sum(f.kind == 'line' for f in split.findings)
             for kind, found in kinds.items():
-                line = KINDS.get(kind, '{split}: {what}').format(
-                    n=len(found), what=found[0].what, **sizes
-                )
+                form = KINDS.get(kind, '{split}: {what}')
+                line = form.format(n=len(found), what=found[0].what, **sizes)
                 if kind == 'missing' and len(found) == sizes['files']:
                     line += ': is data_root right?'
                 groups.append((printable(line), found))

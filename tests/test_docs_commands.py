@@ -98,7 +98,3 @@ def test_commands_of_a_page_run(page, folder):
             commands = typed(text) if language == 'console' else text
             assert commands, f'{page}: a block without a command'
             run(['bash', '-euc', commands], folder)
-
-
-def test_pages_with_tested_commands():
-    assert {'README.md', 'docs/predict.md', 'docs/python.md'} <= set(TESTED)

@@ -3,11 +3,8 @@
 #
 #   bash tools/install.sh [EXTRA ...]     e.g. `bash tools/install.sh tests`
 #
-# An installed full mmcv is kept; otherwise mmcv-lite is installed (never both:
-# they provide the same module). So are the forks onedl-mmengine and
-# onedl-mmpretrain. Installs torch and torchvision from PyPI if
-# they are missing; for another build of them (CPU only, another CUDA) install
-# that first. Does nothing when everything is there.
+# What is there is kept, also a full mmcv (in place of mmcv-lite), onedl-mmengine and
+# onedl-mmpretrain. For another build of torch (CPU only, another CUDA) install that first.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -23,50 +20,12 @@ from importlib.metadata import distribution
 distribution(sys.argv[1])' "$1" >/dev/null 2>&1
 }
 
-# Is s4d_mm installed from this folder, with what requirements/*.txt ask for?
-complete() { # the names of the requirement files
-    python -I - "$S4D_ROOT" "$@" <<'PY'
-import os
-import sys
-from importlib import metadata, util
-
-try:
-    from pip._vendor.packaging.requirements import Requirement
-except ImportError:
-    sys.exit(1)
-root, names = sys.argv[1], sys.argv[2:]
-
-
-def forked(name):
-    try:
-        return metadata.version(f'onedl-{name}')
-    except metadata.PackageNotFoundError:
-        return None
-
-
-spec = util.find_spec('s4d_mm')
-if spec is None or spec.origin is None or not os.path.samefile(
-        os.path.dirname(os.path.dirname(spec.origin)), root):
-    sys.exit(1)
-for name in names:
-    with open(os.path.join(root, 'requirements', f'{name}.txt')) as f:
-        lines = [line.split('#')[0].strip() for line in f]
-    for line in filter(None, lines):
-        want = Requirement(line)
-        if want.marker and not want.marker.evaluate():
-            continue
-        if forked(want.name):
-            continue
-        try:
-            have = metadata.version(want.name)
-        except metadata.PackageNotFoundError:
-            sys.exit(1)
-        if not want.specifier.contains(have, prereleases=True):
-            sys.exit(1)
-PY
+pip_install() { # without a line for each package that is there
+    python -m pip install --disable-pip-version-check "$@" |
+        { grep -v '^Requirement already satisfied' || true; }
 }
 
-extras=("$@")
+names=(runtime "$@")
 for extra in "$@"; do
     [ -f "$S4D_ROOT/requirements/$extra.txt" ] ||
         die "unknown extra '$extra': there is no requirements/$extra.txt"
@@ -77,45 +36,31 @@ python -m pip --version >/dev/null 2>&1 ||
 installed onedl-mmcv &&
     die "mmaction2 refuses onedl-mmcv, which is 2.3 or later: 'pip uninstall" \
         "onedl-mmcv', then run this again"
-if installed mmcv; then
-    echo "Keeping the installed mmcv"
-else
-    extras+=(lite)
-fi
+installed mmcv || names+=(lite)
 
-if complete runtime ${extras[@]+"${extras[@]}"}; then
-    echo "s4d_mm is installed in $(python -c 'import sys; print(sys.prefix)')"
-    exit
-fi
-
-# mmengine imports pkg_resources, which setuptools 81 and later may lack
-python -m pip install -q --disable-pip-version-check \
-    'pip>=23' 'setuptools>=77,<81' wheel
-target="$S4D_ROOT" options=()
-[ ${#extras[@]} -gt 0 ] && target="$target[$(IFS=,; echo "${extras[*]}")]"
-forks=''
-for name in mmengine mmpretrain; do
+listed="$(mktemp)"
+trap 'rm -f "$listed"' EXIT
+for name in "${names[@]}"; do
+    cat "$S4D_ROOT/requirements/$name.txt" >>"$listed"
+done
+for name in mmengine mmpretrain; do # pip would put the packages of these names over the forks
     if installed "onedl-$name"; then
-        echo "Keeping the installed onedl-$name"
-        forks="$forks${forks:+|}$name"
+        grep -v "^$name[^a-z]" "$listed" >"$listed.part"
+        mv "$listed.part" "$listed"
     fi
 done
-if [ -n "$forks" ]; then # pip would put the packages of those names over them
-    listed="$(mktemp)"
-    trap 'rm -f "$listed"' EXIT
-    for name in runtime ${extras[@]+"${extras[@]}"}; do
-        grep -vE "^($forks)[^a-z]" "$S4D_ROOT/requirements/$name.txt" >>"$listed" || true
-    done
-    python -m pip install --disable-pip-version-check -r "$listed" ||
-        die "pip could not install what s4d_mm needs: see its message above"
-    target="$S4D_ROOT" options=(--no-deps)
-fi
-python -m pip install --disable-pip-version-check --no-build-isolation \
-    ${options[@]+"${options[@]}"} -e "$target" ||
+echo "Installing what is missing of ${names[*]} (requirements/*.txt)"
+# mmengine imports pkg_resources, which setuptools 81 and later may lack
+{ pip_install 'pip>=23' 'setuptools>=77,<81' wheel && pip_install -r "$listed"; } ||
+    die "pip could not install what s4d_mm needs: see its message above"
+python -I -c 'import os, sys
+from importlib.util import find_spec
+spec = find_spec("s4d_mm")
+place = spec and os.path.dirname(os.path.dirname(spec.origin))
+sys.exit(not place or not os.path.samefile(place, sys.argv[1]))' "$S4D_ROOT" ||
+    pip_install --no-build-isolation --no-deps -e "$S4D_ROOT" ||
     die "pip could not install s4d_mm: see its message above"
 python -I -c 'import cv2' || die "OpenCV does not start: see its message" \
     "above (on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
 python -I -W ignore -c 'import s4d_mm' || die "s4d_mm does not start: see above"
-complete runtime ${extras[@]+"${extras[@]}"} ||
-    die "something is still missing; 'pip check' may say what"
-echo "Installed s4d_mm in $(python -c 'import sys; print(sys.prefix)')"
+echo "s4d_mm is installed in $(python -c 'import sys; print(sys.prefix)')"

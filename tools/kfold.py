@@ -3,8 +3,7 @@
 
     python tools/kfold.py configs/s4d_finetune_dfew.py --folds 1-5 --gpus 2
 
-Repeat the command after an interruption: it goes on where it stopped. See
-docs/kfold.md.
+Repeat the command after an interruption: it resumes. See docs/kfold.md.
 """
 
 import argparse
@@ -21,7 +20,6 @@ from mmengine.config import Config, DictAction
 
 
 def parse_folds(text: str) -> list[int]:
-    """``1-5`` or ``1,3,5`` to numbers."""
     folds = []
     for part in text.split(','):
         match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
@@ -32,10 +30,7 @@ def parse_folds(text: str) -> list[int]:
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Train and test each fold of a config, then average.'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config')
     parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
     parser.add_argument('--gpus', type=int, default=1, help='processes; the recipe is the same')
@@ -50,11 +45,6 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.gpus < 1:
-        parser.error(f'--gpus {args.gpus}: must be 1 or more')
-    for option in args.cfg_options:
-        if '=' not in option:
-            parser.error(f'--cfg-options {option}: expected KEY=VALUE')
     if args.work_dir is None:
         stem = osp.splitext(osp.basename(args.config))[0]
         args.work_dir = osp.join('work_dirs', f'{stem}_kfold')
@@ -82,28 +72,21 @@ METRICS = ('WAR', 'UAR', 'macro_F1', 'weighted_F1')
 
 
 def fold_config(args: argparse.Namespace, fold: int) -> Config:
-    """The config of a fold; its annotation files must be there."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    options = parser.parse_args(['--cfg-options', *args.cfg_options, f'fold={fold}']).cfg_options
+    parser.add_argument('options', nargs='+', action=DictAction)
+    options = parser.parse_args([*args.cfg_options, f'fold={fold}']).options
     cfg = load_config(args.config, options, also=())
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{args.config} has no test_dataloader. Give a config of fine-tuning.')
     for key, dataset, _ in fold_datasets(cfg):
         path = osp.join(dataset.get('data_root') or '', dataset['ann_file'])
         if not osp.isfile(path):
-            raise FileNotFoundError(
-                f'{path} ({key}, fold {fold}) does not exist. Check data_root and --folds.'
-            )
+            raise FileNotFoundError(f'{path} ({key}, fold {fold}) does not exist')
     return cfg
 
 
 def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
-    """Write what the results of a fold depend on, or compare it with what it was begun with.
-
-    Returns what the file says: ``config``, ``gpus`` if the batch of a step depends on it, and
-    ``checkpoints`` after the training.
-    """
+    """Write what the results of a fold depend on, or compare it with what it was begun with."""
     settings = dict(config=cfg.to_dict())
     batches = (cfg.get('train_dataloader') or {}).get('batch_sampler') or {}
     if batches.get('total_batch_size') is None:
@@ -116,21 +99,19 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     old, new = (dict(s['config'], gpus=s.get('gpus')) for s in (before, settings))
     changed = changed_settings(old, new)
     if changed:
+        said = '; '.join(changed[:5]) + ' ...' * bool(changed[5:])
         raise ValueError(
-            f'{osp.dirname(path)} was begun with other settings '
-            f'({"; ".join(changed[:5])}{" ..." if changed[5:] else ""}). Use '
-            'the same ones, another --work-dir, or delete this folder.'
+            f'{osp.dirname(path)} was begun with other settings ({said}). Use the same ones, '
+            'another --work-dir, or delete this folder.'
         )
     return before
 
 
 def write_json(path: str, content: dict) -> None:
-    """Write a file that is whole or not there."""
     atomic_write(path, json.dumps(content, indent=1))
 
 
 def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int) -> int:
-    """Run tools/<tool>.py for a fold, in several processes if asked; the exit code."""
     env = dict(os.environ)
     env['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, env.get('PYTHONPATH'))))
     command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py'), *arguments]
@@ -139,9 +120,8 @@ def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int)
         command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh')]
         command += [*arguments[:place], str(args.gpus), *arguments[place:]]
         env['PATH'] = os.pathsep.join((osp.dirname(sys.executable), env.get('PATH', '')))
-    process = subprocess.Popen(
-        [*command, '--cfg-options', *args.cfg_options, f'fold={fold}'], env=env
-    )
+    command += ['--cfg-options', *args.cfg_options, f'fold={fold}']
+    process = subprocess.Popen(command, env=env)
     try:
         return process.wait()
     finally:
@@ -151,14 +131,9 @@ def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int)
 
 
 def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
-    """Train and test a fold, as far as that has not been done.
-
-    The result has ``fold``, and ``checkpoints``: for each kind, :data:`LAST` and
-    :func:`name_of_best`, ``file`` and ``modalities``, of :func:`figures_by_modality`.
-    """
+    """Train and test a fold, as far as that has not been done: figures by checkpoint."""
     folder = osp.join(args.work_dir, f'fold_{fold}')
-    result_file = osp.join(folder, 'result.json')
-    settings_file = osp.join(folder, 'settings.json')
+    result_file, settings_file = (osp.join(folder, f'{n}.json') for n in ('result', 'settings'))
     settings = check_settings(settings_file, args, cfg)
     if osp.isfile(result_file):
         print(f'Fold {fold}: done before, {result_file}')
@@ -177,9 +152,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
         arguments += ['--work-dir', osp.join(folder, f'test_{part}')]
         code = launch('test', arguments, args, fold)
         if code or not osp.isfile(f'{dump}.json'):
-            raise RuntimeError(
-                f'Fold {fold}: testing ended with exit code {code}. Repeat the command.'
-            )
+            raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}')
         figures = figures_by_modality(read_predictions(f'{dump}.json'), classes)
         checkpoints[kind] = dict(file=file, modalities=figures)
     result = dict(fold=fold, checkpoints=checkpoints)
@@ -188,10 +161,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
 
 
 def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> dict[str, str]:
-    """Train a fold, from its newest checkpoint if there is one.
-
-    Returns the names of the last checkpoint, and of the one that ``summary.json`` calls ``best``.
-    """
+    """Train or resume a fold; the names of its last and, if there is one, best checkpoint."""
     newest = find_checkpoint(folder)
     print(f'Fold {fold}: training{f", resumed from {newest}" if newest else ""}', flush=True)
     arguments = [args.config, '--work-dir', folder, *(['--resume', newest] if newest else [])]
@@ -200,8 +170,7 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
     if code or not newest:
         raise RuntimeError(
             f'Fold {fold}: training ended with exit code {code}'
-            f'{"" if newest else " and left no checkpoint"}. Its log is '
-            f'in {folder}. Repeat the command to resume.'
+            f'{"" if newest else " and left no checkpoint"}. Repeat the command to resume.'
         )
     files = {LAST: osp.basename(newest)}
     summary = osp.join(folder, 'summary.json')  # of BestAndLastHook
@@ -212,11 +181,7 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
 
 
 def summarise(parts: list[dict]) -> dict:
-    """Mean, standard deviation (n - 1; None for one fold) and pooled figures of a modality.
-
-    ``parts`` are those of each fold, of :func:`figures_by_modality`. ``pooled`` is of all samples
-    together; rows of ``confusion_matrix`` are true classes.
-    """
+    """Mean, standard deviation (n - 1; None for one fold) and pooled figures of a modality."""
     values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
     matrix = np.sum([p['matrix'] for p in parts], axis=0)
     support = np.sum([p['support'] for p in parts], axis=0)
@@ -232,16 +197,15 @@ def summarise(parts: list[dict]) -> dict:
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
-    """Print the figures, write them to kfold.json and kfold.csv, and return the summary."""
     summary: dict = {}
     rows = [['checkpoint', 'modality', 'fold', 'samples', *METRICS]]
     matrices = []
     # the checkpoints that every fold has, so that each mean is one of all folds
     kinds = [k for k in results[0]['checkpoints'] if all(k in r['checkpoints'] for r in results)]
     for kind in kinds:
-        found = [r['checkpoints'][kind]['modalities'] for r in results]
-        for modality in found[0]:
-            parts = [figures[modality] for figures in found]
+        figures = [r['checkpoints'][kind]['modalities'] for r in results]
+        for modality in figures[0]:
+            parts = [of_fold[modality] for of_fold in figures]
             own = summary.setdefault(kind, {})[modality] = summarise(parts)
             table = [(r['fold'], p['samples'], p['metrics']) for r, p in zip(results, parts)]
             table += [('mean', '', own['mean']), ('std', '', own['std'])]
@@ -254,10 +218,8 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
                 rows.append([kind, modality, name, samples, *(values[m] for m in METRICS)])
                 texts = ['-' if values[m] is None else f'{values[m]:.2f}' for m in METRICS]
                 print(f'  {name!s:<8}', *(f'{m} {v:<7}' for m, v in zip(METRICS, texts)))
-            print(
-                f'Pooled confusion matrix, {own["samples"]} samples (rows: true class, columns: '
-                f'prediction)\n{format_matrix(np.array(matrix), classes)}'
-            )
+            print('Pooled confusion matrix (rows: true class, columns: prediction)')
+            print(format_matrix(np.array(matrix), classes))
     path = osp.join(args.work_dir, 'kfold.json')
     write_json(path, dict(config=args.config, folds=results, summary=summary))
     with open(f'{path[:-5]}.csv', 'w', newline='', encoding='utf-8') as f:
@@ -267,7 +229,6 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
 
 
 def main(argv: list | None = None) -> dict:
-    """Run the tool; the summary of :func:`report`."""
     args = parse_args(argv)
     try:
         # all folds are checked before the first one is trained

@@ -7,86 +7,73 @@
 set -euo pipefail
 
 clip=${1:-}
-if [ $# -gt 1 ]; then
-    echo "usage: $0 [CLIP.mp4]" >&2
+if [ $# -gt 1 ] || { [ -n "$clip" ] && [ ! -e "$clip" ]; }; then
+    echo "usage: $0 [CLIP.mp4], a file that exists" >&2
     exit 2
 fi
-if [ -n "$clip" ]; then
-    if [ ! -e "$clip" ]; then
-        echo "quickstart.sh: there is no $clip" >&2
-        exit 2
-    fi
-    clip="$(cd "$(dirname "$clip")" && pwd)/$(basename "$clip")"
-fi
+[ -z "$clip" ] || clip="$(cd "$(dirname "$clip")" && pwd)/$(basename "$clip")"
 if [ -n "${QUICKSTART_DIR:-}" ]; then # relative to where it was named
     mkdir -p "$QUICKSTART_DIR"
     QUICKSTART_DIR="$(cd "$QUICKSTART_DIR" && pwd)"
 fi
 
-stage='start'
-stopped() { # exit code
-    echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2
-    exit "$1"
-}
-trap 'stopped $?' ERR
 # what still runs when this script ends, by Ctrl-C for instance, ends too
 trap 'for pid in $(jobs -p); do kill "$pid" 2>/dev/null || true; done' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'echo "quickstart.sh: stopped in stage \"$stage\", see above" >&2' ERR
 
-times=() started=$SECONDS
+times='' stage='' started=$SECONDS
 begin() { # name of the stage that starts
-    times+=("$stage $((SECONDS - started)) s")
+    times+="${stage:+$stage $((SECONDS - started)) s, }"
     stage=$1 started=$SECONDS
     printf '\n=== %s ===\n' "$stage"
 }
 
-# Commands that run side by side, with their output in log files.
+# a core for the data loader, the others for the model; more than 4 do not
+# help such small models
+cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+threads() { # cores: with how many threads a process on them computes
+    echo "${omp:-$(($1 <= 2 ? 1 : $1 <= 5 ? $1 - 1 : 4))}"
+}
+
+# Commands that run side by side, if there are two cores, with their output in log files.
 pids=() labels=() logs=() shown=()
 start() { # label, name of the log file, command
+    [ "$cores" -gt 1 ] || finish
     local label=$1 log="$out/logs/$2.log"
     shift 2
     "$@" >"$log" 2>&1 </dev/null &
     pids+=($!) labels+=("$label") logs+=("$log") shown+=(0)
 }
 
-show_epochs() { # index of the command: the epochs that its log tells of since the last call
-    local line
-    while IFS= read -r line; do
-        printf '  %s: %s\n' "${labels[$1]}" "$line"
-        shown[$1]=$((shown[$1] + 1))
-    done < <(sed -n 's/.* - \(epoch [0-9].* left\)$/\1/p' "${logs[$1]}" |
-        tail -n +$((shown[$1] + 1)))
+failed() { # number of the command, exit code
+    printf '\n%s\n\n' "$(tail -n 15 "${logs[$1]}")" >&2
+    echo "quickstart.sh: stopped in stage \"$stage\": ${labels[$1]} failed." \
+        "These are the last lines of ${logs[$1]}" >&2
+    exit "$2"
 }
 
-failed() { # label, log, exit code
-    {
-        echo
-        tail -n 15 "$2"
-        echo
-        echo "quickstart.sh: stopped in stage \"$stage\": $1 failed." \
-            "These are the last lines of $2"
-    } >&2
-    exit "$3"
-}
-
-# Wait for the commands that were started, and show their progress.
+# Wait for the commands that were started, and show the epochs that their logs tell of.
 finish() {
-    local i code left=${#pids[@]}
-    while [ "$left" -gt 0 ]; do
-        sleep 1
+    local i line over running=1
+    while [ "$running" ]; do
+        running=
         for i in "${!pids[@]}"; do
-            [ -n "${pids[$i]}" ] || continue
-            show_epochs "$i"
-            if ! kill -0 "${pids[$i]}" 2>/dev/null; then
-                code=0
-                wait "${pids[$i]}" || code=$?
-                show_epochs "$i"
-                [ "$code" -eq 0 ] || failed "${labels[$i]}" "${logs[$i]}" "$code"
-                pids[$i]=
-                left=$((left - 1))
+            over=
+            kill -0 "${pids[$i]}" 2>/dev/null || over=1
+            while IFS= read -r line; do
+                echo "  ${labels[$i]}: $line"
+                shown[$i]=$((shown[$i] + 1))
+            done < <(sed -n 's/.* - \(epoch [0-9].* left\)$/\1/p' "${logs[$i]}" |
+                tail -n +$((shown[$i] + 1)))
+            if [ "$over" ]; then
+                wait "${pids[$i]}" || failed "$i" $?
+            else
+                running=1
             fi
         done
+        [ -z "$running" ] || sleep 1
     done
     pids=() labels=() logs=() shown=()
 }
@@ -107,20 +94,8 @@ finetune=configs/quickstart/s4d_quickstart_finetune.py
 out=$QUICKSTART_DIR
 with=$out/finetune
 without=$out/finetune_from_scratch
-work_start=$SECONDS
-# a core for the data loader, the others for the model; more than 4 do not
-# help such small models
-cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
-threads() { # cores: of which a process computes with that many threads
-    echo $(($1 <= 2 ? 1 : $1 <= 5 ? $1 - 1 : 4))
-}
 omp=${OMP_NUM_THREADS:-} # of the user
 half=train_dataloader.sampler.share.image=0.5 # an epoch has half of the images, as in the recipe
-
-last_checkpoint() { # of a finished training, by its folder
-    [ -f "$1/last_checkpoint" ] || die "$1 holds no checkpoint"
-    cat "$1/last_checkpoint"
-}
 
 # those of an earlier quickstart
 rm -rf "$out/pretrain" "$with" "$without" "$out/test" "$out/logs"
@@ -128,51 +103,44 @@ mkdir -p "$out/logs"
 echo
 echo "Details are in $out/logs"
 
+times='' stage='' # without the installation
 begin 'data'
 python tools/data/make_quickstart.py "$out/data"
 
 begin 'pre-train'
-export OMP_NUM_THREADS="${omp:-$(threads "$cores")}"
+export OMP_NUM_THREADS
+OMP_NUM_THREADS=$(threads "$cores")
 start 'masked faces' pretrain \
-    python tools/train.py "$pretrain" --work-dir "$out/pretrain" \
-    --cfg-options "$half"
+    python tools/train.py "$pretrain" --work-dir "$out/pretrain" --cfg-options "$half"
 finish
-pretrained=$(last_checkpoint "$out/pretrain")
+pretrained=$(cat "$out/pretrain/last_checkpoint")
 
-# the same training from the pre-trained weights and from random ones; side by
-# side where there are two cores
+# the same training from the pre-trained weights and from random ones
 begin 'fine-tune'
-export OMP_NUM_THREADS="${omp:-$(threads $((cores / 2)))}"
+OMP_NUM_THREADS=$(threads $((cores / 2)))
 start 'with pre-training' finetune \
     python tools/train.py "$finetune" --work-dir "$with" --no-validate \
     --cfg-options load_from="$pretrained" "$half"
-[ "$cores" -gt 1 ] || finish
 start 'without pre-training' finetune_from_scratch \
     python tools/train.py "$finetune" --work-dir "$without" --no-validate \
     --cfg-options "$half"
 finish
-finetuned=$(last_checkpoint "$with")
-scratch=$(last_checkpoint "$without")
+finetuned=$(cat "$with/last_checkpoint")
+scratch=$(cat "$without/last_checkpoint")
 
 begin 'test'
 start 'with pre-training' test \
     python tools/test.py "$finetune" "$finetuned" --work-dir "$out/test/with" \
     --dump "$out/test/with.pkl"
-[ "$cores" -gt 1 ] || finish
 start 'without pre-training' test_from_scratch \
     python tools/test.py "$finetune" "$scratch" --work-dir "$out/test/without" \
     --dump "$out/test/without.pkl"
-finish
-start 'table' table \
-    python tools/analysis_tools/compare_tests.py "$finetune" \
-    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
 finish
 
 begin 'pictures'
 start 'confusion matrix' confusion_matrix \
     python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
     "$out/test/with.json" --out "$out/confusion_matrix.png"
-[ "$cores" -gt 1 ] || finish
 start 'reconstruction' reconstruction \
     python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"
@@ -182,27 +150,25 @@ begin 'predict'
 faces=auto
 if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
     faces=none
-    name=$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv")
-    clip="$out/data/clips/$name.mp4"
+    clip="$out/data/clips/$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv").mp4"
 fi
-start 'prediction' predict \
-    python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
+python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
     --faces "$faces" --out "$out/predict"
-finish
-cat "$out/logs/predict.log"
 
 begin 'summary'
 echo 'In percent, on drawn persons that no training has seen:'
-tail -n 4 "$out/logs/table.log"
+python tools/analysis_tools/compare_tests.py "$finetune" \
+    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
 echo
-echo "$((SECONDS - work_start)) s after installation:" \
-    "$(printf '%s, ' "${times[@]:2}" | sed 's/, $//')"
-echo
-echo "confusion matrix  $out/confusion_matrix.png"
-echo "reconstruction    $out/reconstruction.png"
-echo "model             $finetuned"
-echo "predictions       $out/test/with.json"
-echo
-echo 'Next: what the faces in a video or picture of yours express'
-echo "  python tools/predict.py YOUR.mp4 --model $finetune \\"
-echo "      --weights $finetuned"
+echo "Seconds after installation: ${times%, }"
+cat <<END
+
+confusion matrix  $out/confusion_matrix.png
+reconstruction    $out/reconstruction.png
+model             $finetuned
+predictions       $out/test/with.json
+
+Next: what the faces in a video or picture of yours express
+  python tools/predict.py YOUR.mp4 --model $finetune \\
+      --weights $finetuned
+END

@@ -10,26 +10,15 @@ from mmengine.config import DictAction
 def parse_run_arguments(
     parser: ArgumentParser, argv: list | None, checkpoint: str = 'checkpoint'
 ) -> Namespace:
-    """Add the arguments that the tools share, parse, and look for the files.
-
-    Args:
-        parser (ArgumentParser): Parser of the tool, with the argument ``config``.
-        argv (list, optional): Arguments; None for those of the process.
-        checkpoint (str): Argument that names a checkpoint.
-
-    Returns:
-        Namespace: The arguments.
-    """
+    """Add the arguments that the tools share, parse, and look for the config and a checkpoint."""
     parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         metavar='KEY=VALUE',
-        help='change settings of the config file, e.g. fold=3 or '
-        'train_dataloader.num_workers=4. A list is key="[a,b]" or key=a,b; it may be nested, '
-        'e.g. key="[(a,b),(c,d)]", with quotation marks and without white space. The other '
-        'flags win over it',
+        help='change settings of the config file, e.g. fold=3 or train_dataloader.num_workers=4. A '
+        'list is key="[a,b]" or key=a,b, without white space. The other flags win over it',
     )
     launchers = ['none', 'pytorch', 'slurm', 'mpi']
     parser.add_argument(

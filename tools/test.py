@@ -12,7 +12,6 @@ from run_arguments import parse_run_arguments
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Test (and eval) a model')
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -40,13 +39,9 @@ from s4d_mm.evaluation.predictions import kind_of_checkpoint
 
 
 def make_config(args: argparse.Namespace) -> Config:
-    """The config of the test that the arguments ask for, for :func:`build_runner`."""
     cfg = load_run_config(args)
     if not cfg.get('test_dataloader'):
-        raise ConfigError(
-            f'{args.config} has no test_dataloader, as a config of pre-training. Test with one of '
-            'fine-tuning.'
-        )
+        raise ConfigError(f'{args.config} has no test_dataloader; give a config of fine-tuning')
     cfg.load_from = args.checkpoint
     if args.dump is not None:
         evaluators = cfg.test_evaluator
@@ -59,7 +54,6 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     with errors_as_messages(config=True):
         runner = build_runner(make_config(args))

@@ -52,19 +52,10 @@ def config(tmp_path_factory):
     return path
 
 
-def rows_of(path, height=32):
-    """Rows of frames in a picture, found by its layout."""
+def rows_of(path, count, height=32):
     picture = cv2.imread(path)[..., ::-1]
-    y, rows = 2 * browse.LINE, []
-    while y + browse.LINE < len(picture):
-        line = picture[y : y + browse.LINE]
-        # a line of text begins with black on white; a row with colours
-        if (line[..., 0] == line[..., 1]).all() and line[:, :2].min() > 200:
-            y += browse.LINE
-            continue
-        rows.append(picture[y : y + height])
-        y += height + browse.GAP
-    return rows
+    assert len(picture) == count * (height + browse.GAP)
+    return [picture[y : y + height] for y in range(0, len(picture), height + browse.GAP)]
 
 
 def frames_of(row, width, count):
@@ -81,14 +72,14 @@ def test_before_and_after(config, tmp_path, monkeypatch, capsys):
         *(f'video_{i:06d}_c_{i}.png' for i in range(3)),
     ]
     assert '7 pictures in' in capsys.readouterr().out
-    rows = rows_of(str(folder / 'video_000000_c_0.png'))
+    rows = rows_of(str(folder / 'video_000000_c_0.png'), 4)
     for before, after, first in zip(rows[:2], rows[2:], (0, 40)):
         numbers = [frame_number(f) for f in frames_of(before, 43, 4)]
         assert numbers == [first + 5 * i for i in range(4)]
         after = frames_of(after, 40, 4)
         assert all(frame_number(f) == -1 for f in after)  # flipped
         assert [frame_number(f[:, ::-1]) for f in after] == numbers
-    before, after = rows_of(str(folder / 'image_000001_x_1.png.png'))
+    before, after = rows_of(str(folder / 'image_000001_x_1.png.png'), 2)
     assert frame_number(before[:, :43]) == frame_number(after[:, :40]) == 51
 
 
@@ -103,7 +94,7 @@ def test_after_is_the_tensor(config, tmp_path):
         browse.random.seed(4 + idx)
         np.random.seed(4 + idx)
         inputs = dataset[idx]['inputs']
-        before, *after = rows_of(path)
+        before, *after = rows_of(path, 4)
         assert len(after) == len(inputs) == 3  # views
         for row, view in zip(after, inputs):
             for i, frame in zip(np.linspace(0, 9, 8), frames_of(row, 32, 8)):

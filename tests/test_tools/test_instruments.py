@@ -122,23 +122,17 @@ def expected_maps(model, path, label):
 
 
 @pytest.mark.parametrize('kind', ['clip', 'image'])
-def test_cam_is_that_of_the_class(toolbox_run, model, monkeypatch, kind):
-    path, maps = getattr(toolbox_run, kind), []
-    blend = vis_cam.TokenGradCAM._alpha_blending
-    monkeypatch.setattr(
-        vis_cam.TokenGradCAM,
-        '_alpha_blending',
-        lambda self, heat, *args: maps.append(heat) or blend(self, heat, *args),
-    )
-    for target in ('anger', '0'):
-        frames, drawn, name = vis_cam.heat_maps(model, path, target)
-        assert frames.shape == drawn.shape == (*((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
-        assert drawn.min() >= 0 and drawn.max() <= 1
-    classes = vis_cam.class_names(model, 'video' if kind == 'clip' else 'image', 7)
-    assert name == classes[0]
-    for heat, label in zip(maps, (classes.index('anger'), 0)):
-        torch.testing.assert_close(heat, expected_maps(model, path, label), rtol=1e-4, atol=1e-4)
-    assert (maps[0] - maps[1]).abs().max() > 0.1
+def test_cam_is_that_of_the_class(toolbox_run, model, kind):
+    path, found = getattr(toolbox_run, kind), []
+    classes = vis_cam.class_names(model, 'video' if kind == 'clip' else 'image')
+    for target in ('anger', classes[0]):
+        frames, maps, name = vis_cam.heat_maps(model, path, target)
+        assert frames.shape == (*((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
+        assert name == target and frames.min() >= 0 and frames.max() <= 1
+        expected = expected_maps(model, path, classes.index(target))
+        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
+        found.append(maps)
+    assert (found[0] - found[1]).abs().max() > 0.1
 
 
 def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, capsys):
@@ -149,13 +143,10 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
     assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
     with torch.no_grad():
         (sample,) = model.test_step(vis_cam.read_media(model, toolbox_run.clip))
-    name = vis_cam.class_names(model, 'video', 7)[int(sample.pred_label)]
+    name = vis_cam.class_names(model, 'video')[int(sample.pred_label)]
     assert f'looks like {name}' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main([*command, '--target-category', 'joy'])
-    before = cv2.imread(out)
-    vis_cam.main([*command, '--target-layer-name', 'backbone/blocks/0'])
-    assert (cv2.imread(out) != before).any()
     with pytest.raises(ValueError, match='no file or folder nowhere.mp4'):
         vis_cam.heat_maps(model, 'nowhere.mp4')
     other = init_model(osp.join(CONFIGS, 'mix', 'slowonly_moae_joint.py'))
@@ -181,9 +172,9 @@ def predictions(pairs, kind):
 def test_confusion_matrix_counts_unreadable_samples_as_wrong(drawn, tmp_path):
     samples = predictions([(0, 0), (0, 0), (0, 2), (0, 0)], 'image')
     samples[3]['unreadable'] = True
-    mmengine.dump(samples, tmp_path / 'x.pkl')
+    mmengine.dump(samples, tmp_path / 'x.json')
     out = tmp_path / 'x.png'
-    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.pkl'), '--out', str(out)])
+    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.json'), '--out', str(out)])
     ((counts, names, title, support),) = drawn
     assert support[:3] == [4, 0, 0]
     assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3

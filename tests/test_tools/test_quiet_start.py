@@ -55,16 +55,3 @@ def test_the_terminal_is_short_and_the_log_file_has_everything(trained):
     part = text[table:].partition(' - mmengine - ')[0]
     for row in ('device ', 'processes ', 'train data ', 'optimizer '):
         assert f'\n  {row}' in part, row
-
-
-def test_other_commands_are_quiet(trained, quickstart_data):
-    folder, _ = trained
-    data, config, checkpoint = quickstart_data, f'{ROOT}/{CONFIG}', str(folder / 'run/epoch_1.pth')
-    clip = str(sorted((data / 'data' / 'clips').glob('*.mp4'))[0])
-    options = ('--faces', 'none', '--model', config, '--weights', checkpoint)
-    for command in (
-        (f'{ROOT}/tools/s4d', 'predict', clip, *options),
-        (f'{ROOT}/tools/test.py', config, checkpoint),
-    ):
-        text = messages(run(folder, data, *command))
-        assert not [word for word in MISLEADING if word in text], text

@@ -110,10 +110,8 @@ def test_dump_is_added_to_the_metrics():
 @pytest.mark.parametrize(
     'tool, argv, message',
     [
-        (TRAIN, ['configs/none.py'], 'configs/none.py does not exist'),
         (TRAIN, [DFEW, '--resume', 'none.pth'], 'none.pth does not exist'),
         (TEST, ['configs/none.py', __file__], 'configs/none.py does not exist'),
-        (TEST, [DFEW, 'none.pth'], 'none.pth does not exist'),
         (TEST, [DFEW, __file__, '--dump', 'x.txt'], 'x.txt: must end in .pkl'),
     ],
 )

@@ -143,7 +143,6 @@ DAMAGES = dict(
         lambda r: truncate(to_another(r, '.avi', 'mpeg4'), 0.9),
     ),
     no_bytes=(CLIP_0, 'zero bytes', lambda r: (r / 'clips/0.mp4').write_text('')),
-    text_as_video=(CLIP_0, 'Cannot open video', lambda r: (r / 'clips/0.mp4').write_text('no')),
     cut_frame=(FRAMES, '00005.jpg', lambda r: truncate(r / FRAME)),
     no_bytes_frame=(FRAMES, '00005.jpg has zero bytes', lambda r: (r / FRAME).write_text('')),
     no_frames=(FRAMES, 'has no image files', no_frames),
@@ -163,7 +162,6 @@ DAMAGES = dict(
         lambda r: shutil.copy(r / FRAME, r / 'frames/a/5.jpg'),
     ),
     cut_image=(HAPPY, 'Cannot decode image', lambda r: truncate(r / IMAGE)),
-    text_as_image=(HAPPY, 'Cannot', lambda r: (r / IMAGE).write_text('Not found')),
     label_too_large=(
         ('clips/9.mp4,3', 'train.csv:6', ''),
         "unknown label '3'",
@@ -175,11 +173,6 @@ DAMAGES = dict(
         lambda r: append(r / 'train.csv', 'clips/9.mp4'),
     ),
     no_list=(('images.txt', '', ''), 'does not exist', lambda r: os.remove(r / 'images.txt')),
-    nothing_but_bad_lines=(
-        ('train_9.jpg 8', 'images.txt:1', ''),
-        "unknown label '8'",
-        lambda r: write_text(r / 'images.txt', 'train_9.jpg 8'),
-    ),
     nothing_but_a_header=(
         ('images.txt', '', ''),
         'has no samples',
@@ -204,11 +197,6 @@ DAMAGES = dict(
         ('clips/new.mp4', 'test.csv:3', '0 calm'),
         'the same content as',
         lambda r: copy(r, 'clips/0.mp4', 'clips/new.mp4', 'test.csv', 0),
-    ),
-    folder_copy_in_train=(
-        ('frames/new', 'test.csv:3', '2 sad'),
-        'the same content as',
-        lambda r: copy(r, 'frames/a', 'frames/new', 'test.csv', 2),
     ),
 )
 ONLY_DECODED = ('cut_frame', 'cut_image', 'cut_video_with_index')

@@ -11,37 +11,12 @@ import sys
 
 from mmengine.config import Config
 
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Print WAR and UAR of several tests in one table.')
-    parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument(
-        'tests',
-        nargs='+',
-        metavar='NAME=PREDICTIONS',
-        help='name of the row, and the file of tools/test.py --dump: the .json or the .pkl',
-    )
-    args = parser.parse_args(argv)
-    args.tests = [test.partition('=')[::2] for test in args.tests]
-    for name, path in args.tests:
-        if not name or not path:
-            parser.error(f'{name or path!r}: NAME=PATH is expected, as "A=a.json"')
-    return args
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 from s4d_mm.datasets.config import class_names_of_test
 from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
-    """Lines of WAR and UAR in percent by modality; the last one is what guessing would reach.
-
-    ``tests`` are figures as ``figures_by_modality`` returns them, by the name of the row.
-    """
+    """WAR and UAR in percent by modality; the last line is what guessing would reach."""
     columns = [(m, key) for m in classes for key in ('WAR', 'UAR')]
     rows = [['', *(f'{modality} {key}' for modality, key in columns)]]
     for name, own in tests.items():
@@ -56,8 +31,15 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config that the predictions are of')
+    said = 'name of the row, and the .json file of tools/test.py --dump'
+    parser.add_argument('tests', nargs='+', metavar='NAME=PREDICTIONS', help=said)
+    args = parser.parse_args(argv)
+    args.tests = [test.partition('=')[::2] for test in args.tests]
+    for name, path in args.tests:
+        if not name or not path:
+            parser.error(f'{name or path!r}: NAME=PATH is expected, as "A=a.json"')
     classes = class_names_of_test(Config.fromfile(args.config))
     try:
         tests = {name: figures_by_modality(read_predictions(p), classes) for name, p in args.tests}

@@ -3,39 +3,15 @@
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 1 3 16 160 160]
 
-Counted are the matrix products, attention's too, of one forward pass in evaluation on a CPU; a
-multiplication with its addition is 2 FLOPs and 1 MAC. Many papers write "FLOPs" for MACs. Of a
-mixture of experts these are the router and the experts that the tokens use.
+Counted are the matrix products of one forward pass, attention's too; of a mixture of experts those
+of the router and of the experts that the tokens use. 1 MAC is 2 FLOPs.
 """
 
 import argparse
-import os.path as osp
 import sys
 from typing import NamedTuple
 
 from mmengine.config import DictAction
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
-    parser.add_argument('config')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        default=[],
-        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
-    )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    return args
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
 
 # s4d_mm first: the published mmaction2 does not start without its repair
 import s4d_mm.guard  # noqa: F401
@@ -54,7 +30,7 @@ from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
 
 class Cost(NamedTuple):
-    """Cost of one part of a model, or of all parts."""
+    """Of one part of a model, or of all parts."""
 
     flops: int
     params: int
@@ -83,34 +59,23 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
-    """Cost of each part of a model on the CPU for one batch, in the order of the data flow."""
     model.eval()
     for module in model.modules():
         if isinstance(module, LandmarkMobileFaceNet):
             module.has_weights = True  # any will do for counting
-    counter = FlopCounterMode(display=False)
-    parts = {k: v for k, v in model.named_children() if k != 'data_preprocessor'}
-    starts, flops, hooks = {}, dict.fromkeys(parts, 0), []
-    for name, part in parts.items():
-
-        def before(module, args, name=name):
-            starts[name] = counter.get_total_flops()
-
-        def after(module, args, output, name=name):
-            flops[name] += counter.get_total_flops() - starts[name]
-
-        hooks += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
     # attention as plain matrix products, because its CPU kernel is not counted
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run(model, torch.zeros(shape))
-    for hook in hooks:
-        hook.remove()
-    names = [name for name in ('backbone', 'neck', 'cls_head', 'head') if flops.get(name)]
-    return {n: Cost(flops[n], sum(p.numel() for p in parts[n].parameters())) for n in names}
+    flops, costs = counter.get_flop_counts(), {}
+    for name in ('backbone', 'neck', 'cls_head', 'head'):
+        part = getattr(model, name, None)
+        total = sum(flops.get(type(part).__name__, {}).values())
+        if total:
+            costs[name] = Cost(total, sum(p.numel() for p in part.parameters()))
+    return costs
 
 
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
-    """The shapes to count for, from ``--shape``; without it, from a backbone of ours."""
     if len(shape) in (4, 5):
         return (tuple(shape),)
     if len(shape) in (1, 2):
@@ -135,8 +100,17 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 
 
 def main(argv: list | None = None) -> None:
-    """Print the cost of each part for each input shape."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
+    parser.add_argument('config')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        default=[],
+        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)

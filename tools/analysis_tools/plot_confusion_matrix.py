@@ -11,22 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmengine.config import Config
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
-    parser.add_argument('config', help='config that the predictions are of')
-    parser.add_argument('predictions', help='file of tools/test.py --dump: the .json or the .pkl')
-    parser.add_argument('--out', default='confusion_matrix.png')
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import matplotlib
+from mmengine.config import Config
 
 matplotlib.use('Agg')  # before pyplot
 import matplotlib.pyplot as plt
@@ -37,11 +23,7 @@ from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequence[int]) -> None:
-    """One confusion matrix, rows are true classes; colour is the share of the true class.
-
-    ``support`` counts the samples of each class with those that could not be read, so that the
-    diagonal shows the recalls of the metric.
-    """
+    """Rows are true classes; ``support`` counts their samples with those that were not read."""
     share = counts / np.maximum(support, 1)[:, None]
     ax.imshow(share, vmin=0, vmax=1, cmap='Blues')
     for (i, j), count in np.ndenumerate(counts):
@@ -54,7 +36,6 @@ def draw(ax, counts: np.ndarray, names: Sequence[str], title: str, support: Sequ
 
 
 def in_order(own: dict, names: Sequence[str]) -> dict:
-    """Figures of a modality with its classes in another order, if they are the same classes."""
     if sorted(own['classes']) != sorted(names):
         return own
     order = [own['classes'].index(name) for name in names]
@@ -64,8 +45,11 @@ def in_order(own: dict, names: Sequence[str]) -> dict:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description='Draw a confusion matrix.')
+    parser.add_argument('config', help='config that the predictions are of')
+    parser.add_argument('predictions', help='the .json file of tools/test.py --dump')
+    parser.add_argument('--out', default='confusion_matrix.png')
+    args = parser.parse_args(argv)
     try:
         samples = read_predictions(args.predictions)
     except (OSError, ValueError) as e:

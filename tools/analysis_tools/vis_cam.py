@@ -1,41 +1,20 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-r"""Draw where a fine-tuned model sees an expression: Grad-CAM heat maps.
+"""Draw where a fine-tuned model sees an expression: Grad-CAM heat maps.
 
-They lie over a video, a folder of frames or an image.
+    python tools/analysis_tools/vis_cam.py CONFIG CHECKPOINT MEDIA [--target-category anger]
 
-    python tools/analysis_tools/vis_cam.py CONFIG CHECKPOINT MEDIA \
-        [--target-category anger]
-
-The method is mmaction2's ``GradCAM``. Each pair of rows is a view of the clip: a frame of each
-tubelet, and the same with its heat map.
+MEDIA is a video, a folder of frames or an image. Each pair of rows is a view of the clip: a frame
+of each tubelet, and the same with its heat map.
 """
 
 import argparse
 import os.path as osp
 import sys
 
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description='Draw Grad-CAM heat maps.')
-    add = parser.add_argument
-    add('config', help='fine-tuning config')
-    add('checkpoint')
-    add('media', help='video, folder of frames, or image')
-    add('--out', default='cam.png')
-    add('--target-category', help='name or number of a class; the predicted one if not given')
-    add('--target-layer-name', help='such as neck/blocks/5, the default')
-    add('--device', help='default: a GPU if there is one')
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
+import matplotlib
 import mmcv
-import numpy as np
 import torch
-from mmaction.utils import GradCAM
+import torch.nn.functional as F
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
@@ -44,60 +23,18 @@ import s4d_mm.guard  # noqa: F401
 from s4d_mm.apis import init_model
 from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.media import is_picture
-from s4d_mm.models import MoAENeck, S4DViT
+from s4d_mm.models import DualModalHead, MoAENeck, S4DViT
 from s4d_mm.predict.models import class_names
 
 
-class TokenGradCAM(GradCAM):
-    """mmaction2's Grad-CAM for a ViT, whose layers give tokens (B, N, C), not maps."""
-
-    def _register_hooks(self, layer_name: str) -> None:
-        def keep_grid(embed, args):
-            self.grid = embed.grid(args[0])  # (t, h, w)
-
-        def keep_tokens(layer, args, output):
-            # blocks with experts also give their loss
-            tokens = output[0] if isinstance(output, tuple) else output
-            self.target_activations = self._to_map(tokens)
-            tokens.register_hook(keep_gradients)
-
-        def keep_gradients(gradients):
-            self.target_gradients = self._to_map(gradients)
-
-        layer = self.model.get_submodule(layer_name.replace('/', '.'))
-        embed = self.model.backbone.patch_embed
-        self.hooks = [
-            embed.register_forward_pre_hook(keep_grid),
-            layer.register_forward_hook(keep_tokens),
-        ]
-
-    def __call__(self, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        """As :class:`GradCAM`, once; leaves the model as it was."""
-        average_clips = self.model.cls_head.average_clips
-        try:
-            return super().__call__(*args, **kwargs)
-        finally:
-            self.model.zero_grad()
-            self.model.cls_head.average_clips = average_clips
-            for hook in self.hooks:
-                hook.remove()
-
-    def _to_map(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) -> (B, C, t, h, w), without gradient."""
-        return tokens.detach().transpose(1, 2).unflatten(2, self.grid)
-
-
 def read_media(model: nn.Module, path: str) -> dict:
-    """A batch of one video, folder of frames, or image, for ``test_step``."""
     if not osp.exists(path):
         raise ValueError(f'There is no file or folder {path}.')
     input_type, name = 'video', 'test_pipeline'
     if is_picture(path):
         input_type, name = 'image', 'image_test_pipeline'
     if name not in model.cfg:
-        raise ValueError(
-            f'{path} is of type {input_type}, but the config {model.cfg.filename} has no `{name}`.'
-        )
+        raise ValueError(f'{path}: the config {model.cfg.filename} has no `{name}`.')
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
     info = dict(filename=path, label=-1, start_index=0, modality='RGB')
     data = Compose(model.cfg[name])(dict(info, input_type=input_type, sample_id=path))
@@ -105,71 +42,63 @@ def read_media(model: nn.Module, path: str) -> dict:
     return pseudo_collate([data])
 
 
-def heat_maps(
-    model: nn.Module, path: str, target: str | None = None, layer: str | None = None
-) -> tuple[Tensor, Tensor, str]:
-    """Frames and heat maps of a file.
+def heat_maps(model: nn.Module, path: str, target: str | None = None) -> tuple[Tensor, Tensor, str]:
+    """Frames (V views, T, H, W, 3), RGB in 0..1, their heat maps (V, T, H, W), and the class.
 
-    Args:
-        model (nn.Module): From ``init_model``.
-        path (str): Video, folder of frames, or image.
-        target (str, optional): Name or number of a class. Defaults to None, the predicted one.
-        layer (str, optional): Name of a block. Defaults to None, the last one.
-
-    Returns:
-        tuple: Frames, and frames under heat maps, both (V views, T, H, W, 3), RGB in 0..1; the
-        name of the class.
+    ``target`` is the name of a class, by default the predicted one.
     """
-    part = 'neck' if model.with_neck else 'backbone'
-    if not isinstance(model.backbone, S4DViT) or not isinstance(
-        getattr(model, part), (S4DViT, MoAENeck)
-    ):
-        raise ValueError(
-            'vis_cam.py draws models of S4DViT, with or without MoAENeck, not of '
-            f"{type(model.backbone).__name__}. mmaction2's own vis_cam.py draws convolutional ones."
-        )
-    data = read_media(model, path)
-    (sample,) = data['data_samples']
-    input_type, count = sample.metainfo['input_type'], model.cls_head.num_classes
-    if isinstance(count, dict):
-        count = count[input_type]
-    names = class_names(model, input_type, count)
-    if target is not None:
-        numbers = {**{str(i): i for i in range(count)}, **dict(zip(names, range(count)))}
-        if target not in numbers:
-            raise ValueError(
-                f'--target-category {target} is not a class of {input_type}s: {", ".join(names)}'
-            )
-        sample.set_gt_label(numbers[target])
-    if input_type == 'image':  # V C H W -> V C 1 H W, a clip of one frame
-        data['inputs'] = [x.unsqueeze(2) for x in data['inputs']]
-    layer = layer or f'{part}/blocks/{len(getattr(model, part).blocks) - 1}'
-    drawn, scores = TokenGradCAM(model, layer)(data, use_labels=target is not None)
-    frames = torch.stack(data['inputs']).flatten(0, 1) / 255  # V C T H W
-    label = int(sample.gt_label if target is not None else scores.argmax())
-    return frames.permute(0, 2, 3, 4, 1), drawn, names[label]
-
-
-def draw(frames: Tensor, drawn: Tensor, step: int) -> np.ndarray:
-    """Two rows for each view: a frame of each tubelet, and its heat map; BGR in 0..255."""
-    pairs = torch.stack((frames, drawn), dim=1)[:, :, ::step]  # V 2 t H W 3
-    picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
-    return (picture.flip(-1) * 255).round().byte().numpy()
+    last = model.neck if model.with_neck else model.backbone
+    if not (isinstance(model.backbone, S4DViT) and isinstance(last, (S4DViT, MoAENeck))):
+        name = type(model.backbone).__name__
+        raise ValueError(f'vis_cam.py draws models of S4DViT, with MoAENeck or not, not of {name}')
+    batch = read_media(model, path)
+    input_type = batch['data_samples'][0].metainfo['input_type']
+    names = class_names(model, input_type)
+    if target not in (None, *names):
+        raise ValueError(f'--target-category {target} is not a class of {", ".join(names)}')
+    inputs, outputs = model.data_preprocessor(batch)['inputs'], []
+    hook = last.blocks[-1].register_forward_hook(lambda *call: outputs.append(call[-1]))
+    features, kwargs = model.extract_feat(inputs)
+    hook.remove()
+    if isinstance(model.cls_head, DualModalHead):
+        kwargs['input_types'] = input_type
+    scores = model.cls_head(features, **kwargs)  # of each view
+    label = names.index(target) if target else int(scores.softmax(1).mean(0).argmax())
+    # blocks with experts also give their loss
+    tokens = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]
+    (gradient,) = torch.autograd.grad(scores[:, label].sum(), tokens)
+    grid = model.backbone.patch_embed.grid(inputs.flatten(0, 1))  # (t, h, w)
+    tokens, gradient = (x.detach().transpose(1, 2).unflatten(2, grid) for x in (tokens, gradient))
+    maps = (gradient.mean((3, 4), keepdim=True) * tokens).sum(1, keepdim=True).relu()
+    frames = torch.stack(batch['inputs']).flatten(0, 1) / 255  # V C [T] H W
+    frames = frames if frames.ndim == 5 else frames.unsqueeze(2)
+    maps = F.interpolate(maps, frames.shape[2:], mode='trilinear')[:, 0].cpu()
+    maps = maps - maps.amin((1, 2, 3), keepdim=True)
+    maps = maps / (maps.amax((1, 2, 3), keepdim=True) + 1e-20)
+    return frames.permute(0, 2, 3, 4, 1).cpu(), maps, names[label]
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('config', help='fine-tuning config')
+    add('checkpoint')
+    add('media', help='video, folder of frames, or image')
+    add('--out', default='cam.png')
+    add('--target-category', help='name of a class; the predicted one if not given')
+    add('--device', help='default: a GPU if there is one')
+    args = parser.parse_args(argv)
     with weights_errors_as_messages():
         model = init_model(args.config, args.checkpoint, args.device)
     try:
-        frames, drawn, name = heat_maps(
-            model, args.media, args.target_category, args.target_layer_name
-        )
+        frames, maps, name = heat_maps(model, args.media, args.target_category)
     except ValueError as e:
         sys.exit(str(e))
+    colours = torch.from_numpy(matplotlib.colormaps['viridis'](maps.numpy())[..., :3])
     step = model.backbone.patch_embed.tubelet_size if frames.shape[1] > 1 else 1
-    mmcv.imwrite(draw(frames, drawn, step), args.out)
+    pairs = torch.stack((frames, (frames + colours) / 2), dim=1)[:, :, ::step]  # V 2 t H W 3
+    picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
+    mmcv.imwrite((picture.flip(-1) * 255).round().byte().numpy(), args.out)
     print(f'{args.out}: where {args.media} looks like {name}')
 
 

@@ -9,29 +9,8 @@ what the model saw of them, and what the model made of that.
 
 import argparse
 
-from mmengine.config import DictAction
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Save a picture of frames, masked frames and reconstructed frames.'
-    )
-    add = parser.add_argument
-    add('config', help='pre-training config')
-    add('checkpoint')
-    add('--out', default='reconstruction.png')
-    add('--num', type=int, default=3, help='samples of each modality')
-    add('--frames', type=int, default=2, help='frames shown of a clip')
-    add('--seed', type=int, default=0)
-    add('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args(argv)
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import matplotlib
+from mmengine.config import Config
 
 matplotlib.use('Agg')  # before pyplot
 import matplotlib.pyplot as plt
@@ -41,19 +20,13 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 import s4d_mm.guard  # noqa: F401
-from s4d_mm.engine.options import load_config
 from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.models.state_dict import check_fit
 
 
 @torch.no_grad()
 def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.ndarray, float]:
-    """What the picture shows of one sample of the training data.
-
-    Returns:
-        tuple[np.ndarray, float]: The frames, with grey in place of what was masked, and
-        reconstructed, (3, frames, H, W, 3) uint8 RGB; and the share of tokens that was masked.
-    """
+    """Frames, masked frames, reconstructed frames, (3, T, H, W, 3) uint8 RGB; share of masked."""
     data = dict(inputs=[sample['inputs'][:1]], data_samples=[sample['data_samples']])
     inputs = model.data_preprocessor(data)['inputs']
     latent, mask, ids_restore = model.backbone(inputs)
@@ -81,15 +54,10 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
         first = name if shown == 1 else f'{name}, {shown} frames'
         titles += [first, f'{share:.0f} % masked', 'reconstructed']
         pictures += [[np.concatenate(list(s[0][i]), axis=1) for s in samples] for i in range(3)]
-    rows = max(map(len, pictures))
-    fig, axes = plt.subplots(
-        rows,
-        len(widths),
-        figsize=(1.4 * sum(widths), 1.4 * rows + 0.3),
-        squeeze=False,
-        gridspec_kw=dict(width_ratios=widths, wspace=0.04, hspace=0.04),
-        layout='constrained',
-    )
+    rows, grid = max(map(len, pictures)), dict(width_ratios=widths, wspace=0.04, hspace=0.04)
+    size = (1.4 * sum(widths), 1.4 * rows + 0.3)
+    fig = plt.figure(figsize=size, layout='constrained')
+    axes = fig.subplots(rows, len(widths), squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
         ax.set_axis_off()
     for column, title in enumerate(titles):
@@ -100,12 +68,18 @@ def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
-    args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
+    parser = argparse.ArgumentParser(description='Draw frames, masked and reconstructed.')
+    add = parser.add_argument
+    add('config', help='pre-training config')
+    add('checkpoint')
+    add('--out', default='reconstruction.png')
+    add('--num', type=int, default=3, help='samples of each modality')
+    add('--frames', type=int, default=2, help='frames shown of a clip')
+    args = parser.parse_args(argv)
+    cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
-    torch.manual_seed(args.seed)
-    np.random.seed(args.seed)
+    torch.manual_seed(0)
+    np.random.seed(0)
     model = MODELS.build(cfg.model)
     with weights_errors_as_messages():
         loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')

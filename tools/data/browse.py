@@ -12,38 +12,10 @@ import os.path as osp
 import random
 import re
 
-from mmengine.config import Config, DictAction
-
-
-def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Save pictures of what a pipeline feeds the model.'
-    )
-    add = parser.add_argument
-    add('config')
-    add('--split', choices=('train', 'val', 'test'), default='train')
-    add('--num', type=int, default=8, help='samples of each modality')
-    add('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
-    add('--seed', type=int, default=0)
-    add('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args(argv)
-    if not osp.isfile(args.config):
-        parser.error(f'config file {args.config} does not exist')
-    if args.num < 1:
-        parser.error(f'--num {args.num}: must be 1 or more')
-    if args.out is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
-    return args
-
-
-if __name__ == '__main__':
-    parse_args()  # -h and mistakes end here, before the slow imports
-
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -51,17 +23,14 @@ from s4d_mm.engine.options import load_config
 from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
-GAP, LINE, WIDTH = 4, 18, 560  # pixels
+GAP = 4  # pixels between frames
 
 
 def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
-    """The frames of a sample as they were decoded, and the output of the pipeline."""
     dataset.full_init()
     data, frames = dataset.get_data_info(idx), None
     for step in dataset.pipeline.transforms:
         data = step(data)
-        if data is None:
-            raise ValueError(f'{step} returns None for sample {idx} of {dataset.ann_file}.')
         if frames is None and 'imgs' in data:  # later steps work in place
             frames = [np.array(img) for img in data['imgs']]
     inputs = data.get('inputs')
@@ -69,14 +38,12 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
     if frames is None or len(shape) not in (4, 5) or inputs.dtype != torch.uint8:
         raise ValueError(
             f'The pipeline of {dataset.ann_file} must decode imgs and end in inputs, uint8 '
-            f'(V, 3, T, H, W) or (V, 3, H, W), but inputs is {getattr(inputs, "dtype", inputs)} '
-            f'{shape}. See FormatShape and PackActionInputs.'
+            '(V, 3, T, H, W) or (V, 3, H, W): see FormatShape and PackActionInputs.'
         )
     return frames, data
 
 
 def row_of(frames: list, height: int) -> np.ndarray:
-    """At most MAX_FRAMES frames, evenly spread, side by side, each of this height."""
     parts = []
     for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))):
         frame = frames[round(i)]
@@ -87,50 +54,21 @@ def row_of(frames: list, height: int) -> np.ndarray:
     return np.concatenate(parts[:-1], axis=1)
 
 
-def draw(frames: list, inputs: torch.Tensor, title: list[str]) -> np.ndarray:
-    """One picture of a sample, RGB.
-
-    Below the text are rows of frames: one for each temporal view as decoded, then one for each
-    view of ``inputs``, uint8 (V, 3, T, H, W) or (V, 3, H, W).
-    """
+def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
+    """A row for each view as decoded, then one for each of ``inputs``, (V, 3, [T,] H, W)."""
     if inputs.ndim == 4:
         inputs = inputs[:, :, None]
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
     length, height = after.shape[1:3]
     before = [frames[i : i + length] for i in range(0, len(frames), length)]
-    blocks = [text_line(line) for line in title]
-    for name, views in (('before', before), ('after', after)):
-        blocks.append(text_line(f'{name}:'))
-        for view in views:
-            blocks += [row_of(list(view), height), np.full((GAP, 1, 3), 255, np.uint8)]
-    width = max(block.shape[1] for block in blocks)
-    pads = [((0, 0), (0, width - block.shape[1]), (0, 0)) for block in blocks]
-    return np.concatenate([np.pad(b, p, constant_values=255) for b, p in zip(blocks, pads)])
-
-
-def text_line(text: str) -> np.ndarray:
-    """A line of text; OpenCV's font has ASCII only."""
-    canvas = np.full((LINE, max(WIDTH, 8 * len(text)), 3), 255, np.uint8)
-    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
-    return cv2.putText(canvas, text, (2, LINE - 5), font, 0.42, black, 1, cv2.LINE_AA)
-
-
-def describe(dataset: BaseDataset, data: dict) -> tuple[str, list[str]]:
-    """Sample id, and the text of a picture."""
-    sample, shape = data['data_samples'], tuple(data['inputs'].shape)
-    name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
-    classes, label = dataset.metainfo.get('classes', ()), 'no label'
-    if 'gt_label' in sample and getattr(dataset, 'has_labels', True):
-        number = int(sample.gt_label[0])
-        label = f'{number} ' + (classes[number] if number < len(classes) else '(no such class)')
-    return name, [f'{name}: {label}', f'inputs {shape}']
+    rows = [row_of(list(view), height) for view in (*before, *after)]
+    width = max(row.shape[1] for row in rows)
+    pads = [((0, GAP), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    return np.concatenate([np.pad(r, p, constant_values=255) for r, p in zip(rows, pads)])
 
 
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
-    """Save pictures of ``num`` samples of each modality, ``<modality>_<index>_<sample id>.png``.
-
-    The seed chooses the samples and the augmentation.
-    """
+    """Save pictures of ``num`` samples of each modality, chosen and augmented by the seed."""
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise ValueError(f'{cfg.filename} has no {split}_dataloader.')
@@ -146,17 +84,32 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             np.random.seed((seed + idx) % 2**32)
             torch.manual_seed(seed + idx)
             frames, data = run_pipeline(one, idx)
-            name, title = describe(one, data)
+            sample, label = data['data_samples'], 'no label'
+            name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
+            if 'gt_label' in sample and getattr(one, 'has_labels', True):
+                classes = dict(enumerate(one.metainfo.get('classes', ())))
+                label = f'{int(sample.gt_label[0])} {classes.get(int(sample.gt_label[0]))}'
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
-            write_image(paths[-1], draw(frames, data['inputs'], title))
+            write_image(paths[-1], draw(frames, data['inputs']))
+            print(f'{paths[-1]}: {label}, inputs {tuple(data["inputs"].shape)}')
     return paths
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
-    args = parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('config')
+    add('--split', choices=('train', 'val', 'test'), default='train')
+    add('--num', type=int, default=8, help='samples of each modality')
+    add('--out', help='folder, work_dirs/browse/<config>_<split> if not given')
+    add('--seed', type=int, default=0)
+    add('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(argv)
+    if args.out is None:
+        stem = osp.splitext(osp.basename(args.config))[0]
+        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
     cfg = load_config(args.config, args.cfg_options)
     paths = browse(cfg, args.split, args.num, args.out, args.seed)
     print(f'{len(paths)} pictures in {args.out}')

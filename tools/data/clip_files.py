@@ -50,31 +50,20 @@ def find_sources(src: str, input_type: str) -> Iterator[tuple[str, str, str]]:
 
 
 def list_sources(src: str, input_type: str, form: str) -> list[Source]:
-    """Find the clips or images below a folder, in natural order, and name what is written of them.
-
-    Raises:
-        ValueError: If there are none, two would be written to one place, or one to the place of a
-            file of the tool's own.
-    """
-    if not osp.exists(src):
-        raise ValueError(f'{src} does not exist')
+    """The clips or images below a folder, in natural order, and where each is written to."""
     src = osp.abspath(src)
     found = sorted(find_sources(src, input_type), key=lambda x: media.natural_key(x[0]))
     if not found:
-        video = input_type == 'video'
-        suffixes = ', '.join(media.VIDEO_SUFFIXES if video else media.IMAGE_SUFFIXES)
-        also, other = (' or folders of frames', 'image') if video else ('', 'video')
         raise ValueError(
-            f'{src} holds no {input_type}s ({suffixes}){also}; for {other}s name a dataset of '
-            f'{other}s'
+            f'{src} does not exist, or holds no {input_type}s; for '
+            f'{"image" if input_type == "video" else "video"}s name a dataset of such'
         )
     sources: dict[str, Source] = {}
     for path, kind, file in found:
         path = path.replace(os.sep, '/')
-        output = path
-        if kind != 'image':
-            stem = osp.splitext(path)[0] if kind == 'video' else path
-            output = stem if form == 'frames' else f'{stem}.mp4'
+        output = osp.splitext(path)[0] if kind == 'video' else path
+        if kind != 'image' and form == 'mp4':
+            output += '.mp4'
         parts = output.lower().split('/')
         if parts[0] in OWN_NAMES or any(part.endswith('.part') for part in parts):
             raise ValueError(
@@ -82,10 +71,8 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
                 f'({", ".join(OWN_NAMES)}, *.part); rename it'
             )
         if output in sources:
-            raise ValueError(
-                f'{sources[output].path} and {path} would both be written to {output}; rename or '
-                'move one of them'
-            )
+            both = f'{sources[output].path} and {path}'
+            raise ValueError(f'{both} would both be written to {output}; rename one of them')
         sources[output] = Source(path, kind, file, output)
     above = {'/'.join(out.split('/')[:i]) for out in sources for i in range(1, out.count('/') + 1)}
     return [
@@ -95,7 +82,6 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
 
 
 def stamp(file: str) -> list:
-    """Changes when a file, or what is listed in a folder, changes."""
     state = os.stat(file)
     return [state.st_size, state.st_mtime_ns]
 
@@ -116,20 +102,19 @@ def missing_frames(source: Source, count: int, lost_share: float) -> str:
     Of a folder, by the last number in each name; of a video, by what the file says, where it is
     short of more than ``lost_share``.
     """
-    if source.kind == 'frames':
-        names = [osp.splitext(osp.basename(p))[0] for p in media.list_frames(source.file)]
-        found = [re.findall('[0-9]+', name) for name in names]
-        numbers = [int(f[-1]) for f in found if f]
-        if len(set(numbers)) < len(found):  # a name without a number, or a number twice
-            return ''
-        gaps = missing_numbers(numbers)
-        return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
-    said = media.video_info(source.file).frames if source.kind == 'video' else 0
-    return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''
+    if source.kind == 'video':
+        said = media.video_info(source.file).frames
+        return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''
+    names = media.list_frames(source.file) if source.kind == 'frames' else []
+    found = [re.findall('[0-9]+', osp.splitext(osp.basename(name))[0]) for name in names]
+    numbers = [int(f[-1]) for f in found if f]
+    if len(set(numbers)) < len(found):  # a name without a number, or a number twice
+        return ''
+    gaps = missing_numbers(numbers)
+    return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
 
 
 def frame_rate(source: Source):
-    """Frames per second, for writing."""
     if source.kind != 'video':
         return FPS
     with av.open(source.file) as container:
@@ -137,7 +122,6 @@ def frame_rate(source: Source):
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
-    """The RGB frames of a clip, or the one of an image."""
     if source.kind == 'mixed':
         raise media.MediaReadError(
             'there are other clips below it; move its frames to a folder of their own'
@@ -151,25 +135,17 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
 
 
 def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
-    """Write RGB frames as 00001.jpg, 00002.jpg, ..."""
     os.makedirs(folder)
     for i, frame in enumerate(frames, 1):
         media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)
 
 
 def claim_folder(out: str, marker: str, settings: dict) -> None:
-    """Make sure that a folder is ours to write to, and write the settings into its ``marker``.
-
-    Raises:
-        ValueError: If it holds files of others, or was made with other settings.
-    """
+    """Write the settings into the ``marker`` of a folder, which must be empty or have the same."""
     path = osp.join(out, marker)
     if osp.isfile(path):
-        try:
-            with open(path, encoding='utf-8') as f:
-                found = dict(json.load(f))
-        except (ValueError, TypeError) as e:
-            raise ValueError(f'{path} is not readable ({e}); delete {out} or name another') from e
+        with open(path, encoding='utf-8') as f:
+            found = json.load(f)
         changes = [
             f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}'
             for k in sorted({*found, *settings})
@@ -178,12 +154,10 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
         if changes:
             said = '; '.join(changes)
             raise ValueError(f'{out} was made with other settings: {said}. Delete or name another')
-    elif osp.exists(out) and not osp.isdir(out):
-        raise ValueError(f'{out} is a file; name a folder')
-    elif osp.isdir(out) and os.listdir(out):
+    elif osp.exists(out) and (not osp.isdir(out) or os.listdir(out)):
         raise ValueError(
-            f'{out} is not empty and was not made by this script (it has no {marker}); choose a '
-            'new or empty folder'
+            f'{out} is not empty and was not made by this script (it has no {marker}); name a new '
+            'or empty folder'
         )
     else:
         atomic_write(path, json.dumps(settings, indent=1) + '\n')

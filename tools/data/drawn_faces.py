@@ -42,7 +42,6 @@ class Expression:
     cheek: float = 0.0  # cheeks raised
 
     def vector(self) -> np.ndarray:
-        """All values in the order of the fields, (number of fields,)."""
         return np.array(astuple(self))
 
 
@@ -80,7 +79,6 @@ class Identity:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Identity':
-        """Draw one at random."""
         first = rng.integers(len(SKINS) - 1)
         skin = _mix(*SKINS[first : first + 2], rng.random())
         hair = _jitter(HAIRS[rng.integers(len(HAIRS))], rng, 12)
@@ -92,7 +90,7 @@ class Identity:
             HAIR_STYLES[rng.integers(len(HAIR_STYLES))],
             _jitter(IRISES[rng.integers(len(IRISES))], rng, 12),
             _mix(skin, (170, 40, 50), rng.uniform(0.4, 0.7)),
-            tuple(int(v) for v in rng.integers(30, 226, 3)),
+            _color(rng.integers(30, 226, 3)),
             *rng.uniform(*zip(*FEATURES)),
         )
 
@@ -111,7 +109,6 @@ class Pose:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Pose':
-        """Draw one at random."""
         low, high = (-0.04, -0.03, -9, 0.92, -1, -1, -1), (0.04, 0.05, 9, 1.08, 1, 1, 1)
         return cls(*rng.uniform(low, high))
 
@@ -125,23 +122,20 @@ class Scene:
         rows = top + (bottom - top) * np.linspace(0, 1, side)[:, None, None]
         self.background = np.repeat(rows.astype(np.uint8), side, axis=1)
         for _ in range(rng.integers(2, 6)):
-            color = tuple(int(v) for v in rng.integers(20, 236, 3))
-            x, y = (int(v) for v in rng.integers(0, side, 2))
-            w, h = (int(v) for v in rng.integers(side // 12, side // 3, 2))
+            color = _color(rng.integers(20, 236, 3))
+            x, y = rng.integers(0, side, 2).tolist()
+            w, h = rng.integers(side // 12, side // 3, 2).tolist()
             cv2.rectangle(self.background, (x, y), (x + w, y + h), color, -1)
         self.background = cv2.GaussianBlur(self.background, (0, 0), side / 50)
         # a linear light: brighter on one side, and warmer or colder
-        angle = rng.uniform(0, 2 * np.pi)
-        unit = np.linspace(-1, 1, size)
+        angle, unit = rng.uniform(0, 2 * np.pi), np.linspace(-1, 1, size)
         slope = np.cos(angle) * unit[None] + np.sin(angle) * unit[:, None]
         gain = rng.uniform(0.85, 1.12) * (1 + rng.uniform(0, 0.3) * slope)
         tint = 1 + rng.uniform(-0.06, 0.06, 3)
-        grain = rng.normal(0, rng.uniform(0, 4), (size, size, 1))
         self._gain = (gain[..., None] * tint).astype(np.float32)
-        self._grain = grain.astype(np.float32)
+        self._grain = rng.normal(0, rng.uniform(0, 4), (size, size, 1)).astype(np.float32)
 
     def light(self, canvas: np.ndarray) -> np.ndarray:
-        """Scale a drawn canvas down to the picture and light it."""
         picture = cv2.resize(canvas, self._gain.shape[:2], interpolation=cv2.INTER_AREA)
         return np.clip(picture * self._gain + self._grain, 0, 255).astype(np.uint8)
 
@@ -312,14 +306,18 @@ def _oval(centre, rx: float, ry: float) -> np.ndarray:
     return np.stack([rx * np.cos(t), ry * np.sin(t)], 1) + centre
 
 
+def _color(values) -> Color:
+    return tuple(int(v) for v in values)
+
+
 def _mix(a: Color, b: Color, share: float) -> Color:
-    return tuple(int(u + (v - u) * share) for u, v in zip(a, b))
+    return _color(u + (v - u) * share for u, v in zip(a, b))
 
 
 def _shade(color: Color, factor: float) -> Color:
-    return tuple(int(v * factor) for v in color)
+    return _color(v * factor for v in color)
 
 
 def _jitter(color: Color, rng: np.random.Generator, amount: int) -> Color:
     noise = rng.integers(-amount, amount + 1, 3)
-    return tuple(int(v) for v in np.clip(np.add(color, noise), 0, 255))
+    return _color(np.clip(np.add(color, noise), 0, 255))

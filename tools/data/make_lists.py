@@ -5,9 +5,8 @@
     python tools/data/make_lists.py AffectNet LIST PART --max-per-class 20000
 
 The label of a sample is the folder that holds it, or comes from a table (``--labels``). All samples
-of a person are on the same side of a split. ``ExpressionVideoDataset`` and
-``ExpressionImageDataset`` read the lists; docs/own_data.md has the whole path. The second form
-draws a part of the list of a public dataset.
+of a person are on the same side of a split (docs/own_data.md). The second form draws a part of the
+list of a public dataset.
 """
 
 import argparse
@@ -20,8 +19,10 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from clip_files import find_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
@@ -41,18 +42,8 @@ class Sample(NamedTuple):
 
 def find_samples(folder: str, kind: str) -> list[str]:
     """Paths of the clips (videos, and folders of frames) or images below a folder, in order."""
-    if not osp.isdir(folder):
-        raise ValueError(f'there is no folder {folder}')
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [d for d in folders if not d.startswith('.')]
-        names = [n for n in names if not n.startswith('.') and n not in OWN_NAMES]
-        below = '' if osp.samefile(place, folder) else osp.relpath(place, folder)
-        pictures = [n for n in names if media.is_picture(n)]
-        videos = [n for n in names if n.lower().endswith(media.VIDEO_SUFFIXES)]
-        if kind == 'clips' and pictures and below and not videos:
-            found.append(below)
-        found += [osp.join(below, n) for n in (pictures if kind == 'images' else videos)]
+    sources = find_sources(folder, 'image' if kind == 'images' else 'video')
+    found = [p for p, _, file in sources if file != folder and osp.basename(p) not in OWN_NAMES]
     if not found:
         what = 'images' if kind == 'images' else 'video files or folders of frames'
         raise ValueError(f'{folder} holds no {what}')
@@ -60,15 +51,10 @@ def find_samples(folder: str, kind: str) -> list[str]:
 
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
-    """Label and person ('' if unknown) of each name without suffix, from a table of labels.
-
-    Its lines have name, label and, if it is known, person, with a comma, semicolon or tab between
-    them. A first line with ``label`` in its second column is a header.
-    """
+    """Label and person ('' if unknown) of each name without suffix, from a table of labels."""
     try:
-        with open(path, encoding='utf-8-sig', newline='') as f:
-            text = f.read()
-    except (OSError, UnicodeDecodeError) as e:
+        text = Path(path).read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as e:
         raise ValueError(f'--labels {path}: {e}') from e
     first = text.partition('\n')[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
@@ -96,16 +82,9 @@ def without_suffix(name: str) -> str:
 def label_samples(
     names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
 ) -> list[Sample]:
-    """Find label and person of each sample.
+    """Label and person of each sample, by the folder or the table, and by the expression.
 
-    Args:
-        names (Sequence[str]): Of :func:`find_samples`.
-        table (dict, optional): Of :func:`read_table`; None takes the label from the folder.
-        person (str, optional): Regular expression whose group matches the person in a name.
-
-    Returns:
-        list[Sample]: In the same order. Without table and expression each sample has a person of
-        its own.
+    Without a person in the table and an expression each sample has a person of its own.
     """
     if table is None:
         rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
@@ -128,7 +107,6 @@ def label_samples(
 
 
 def refuse(names: Sequence[str], why: str) -> None:
-    """Raise a ValueError that names the first samples, if there are any."""
     if names:
         more = f' and {len(names) - LISTED} more' if len(names) > LISTED else ''
         raise ValueError(f'{", ".join(names[:LISTED])}{more} {why}')
@@ -137,16 +115,12 @@ def refuse(names: Sequence[str], why: str) -> None:
 def deal_persons(
     samples: Iterable[Sample], folds: int, seed: int, known: dict[str, int]
 ) -> dict[str, int]:
-    """Fold of each person, from 1, so that each fold has about the same share of each class.
-
-    The persons with most samples come first; each goes to the fold that has least of the classes
-    of the person. Persons who are ``known`` stay in their folds.
-    """
+    """Fold of each person, from 1, so that each fold has about the same share of each class."""
     labels_of: dict[str, Counter] = {}
     for sample in samples:
         labels_of.setdefault(sample.person, Counter())[sample.label] += 1
     dealt = {name: fold for name, fold in known.items() if name in labels_of}
-    if any(not 1 <= fold <= folds for fold in dealt.values()):
+    if max([folds, *dealt.values()]) > folds:
         raise ValueError(f'--persons has other folds than 1 to --folds {folds}')
     if len(labels_of) < folds:
         raise ValueError(f'--folds {folds}: there are only {len(labels_of)} persons')
@@ -174,25 +148,21 @@ def splits_of(
     """The samples of ``set_<n>_train.csv`` and the others; the fold after the test's validates."""
     lists = {}
     for fold in range(1, folds + 1):
-        role = {fold: 'test'}
-        if val:
-            role[fold % folds + 1] = 'val'
+        role = {fold % folds + 1: 'val'} if val else {}
+        role[fold] = 'test'
         for split in ('train', 'val', 'test') if val else ('train', 'test'):
-            lists[f'set_{fold}_{split}.csv'] = [
-                s for s in samples if role.get(dealt[s.person], 'train') == split
-            ]
+            own = [s for s in samples if role.get(dealt[s.person], 'train') == split]
+            lists[f'set_{fold}_{split}.csv'] = own
     return lists
 
 
 def to_csv(*rows: Sequence) -> str:
-    """Rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows(rows)
     return text.getvalue()
 
 
 def read_persons(path: str) -> dict[str, int]:
-    """Read the persons.csv of an earlier call."""
     try:
         with open(path, encoding='utf-8', newline='') as f:
             return {row['person']: int(row['fold']) for row in csv.DictReader(f)}
@@ -201,36 +171,24 @@ def read_persons(path: str) -> dict[str, int]:
 
 
 def write_lists(out: str, texts: dict[str, str]) -> None:
-    """Write files, unless one is there with other content."""
-    for name, text in texts.items():
-        path = osp.join(out, name)
-        if osp.exists(path):
-            with open(path, encoding='utf-8', newline='') as f:
-                if f.read() != text:
-                    raise ValueError(
-                        f'{path} exists with other content; delete it, or name another'
-                    )
-    for name, text in texts.items():
-        atomic_write(osp.join(out, name), text)
+    paths = {osp.join(out, name): text for name, text in texts.items()}
+    for path, text in paths.items():
+        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != text:
+            raise ValueError(f'{path} exists with other content; delete or name another')
+    for path, text in paths.items():
+        atomic_write(path, text)
 
 
 def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
-    """Draw at most so many samples of each class from the list of a public dataset.
-
-    Returns:
-        tuple[str, str]: The part as a CSV in the order of the list, and the samples of each class.
-    """
+    """At most so many samples of each class of a public list, as CSV, and what is said of them."""
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
 
     if DATASETS.get(dataset) is None:
         raise ValueError(f'{dataset} is neither clips, images nor a registered dataset')
-    try:
-        data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
-        found = data.read_list()
-    except FileNotFoundError as e:
-        raise ValueError(str(e)) from e
+    data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
+    found = data.read_list()
     classes, draw, taken = data.metainfo['classes'], random.Random(seed), set()
     for label in range(len(classes)):
         own = [i for i, sample in enumerate(found) if sample['label'] == label]
@@ -242,7 +200,6 @@ def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
 
 
 def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
-    """What was written, as text."""
     classes = sorted({s.label for s in samples}, key=media.natural_key)
     lines = [f'{len(samples)} samples, {len({s.person for s in samples})} persons']
     if all(s.person == s.name for s in samples):
@@ -251,20 +208,13 @@ def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
     for name, rows in lists.items():
         counts = Counter(s.label for s in rows)
         lines.append(f'{name:22} {len(rows):>5} ' + ' '.join(f'{counts[c]:>9}' for c in classes))
-    if all(c.isdigit() for c in classes):
-        lines.append(
-            f'The labels are numbers: name the classes {", ".join(classes)} in this order.'
-        )
-    else:
-        lines.append(f'classes = {tuple(classes)}')
+    numbers = all(c.isdigit() for c in classes)
+    lines.append(f'classes = {tuple(classes)}' + ', which are numbers: name them' * numbers)
     return '\n'.join(lines)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Write training and test lists for your own clips or images'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list')
     add('folder', help='of the clips or images; faces are cut out already; or LIST')
@@ -279,8 +229,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if (args.kind in ('clips', 'images')) == (args.max_per_class is not None):
         parser.error(f'{args.kind}: a dataset needs --max-per-class, clips and images have none')
-    if args.max_per_class is not None and args.max_per_class < 1:
-        parser.error(f'--max-per-class {args.max_per_class}: must be 1 or more')
     least = 3 if args.val else 2
     if args.folds < least:
         parser.error(f'--folds {args.folds}: must be {least} or more')
@@ -292,7 +240,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     try:
         if args.max_per_class is not None:
@@ -306,13 +253,12 @@ def main(argv: list[str] | None = None) -> int:
         known = read_persons(args.persons) if args.persons else {}
         dealt = deal_persons(samples, args.folds, args.seed, known)
         lists = splits_of(samples, dealt, args.folds, args.val)
-        texts = {
-            name: to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
-            for name, rows in lists.items()
-        }
+        texts = {}
+        for name, rows in lists.items():
+            texts[name] = to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
         texts[PERSONS] = to_csv(('person', 'fold'), *sorted(dealt.items()))
         write_lists(args.out, texts)
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         print(f'make_lists: {e}', file=sys.stderr)
         return 2
     print(report(samples, lists))

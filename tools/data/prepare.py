@@ -3,15 +3,15 @@
 
     python tools/data/prepare.py DATASET SRC DST
 
-    DST/...                the prepared clips or images, as they lie in SRC
-    DST/report.csv         what was found in each
-    DST/contact_sheet.jpg  the clips that need a look
-    DST/prepare.json, DST/journal.jsonl   settings, and what is done
+    DST/...                                the prepared clips or images, as they lie in SRC
+    DST/report.csv, DST/contact_sheet.jpg  what was found in each; the clips that need a look
+    DST/prepare.json, DST/journal.jsonl    settings, and what is done
 
-A run that was interrupted goes on where it stopped. See docs/data/prepare.md.
+Repeat the command after an interruption: it resumes. See docs/data/prepare.md.
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -32,7 +32,7 @@ import cv2
 import numpy as np
 from clip_files import Source
 from clip_squares import fill_squares, find_cuts, find_jumps
-from prepare_report import STATUSES, sheet_frames, write_report, write_sheet
+from prepare_report import sheet_frames, write_report, write_sheet
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, remove
 from s4d_mm_alone.files.text import printable
@@ -43,7 +43,7 @@ from s4d_mm_alone.predict.faces import (
     crop_square,
     detector_name,
 )
-from s4d_mm_alone.predict.tracking import PlacedFace, follow_faces
+from s4d_mm_alone.predict.tracking import follow_faces
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
@@ -62,7 +62,7 @@ _detect = None  # the detector of this process
 
 
 def start_worker(make_detector: Callable) -> None:
-    """Set up a process, which ends when the one that started it does: a thread and a detector."""
+    """Set up a process, which ends when the one that started it does."""
     global _detect
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
@@ -73,7 +73,6 @@ def start_worker(make_detector: Callable) -> None:
 
 
 def prepare_one(source: Source, dst: str, settings: dict) -> dict:
-    """Prepare one clip or image; returns its line of the journal."""
     record = dict(path=source.path, stamp=None, output=None, frames=0, faces=0, largest_jump=0.0)
     record.update(missing='', status='unreadable', message='', samples=[])
     try:
@@ -88,25 +87,24 @@ def prepare_one(source: Source, dst: str, settings: dict) -> dict:
 
 def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     record['stamp'] = files.stamp(source.file)
-    track = follow_clip(source, face_settings(settings))
+    wanted = FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
+    placed = follow_faces(files.read_frames(source), _detect, wanted, 'largest')
+    track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
     missing = files.missing_frames(source, count, LOST_SHARE)
     jumps = find_jumps(track, settings['margin'])
     cuts = find_cuts(track, jumps, settings['max_jump'])
-    largest = round(float(jumps.max()), 3)
-    record.update(frames=count, faces=faces, largest_jump=largest, missing=missing)
-    squares = None
+    record.update(frames=count, faces=faces, missing=missing)
+    record['largest_jump'] = round(float(jumps.max()), 3)
     if faces == 0 or faces < settings['min_found'] * count:
-        messages = [f'face in {faces} of {count} frames']
+        squares, messages = None, [f'face in {faces} of {count} frames']
         record['status'] = 'no_face'
     else:
+        squares = fill_squares(track, cuts)
         record['status'] = 'jump' if cuts else 'missing_frames' if missing else 'ok'
         messages = [f'jump at frame {cut + 1}' for cut in cuts[:3]]
-        if missing:
-            messages.append(f'missing: {missing}')
-        if faces < count:
-            messages.append(f'{count - faces} frames interpolated')
-        squares = fill_squares(track, cuts)
+        messages += [f'missing: {missing}'] * bool(missing)
+        messages += [f'{count - faces} frames interpolated'] * (faces < count)
     record['message'] = '; '.join(messages)
     for i in sheet_frames(count, cuts[0] if cuts else 0):
         square = None if squares is None else squares[i].round(2).tolist()
@@ -114,17 +112,6 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     if squares is not None:
         _write(source, osp.join(dst, source.output), squares, settings)
         record['output'] = source.output
-
-
-def face_settings(settings: dict) -> FaceSettings:
-    """The settings of faces among those of a run."""
-    return FaceSettings(**{k: settings[k] for k in FaceSettings._fields if k in settings})
-
-
-def follow_clip(source: Source, settings: FaceSettings) -> list[PlacedFace | None]:
-    """The face that is followed, in each frame of a clip or image; None where there is none."""
-    placed = follow_faces(files.read_frames(source), _detect, settings, 'largest')
-    return [faces[0] if faces else None for _, _, faces in placed]
 
 
 def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> None:
@@ -147,37 +134,30 @@ def read_journal(dst: str) -> dict[str, dict]:
     if osp.isfile(osp.join(dst, JOURNAL)):
         with open(osp.join(dst, JOURNAL), 'rb') as f:
             for line in f:
-                try:
+                with contextlib.suppress(ValueError):
                     record = json.loads(line)
                     done[record['path']] = record
-                except (ValueError, KeyError, TypeError):
-                    continue
     return done
 
 
 def is_done(source: Source, record: dict | None, dst: str) -> bool:
-    """Whether it was prepared, its source is the same, and its output is there."""
     if record is None or record['status'] == 'unreadable':  # which is tried again
         return False
-    try:
-        same = record['stamp'] == files.stamp(source.file)
-    except OSError:
-        return False
     output = record['output']
-    return same and (output is None or osp.exists(osp.join(dst, output)))
+    there = output is None or osp.exists(osp.join(dst, output))
+    return there and record['stamp'] == files.stamp(source.file)
 
 
 def input_type(dataset: str) -> str:
-    """'video' or 'image', by the name of a registered dataset."""
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
 
-    kinds = {name: getattr(cls, 'INPUT_TYPE', None) for name, cls in DATASETS.module_dict.items()}
-    if not kinds.get(dataset):
-        names = ', '.join(sorted(n for n, kind in kinds.items() if kind))
-        raise ValueError(f'unknown dataset {dataset!r}; there are: {names}')
-    return kinds[dataset]
+    kind = getattr(DATASETS.get(dataset), 'INPUT_TYPE', None)
+    if kind is None:
+        names = (n for n, cls in DATASETS.module_dict.items() if hasattr(cls, 'INPUT_TYPE'))
+        raise ValueError(f'unknown dataset {dataset!r}; there are: {", ".join(sorted(names))}')
+    return kind
 
 
 def prepare(
@@ -192,28 +172,14 @@ def prepare(
 ) -> list[dict]:
     """Prepare all clips or images of a folder, or what is left of them.
 
-    Args:
-        dataset (str): Name of a registered dataset; it says whether there are videos or images.
-        src (str): Folder, searched recursively, or one file.
-        dst (str): Folder to write to.
-        format (str): 'frames' or 'mp4', for clips.
-        min_found (float): Least share of the frames in which the face must be found.
-        workers (int, optional): Number of processes; 1 works in this one. None: all CPUs.
-        make_detector (Callable, optional): Makes another detector: a function from an RGB frame
-            to a list of faces.
-        **options: Of ``FaceSettings``.
-
-    Returns:
-        list[dict]: A record for each clip or image, as in the journal.
+    ``workers=1`` works in this process, None in as many as there are CPUs; ``options`` are those of
+    ``FaceSettings``. ``make_detector`` makes another detector, a function from an RGB frame to a
+    list of faces. Returns a record for each clip or image, as in the journal.
     """
     faces = FaceSettings(**options)
     check_settings(faces)
     if not 0 <= min_found <= 1:
         raise ValueError(f'min_found={min_found}: must be 0 to 1')
-    if workers is not None and workers < 1:
-        raise ValueError(f'workers={workers}: must be at least 1')
-    if format not in ('frames', 'mp4'):
-        raise ValueError(f"format={format!r}: must be 'frames' or 'mp4'")
     if format == 'mp4' and faces.size % 2:
         raise ValueError(f'size={faces.size}: must be even for mp4 (H.264)')
     kind = input_type(dataset)
@@ -247,19 +213,14 @@ def prepare(
 
 
 def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done: dict) -> None:
-    """Prepare ``todo``; each goes to ``done`` and the journal when it is done."""
     from mmengine.utils import ProgressBar
 
     work = partial(prepare_one, dst=dst, settings=settings)
-    with open(osp.join(dst, JOURNAL), 'ab+') as journal:
-        if journal.tell():  # after a line that was cut off: a new line
-            journal.seek(-1, os.SEEK_END)
-            if journal.read(1) != b'\n':
-                journal.write(b'\n')
+    with open(osp.join(dst, JOURNAL), 'ab') as journal:
         bar = ProgressBar(len(todo))
 
         def finish(record: dict) -> None:
-            journal.write(json.dumps(record).encode() + b'\n')
+            journal.write(b'\n' + json.dumps(record).encode())  # a line that was cut off ends here
             journal.flush()
             done[record['path']] = record
             bar.update()
@@ -283,7 +244,6 @@ def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done
 
 
 def _clear_parts(dst: str) -> None:
-    """Remove what an interrupted run left unfinished."""
     for folder, folders, names in os.walk(dst):
         for name in folders + names:
             if name.endswith('.part'):
@@ -292,11 +252,8 @@ def _clear_parts(dst: str) -> None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description='Cut the face out of clips and images',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=shown)
     add = parser.add_argument
     add('dataset', help='name of a dataset, e.g. DFEW, ExpressionVideoDataset: videos or images')
     add('src', help='folder of clips or images, or one file')
@@ -313,7 +270,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; returns its exit code."""
     args = parse_args(argv)
     start = time.time()
     try:
@@ -321,19 +277,15 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, ImportError) as e:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
-    except BrokenProcessPool:
-        said = 'a process was killed (is memory short?); run this again to go on, perhaps with'
-        print(f'\nprepare: {said} fewer --workers', file=sys.stderr)
+    except (BrokenProcessPool, KeyboardInterrupt) as e:
+        said = 'interrupted' if isinstance(e, KeyboardInterrupt) else 'a process was killed'
+        print(f'\nprepare: {said}; run this again to resume', file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print('\nprepare: interrupted; run this again to go on', file=sys.stderr)
-        return 130
     counts = Counter(r['status'] for r in records)
     print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')
-    for status in filter(counts.get, STATUSES):
-        print(f'  {status:<15}{counts[status]:>7}')
+    print(', '.join(f'{status} {count}' for status, count in sorted(counts.items())))
     frames, faces = (sum(r[key] for r in records) for key in ('frames', 'faces'))
-    print(f'  {frames} frames, face in {faces}; see report.csv and contact_sheet.jpg there')
+    print(f'{frames} frames, face in {faces}; see report.csv and contact_sheet.jpg there')
     return 0
 
 

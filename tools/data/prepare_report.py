@@ -18,11 +18,10 @@ STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
 COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
 SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
 CELLS, CELL, LINE = 6, 144, 20  # frames of a clip; pixels
-WHITE, GREEN, YELLOW, GREY = (255,) * 3, (0, 220, 0), (255, 200, 0), (90, 90, 90)
+WHITE, GREEN, YELLOW = (255,) * 3, (0, 220, 0), (255, 200, 0)
 
 
 def write_report(dst: str, records: list[dict]) -> None:
-    """Write report.csv."""
     text = io.StringIO(newline='')
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -32,15 +31,10 @@ def write_report(dst: str, records: list[dict]) -> None:
 
 
 def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
-    """Write contact_sheet.jpg: troubled clips, of each status about as many, and some good ones."""
-    groups = {status: [] for status in STATUSES}
-    for source, record in zip(sources, records):
-        groups[record['status']].append((source, record))
-    chosen = groups.pop('ok')[:SHEET_OK]
-    ranks = [(rank, order) for order, g in enumerate(groups.values()) for rank in range(len(g))]
-    troubled = sorted((order, rank) for rank, order in sorted(ranks)[:SHEET_ROWS])
-    lists = list(groups.values())
-    rows = [draw_row(*pair) for pair in [lists[i][rank] for i, rank in troubled] + chosen]
+    """Write contact_sheet.jpg: troubled clips, and some good ones."""
+    pairs = sorted(zip(sources, records), key=lambda pair: STATUSES.index(pair[1]['status']))
+    good = [pair for pair in pairs if pair[1]['status'] == 'ok']
+    rows = [draw_row(*pair) for pair in pairs[len(good) :][:SHEET_ROWS] + good[:SHEET_OK]]
     with atomic_path(osp.join(dst, 'contact_sheet.jpg')) as part:
         media.write_image(part, np.concatenate(rows), '.jpg')
 
@@ -54,14 +48,9 @@ def sheet_frames(count: int, jump_at: int = 0) -> list[int]:
 
 
 def draw_row(source: Source, record: dict) -> np.ndarray:
-    """A row of frames of a clip with the squares that were cut.
-
-    Of the record it takes ``path``, ``status``, ``message`` and ``samples``: the number of a
-    frame, its square or None, and whether the face was detected in it.
-    """
+    """A row of frames of a clip with the squares that were cut, by the record's ``samples``."""
     row = np.full((LINE + CELL, CELLS * CELL, 3), 30, np.uint8)
-    text = f'{record["status"]}: {record["path"]}'
-    text += f' ({record["message"]})' if record['message'] else ''
+    text = f'{record["status"]}: {record["path"]} ({record["message"]})'
     write(row, text.encode('ascii', 'replace').decode(), (4, LINE - 6))
     samples = {number: rest for number, *rest in record['samples']}
     cells = []
@@ -72,15 +61,12 @@ def draw_row(source: Source, record: dict) -> np.ndarray:
             cells.append(_cell(frame, i, *samples.get(i, (None, False))))
     except OSError:
         pass  # the row says so; what could be read is shown
-    if not cells:
-        row[LINE:] = GREY
     for i, cell in enumerate(cells):
         row[LINE:, i * CELL : (i + 1) * CELL] = cell
     return row
 
 
 def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    """Write a line of text into a picture; OpenCV's font has ASCII only."""
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, WHITE, 1, cv2.LINE_AA)
 
 

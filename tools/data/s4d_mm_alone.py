@@ -6,11 +6,9 @@ each process. Finding, cutting, reading and writing pictures needs none of it. T
 module stands for the package and runs nothing of its ``__init__.py``::
 
     from s4d_mm_alone import media
-    from s4d_mm_alone.predict.tracking import follow_faces
 
-It is for ``media``, ``predict.faces`` and ``predict.tracking``, which import nothing but
-numpy, OpenCV, Pillow and PyAV. They are then modules of their own: an error class of
-theirs is not that of ``s4d_mm.media``.
+It is for ``media``, ``predict.faces`` and ``predict.tracking``, which import nothing but numpy,
+OpenCV, Pillow and PyAV. An error class of theirs is not that of ``s4d_mm.media``.
 """
 
 from importlib.util import find_spec

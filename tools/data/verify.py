@@ -14,18 +14,17 @@ import os
 import os.path as osp
 import re
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config, DictAction
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(description='Open every sample that a config names.')
     add = parser.add_argument
     add('config')
@@ -66,7 +65,7 @@ NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch
 NOT_DATA += ('max_fault_share', 'allow_test_faults')
 LISTED = 10  # findings of a kind that are printed one by one
 LEAST_SHARES = 200  # samples of a list whose counts are compared with those of the data set
-# what is said of all findings of a kind in one line
+# what is said of all findings of a kind in one line; of the other kinds, '{split}: {what}'
 KINDS = dict(
     list='the annotation file of {split} cannot be used: {what}',
     line='{n} of {lines} lines of {split} cannot be read',
@@ -75,17 +74,15 @@ KINDS = dict(
     numbers='{n} of {files} clips of {split} lack frames, or have a frame twice',
     label='{n} of {files} samples of {split} have a label without a class',
     twice='{n} of {files} samples of {split} are there twice',
+    alike='{n} of {files} samples of {split} have the content of another one',
     leak='{n} of {files} samples of {split} are in the training data',
-    stages='{split}: {what}',
     sizes='{n} of {files} clips of {split} have frames of several sizes',
     counted='{n} of {files} clips of {split} are decoded from their first frame for each sample',
     short='{n} of {files} clips of {split} have fewer frames than clip_len',
     begins='{n} of {files} samples of {split} begin as one of the training data',
-    absent='{split}: {what}',
-    variant='{split}: {what}',
     order='{n} of {files} samples of {split} lie in the folder of another class',
-    shares='{split}: {what}',
 )
+NOTES = ('alike', 'sizes', 'counted', 'short', 'begins', 'absent')  # the others are troubles
 
 
 class Finding(NamedTuple):
@@ -97,7 +94,7 @@ class Finding(NamedTuple):
     line: str  # of the annotation file, as file:number
     label: str
     what: str
-    kind: str  # one of KINDS
+    kind: str
 
 
 class Sample(NamedTuple):
@@ -116,38 +113,34 @@ class Media:
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (h, w)
     first: str = ''  # hash of the file, or of the first frame file
     content: str = ''  # hash of the file, or of 3 frame files and their number
-    readable: bool = True
-    findings: list[tuple[str, str, str]] = field(default_factory=list)  # level, kind, what
+    findings: list[tuple[str, str]] = field(default_factory=list)  # kind, what
 
-    def add(self, level: str, kind: str, what: str) -> None:
-        """Add a finding; a trouble may mean that the file cannot be read."""
-        self.readable &= kind not in ('missing', 'unreadable')
-        self.findings.append((level, kind, what))
+    @property
+    def readable(self) -> bool:
+        return not any(kind in ('missing', 'unreadable') for kind, _ in self.findings)
 
 
 @dataclass
 class Split:
     """The samples of one annotation file."""
 
-    dataset: object  # its config; once built, the dataset
-    stages: list[str]
-    clip_len: int
-    interval: int  # of the frames of a clip
+    cfg: dict
+    stages: list[str] = field(default_factory=list)
+    clip_len: int = 1
+    interval: int = 1  # of the frames of a clip
+    dataset: object = None  # once it is built
     name: str = ''
     modality: str = 'video'
     samples: list[Sample] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
-    def add(self, level: str, kind: str, what: str, sample: Sample | None = None) -> None:
-        """Add a finding about a sample, or about the annotation file."""
-        if sample is None:
-            cfg = self.dataset if isinstance(self.dataset, dict) else vars(self.dataset)
-            sample = Sample(cfg.get('ann_file', ''))
-        classes, label = self.classes(), sample.label
-        name = '' if label is None else str(label)
-        if label is not None and 0 <= label < len(classes):
-            name += f' {classes[label]}'
-        self.findings.append(Finding(level, self.name, sample.path, sample.line, name, what, kind))
+    def add(self, kind: str, what: str, sample: Sample | None = None) -> None:
+        sample = sample or Sample(self.cfg.get('ann_file', ''))
+        level = 'note' if kind in NOTES else 'trouble'
+        label = '' if sample.label is None else str(sample.label)
+        if sample.label in range(len(self.classes())):
+            label += f' {self.classes()[sample.label]}'
+        self.findings.append(Finding(level, self.name, sample.path, sample.line, label, what, kind))
 
     def classes(self) -> tuple:
         """Names of the classes in label order; () without labels."""
@@ -156,7 +149,6 @@ class Split:
         return tuple(getattr(self.dataset, 'metainfo', {}).get('classes', ()))
 
 
-# ---------------------------------------------------------------- annotations
 def leaf_datasets(cfg: dict) -> Iterator[dict]:
     """The datasets within a dataset: DualModalDataset, RepeatDataset ... hold others."""
     inner = [cfg[k] for k in ('video', 'image', 'dataset') if isinstance(cfg.get(k), dict)]
@@ -168,7 +160,6 @@ def leaf_datasets(cfg: dict) -> Iterator[dict]:
 
 
 def largest(key: str, steps: list | None) -> int:
-    """The largest value of a key in a pipeline; 1 if there is none."""
     found = [1]
     for step in steps or ():
         if isinstance(step, dict):
@@ -184,76 +175,54 @@ def find_splits(cfg: Config) -> list[Split]:
             if not leaf:
                 continue
             data = {k: v for k, v in leaf.items() if k not in NOT_DATA}
-            pipeline = leaf.get('pipeline')
-            split = splits.setdefault(
-                json.dumps(data, sort_keys=True, default=str),
-                Split(data, [], 1, largest('frame_interval', pipeline)),
-            )
+            key = json.dumps(data, sort_keys=True, default=str)
+            split, pipeline = splits.setdefault(key, Split(data)), leaf.get('pipeline')
             split.clip_len = max(split.clip_len, largest('clip_len', pipeline))
+            split.interval = max(split.interval, largest('frame_interval', pipeline))
             if stage not in split.stages:
                 split.stages.append(stage)
     if not splits:
-        raise ValueError(
-            f'{cfg.filename} has no dataset: none of train_dataloader, val_dataloader and '
-            'test_dataloader is set.'
-        )
+        raise ValueError(f'{cfg.filename} has no dataset: no dataloader is set')
     for split in splits.values():
         read_samples(split)
     return list(splits.values())
 
 
 def read_samples(split: Split) -> None:
-    """Fill a split; what cannot be read is a finding."""
-    cfg = split.dataset
+    cfg, wrong = split.cfg, []
     split.modality = getattr(DATASETS.get(cfg['type']), 'INPUT_TYPE', 'video')
     split.name = f'{"/".join(split.stages)} {split.modality}'
     try:
-        split.dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
-        if isinstance(split.dataset, BaseExpressionDataset):
-            read_annotations(split, cfg.get('indices'))
-        else:
-            read_data_infos(split)
+        split.dataset = dataset = DATASETS.build(dict(cfg, pipeline=[], lazy_init=True))
+        if isinstance(dataset, BaseExpressionDataset):
+            found = dataset.read_list(wrong)
+        else:  # of mmaction2 or mmpretrain
+            dataset.full_init()
+            found = map(dataset.get_data_info, range(len(dataset)))
+        for info in found:
+            path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
+            split.samples.append(Sample(path, info.get('label'), info.get('where', '')))
     except (OSError, ValueError) as e:
-        split.add('trouble', 'list', str(e))
-    if not (split.samples or split.findings):
-        split.add('trouble', 'list', 'it has no samples')
-
-
-def read_annotations(split: Split, indices: int | list | None) -> None:
-    """Fill a split by the parser of a dataset of ours; ``indices`` as in mmengine's datasets."""
-    wrong = []
-    for sample in split.dataset.read_list(wrong):
-        split.samples.append(Sample(sample['filename'], sample.get('label'), sample['where']))
+        split.add('list', str(e))
     for error in wrong:
-        split.add('trouble', 'line', str(error), Sample(error.line, None, error.where))
+        split.add('line', str(error), Sample(error.line, None, error.where))
+    ours, count = isinstance(split.dataset, BaseExpressionDataset), len(split.classes())
+    indices = cfg.get('indices') if ours else None  # others have taken them
     if isinstance(indices, int):
         split.samples = split.samples[:indices] if indices > 0 else split.samples[indices:]
     elif indices is not None:
         split.samples = [split.samples[i] for i in indices]
-
-
-def read_data_infos(split: Split) -> None:
-    """Fill a split from a dataset of mmaction2 or mmpretrain."""
-    split.dataset.full_init()
-    count = len(split.classes())
-    for i in range(len(split.dataset)):
-        info = split.dataset.get_data_info(i)
-        path = next(info[k] for k in ('filename', 'frame_dir', 'img_path') if k in info)
-        sample = Sample(path, info.get('label'))
-        split.samples.append(sample)
+    for sample in split.samples:
         if sample.label is not None and count and not 0 <= sample.label < count:
-            what = f'label {sample.label} is not one of 0 to {count - 1}'
-            split.add('trouble', 'label', what, sample)
+            split.add('label', f'label {sample.label} is not one of 0 to {count - 1}', sample)
+    if not (split.samples or split.findings):
+        split.add('list', 'it has no samples')
 
 
-# ---------------------------------------------------------------------- media
 def file_hash(*paths: str, extra: str = '') -> str:
-    """Hash of the content of files, and of a text."""
     digest = hashlib.blake2b(extra.encode(), digest_size=16)
     for path in paths:
-        with open(path, 'rb') as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
+        digest.update(Path(path).read_bytes())
     return digest.hexdigest()
 
 
@@ -264,20 +233,21 @@ def check_media(job: tuple[str, str, str]) -> Media:
     try:
         refuse_empty(path)
         if modality == 'image':
-            _check_image(path, decode, media)
+            read = _size_in_header if decode == 'none' and osp.exists(path) else _size_of_picture
+            media.frames, media.sizes = 1, [read(path)]
+            media.first = media.content = file_hash(path)
         elif osp.isdir(path):
             _check_folder(path, decode, media)
         else:
             _check_video(path, decode, media)
     except Exception as e:  # one file must not end the check of the others
         named = isinstance(e, (FileNotFoundError, MediaReadError))
-        kind = 'unreadable' if osp.exists(path) else 'missing'
-        media.add('trouble', kind, str(e) if named else f'{type(e).__name__}: {e}')
+        what = str(e) if named else f'{type(e).__name__}: {e}'
+        media.findings.append(('unreadable' if osp.exists(path) else 'missing', what))
     return media
 
 
 def refuse_empty(path: str) -> None:
-    """Raise an error for a file without content."""
     if osp.isfile(path) and osp.getsize(path) == 0:
         raise MediaReadError(f'{path} has zero bytes; get it anew.')
 
@@ -287,13 +257,8 @@ def _size_in_header(path: str) -> tuple[int, int]:
         return image.size[::-1]
 
 
-def _check_image(path: str, decode: str, media: Media) -> None:
-    if decode == 'none' and osp.exists(path):
-        media.sizes.append(_size_in_header(path))
-    else:
-        media.sizes.append(ImageLoad()(dict(filename=path))['img_shape'])
-    media.frames = 1
-    media.first = media.content = file_hash(path)
+def _size_of_picture(path: str) -> tuple[int, int]:
+    return ImageLoad()(dict(filename=path))['img_shape']
 
 
 def _check_folder(path: str, decode: str, media: Media) -> None:
@@ -310,13 +275,12 @@ def _check_folder(path: str, decode: str, media: Media) -> None:
                 media.sizes.append(_size_in_header(frame))
         except OSError as e:
             faults.append(str(e))
-    if len(faults) > 3:
-        faults[3:] = [f'... and {len(faults) - 3} more of its {len(frames)} frames']
-    for fault in faults:
-        media.add('trouble', 'unreadable', fault)
+    if faults:
+        more = f'; and {len(faults) - 3} more of its {len(frames)} frames' if faults[3:] else ''
+        media.findings.append(('unreadable', '; '.join(faults[:3]) + more))
     if len(set(media.sizes)) > 1:
         ends = f'{min(media.sizes)} to {max(media.sizes)} (height, width)'
-        media.add('note', 'sizes', f'its frames differ in size: {ends}')
+        media.findings.append(('sizes', f'its frames differ in size: {ends}'))
     three = frames[0], frames[len(frames) // 2], frames[-1]
     media.first, media.content = file_hash(frames[0]), file_hash(*three, extra=str(len(frames)))
 
@@ -328,34 +292,26 @@ def _check_numbers(frames: list[str], media: Media) -> None:
         return  # not one series
     numbers, counts = np.unique([int(m[2]) for m in names], return_counts=True)
     if counts.max() > 1:
-        what = f'it has several frames of the number {_some(numbers[counts > 1])}'
-        media.add('trouble', 'numbers', f'{what}; remove all but one')
+        what = f'several frames of the number {numbers[counts > 1][0]}; remove all but one'
+        media.findings.append(('numbers', what))
     step = int(np.gcd.reduce(np.diff(numbers))) or 1
     missing = (numbers[-1] - numbers[0]) // step + 1 - len(numbers)
     if missing:
-        gaps = numbers[:-1][np.diff(numbers) > step] + step
+        first = (numbers[:-1][np.diff(numbers) > step] + step)[0]
         what = f'{missing} frame(s) missing from {numbers[0]} to {numbers[-1]}'
-        media.add('trouble', 'numbers', f'{what}: number {_some(gaps)}; extract its frames anew')
-
-
-def _some(values: np.ndarray) -> str:
-    return ', '.join(map(str, values[:5])) + (' ...' if len(values) > 5 else '')
+        media.findings.append(('numbers', f'{what}: number {first} first; extract its frames anew'))
 
 
 def _check_video(path: str, decode: str, media: Media) -> None:
-    start = time.perf_counter()
     reader = ClipInit()(dict(filename=path))['video_reader']
     media.frames = count = len(reader)
     numbers = {'all': range(count), 'ends': sorted({0, count - 1}), 'none': [0]}[decode]
     media.sizes += {frame.shape[:2] for frame in reader.read(numbers)}
     media.first = media.content = file_hash(path)
     if not reader.indexed:
-        what = (
-            'it does not say where its frames are, so that each sample decodes it from its first '
-            f'frame ({time.perf_counter() - start:.2f} s here for {count} frames). An .mp4 is '
-            'decoded from the key frame before: ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4'
-        )
-        media.add('note', 'counted', what)
+        what = 'it does not say where its frames are: each sample decodes it from its first frame; '
+        what += 'mend it by ffmpeg -i OLD -c:v libx264 -crf 12 NEW.mp4'
+        media.findings.append(('counted', what))
 
 
 def check_all(jobs: list, workers: int) -> Iterator[Media]:
@@ -372,38 +328,31 @@ def check_all(jobs: list, workers: int) -> Iterator[Media]:
                     position += 1
         except BrokenProcessPool:  # find the file, each one by itself
             for job in jobs[position : position + 8 * workers]:
-                yield _check_alone(job)
+                try:
+                    with ProcessPoolExecutor(1) as pool:
+                        media = pool.submit(check_media, job).result()
+                except BrokenProcessPool:
+                    said = 'the decoder crashes on it (or memory is short); get it anew'
+                    media = Media(findings=[('unreadable', said)])
+                yield media
                 position += 1
 
 
-def _check_alone(job: tuple) -> Media:
-    try:
-        with ProcessPoolExecutor(1) as pool:
-            return pool.submit(check_media, job).result()
-    except BrokenProcessPool:
-        media = Media()
-        what = 'the decoder crashes on it (or was killed, for want of memory)'
-        media.add('trouble', 'unreadable', f'{what}; get it anew or remove its line')
-        return media
-
-
-# ----------------------------------------------------------------- comparison
 def check_samples(split: Split, media: dict[str, Media]) -> None:
-    """Findings about single samples and about the classes."""
     for sample in split.samples:
         found = media[sample.path]
-        for level, kind, what in found.findings:
-            split.add(level, kind, what, sample)
+        for finding in found.findings:
+            split.add(*finding, sample)
         if found.readable and split.modality == 'video' and found.frames < split.clip_len:
             what = f'it has {found.frames} frames, fewer than clip_len={split.clip_len}'
-            split.add('note', 'short', what, sample)
+            split.add('short', what, sample)
     present = {s.label for s in split.samples}
     absent = [name for i, name in enumerate(split.classes()) if i not in present]
     if split.samples and absent:
-        split.add('note', 'absent', f'no sample of {", ".join(absent)}')
+        split.add('absent', f'no sample of {", ".join(absent)}')
     if split.samples and 'train' in split.stages and len(split.stages) > 1:
         what = f'{" and ".join(split.stages)} are the same samples; give another ann_file'
-        split.add('trouble', 'stages', what)
+        split.add('stages', what)
 
 
 def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
@@ -415,16 +364,13 @@ def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
 
 
 def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
-    """Whether the clips of DFEW are those that the recipe is for."""
-    variant = dfew_variant(split, media)
+    variant, want = dfew_variant(split, media), None
     if variant == 'clip_224x224' and is_s2d:
-        what = "these are clips of all frames, but S2D's recipe is for clip_224x224_16f"
+        want = "S2D's recipe is for the clips of 16 frames, clip_224x224_16f"
     elif variant == 'clip_224x224_16f' and split.interval > 1:
-        what = 'these are the clips of 16 frames (clip_224x224_16f), but the pipeline takes every'
-        what += f' {split.interval}th frame of all (clip_224x224)'
-    else:
-        return
-    split.add('trouble', 'variant', f'{what}; link that folder, as docs/data/dfew.md says')
+        want = f'the pipeline takes every {split.interval}th frame of all, of clip_224x224'
+    if want:
+        split.add('variant', f'these are {variant}, but {want}: see docs/data/dfew.md')
 
 
 def check_order(split: Split) -> None:
@@ -437,16 +383,15 @@ def check_order(split: Split) -> None:
         name = folder if folder in classes else SYNONYMS.get(folder)
         if name in classes and sample.label not in (None, classes.index(name)):
             what = f'it lies in the folder {folder}, which is label {classes.index(name)}'
-            split.add('trouble', 'order', f'{what}; is this list from another copy?', sample)
+            split.add('order', f'{what}; is this list from another copy?', sample)
     known, labels = getattr(split.dataset, 'COUNTS', None), [s.label for s in split.samples]
     if not known or len(known) != len(classes) or len(labels) < LEAST_SHARES:
         return
     for label, name in enumerate(classes):
         share, right = labels.count(label) / len(labels), known[label] / sum(known)
         if abs(share - right) > 0.08:
-            what = f'{share:.0%} have the label {label} {name}, but {right:.0%} of the data set are'
-            what += f' {name}: are the ids of this list in another order?'
-            split.add('trouble', 'shares', what)
+            what = f'{share:.0%} have the label {label} {name}, but {right:.0%} of the data set do'
+            split.add('shares', f'{what}: are the ids of this list in another order?')
             return
 
 
@@ -460,41 +405,24 @@ def keys_of(sample: Sample, media: dict[str, Media]) -> dict[str, str]:
     }
 
 
-def check_twice(split: Split, media: dict[str, Media]) -> None:
-    """The same sample twice in a split, by path and by content."""
+def check_copies(split: Split, trains: list[Split], media: dict[str, Media]) -> None:
+    """Samples of a split that are there twice, or in one of the training splits too."""
     seen = {}
-    for sample in split.samples:
-        for said, key in list(keys_of(sample, media).items())[:2]:
-            other = seen.setdefault((said, key), sample) if key else sample
-            if other is sample:
-                continue
-            what = f'{said} {_place(other, split)}'
-            what += ' with another label' if other.label != sample.label else ''
-            trouble = 'file' in said or other.label != sample.label
-            what += '; remove one of the two'
-            split.add('trouble' if trouble else 'note', 'twice', what, sample)
-            break
-
-
-def check_between(train: Split, test: Split, media: dict[str, Media]) -> None:
-    """Samples of a test split that are in the training split."""
-    seen = {}
-    for sample in train.samples:
-        for pair in keys_of(sample, media).items():
-            seen.setdefault(pair, sample)
-    for sample in test.samples:
+    for home, sample in [(part, one) for part in (*trains, split) for one in part.samples]:
         for said, key in keys_of(sample, media).items():
-            other = seen.get((said, key)) if key else None
-            if other is not None:
-                level, kind = ('note', 'begins') if 'begins' in said else ('trouble', 'leak')
-                what = f'{said} {_place(other, train)}: test data in the training data'
-                test.add(level, kind, what, sample)
-                break
-
-
-def _place(sample: Sample, split: Split) -> str:
-    line = f', {sample.line}' if sample.line else ''
-    return f'{sample.path} ({split.name}{line})'
+            first, place = seen.setdefault((said, key), (sample, home)) if key else (sample, home)
+            if home is not split or first is sample or (place is split and 'begins' in said):
+                continue
+            if place is not split:
+                kind = 'begins' if 'begins' in said else 'leak'
+                more = ': test data in the training data'
+            else:
+                other = first.label != sample.label
+                kind = 'twice' if other or 'file' in said else 'alike'
+                more = ' with another label' * other + '; remove one of the two'
+            line = f', {first.line}' if first.line else ''
+            split.add(kind, f'{said} {first.path} ({place.name}{line}){more}', sample)
+            break
 
 
 def verify(
@@ -514,22 +442,9 @@ def verify(
         check_samples(split, media)
         check_variant(split, media, is_s2d=str(backbone.get('type')).endswith('S2DViT'))
         check_order(split)
-        check_twice(split, media)
-    for train in (s for s in splits if 'train' in s.stages):
-        for test in splits:
-            if 'train' not in test.stages and train.modality == test.modality:
-                check_between(train, test, media)
+        same = [s for s in splits if 'train' in s.stages and s.modality == split.modality]
+        check_copies(split, [] if 'train' in split.stages else same, media)
     return splits, media
-
-
-# --------------------------------------------------------------------- report
-def in_one_line(split: Split, kind: str, found: list[Finding]) -> str:
-    """All findings of a kind in one line."""
-    # a clip with several unreadable frames counts once
-    n, files = len({(f.path, f.line) for f in found}), len(split.samples)
-    lines = files + sum(f.kind == 'line' for f in split.findings)
-    text = KINDS[kind].format(n=n, files=files, lines=lines, split=split.name, what=found[0].what)
-    return f'{text}: is data_root right?' if kind == 'missing' and n == files else text
 
 
 def report(splits: list[Split]) -> Iterator[str]:
@@ -542,12 +457,19 @@ def report(splits: list[Split]) -> Iterator[str]:
             for f in split.findings:
                 if f.level == level:
                     kinds.setdefault(f.kind, []).append(f)
-            groups += [(in_one_line(split, *kind), kind[1]) for kind in kinds.items()]
+            sizes = dict(split=split.name, files=len(split.samples))
+            sizes['lines'] = sizes['files'] + sum(f.kind == 'line' for f in split.findings)
+            for kind, found in kinds.items():
+                form = KINDS.get(kind, '{split}: {what}')
+                line = form.format(n=len(found), what=found[0].what, **sizes)
+                if kind == 'missing' and len(found) == sizes['files']:
+                    line += ': is data_root right?'
+                groups.append((printable(line), found))
         count = sum(len(found) for _, found in groups[start:])
         yield f'{count} {level}{"s" * (count != 1)}'
-        yield from (f'  {printable(line)}' for line, _ in groups[start:])
+        yield from (f'  {line}' for line, _ in groups[start:])
     for line, found in groups:
-        yield f'\n{printable(line)}'
+        yield f'\n{line}'
         for f in found[:LISTED]:
             where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
             yield printable(f'  {f.path} ({where}): {f.what}')
@@ -556,7 +478,6 @@ def report(splits: list[Split]) -> Iterator[str]:
 
 
 def table(split: Split, media: dict[str, Media]) -> str:
-    """What a split holds, as text."""
     found = [media[s.path] for s in split.samples]
     sizes = sorted({tuple(size) for m in found for size in m.sizes}, key=lambda s: (s[0] * s[1], s))
     frames = [m.frames for m in found if m.frames]
@@ -573,14 +494,11 @@ def table(split: Split, media: dict[str, Media]) -> str:
     for label, name in enumerate(split.classes()):
         count = labels.count(label)
         rows.append((f'  {label} {name}', f'{count} ({count / max(1, len(labels)):.1%})'))
-    title = f'{split.name}: cannot be read'
-    if not isinstance(split.dataset, dict):
-        title = f'{split.name}: {type(split.dataset).__name__}, {split.dataset.ann_file}'
+    title = f'{split.name}: {split.cfg["type"]}, {split.cfg.get("ann_file")}'
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 
 def main(argv: list | None = None) -> int:
-    """Check the data of a config and print what was found; 1 if there is trouble."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     splits, media = verify(cfg, args.workers, args.decode, progress=sys.stderr.isatty())

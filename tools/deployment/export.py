@@ -7,11 +7,9 @@ python tools/deployment/export.py CONFIG CHECKPOINT OUT.onnx --input-type video
 import argparse
 import os.path as osp
 import sys
-from collections.abc import Sequence
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the arguments."""
+def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of fine-tuning')
     parser.add_argument('checkpoint', help='its checkpoint')
@@ -37,8 +35,7 @@ import s4d_mm.guard  # noqa: F401
 from s4d_mm.predict.export import TOLERANCE, export_model
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Export a model; returns the exit code."""
+def main(argv: list | None = None) -> int:
     args = parse_args(argv)
     try:
         info, differences = export_model(

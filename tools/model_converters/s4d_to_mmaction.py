@@ -4,19 +4,16 @@
 python tools/model_converters/s4d_to_mmaction.py SRC DST --img-size 160 --num-frames 16
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+
+from command_line import make_parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a file; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('src', help='checkpoint to read')
-    add('dst', help='checkpoint to write')
-    add('--img-size', type=int, required=True, help="the VisionTransformer's img_size")
-    add('--num-frames', type=int, required=True, help="the VisionTransformer's num_frames")
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser(__doc__)
+    for name in ('img_size', 'num_frames'):
+        option = f'--{name.replace("_", "-")}'
+        parser.add_argument(option, type=int, required=True, help=f"the VisionTransformer's {name}")
     args = parser.parse_args(argv)
 
     import s4d_mm.guard  # noqa: F401

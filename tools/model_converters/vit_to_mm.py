@@ -4,18 +4,14 @@
 python tools/model_converters/vit_to_mm.py SRC DST
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+
+from command_line import make_parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Convert a file; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('src', help='checkpoint to read')
-    add('dst', help='checkpoint to write')
-    add('--tubelet-size', type=int, help='frames of a tubelet, for an image model (default 2)')
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser(__doc__)
+    parser.add_argument('--tubelet-size', type=int, help='frames of a tubelet, for an image model')
     args = parser.parse_args(argv)
 
     import s4d_mm.guard  # noqa: F401

@@ -1,21 +1,14 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """The measuring code runs and measures what it says. Nothing here is timed."""
 
-import functools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks import data, inference, run, soak, steps, testing, timing
+from benchmarks import data, inference, run, steps, testing, timing
 
 
 @pytest.mark.parametrize('impl', ['plain', 'ours', 'no_experts'])
@@ -72,13 +65,6 @@ def test_data_pipelines():
     assert rows[0]['share_of_raw'] == 1 and rows[1]['per_second'] > 0
 
 
-def test_peak_memory_of_a_fresh_process():
-    size = 2**26  # float32
-    peak = timing.peak_memory(functools.partial, torch.ones, size)
-    # a baseline that shrinks a little takes some pages off
-    assert 3.9 * size <= peak < 4 * size + 2**26
-
-
 def test_operations_by_hand():
     layer, x = nn.Linear(8, 16), torch.randn(4, 8, requires_grad=True)
     product = 2 * 4 * 8 * 16
@@ -92,38 +78,3 @@ def test_stages_of_a_prediction():
     assert [row['stage'] for row in rows] == [*inference.STAGES, 'all']
     assert sum(row['share'] for row in rows[:-1]) == pytest.approx(1)
     assert rows[-1]['times_real_time'] == pytest.approx(0.6 / rows[-1]['median_s'])
-
-
-@pytest.mark.skipif(not Path('/proc/self/smaps_rollup').exists(), reason='needs /proc')
-def test_soak_sees_memory_files_and_workers(tmp_path):
-    """Of a process that holds 64 MiB and 20 open files, and has two children."""
-    (tmp_path / 'run.py').write_text(
-        'import os, subprocess, time\n'
-        "kept = b'x' * 2**26, [open(os.devnull) for _ in range(20)]\n"
-        "children = [subprocess.Popen(['sleep', '600']) for _ in range(2)]\n"
-        "open('ready', 'w')\n"
-        'time.sleep(600)\n'
-    )
-    process = subprocess.Popen([sys.executable, 'run.py'], cwd=tmp_path)
-    try:
-        while not (tmp_path / 'ready').exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        found = dict(zip(soak.COLUMNS[1:], soak.sample(process.pid)))
-        children = soak.descendants(process.pid)
-    finally:
-        process.kill()
-        process.wait()
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-    assert 64 <= found['main_anonymous'] <= found['main_rss'] < 200
-    assert found['main_files'] >= 23 and found['main_threads'] == 1
-    assert found['workers'] == 2 and found['workers_files'] >= 6 and found['workers_pss'] > 0
-    assert soak.sample(process.pid) is None
-
-
-def test_soak_ends_with_the_command(tmp_path):
-    command = [sys.executable, '-c', 'import time; time.sleep(0.5)']
-    soak.main(['--every', '0.1', str(tmp_path / 'soak.csv'), *command])
-    lines = (tmp_path / 'soak.csv').read_text().splitlines()
-    assert lines[0].split(',') == list(soak.COLUMNS) and len(lines) > 1

@@ -78,14 +78,6 @@ def test_every_block_is_tested_or_says_what_it_needs(page):
     assert not unmarked, 'write <!-- tested --> or <!-- needs: REASON --> in the line before'
 
 
-@pytest.mark.parametrize('page', BLOCKS)
-def test_every_mark_is_before_a_block(page):
-    """A mark that nothing is found for would test nothing."""
-    text = Path(ROOT, page).read_text(encoding='utf-8')
-    marks = sum(line.startswith(('<!-- tested', '<!-- needs')) for line in text.splitlines())
-    assert marks == sum(block.tested or bool(block.needs) for block in BLOCKS[page])
-
-
 @pytest.mark.parametrize('page', TESTED)
 def test_commands_of_a_page_run(page, folder):
     for file, language, text in scripts(page):

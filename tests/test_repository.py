@@ -44,11 +44,5 @@ def test_ruff_is_the_same_everywhere():
     assert any('requirements/tests.txt' in step.get('run', '') for step in steps)
 
 
-def test_citation_is_of_this_version():
-    citation = yaml.safe_load(read('CITATION.cff'))
-    assert citation['version'] == __version__
-    assert citation['preferred-citation']['doi'] in read('README.md')
-
-
 def test_changelog_names_this_version():
     assert re.findall(r'^## (.+)$', read('CHANGELOG.md'), re.M)[:2] == ['Unreleased', __version__]

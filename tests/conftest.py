@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """What all tests share: few threads, and the package's registrations."""
 
+import gc
 import os
 import os.path as osp
 
@@ -17,6 +18,8 @@ from mmengine.runner import Runner  # noqa: E402
 import s4d_mm.guard  # noqa: E402,F401
 
 torch.set_num_threads(1)
+# mmengine's datasets call gc.collect(), which would look at all that was imported each time
+gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import INFERENCERS
 from small_models import CLASSES, PREDICT, save_checkpoint
 
+from s4d_mm import apis  # noqa: F401
 from s4d_mm.files.errors import NonFiniteError
 from s4d_mm.media import MediaReadError, read_image, read_timed, read_video
 from s4d_mm.predict.faces import FaceSettings, crop_square

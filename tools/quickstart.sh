@@ -43,6 +43,7 @@ start() { # label, name of the log file, command
     [ "$cores" -gt 1 ] || finish
     local label=$1 log="$out/logs/$2.log"
     shift 2
+    : >"$log" # finish may read it before the command has opened it
     "$@" >"$log" 2>&1 </dev/null &
     pids+=($!) labels+=("$label") logs+=("$log") shown+=(0)
 }

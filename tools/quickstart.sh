@@ -43,6 +43,7 @@ start() { # label, name of the log file, command
     [ "$cores" -gt 1 ] || finish
     local label=$1 log="$out/logs/$2.log"
     shift 2
+    : >"$log" # finish may read it before the command has opened it
     "$@" >"$log" 2>&1 </dev/null &
     pids+=($!) labels+=("$label") logs+=("$log") shown+=(0)
 }
@@ -153,12 +154,12 @@ if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
     clip="$out/data/clips/$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv").mp4"
 fi
 python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
-    --faces "$faces" --out "$out/predict"
+    --faces "$faces" --out "$out/predict" 2>&1
 
 begin 'summary'
 echo 'In percent, on drawn persons that no training has seen:'
 python tools/analysis_tools/compare_tests.py "$finetune" \
-    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json"
+    "with pre-training=$out/test/with.json" "without pre-training=$out/test/without.json" 2>&1
 echo
 echo "Seconds after installation: ${times%, }"
 cat <<END

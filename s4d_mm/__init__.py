@@ -69,6 +69,6 @@ with warnings.catch_warnings():
     from . import datasets, engine, evaluation, models, weights  # noqa: F401
     from .former_names import keep_former_names
 
-keep_former_names(__name__)
+keep_former_names()
 
 __all__ = ['__version__', 'check_versions', 'datasets', 'engine', 'evaluation', 'models']

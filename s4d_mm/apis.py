@@ -1,9 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Python entry points of :mod:`s4d_mm.predict`, which ``import s4d_mm`` does not bring in."""
 
-import sys
-
-from .predict import scorers
+from .former_names import keep_former_names
 from .predict.inferencer import ExpressionInferencer
 from .predict.models import init_model
 from .predict.results import ExpressionRecord, ExpressionResult, FaceTrack, MediaResult
@@ -22,4 +20,11 @@ __all__ = [
     'Window',
     'init_model',
 ]
-sys.modules[f'{__name__}.onnx_scorer'] = scorers  # its former place, for one release
+keep_former_names(
+    {
+        'predict.inferencer': 'apis.inferencer',
+        'predict.models': 'apis.inference',
+        'predict.results': 'apis.results',
+        'predict.scorers': 'apis.scorer apis.torch_scorer apis.onnx_scorer',
+    }
+)

@@ -46,9 +46,9 @@ FORMER = {
 }
 
 
-def keep_former_names(package: str) -> None:
-    """Let the former places of modules of a package stand for them in ``import``."""
-    for now, former in FORMER.items():
-        module = importlib.import_module(f'{package}.{now}')
+def keep_former_names(table: dict[str, str] = FORMER) -> None:
+    """Let the former places of modules stand for them in ``import``."""
+    for now, former in table.items():
+        module = importlib.import_module(f'{__package__}.{now}')
         for name in former.split():
-            sys.modules.setdefault(f'{package}.{name}', module)
+            sys.modules.setdefault(f'{__package__}.{name}', module)

@@ -1,6 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Import of the package: version check, repairs of published wheels, and what it brings in."""
 
+import importlib
 import subprocess
 import sys
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import init_default_scope
 
 import s4d_mm
+from s4d_mm.former_names import FORMER
 
 
 def test_mmaction_models_import_and_drn_says_why():
@@ -76,3 +78,12 @@ def test_import_is_quiet_and_brings_in_no_apis():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'MultiScaleDeformableAttention' not in done.stderr
+
+
+def test_former_places_of_modules_can_be_imported():
+    for now, former in FORMER.items():
+        module = importlib.import_module(f's4d_mm.{now}')
+        for name in former.split():
+            assert importlib.import_module(f's4d_mm.{name}') is module
+    for name in ('apis.results', 'faces.boxes', 'visualization.timeline'):
+        assert importlib.import_module(f's4d_mm.{name}').__name__.startswith('s4d_mm.predict.')

@@ -1,7 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Checkpoint files that are converted and published: written whole or not at all."""
 
-import importlib
 import os
 
 import pytest
@@ -50,8 +49,3 @@ def test_conversion_of_a_file(tmp_path, capsys):
     written = torch.load(dst, weights_only=True)
     assert torch.equal(written['state_dict']['c'], WEIGHTS['a'])
     assert written['meta']['family'] == 'letters'
-
-
-def test_the_former_name_of_the_package():
-    modules = map(importlib.import_module, ('s4d_mm.converters.s4d', 's4d_mm.weights.s4d'))
-    assert len(set(modules)) == 1

@@ -31,17 +31,12 @@ def parse_folds(text: str) -> list[int]:
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config')
-    parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
-    parser.add_argument('--gpus', type=int, default=1, help='processes; the recipe is the same')
-    parser.add_argument('--work-dir', help='work_dirs/<config>_kfold if not given')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='as for tools/train.py; for training and testing of all folds',
-    )
+    add = parser.add_argument
+    add('config')
+    add('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
+    add('--gpus', type=int, default=1, help='processes; the recipe is the same')
+    add('--work-dir', help='work_dirs/<config>_kfold if not given')
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='as for tools/train.py')
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')

@@ -102,13 +102,8 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        default=[],
-        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
-    )
+    said = 'H W, N C H W or N C T H W; those of the config if not given'
+    parser.add_argument('--shape', type=int, nargs='+', default=[], help=said)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

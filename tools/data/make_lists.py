@@ -82,10 +82,7 @@ def without_suffix(name: str) -> str:
 def label_samples(
     names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
 ) -> list[Sample]:
-    """Label and person of each sample, by the folder or the table, and by the expression.
-
-    Without a person in the table and an expression each sample has a person of its own.
-    """
+    """Label and person of each sample; without a known person each has one of its own."""
     if table is None:
         rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
         how = 'each must lie in a folder with the name of its class, or name a table with --labels'

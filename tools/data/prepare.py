@@ -170,11 +170,9 @@ def prepare(
     make_detector: Callable | None = None,
     **options,
 ) -> list[dict]:
-    """Prepare all clips or images of a folder, or what is left of them.
+    """Prepare what is left of a folder; a record for each clip or image, as in the journal.
 
-    ``workers=1`` works in this process, None in as many as there are CPUs; ``options`` are those of
-    ``FaceSettings``. ``make_detector`` makes another detector, a function from an RGB frame to a
-    list of faces. Returns a record for each clip or image, as in the journal.
+    ``workers=1`` works in this process; ``options`` are those of ``FaceSettings``.
     """
     faces = FaceSettings(**options)
     check_settings(faces)

@@ -31,17 +31,10 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     add('--cfg-options', nargs='+', action=DictAction)
     add('--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one')
     add('--out', help='CSV file for everything found')
-    add(
-        '--decode',
-        choices=('all', 'ends', 'none'),
-        default='all',
-        help='frames to decode of each clip: all, the first and last, or none (read its size)',
-    )
+    add('--decode', choices=('all', 'ends', 'none'), default='all', help='frames of each clip')
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.workers < 0:
-        parser.error(f'--workers {args.workers}: must be 0 or more')
     return args
 
 
@@ -395,21 +388,16 @@ def check_order(split: Split) -> None:
             return
 
 
-def keys_of(sample: Sample, media: dict[str, Media]) -> dict[str, str]:
-    """By what two samples are compared; '' where there is nothing to compare."""
-    found = media[sample.path]
-    return {
-        'the same file as': osp.realpath(sample.path),
-        'the same content as': found.content,
-        'begins with the same frame as': found.first,
-    }
-
-
 def check_copies(split: Split, trains: list[Split], media: dict[str, Media]) -> None:
     """Samples of a split that are there twice, or in one of the training splits too."""
     seen = {}
     for home, sample in [(part, one) for part in (*trains, split) for one in part.samples]:
-        for said, key in keys_of(sample, media).items():
+        found = media[sample.path]
+        for said, key in (
+            ('the same file as', osp.realpath(sample.path)),
+            ('the same content as', found.content),
+            ('begins with the same frame as', found.first),
+        ):
             first, place = seen.setdefault((said, key), (sample, home)) if key else (sample, home)
             if home is not split or first is sample or (place is split and 'begins' in said):
                 continue

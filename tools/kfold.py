@@ -94,11 +94,8 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     old, new = (dict(s['config'], gpus=s.get('gpus')) for s in (before, settings))
     changed = changed_settings(old, new)
     if changed:
-        said = '; '.join(changed[:5]) + ' ...' * bool(changed[5:])
-        raise ValueError(
-            f'{osp.dirname(path)} was begun with other settings ({said}). Use the same ones, '
-            'another --work-dir, or delete this folder.'
-        )
+        said = f'was begun with other settings ({"; ".join(changed[:5])})'
+        raise ValueError(f'{osp.dirname(path)} {said}; delete it or give another --work-dir')
     return before
 
 

@@ -12,7 +12,7 @@ def parse_run_arguments(
 ) -> Namespace:
     """Add the arguments that the tools share, parse, and look for the config and a checkpoint."""
     parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
-    said = 'settings of the config, e.g. fold=3 or train_dataloader.num_workers=4'
+    said = 'settings of the config, e.g. fold=3; a list is KEY=a,b without white space'
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=said
     )

@@ -97,7 +97,7 @@ def missing_numbers(numbers: Sequence[int]) -> list[range]:
 
 
 def missing_frames(source: Source, count: int, lost_share: float) -> str:
-    """The frames that should be there and are not, by the numbers or what a video says of itself."""
+    """The frames that are missing, by the numbers in the names or what a video says of itself."""
     if source.kind == 'video':
         said = media.video_info(source.file).frames
         return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''

@@ -22,11 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_files import find_sources
+from clip_files import OWN_NAMES, find_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
-OWN_NAMES = ('contact_sheet.jpg',)  # what prepare.py puts beside the samples
 HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
 PERSONS = 'persons.csv'
 LISTED = 5  # samples that a message names

@@ -276,8 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
     except (BrokenProcessPool, KeyboardInterrupt) as e:
-        said = 'interrupted' if isinstance(e, KeyboardInterrupt) else 'a process was killed'
-        print(f'\nprepare: {said}; run this again to resume', file=sys.stderr)
+        print(f'\nprepare: {type(e).__name__}; run this again to resume', file=sys.stderr)
         return 1
     counts = Counter(r['status'] for r in records)
     print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')

@@ -31,17 +31,12 @@ def parse_folds(text: str) -> list[int]:
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config')
-    parser.add_argument('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
-    parser.add_argument('--gpus', type=int, default=1, help='processes; the recipe is the same')
-    parser.add_argument('--work-dir', help='work_dirs/<config>_kfold if not given')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='as for tools/train.py; for training and testing of all folds',
-    )
+    add = parser.add_argument
+    add('config')
+    add('--folds', type=parse_folds, default='1-5', help='1-5 or 1,3,5')
+    add('--gpus', type=int, default=1, help='processes; the recipe is the same')
+    add('--work-dir', help='work_dirs/<config>_kfold if not given')
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='as for tools/train.py')
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
@@ -99,11 +94,8 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     old, new = (dict(s['config'], gpus=s.get('gpus')) for s in (before, settings))
     changed = changed_settings(old, new)
     if changed:
-        said = '; '.join(changed[:5]) + ' ...' * bool(changed[5:])
-        raise ValueError(
-            f'{osp.dirname(path)} was begun with other settings ({said}). Use the same ones, '
-            'another --work-dir, or delete this folder.'
-        )
+        said = f'was begun with other settings ({"; ".join(changed[:5])})'
+        raise ValueError(f'{osp.dirname(path)} {said}; delete it or give another --work-dir')
     return before
 
 

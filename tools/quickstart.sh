@@ -30,8 +30,7 @@ begin() { # name of the stage that starts
     printf '\n=== %s ===\n' "$stage"
 }
 
-# a core for the data loader, the others for the model; more than 4 do not
-# help such small models
+# a core for the data loader; more than 4 for the model do not help
 cores=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 threads() { # cores: with how many threads a process on them computes
     echo "${omp:-$(($1 <= 2 ? 1 : $1 <= 5 ? $1 - 1 : 4))}"

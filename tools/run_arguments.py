@@ -12,18 +12,12 @@ def parse_run_arguments(
 ) -> Namespace:
     """Add the arguments that the tools share, parse, and look for the config and a checkpoint."""
     parser.add_argument('--work-dir', help='folder of logs, checkpoints and figures')
+    said = 'settings of the config, e.g. fold=3; a list is KEY=a,b without white space'
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change settings of the config file, e.g. fold=3 or train_dataloader.num_workers=4. A '
-        'list is key="[a,b]" or key=a,b, without white space. The other flags win over it',
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=said
     )
     launchers = ['none', 'pytorch', 'slurm', 'mpi']
-    parser.add_argument(
-        '--launcher', choices=launchers, default='none', help='what started the processes'
-    )
+    parser.add_argument('--launcher', choices=launchers, default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Install what the tests need (see env.sh and install.sh), check the style, and
-# run them.
+# Install what the tests need, check the style, and run them.
 #
 #   bash tools/run_tests.sh [arguments of pytest]
 set -euo pipefail
@@ -9,8 +8,7 @@ set -euo pipefail
     die "the installed package has no tests; run this in the source tree"
 
 bash "$S4D_ROOT/tools/install.sh" tests
-# the web page is tested in a browser: CI gets one, elsewhere that test is
-# skipped where none is installed
+# the web page is tested in a browser
 if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
     ! command -v chromium >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq \

@@ -15,9 +15,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test (and eval) a model')
     parser.add_argument('config', help='test config file path')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--dump', help='save the predictions to this .pkl file, and to a .json file beside it'
-    )
+    parser.add_argument('--dump', help='.pkl file of the predictions; a .json comes beside it')
     args = parse_run_arguments(parser, argv)
     if args.dump is not None and not args.dump.endswith(('.pkl', '.pickle')):
         parser.error(f'--dump {args.dump}: must end in .pkl or .pickle')

@@ -15,33 +15,16 @@ from run_arguments import parse_run_arguments
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description='Train a model')
-    parser.add_argument('config', help='train config file path')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='checkpoint to resume from; without a path the latest one in the work directory',
-    )
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate checkpoints during training'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by the total batch size over auto_scale_lr.base_batch_size',
-    )
-    parser.add_argument('--seed', type=int, help='random seed')
-    parser.add_argument(
-        '--diff-rank-seed',
-        action='store_true',
-        help='another seed for each process, as the configs have it by default',
-    )
-    parser.add_argument(
-        '--deterministic', action='store_true', help='use only deterministic algorithms of CUDNN'
-    )
+    add = parser.add_argument
+    add('config', help='train config file path')
+    add('--resume', nargs='?', const='auto', help='checkpoint; without a path the latest one')
+    add('--amp', action='store_true', help='train in mixed precision')
+    add('--no-validate', action='store_true', help='do not validate during training')
+    add('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
+    add('--seed', type=int, help='random seed')
+    add('--diff-rank-seed', action='store_true', help='another seed for each process')
+    add('--deterministic', action='store_true', help='use only deterministic algorithms of CUDNN')
     return parse_run_arguments(parser, argv, 'resume')
 
 
@@ -101,7 +84,6 @@ def make_config(args: argparse.Namespace) -> Config:
 
 
 def main(argv: list | None = None) -> None:
-    """Run the tool."""
     args = parse_args(argv)
     with errors_as_messages(config=True):
         cfg = make_config(args)

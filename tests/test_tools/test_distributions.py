@@ -102,19 +102,11 @@ def test_wheel_predicts_with_a_config_of_its_own(unpacked, tmp_path):
     assert (tmp_path / 'results' / 'face.csv').stat().st_size > 100
 
 
-@pytest.mark.parametrize(
-    'arguments, code, answer',
-    [
-        ('--help', 0, 'usage: s4d [-h]'),
-        ('version', 0, 's4d_mm '),
-        ('predict a.mp4 --model m --wieghts w', 2, 'unrecognized arguments: --wieghts'),
-    ],
-)
-def test_s4d_answers_before_anything_is_imported(unpacked, tmp_path, arguments, code, answer):
+def test_s4d_answers_before_anything_is_imported(unpacked, tmp_path):
     (script,) = unpacked.glob('*.data/scripts/s4d')
-    done = run_python(unpacked, tmp_path, '-X', 'importtime', script, *arguments.split())
-    assert done.returncode == code, done.stderr
-    assert answer in (done.stderr if code else done.stdout)
+    arguments = ('predict', 'a.mp4', '--model', 'm', '--wieghts', 'w')
+    done = run_python(unpacked, tmp_path, '-X', 'importtime', script, *arguments)
+    assert done.returncode == 2 and 'unrecognized arguments: --wieghts' in done.stderr
     imported = set(re.findall(r'^import time:.*\| +(\w+)', done.stderr, re.M))
     assert 'argparse' in imported
     assert not imported & {'torch', 'numpy', 'mmengine', 'mmaction', 's4d_mm'}

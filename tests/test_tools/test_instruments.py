@@ -1,7 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """tools/analysis_tools/*.py and publish_model.py."""
 
-import glob
 import hashlib
 import os.path as osp
 
@@ -22,13 +21,10 @@ from mmengine.registry import MODELS, init_default_scope
 from runs import FINETUNE, PRETRAIN, ROOT
 
 from s4d_mm.apis import ExpressionInferencer, init_model
-from s4d_mm.models import S2DViT, S4DViT
 
 CONFIGS = osp.join(ROOT, 'configs')
-MIXES = [osp.basename(path)[:-3] for path in sorted(glob.glob(osp.join(CONFIGS, 'mix', '*.py')))]
 
 
-# ------------------------------------------------------------------- FLOPs
 def build(name):
     cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
     init_default_scope(cfg.default_scope)
@@ -68,34 +64,16 @@ def test_flops_of_pretraining():
     assert costs['neck'].flops == 2 * 2 * decoder
 
 
-@pytest.mark.parametrize('name', MIXES)
-def test_flops_of_the_mixes(name):
-    model = build(f'mix/{name}')
-    shapes = [(1, 3, 4, 80, 80), (1, 3, 80, 80)]
-    shapes = dict(video=shapes[:1], image=shapes[1:]).get(name.rpartition('_')[2], shapes)
-    if isinstance(model.backbone, (S2DViT, S4DViT)):
-        found = get_flops.input_shapes(model, [])
-        assert found == tuple(shapes if isinstance(model.backbone, S4DViT) else shapes[:1])
-    else:
-        with pytest.raises(ValueError, match='--shape'):
-            get_flops.input_shapes(model, [])
-    for shape in shapes:
-        costs = get_flops.count(model, shape)
-        assert len(costs) == (3 if '_moae_' in name else 2)
-        assert all(cost.flops > 0 for cost in costs.values())
-        assert sum(c.params for c in costs.values()) == sum(p.numel() for p in model.parameters())
+def test_flops_of_a_mix(capsys):
+    config = osp.join(CONFIGS, 'mix', 'slowonly_moae_joint.py')
+    get_flops.main([config, '--shape', '1', '3', '4', '80', '80'])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [line[0] for line in lines] == ['backbone', 'neck', 'cls_head', 'total']
+    assert all(float(line[1]) > 0 for line in lines if line[0] != 'cls_head')
+    params = sum(p.numel() for p in build('mix/slowonly_moae_joint').parameters())
+    assert float(lines[-1][3]) == pytest.approx(params / 1e6, abs=1e-3)
 
 
-def test_flops_command(capsys):
-    get_flops.main([FINETUNE, '--cfg-options', 'model.neck=None'])
-    output = capsys.readouterr().out
-    assert '(1, 3, 4, 80, 80)' in output and '(1, 3, 80, 80)' in output
-    assert 'neck' not in output and output.count('total') == 2
-    assert get_flops.input_shapes(None, [96]) == ((1, 3, 96, 96),)
-    assert get_flops.input_shapes(None, [96, 80]) == ((1, 3, 96, 80),)
-
-
-# ---------------------------------------------------------------- Grad-CAM
 @pytest.fixture(scope='module')
 def model(toolbox_run):
     return init_model(FINETUNE, toolbox_run.finetuned, 'cpu')
@@ -147,14 +125,8 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
     assert f'looks like {name}' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main([*command, '--target-category', 'joy'])
-    with pytest.raises(ValueError, match='no file or folder nowhere.mp4'):
-        vis_cam.heat_maps(model, 'nowhere.mp4')
-    other = init_model(osp.join(CONFIGS, 'mix', 'slowonly_moae_joint.py'))
-    with pytest.raises(ValueError, match='not of ResNet3dSlowOnly'):
-        vis_cam.heat_maps(other, toolbox_run.clip)
 
 
-# ------------------------------------------------ figures of tests, reconstruction
 @pytest.fixture
 def drawn(toolbox_run, monkeypatch):
     """What the confusion matrix is drawn of, panel by panel."""
@@ -179,7 +151,6 @@ def test_confusion_matrix_counts_unreadable_samples_as_wrong(drawn, tmp_path):
     assert support[:3] == [4, 0, 0]
     assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3
     assert names[:2] == ['neutral', 'happiness']
-    # the mean over classes counts those that have samples
     assert title == 'image: 4 samples (1 unreadable)\nWAR 50.0 %, UAR 50.0 %'
     assert out.stat().st_size > 5000
 
@@ -201,16 +172,13 @@ def test_panels_have_one_order_of_classes(drawn, tmp_path):
     assert names[:4] == image[1][:4] == ['happiness', 'sadness', 'neutral', 'anger']
     assert counts[3].tolist() == [1, 0, 0, 1, 0, 0, 0] and support == [0, 0, 1, 2, 0, 0, 0]
     assert image[0].tolist() == counts.tolist() and image[3] == support
-    own = dict(classes=['joy', 'anger'], matrix=[[1, 2], [3, 4]], support=[3, 7])
-    assert plot_confusion_matrix.in_order(own, ['anger', 'happiness']) is own
 
 
 def test_tests_are_compared_in_a_table(drawn, tmp_path, capsys):
     for name, said in (('a', (0, 0, 0, 1)), ('b', (0, 1, 1, 1))):
         samples = predictions(zip((0, 0, 0, 1), said), 'image')
         mmengine.dump(samples, tmp_path / f'{name}.json')
-    command = [FINETUNE, f'one={tmp_path}/a.json', f'two rows={tmp_path}/b.json']
-    compare_tests.main(command)
+    compare_tests.main([FINETUNE, f'one={tmp_path}/a.json', f'two rows={tmp_path}/b.json'])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         ['video', 'WAR', 'video', 'UAR', 'image', 'WAR', 'image', 'UAR'],
@@ -218,10 +186,6 @@ def test_tests_are_compared_in_a_table(drawn, tmp_path, capsys):
         ['two', 'rows', '-', '-', '50.0', '66.7'],
         ['chance', '14.3', '14.3', '14.3', '14.3'],
     ]
-    for wrong, said in ((f'no={tmp_path}/none.json', 'none.json'), ('a.json', 'NAME=PATH')):
-        with pytest.raises(SystemExit) as end:
-            compare_tests.main([*command, wrong])
-        assert end.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
@@ -243,15 +207,13 @@ def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(masked[~grey], original[~grey])
         np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
         assert np.abs(rebuilt.astype(float) - original)[grey].mean() > 1
-    height, width = cv2.imread(out).shape[:2]
-    assert width > 1000 and height > 300
+    assert osp.getsize(out) > 5000
     plot_confusion_matrix.plt.close('all')
 
 
-def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path, capsys):
+def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path):
     publish_model.main([toolbox_run.finetuned, str(tmp_path / 's4d.pth')])
     (out,) = tmp_path.iterdir()
-    assert f'{out}: ' in capsys.readouterr().out
     sha = hashlib.sha256(out.read_bytes()).hexdigest()
     assert out.name.startswith('s4d_20') and out.name.endswith(f'-{sha[:8]}.pth')
     assert out.stat().st_size < 0.5 * osp.getsize(toolbox_run.finetuned)

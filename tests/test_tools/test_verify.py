@@ -77,22 +77,14 @@ def findings(config, level='trouble', **kwargs):
 
 @pytest.mark.parametrize('decode', ['ends', 'none'])
 def test_sound_data(data, capfd, decode):
-    _, config = data
-    assert verify.main([config, '--decode', decode, '--workers', '2']) == 0
-    out = capfd.readouterr()
-    assert out.out.startswith('0 troubles\n1 note\n  val/test video: no sample of sad\n')
-    assert out.err == ''  # which is no terminal
-    train, image, test = out.out.split('\n\n')[-3:]
-    assert train.startswith('train video: ExpressionVideoDataset')
+    assert verify.main([data[1], '--decode', decode, '--workers', '2']) == 0
+    out = capfd.readouterr().out
+    assert out.startswith('0 troubles\n1 note\n  val/test video: no sample of sad\n')
+    train, image, test = out.split('\n\n')[-3:]
     assert 'val/test video' in test  # the same split once
-    assert [line.split()[-3:] for line in train.splitlines()[1:]] == [
-        ['samples', '3'],
-        ['unreadable', '0'],
-        ['48', 'x', '64'],
-        ['11', '/', '12'],
-        *([i, name, '1', '(33.3%)'][1 - 4 :] for i, name in enumerate(('calm', 'glad', 'sad'))),
-    ]
-    assert 'frames' not in image and '30 x 30' in image
+    rows = [line.split()[-1] for line in train.splitlines()[1:]]
+    assert rows == ['3', '0', '64', '12', *3 * ['(33.3%)']]
+    assert '30 x 30' in image
 
 
 def to_another(root, suffix, codec):
@@ -119,11 +111,6 @@ def no_frames(root):
     write_text(root / 'frames/a/readme.txt', 'frames')
 
 
-def no_number(root, *names):
-    for name in names:
-        os.remove(root / 'frames' / name)
-
-
 IMAGE, FRAME = 'images/train_3_aligned.jpg', 'frames/a/00005.jpg'
 CLIP_0, CLIP_1 = ('clips/0.mp4', 'train.csv:2', '0 calm'), ('clips/1.mp4', 'train.csv:3', '1 glad')
 CLIP_2, FRAMES = ('clips/2.mp4', 'test.csv:1', '1 glad'), ('frames/a', 'train.csv:5', '2 sad')
@@ -137,24 +124,13 @@ DAMAGES = dict(
         'it is cut off',
         lambda r: truncate(write_video(r / 'clips/2.mp4', 100, faststart=True), 0.6),
     ),
-    cut_off=(
-        ('clips/1.avi', *CLIP_1[1:]),
-        '1.avi: it is cut off',
-        lambda r: truncate(to_another(r, '.avi', 'mpeg4'), 0.9),
-    ),
     no_bytes=(CLIP_0, 'zero bytes', lambda r: (r / 'clips/0.mp4').write_text('')),
     cut_frame=(FRAMES, '00005.jpg', lambda r: truncate(r / FRAME)),
-    no_bytes_frame=(FRAMES, '00005.jpg has zero bytes', lambda r: (r / FRAME).write_text('')),
     no_frames=(FRAMES, 'has no image files', no_frames),
-    missing_number=(
-        FRAMES,
-        '1 frame(s) missing from 0 to 11: number 5',
-        lambda r: no_number(r, 'a/00005.jpg'),
-    ),
     missing_in_steps=(
         ('frames/b', 'test.csv:2', '0 calm'),
         '2 frame(s) missing from 5 to 60: number 20',
-        lambda r: no_number(r, 'b/f_20.png', 'b/f_25.png'),
+        lambda r: [os.remove(r / f'frames/b/f_{n}.png') for n in (20, 25)],
     ),
     number_twice=(
         FRAMES,
@@ -166,11 +142,6 @@ DAMAGES = dict(
         ('clips/9.mp4,3', 'train.csv:6', ''),
         "unknown label '3'",
         lambda r: append(r / 'train.csv', 'clips/9.mp4,3'),
-    ),
-    line_without_label=(
-        ('clips/9.mp4', 'train.csv:6', ''),
-        'expected a name and a label',
-        lambda r: append(r / 'train.csv', 'clips/9.mp4'),
     ),
     no_list=(('images.txt', '', ''), 'does not exist', lambda r: os.remove(r / 'images.txt')),
     nothing_but_a_header=(
@@ -187,11 +158,6 @@ DAMAGES = dict(
         ('clips/copy.mp4', 'train.csv:6', '1 glad'),
         'with another label',
         lambda r: copy(r, 'clips/0.mp4', 'clips/copy.mp4', 'train.csv', 1),
-    ),
-    test_in_train=(
-        ('clips/0.mp4', 'test.csv:3', '0 calm'),
-        'the same file as',
-        lambda r: append(r / 'test.csv', 'clips/0.mp4,0'),
     ),
     copy_in_train=(
         ('clips/new.mp4', 'test.csv:3', '0 calm'),
@@ -214,54 +180,30 @@ def test_each_kind_of_trouble(data, kind):
         assert found.label == label
 
 
-def test_report_begins_with_a_line_for_each_kind(data, tmp_path, capfd):
+def test_report_and_list(data, tmp_path, capfd):
+    """A line for each kind, and all findings as CSV."""
     root, config = data
     shutil.rmtree(root / 'images')
-    for kind in ('missing', 'cut_frame', 'no_bytes_frame'):
-        DAMAGES[kind][2](root)
-    append(root / 'train.csv', 'a,3', 'b,-1', '=1\x1b[2J.mp4,x')
-    append(root / 'test.csv', *(f'none/{i}.mp4,0' for i in range(11)))
-    os.remove(root / 'clips/2.mp4')
+    append(root / 'train.csv', 'a,3', '=1\x1b[2J.mp4,x')
     table = tmp_path / 'found' / 'list.csv'
     assert verify.main([config, '--workers', '2', '--out', str(table)]) == 1
     out = capfd.readouterr().out
     assert '\x1b' not in out
-    summary, *groups = out.split('\n\n')
-    assert summary.splitlines() == [
-        '24 troubles',
-        '  3 of 6 lines of train video cannot be read',
-        '  1 of 3 files of train video are missing',
-        '  1 of 3 files of train video cannot be read',
+    assert out.splitlines()[:3] == [
+        '9 troubles',
+        '  2 of 5 lines of train video cannot be read',
         '  7 of 7 files of train image are missing: is data_root right?',
-        '  12 of 13 files of val/test video are missing',
-        '1 note',
-        '  val/test video: no sample of sad',
     ]
-    # then the findings of each kind, and the tables at last
-    titles = [line.strip() for line in summary.splitlines() if line.startswith(' ')]
-    assert [g.splitlines()[0] for g in groups[: len(titles)]] == titles
-    assert groups[4].splitlines()[-1] == '  ... and 2 more; --out FILE.csv writes all'
     with open(table, newline='') as f:
         rows = list(csv.DictReader(f))
-    assert sum(r['level'] == 'trouble' for r in rows) == 24
-    assert {r['split'] for r in rows} == {'train video', 'train image', 'val/test video'}
+    assert sum(r['level'] == 'trouble' for r in rows) == 9
 
 
-def test_what_the_config_takes_of_a_list(data):
-    """``label_map`` and ``indices``."""
+def test_indices_of_the_config(data):
     cfg = Config.fromfile(data[1])
-    video = cfg.train_dataloader.dataset.video
     for indices, labels in ((2, [0, 1]), (-1, [2]), ([2, 0], [2, 0])):
-        video.indices = indices
+        cfg.train_dataloader.dataset.video.indices = indices
         assert [s.label for s in verify.find_splits(cfg)[0].samples] == labels
-    del video['indices']
-    video.merge(
-        dict(
-            label_map=dict(calm='still', glad=None, sad='sad'),
-            metainfo=dict(classes=('sad', 'still', 'x')),
-        )
-    )
-    assert [s.label for s in verify.find_splits(cfg)[0].samples] == [1, 0]
 
 
 def test_notes(data):
@@ -307,7 +249,7 @@ def test_a_crashing_decoder_ends_one_file_only(data, monkeypatch):
     assert osp.basename(found.path) == '1.mp4' and 'decoder crashes' in found.what
 
 
-def test_a_dataset_of_the_toolbox_and_no_dataset(data):
+def test_a_dataset_of_the_toolbox(data):
     root, _ = data
     write_text(root / 'toolbox.txt', 'clips/0.mp4 1', 'clips/1.mp4 2')
     dataset = dict(
@@ -318,8 +260,6 @@ def test_a_dataset_of_the_toolbox_and_no_dataset(data):
     )
     (found,) = findings(Config(dict(train_dataloader=dict(dataset=dataset))))
     assert found.path.endswith('1.mp4') and found.what == 'label 2 is not one of 0 to 1'
-    with pytest.raises(ValueError, match='has no dataset'):
-        verify.verify(Config(dict(model=None)))
 
 
 @pytest.mark.parametrize('recipe', ['s2d_finetune_dfew', 's4d_finetune_dfew'])
@@ -334,32 +274,26 @@ def test_which_dfew_it_is(recipe, frames, tmp_path, monkeypatch):
         write_text(dfew / 'annotations' / f'set_1_{part}.csv', f'{i:05d},{i}')
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{recipe}.py'))
-    splits, media = verify.verify(cfg, decode='none')
+    splits, _ = verify.verify(cfg, decode='none')
     clips = [s for s in splits if s.modality == 'video']
-    assert [s.name for s in clips] == ['train video', 'val/test video']
     found = [f for s in clips for f in s.findings if f.kind == 'variant']
     right = (recipe[:3] == 's2d') == (frames == 16)
     assert len(found) == (0 if right else 2)
     assert all(f.level == 'trouble' and 'clip_224x224_16f' in f.what for f in found)
-    variant = 'clip_224x224_16f' if frames == 16 else 'clip_224x224'
-    for split in clips:
-        assert f'  variant                   {variant}, by' in verify.table(split, media)
 
 
 def test_ids_in_another_order(tmp_path):
     """By the folder that a clip lies in, and by the counts of DFEW."""
-    for folder in ('Crime/Angry/1', 'Crime/Happy/2', 'Daily/Sad/3', 'Daily/street/4'):
-        write_frames(str(tmp_path / 'frames' / folder), 2)
-    # as DFEW counts: 0 happiness, 1 sadness; FERV39k has 0 anger, 3 happiness, 5 sadness
-    lines = ['Crime/Angry/1,0', 'Crime/Happy/2,0', 'Daily/Sad/3,1', 'Daily/street/4,0']
+    # as DFEW counts: 0 happiness; FERV39k has 0 anger, 3 happiness
+    lines = ['Crime/Angry/1,0', 'Crime/Happy/2,0', 'Daily/street/4,0']
+    for line in lines:
+        write_frames(str(tmp_path / 'frames' / line[:-2]), 2)
     data = dict(data_root=str(tmp_path), data_prefix=dict(video='frames'))
     write_text(tmp_path / 'train.csv', *lines)
     dataset = dict(type='FERV39k', ann_file='train.csv', **data)
     found = findings(Config(dict(train_dataloader=dict(dataset=dataset))))
-    found = [f for f in found if f.kind == 'order']
-    assert [f.label for f in found] == ['0 anger', '1 disgust']
-    assert 'happy, which is label 3' in found[0].what and 'sad, which is label 5' in found[1].what
-
+    (found,) = (f for f in found if f.kind == 'order')
+    assert found.label == '0 anger' and 'happy, which is label 3' in found.what
     ids = [i for i, count in enumerate(DFEW.COUNTS) for _ in range(count // 10)]
     for order, kinds in ((range(7), []), ((1, 4, 0, 6, 5, 3, 2), ['shares'])):
         write_text(tmp_path / 'dfew.csv', *[f'{i:05d},{order[n]}' for i, n in enumerate(ids)])

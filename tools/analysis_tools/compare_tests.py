@@ -1,9 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Print WAR and UAR of several tests in one table, a row per test.
 
-The predictions are those that ``tools/test.py --dump`` saved.
-
-    python tools/analysis_tools/compare_tests.py CONFIG 'A=a.json' 'B=b.json'
+python tools/analysis_tools/compare_tests.py CONFIG 'A=a.json' 'B=b.json'
 """
 
 import argparse

@@ -78,17 +78,13 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     if len(shape) in (4, 5):
         return (tuple(shape),)
-    if len(shape) in (1, 2):
-        return ((1, 3, shape[0], shape[-1]),)
     if shape:
-        raise ValueError(f'--shape {shape}: expected H W, N C H W or N C T H W')
+        raise ValueError(f'--shape {shape}: expected N C H W or N C T H W')
     vit = model.backbone
     if isinstance(vit, S2DViT):
         return ((1, 3, vit.num_frames, *vit.img_size),)
     if not isinstance(vit, S4DViT):
-        raise ValueError(
-            f'Give the input of {type(vit).__name__} by --shape, e.g. --shape 1 3 16 224 224'
-        )
+        raise ValueError(f'{type(vit).__name__} needs --shape, e.g. --shape 1 3 16 224 224')
     height, width = (n * vit.patch_embed.patch_size for n in vit.pos_grid)
     slots = len(vit.pos_embed) // (vit.pos_grid[0] * vit.pos_grid[1])
     frames = slots * vit.patch_embed.tubelet_size
@@ -102,13 +98,8 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        default=[],
-        help='H W, N C H W or N C T H W; the clip and the image of the config if not given',
-    )
+    said = 'N C H W or N C T H W; those of the config if not given'
+    parser.add_argument('--shape', type=int, nargs='+', default=[], help=said)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

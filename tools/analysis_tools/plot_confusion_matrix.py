@@ -1,8 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Draw the confusion matrix of saved predictions, a panel per modality.
 
-The predictions are those that ``tools/test.py --dump`` saved. All panels with the same class
-names show them in the order of the first panel, whatever the label ids of their data sets.
+All panels with the same class names show them in the order of the first panel.
 
     python tools/analysis_tools/plot_confusion_matrix.py CONFIG PREDICTIONS
 """

@@ -1,8 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Save a picture of what a pre-trained masked auto-encoder reconstructs.
 
-Clips are on the left and images on the right, a sample in each row. The columns are the frames,
-what the model saw of them, and what the model made of that.
+The columns are the frames, what the model saw of them, and what the model made of that.
 
     python tools/analysis_tools/visualize_reconstruction.py CONFIG CHECKPOINT
 """

@@ -1,9 +1,7 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Save pictures of what a pipeline really feeds the model.
+"""Save pictures of what a model gets: the decoded frames, and the tensor ``inputs`` below.
 
-The decoded frames are above, the tensor ``inputs`` is below.
-
-    python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
+python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
 """
 
 import argparse

@@ -97,11 +97,7 @@ def missing_numbers(numbers: Sequence[int]) -> list[range]:
 
 
 def missing_frames(source: Source, count: int, lost_share: float) -> str:
-    """The frames that should be there and are not, as text.
-
-    Of a folder, by the last number in each name; of a video, by what the file says, where it is
-    short of more than ``lost_share``.
-    """
+    """The frames that are missing, by the numbers in the names or what a video says of itself."""
     if source.kind == 'video':
         said = media.video_info(source.file).frames
         return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''

@@ -22,11 +22,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clip_files import find_sources
+from clip_files import OWN_NAMES, find_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
-OWN_NAMES = ('contact_sheet.jpg',)  # what prepare.py puts beside the samples
 HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
 PERSONS = 'persons.csv'
 LISTED = 5  # samples that a message names
@@ -82,10 +81,7 @@ def without_suffix(name: str) -> str:
 def label_samples(
     names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
 ) -> list[Sample]:
-    """Label and person of each sample, by the folder or the table, and by the expression.
-
-    Without a person in the table and an expression each sample has a person of its own.
-    """
+    """Label and person of each sample; without a known person each has one of its own."""
     if table is None:
         rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
         how = 'each must lie in a folder with the name of its class, or name a table with --labels'

@@ -152,10 +152,11 @@ def make_set(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
-    parser.add_argument('--workers', type=int, help='processes (default: all CPUs)')
+    for name, default in dict(images=5600, clips=1400, size=112, workers=None).items():
+        parser.add_argument(f'--{name}', type=int, default=default)
     args = parser.parse_args(argv)
     try:
-        made = make_set(args.out, workers=args.workers)
+        made = make_set(**vars(args))
     except ValueError as e:
         print(f'make_quickstart: {e}', file=sys.stderr)
         return 1

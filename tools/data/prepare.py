@@ -170,11 +170,9 @@ def prepare(
     make_detector: Callable | None = None,
     **options,
 ) -> list[dict]:
-    """Prepare all clips or images of a folder, or what is left of them.
+    """Prepare what is left of a folder; a record for each clip or image, as in the journal.
 
-    ``workers=1`` works in this process, None in as many as there are CPUs; ``options`` are those of
-    ``FaceSettings``. ``make_detector`` makes another detector, a function from an RGB frame to a
-    list of faces. Returns a record for each clip or image, as in the journal.
+    ``workers=1`` works in this process; ``options`` are those of ``FaceSettings``.
     """
     faces = FaceSettings(**options)
     check_settings(faces)
@@ -278,8 +276,7 @@ def main(argv: list[str] | None = None) -> int:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
     except (BrokenProcessPool, KeyboardInterrupt) as e:
-        said = 'interrupted' if isinstance(e, KeyboardInterrupt) else 'a process was killed'
-        print(f'\nprepare: {said}; run this again to resume', file=sys.stderr)
+        print(f'\nprepare: {type(e).__name__}; run this again to resume', file=sys.stderr)
         return 1
     counts = Counter(r['status'] for r in records)
     print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')

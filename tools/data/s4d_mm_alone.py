@@ -1,14 +1,9 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Modules of ``s4d_mm`` without the rest of the package, for worker processes.
 
-``import s4d_mm`` brings in torch and the toolbox: 7 to 10 seconds and 0.9 GB in
-each process. Finding, cutting, reading and writing pictures needs none of it. This
-module stands for the package and runs nothing of its ``__init__.py``::
-
-    from s4d_mm_alone import media
-
-It is for ``media``, ``predict.faces`` and ``predict.tracking``, which import nothing but numpy,
-OpenCV, Pillow and PyAV. An error class of theirs is not that of ``s4d_mm.media``.
+``import s4d_mm`` brings in torch and the toolbox: 7 to 10 seconds and 0.9 GB in each process. This
+module stands for the package and runs nothing of its ``__init__.py``. An error class of
+``s4d_mm_alone.media`` is not that of ``s4d_mm.media``.
 """
 
 from importlib.util import find_spec

@@ -31,17 +31,10 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     add('--cfg-options', nargs='+', action=DictAction)
     add('--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one')
     add('--out', help='CSV file for everything found')
-    add(
-        '--decode',
-        choices=('all', 'ends', 'none'),
-        default='all',
-        help='frames to decode of each clip: all, the first and last, or none (read its size)',
-    )
+    add('--decode', choices=('all', 'ends', 'none'), default='all', help='frames of each clip')
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.workers < 0:
-        parser.error(f'--workers {args.workers}: must be 0 or more')
     return args
 
 
@@ -233,8 +226,11 @@ def check_media(job: tuple[str, str, str]) -> Media:
     try:
         refuse_empty(path)
         if modality == 'image':
-            read = _size_in_header if decode == 'none' and osp.exists(path) else _size_of_picture
-            media.frames, media.sizes = 1, [read(path)]
+            if decode == 'none' and osp.exists(path):
+                size = _size_in_header(path)
+            else:
+                size = ImageLoad()(dict(filename=path))['img_shape']
+            media.frames, media.sizes = 1, [size]
             media.first = media.content = file_hash(path)
         elif osp.isdir(path):
             _check_folder(path, decode, media)
@@ -255,10 +251,6 @@ def refuse_empty(path: str) -> None:
 def _size_in_header(path: str) -> tuple[int, int]:
     with open_image(path) as image:
         return image.size[::-1]
-
-
-def _size_of_picture(path: str) -> tuple[int, int]:
-    return ImageLoad()(dict(filename=path))['img_shape']
 
 
 def _check_folder(path: str, decode: str, media: Media) -> None:
@@ -355,22 +347,18 @@ def check_samples(split: Split, media: dict[str, Media]) -> None:
         split.add('stages', what)
 
 
-def dfew_variant(split: Split, media: dict[str, Media]) -> str | None:
-    """Which of DFEW's folders its clips are from; None for other data."""
+def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
+    """Whether the clips of DFEW are from the folder that the recipe is for."""
     counts = [media[s.path].frames for s in split.samples if media[s.path].readable]
     if not (counts and isinstance(split.dataset, DFEW)):
-        return None
-    return 'clip_224x224_16f' if counts.count(16) > 0.9 * len(counts) else 'clip_224x224'
-
-
-def check_variant(split: Split, media: dict[str, Media], is_s2d: bool) -> None:
-    variant, want = dfew_variant(split, media), None
-    if variant == 'clip_224x224' and is_s2d:
-        want = "S2D's recipe is for the clips of 16 frames, clip_224x224_16f"
-    elif variant == 'clip_224x224_16f' and split.interval > 1:
-        want = f'the pipeline takes every {split.interval}th frame of all, of clip_224x224'
-    if want:
-        split.add('variant', f'these are {variant}, but {want}: see docs/data/dfew.md')
+        return
+    sixteen = counts.count(16) > 0.9 * len(counts)
+    if is_s2d and not sixteen:
+        what = "these are clip_224x224, but S2D's recipe is for 16 frames, clip_224x224_16f"
+        split.add('variant', f'{what}: see docs/data/dfew.md')
+    elif sixteen and split.interval > 1:
+        what = f'these are clip_224x224_16f, but every {split.interval}th frame of all is wanted'
+        split.add('variant', f'{what}, of clip_224x224: see docs/data/dfew.md')
 
 
 def check_order(split: Split) -> None:
@@ -395,21 +383,16 @@ def check_order(split: Split) -> None:
             return
 
 
-def keys_of(sample: Sample, media: dict[str, Media]) -> dict[str, str]:
-    """By what two samples are compared; '' where there is nothing to compare."""
-    found = media[sample.path]
-    return {
-        'the same file as': osp.realpath(sample.path),
-        'the same content as': found.content,
-        'begins with the same frame as': found.first,
-    }
-
-
 def check_copies(split: Split, trains: list[Split], media: dict[str, Media]) -> None:
     """Samples of a split that are there twice, or in one of the training splits too."""
     seen = {}
     for home, sample in [(part, one) for part in (*trains, split) for one in part.samples]:
-        for said, key in keys_of(sample, media).items():
+        found = media[sample.path]
+        for said, key in (
+            ('the same file as', osp.realpath(sample.path)),
+            ('the same content as', found.content),
+            ('begins with the same frame as', found.first),
+        ):
             first, place = seen.setdefault((said, key), (sample, home)) if key else (sample, home)
             if home is not split or first is sample or (place is split and 'begins' in said):
                 continue
@@ -487,9 +470,6 @@ def table(split: Split, media: dict[str, Media]) -> str:
     if frames and split.modality == 'video':
         middle = f'{min(frames)} / {np.median(frames):g} / {max(frames)}'
         rows.append(('frames min / median / max', middle))
-    variant = dfew_variant(split, media)
-    if variant:
-        rows.append(('variant', f'{variant}, by the number of frames'))
     labels = [s.label for s in split.samples]
     for label, name in enumerate(split.classes()):
         count = labels.count(label)

@@ -16,11 +16,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser.add_argument('out', help='file to write: .onnx, or .pt2 for torch.export')
     parser.add_argument('--input-type', choices=('video', 'image'), required=True)
     parser.add_argument('--opset', type=int, help="ONNX operator set; torch's choice if not given")
-    parser.add_argument(
-        '--int8',
-        action='store_true',
-        help='8-bit weights for ONNX on a CPU: a quarter of the size, faster, other scores',
-    )
+    parser.add_argument('--int8', action='store_true', help='8-bit weights for ONNX on a CPU')
     args = parser.parse_args(argv)
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):

@@ -236,8 +236,9 @@ def test_tool_refuses_what_it_cannot_export(tmp_path, capsys):
     swap = dict(type='mmaction.ActionDataPreprocessor', to_rgb=True, format_shape='NCTHW')
     preprocessor = dict(MODEL['data_preprocessor'], **swap)
     files = save_config(tmp_path, dict(CONFIG, model=dict(MODEL, data_preprocessor=preprocessor)))
+    arguments = [*files, tmp_path / 'x.pt2', '--input-type', 'video']
     with pytest.raises(SystemExit) as stop:
-        run_script('tools/deployment/export.py', *files, tmp_path / 'x.pt2')
+        run_script('tools/deployment/export.py', *arguments)
     message = capsys.readouterr().err
     assert stop.value.code == 2 and 'Traceback' not in message
     assert 'gives other numbers than PyTorch' in message and 'ActionDataPreprocessor' in message

@@ -449,7 +449,7 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
-        # a fork (a data loader's worker) that frees the encoder's own thread pool waits forever
+        # the encoder's own reformatter may keep a thread pool: a fork that frees it waits forever
         reformat = _reformatter()
         for image in chain((first,), frames):
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')

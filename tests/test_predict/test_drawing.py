@@ -41,7 +41,7 @@ def write_clip(path, times, sound=False):
     with av.open(str(path), 'w', format='mpegts' if sound else 'mp4') as out:
         video = out.add_stream('libx264', rate=25)
         video.width, video.height, video.pix_fmt = 320, 240, 'yuv420p'
-        video.options = dict(preset='ultrafast', crf='12')
+        video.options = dict(preset='ultrafast', crf='12', threads='1')
         video.codec_context.time_base = Fraction(1, 1000)
         if sound:
             audio = out.add_stream('aac', rate=RATE, layout='mono')

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -213,17 +213,22 @@ def _decode(path: str, threads: int = 0) -> Iterator[tuple]:
             raise MediaReadError(f'Video {path} has no frames.')
 
 
-def _rgb_converter(path: str) -> Callable:
-    """Make a function from a frame of PyAV to an upright RGB array of its own."""
+def _reformatter() -> Callable:
+    """Make a function that converts the pixels of PyAV's frames, in one thread."""
     import av
 
-    reformat = av.video.reformatter.VideoReformatter().reformat
     # PyAV 17 brought the option, and without it takes as many threads as there are CPUs
     options = dict(threads=1) if int(av.__version__.split('.')[0]) >= 17 else {}
+    return partial(av.video.reformatter.VideoReformatter().reformat, **options)
+
+
+def _rgb_converter(path: str) -> Callable:
+    """Make a function from a frame of PyAV to an upright RGB array of its own."""
+    reformat = _reformatter()
 
     def convert(frame: Any) -> np.ndarray:
         with _ffmpeg_errors(f'Cannot read video {path}'):
-            image = reformat(frame, format='rgb24', **options).to_ndarray()
+            image = reformat(frame, format='rgb24').to_ndarray()
         return np.array(np.rot90(image, round(frame.rotation / 90)), order='C')
 
     return convert
@@ -444,6 +449,9 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
-        for frame in chain((first,), frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        # the encoder's own reformatter may keep a thread pool: a fork that frees it waits forever
+        reformat = _reformatter()
+        for image in chain((first,), frames):
+            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+            container.mux(stream.encode(reformat(frame, format='yuv420p')))
         container.mux(stream.encode())

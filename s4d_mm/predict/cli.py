@@ -105,12 +105,10 @@ def add_demo(add: Callable) -> None:
 
 def run_version(args: argparse.Namespace) -> int:
     """Print the versions of the package and of what it stands on."""
-    found = {'s4d_mm': __version__, 'Python': platform.python_version()}
+    print(f'{"s4d_mm":<12} {__version__}\n{"Python":<12} {platform.python_version()}')
     for name in DISTRIBUTIONS:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    for name, version in found.items():
-        print(f'{name:<12} {version}')
+            print(f'{name:<12} {metadata.version(name)}')
     return 0
 
 
@@ -138,14 +136,17 @@ def run_demo(args: argparse.Namespace) -> int:
 
 def run_predict(args: argparse.Namespace) -> int:
     """Predict, print what was found, and say where the files are."""
-    options = predict_options(args)
+    if (args.camera is None) == (not args.media):
+        args.error('give videos, images or folders, or --camera N')
+    names = ('faces', 'folder', 'fps', 'window_stride', 'batch_size', 'features', 'out_dir', 'draw')
+    options = {name: getattr(args, name) for name in names}
     with logged_warnings() as notes:
         inferencer = load_model(args)
         if args.detect_every is not None:
             from .faces import FaceSettings
 
             options['face_settings'] = FaceSettings(detect_every=args.detect_every)
-        result = inferencer(**options)
+        result = inferencer(args.media if args.camera is None else args.camera, **options)
     messages = [printable(f'{item.media}: {item.message}') for item in result.media]
     for note in dict.fromkeys(notes):
         if note not in messages:
@@ -174,15 +175,6 @@ def load_model(args: argparse.Namespace) -> Any:
     except Exception as e:  # a config and a file of weights can raise anything
         plain = isinstance(e, (ImportError, OSError, ValueError))
         raise ValueError(str(e) if plain else f'{type(e).__name__}: {e}') from e
-
-
-def predict_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of an ``ExpressionInferencer``, once the options are checked."""
-    if (args.camera is None) == (not args.media):
-        args.error('give videos, images or folders, or --camera N')
-    names = ('faces', 'folder', 'fps', 'window_stride', 'batch_size', 'features', 'out_dir', 'draw')
-    inputs = args.media if args.camera is None else args.camera
-    return dict({name: getattr(args, name) for name in names}, inputs=inputs)
 
 
 @contextmanager

@@ -277,7 +277,8 @@ class MediaJob:
                 )
                 if square is not None:
                     self.tracks.setdefault(face, (number, []))[1].append(square)
-                pieces = stream.push(partial(self._crop, frame, square))
+                crop = partial(crop_square, frame, square, self.settings.size)
+                pieces = stream.push(frame.copy if square is None else crop)
                 yield from self._samples(face, first, pieces)
         for face, (first, stream) in streams.items():
             yield from self._samples(face, first, stream.finish())
@@ -287,9 +288,6 @@ class MediaJob:
             self.missing += 1
             sample = self.scorer.prepare(images, self.source.kind)
             yield self, sample, face, first + start, first + end
-
-    def _crop(self, frame: np.ndarray, square: np.ndarray | None) -> np.ndarray:
-        return frame if square is None else crop_square(frame, square, self.settings.size)
 
     def _frames(self) -> Iterator[np.ndarray]:
         source, is_video = self.source, self.source.kind == 'video'

@@ -40,8 +40,6 @@ PUBLISHED = dict(  # by name: the data set, what is in the names of its files, a
 )
 OVERSAMPLED = re.compile(r'(?<!wo.)(?<!without.)(?<!no.)(?<!non.)(over.?sampl|bds)')
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.tar', '.safetensors')
-# a copy of the landmark network, a path or an address, in place of the authors'
-LANDMARKS_VARIABLE = 'S4D_MM_LANDMARKS'
 LANDMARKS = (
     'https://raw.githubusercontent.com/MSA-LMC/S2D/e1b5e5dfb57a/'
     'landmark/mobilefacenet_model_best.pth.tar'
@@ -220,7 +218,7 @@ def fold_of(file: str, word: str) -> int | None:
 
 def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
     data = PUBLISHED[name][0]
-    landmarks = os.environ.get(LANDMARKS_VARIABLE) or LANDMARKS
+    landmarks = os.environ.get('S4D_MM_LANDMARKS') or LANDMARKS  # a copy: a path or an address
     text = (
         f'{name} needs two files, once:\n  {weights}, Apache-2.0 by https://huggingface.co/{HUB}\n'
         f'  {landmarks}, without a licence: do not pass it on\nThey are converted to {path}. '

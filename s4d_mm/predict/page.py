@@ -94,11 +94,8 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
             ``max_file_size`` sets it. Defaults to 100.
     """
     import gradio as gr
-    from matplotlib.cbook import get_sample_data
 
     folder = gr.utils.get_upload_folder()
-    example = str(get_sample_data('grace_hopper.jpg', asfileobj=False))  # public domain
-    has_example = osp.isfile(example) and 'image' in inferencer.scorer.classes
     model = escape(osp.splitext(osp.basename(inferencer.scorer.name))[0])
     held = {}  # session -> its upload, folder of its results
 
@@ -106,7 +103,7 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
         upload, results = held.pop(request.session_hash, ('', ''))
         shutil.rmtree(results, ignore_errors=True)
         # gradio keeps one copy of what several visitors upload
-        if upload not in (keep, example, *(path for path, _ in held.values())):
+        if upload not in (keep, *(path for path, _ in held.values())):
             with suppress(OSError):
                 os.remove(upload)
                 os.rmdir(osp.dirname(upload))
@@ -118,9 +115,6 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
         results = tempfile.mkdtemp(prefix='result_', dir=folder)
         held[request.session_hash] = path, results
         return fill(*answer_upload(inferencer, path, faces, results, max_seconds))
-
-    def show_example(faces: str, request: gr.Request) -> list:
-        return [None, *show(example, faces, request)]
 
     def fill(text: str, result: ExpressionResult) -> list:
         hidden = ['media', 'start_frame', 'end_frame', *BOX]
@@ -145,7 +139,6 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
                     file = gr.File(label='Video or image', elem_id='file', height=200)
                 with gr.Tab('Camera'):
                     camera = gr.Video(sources=['webcam'], label='Record a clip', elem_id='camera')
-                button = gr.Button('Try an example', elem_id='example', visible=has_example)
                 gr.HTML(
                     f'<p class="s4d-note">Up to {max_seconds:g} s and {max_mb:g} MB. The file and '
                     'what was made of it are deleted when you remove it, drop another one or '
@@ -168,7 +161,6 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
             part.preprocess = lambda upload: upload and upload.path
             event(show, [part, faces], outputs, show_progress_on=text, **options)
             part.clear(clear, None, outputs, queue=False, api_visibility='private')
-        button.click(show_example, faces, [file, *outputs], show_progress_on=text, **options)
         page.unload(forget)
     return page.queue(max_size=16)
 
@@ -210,26 +202,22 @@ def serve(
         hosts = [*LOCAL, '[::1]'] if host in LOCAL else ['*']
         middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Policy)]
         page = build(inferencer, max_seconds, max_mb)
-        try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                ssr_mode=False,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=[],
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=int(max_mb * 1e6),
-                app_kwargs=dict(middleware=middleware, openapi_url=None),
-                css=CSS,
-            )
-        except OSError as e:
-            raise OSError(f'Port {port} of {host} cannot be used; name another. {e}') from e
+        page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            run_history=False,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=int(max_mb * 1e6),
+            app_kwargs=dict(middleware=middleware, openapi_url=None),
+            css=CSS,
+        )
         if host not in LOCAL:
-            text = 'Warning: others can use this page: it has no password and no encryption.'
-            print(text, file=sys.stderr)
+            print('Warning: others can use this page; it has no password.', file=sys.stderr)
         print(f'http://{host}:{port}   (Ctrl-C ends it)', flush=True)
         stop.wait()
         page.close(verbose=False)

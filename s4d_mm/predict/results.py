@@ -228,13 +228,10 @@ def frame_weights(spans: Sequence[tuple[int, int]]) -> np.ndarray:
     Returns:
         np.ndarray: (windows, ), their sum is the number of different frames.
     """
-    starts, ends = np.array(spans).T
-    edges = np.unique(np.concatenate([starts, ends]))
-    first, last = np.searchsorted(edges, starts), np.searchsorted(edges, ends)
-    opened = np.bincount(first, minlength=len(edges)) - np.bincount(last, minlength=len(edges))
-    counts = np.maximum(np.cumsum(opened)[:-1], 1)  # windows over each piece between two edges
-    until = np.concatenate([[0.0], np.cumsum(np.diff(edges) / counts)])
-    return until[last] - until[first]
+    holders = np.zeros(max(end for _, end in spans))  # of each frame
+    for start, end in spans:
+        holders[start:end] += 1
+    return np.array([(1 / holders[start:end]).sum() for start, end in spans])
 
 
 def label_parts(records: Iterable[ExpressionRecord]) -> list[list]:

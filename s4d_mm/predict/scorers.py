@@ -18,7 +18,7 @@ from ..datasets.config import config_classes
 from ..files.errors import WeightsError
 from ..models import DualModalDataPreprocessor, DualModalHead
 from ..models.state_dict import classification_head
-from .models import class_names, init_model, require_classifier
+from .models import class_names, init_model
 from .windows import Window
 
 LOADING_STEP = re.compile(r'(Init|Decode)$|^Load|^ImageLoad$')
@@ -82,27 +82,17 @@ class TorchScorer(Scorer):
     ) -> None:
         cfg = config if isinstance(config, Config) else Config.fromfile(config)
         self.cfg, self.name = cfg, cfg.filename or 'the config'
-        require_classifier(cfg)
         weights = weights or cfg.get('load_from')
         if weights is None:
-            raise WeightsError(
-                f'No weights are given for {self.name}. Give a checkpoint of the fine-tuned model, '
-                'or set load_from in the config.'
-            )
+            raise WeightsError(f'No weights are given for {self.name}: give a checkpoint of it.')
         self.model = init_model(cfg, weights, device)
         self.trained_on = self.model.trained_on
         self.head = classification_head(self.model)[1]
-        kinds = _input_types(self.model, cfg)
         self.pipelines = {
             kind: FramePipeline(cfg, place, steps)
             for kind, (place, steps) in find_pipelines(cfg).items()
-            if kind in kinds
+            if kind in _input_types(self.model, cfg)
         }
-        if not self.pipelines:
-            wanted = ' or '.join(kinds)
-            raise ValueError(
-                f'{self.name} has no test_pipeline or image_test_pipeline for {wanted}: set it.'
-            )
         self.classes = {kind: class_names(self.model, kind) for kind in self.pipelines}
         self.window = self.pipelines['video'].window if 'video' in self.pipelines else None
         if hasattr(self.head, 'average_clips'):  # or the scores may be no probabilities
@@ -154,8 +144,7 @@ def find_pipelines(cfg: Config) -> dict[str, tuple[str, list]]:
     """
     found = {}
     for name in ('test_pipeline', 'image_test_pipeline'):
-        pipeline = cfg.get(name) or []
-        if pipeline:
+        if pipeline := cfg.get(name):
             samples = any('Sample' in step_name(step) for step in pipeline)
             found.setdefault('video' if samples else 'image', (name, pipeline))
     return found
@@ -276,23 +265,15 @@ class OnnxScorer(Scorer):
         self.info = info = read_info(self.session.get_modelmeta().custom_metadata_map, path)
         self.input_type, self.trained_on = info['input_type'], info['trained_on']
         self.classes = {self.input_type: info['classes']}
-        self.window, frames = None, ()
+        self.window = None
         if self.input_type == 'video':
-            frames = (info['clip_len'],)
-            how = info['frame_interval'], info['loop'], info['spread']
-            self.window = Window(*frames, *how)
-        self.shape = (3, *frames, *info['size'])
+            self.window = Window(*(info[field] for field in Window._fields))
         self.frame_steps = build_frame_steps(info['steps'])
 
     def prepare(self, images: list[np.ndarray], input_type: str) -> np.ndarray:
         """See :class:`Scorer`. The sample is (3, T, H, W) or (3, H, W), uint8."""
         sample = run_frame_steps(self.frame_steps, images).transpose(3, 0, 1, 2)
-        sample = sample if input_type == 'video' else sample[:, 0]
-        if sample.shape != self.shape:
-            raise ValueError(
-                f'{self.name} takes samples of the shape {self.shape}, not {sample.shape}.'
-            )
-        return sample
+        return sample if input_type == 'video' else sample[:, 0]
 
     def score(
         self, samples: list, input_type: str, features: bool = False
@@ -323,10 +304,8 @@ def read_info(metadata: dict[str, str], path: str) -> dict:
 
 def open_session(path: str, device: str | None) -> Any:
     """An ``onnxruntime.InferenceSession`` of a file, see :class:`OnnxScorer`."""
-    try:
-        import onnxruntime
-    except ImportError as e:
-        raise ImportError(f'To run {path}: pip install onnxruntime.') from e
+    import onnxruntime
+
     available = onnxruntime.get_available_providers()
     kind, _, number = str(device or 'cuda').partition(':')
     providers = ['CPUExecutionProvider']

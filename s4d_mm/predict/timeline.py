@@ -16,7 +16,6 @@ from .results import MediaResult
 
 MOST_FACES = 6
 MOST_STEPS = 1000  # of a chart; more frames are averaged
-LONGEST_NAME = 16  # letters of a class in the legend
 
 
 def plot_timeline(result: MediaResult, path: str) -> None:
@@ -67,7 +66,7 @@ def draw_timeline(result: MediaResult, title: str) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlim=(min(seconds.values()), max(seconds.values())), xlabel='time (s)')
     # a space, as matplotlib leaves out what starts with "_"
-    names = [f' {n[: LONGEST_NAME - 1]}…' if len(n) > LONGEST_NAME else f' {n}' for n in colors]
+    names = [f' {name}' for name in colors]
     figure.legend(patches[::-1], names[::-1], loc='outside right upper', frameon=False)
     note = printable(result.trained_on and f'trained on {result.trained_on}')[:120]
     figure.text(0.99, 0.01, note, size=8, ha='right')

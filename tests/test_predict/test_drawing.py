@@ -11,34 +11,9 @@ from made_up_results import record, result, still_track
 
 from s4d_mm.predict import drawing
 from s4d_mm.predict.drawing import annotate_image, annotate_video
-from s4d_mm.predict.timeline import draw_timeline
 
-GREY, RATE = 90, 16000
+RATE = 16000
 COLORS = drawing.COLORS
-
-
-def picture(height=240, width=320):
-    return np.full((height, width, 3), GREY, np.uint8)
-
-
-def image_result(*labels, squares=(), **more):
-    """A result of an image with one face for each label and square."""
-    faces = range(1, len(labels) + 1) if squares else [None]
-    records = [record(k, face, (0, 1), None, **more) for k, face in zip(labels, faces)]
-    tracks = {face: still_track(square, 1) for face, square in zip(faces, squares)}
-    return result(records, tracks, 'image', frames=1)
-
-
-@pytest.mark.parametrize('angle', [0.0, 0.3])
-def test_box_is_the_square_in_the_color_of_the_label(angle):
-    image = picture()
-    out = annotate_image(image, image_result(2, squares=[(160, 130, 100, angle)]))
-    right = np.array([np.cos(angle), np.sin(angle)]) * 50
-    down = np.array([-right[1], right[0]])
-    for edge in (right, -right, down, -down):
-        x, y = np.round(np.array([160, 130]) + edge - 0.5).astype(int)
-        assert np.abs(out[y, x].astype(int) - COLORS[2]).max() < 40
-    assert (image == GREY).all() and (out[100:160, 130:190] == GREY).all()  # the face
 
 
 def test_labels_of_a_crowd_cover_no_face_and_no_label(monkeypatch):
@@ -46,7 +21,10 @@ def test_labels_of_a_crowd_cover_no_face_and_no_label(monkeypatch):
     place, found = drawing.place_labels, []
     monkeypatch.setattr(drawing, 'place_labels', lambda *a: found.extend(place(*a)) or found)
     squares = [(100 + 80 * (i % 5), 60 + 80 * (i // 5), 54, 0.1 * (i % 3)) for i in range(20)]
-    annotate_image(picture(360, 520), image_result(*[0] * 20, squares=squares))
+    records = [record(0, face, (0, 1), None) for face in range(1, 21)]
+    tracks = {face: still_track(square, 1) for face, square in enumerate(squares, 1)}
+    picture = np.full((360, 520, 3), 90, np.uint8)
+    annotate_image(picture, result(records, tracks, 'image', frames=1))
     placed, cover = [rect for _, _, rect in found], np.zeros((360, 520), int)
     for x1, y1, x2, y2 in placed:
         cover[y1:y2, x1:x2] += 1
@@ -58,35 +36,33 @@ def test_labels_of_a_crowd_cover_no_face_and_no_label(monkeypatch):
         assert x1 <= x + reach and x2 >= x - reach and y1 <= y + reach and y2 >= y - reach
 
 
-def write_clip(path, times, sound=None, container='mp4'):
-    """A clip whose frame i is shown at times[i] (ms), with a tone in the codec ``sound``."""
-    with av.open(str(path), 'w', format=container) as out:
+def write_clip(path, times, sound=False):
+    """A clip whose frame i is shown at times[i] (ms); with sound a transport stream."""
+    with av.open(str(path), 'w', format='mpegts' if sound else 'mp4') as out:
         video = out.add_stream('libx264', rate=25)
         video.width, video.height, video.pix_fmt = 320, 240, 'yuv420p'
-        video.options = dict(preset='ultrafast', crf='12')
+        video.options = dict(preset='ultrafast', crf='12', threads='1')
         video.codec_context.time_base = Fraction(1, 1000)
         if sound:
-            audio = out.add_stream(sound, rate=RATE)
-            audio.codec_context.layout = 'mono'
+            audio = out.add_stream('aac', rate=RATE, layout='mono')
         for i, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(make_frame(i, 240, 320), format='rgb24')
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             out.mux(video.encode(frame))
         out.mux(video.encode())
         if sound:
-            for frame in tone(audio.codec_context.format.name):
+            for frame in tone():
                 out.mux(audio.encode(frame))
             out.mux(audio.encode())
     return str(path)
 
 
-def tone(layout):
+def tone():
     """A second of a tone, silent but for its second half."""
     t = np.arange(RATE) / RATE
-    wave = np.where(t < 0.5, 0, 0.5 * np.sin(2 * np.pi * 440 * t))
-    wave = (wave * 32767).astype(np.int16) if layout[:3] == 's16' else wave.astype(np.float32)
+    wave = np.where(t < 0.5, 0, 0.5 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
     for start in range(0, len(wave), 1000):
-        frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1000], layout, 'mono')
+        frame = av.AudioFrame.from_ndarray(wave[None, start : start + 1000], 'fltp', 'mono')
         frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
         yield frame
 
@@ -131,9 +107,8 @@ def test_frames_and_times_stay_and_records_change(tmp_path):
     assert content.index(b'moov') < content.index(b'mdat')  # plays from the start
 
 
-@pytest.mark.parametrize('container, sound', [('matroska', 'pcm_s16le'), ('mpegts', 'aac')])
-def test_sound_stays_in_time(tmp_path, container, sound):
-    src, dst = write_clip(tmp_path / 'a', range(0, 1000, 40), sound, container), tmp_path / 'b.mp4'
+def test_sound_stays_in_time(tmp_path):
+    src, dst = write_clip(tmp_path / 'a', range(0, 1000, 40), sound=True), tmp_path / 'b.mp4'
     annotate_video(src, str(dst), face_result(25))
     first = read(src)[1][0]  # a transport stream does not start at 0
     assert start_of_tone(dst) == pytest.approx(start_of_tone(src) - first, abs=0.03)
@@ -148,14 +123,3 @@ def test_overlapping_records_are_averaged():
     assert values[4] == pytest.approx([0.4, 0.4, 0.1, 0.1])
     assert values[8] == pytest.approx([0.1, 0.7, 0.1, 0.1])
     assert np.isnan(values[12:16]).all() and not np.isnan(values[16:]).any()
-
-
-def test_timeline_of_many_faces_for_an_hour_with_any_names():
-    classes = ('$x', '_happy', 'Glück', '悲伤')
-    records = [record(0, face, (0, 10 * face), classes=classes) for face in range(1, 8)]
-    records += [record(i % 2, 9, (i * 8, i * 8 + 8), classes=classes) for i in range(3601)]
-    figure = draw_timeline(result(records, frames=8 * 3601), 'clip')
-    assert [a.get_ylabel() for a in figure.axes] == [f'face {i}' for i in (3, 4, 5, 6, 7, 9)]
-    assert figure.get_suptitle().startswith('clip  (6 of 8 faces')
-    names = [t.get_text().strip() for t in figure.legends[0].get_texts()]
-    assert names == list(classes[::-1])

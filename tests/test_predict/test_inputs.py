@@ -40,10 +40,8 @@ def test_a_folder_is_searched(tmp_path):
     'pattern, clip',
     [
         ('{:05d}.jpg', True),
-        ('img_{}.png', True),
         ('frame_{}.jpg', True),
         ('IMG_{:04d}.jpg', False),  # a camera's photos
-        ('a{}.jpg', False),
     ],
 )
 def test_frames_are_known_by_their_names(tmp_path, pattern, clip):
@@ -71,9 +69,7 @@ def test_numbered_photos_of_other_sizes_are_no_frames(tmp_path):
     [
         (np.zeros((4, 8, 8, 3), np.float32), r'array_1 has dtype float32 and shape \(8, 8, 3\)'),
         (iter([make_frame(), make_frame(height=50)]), r'Frame 1 .*\(50, 64, 3\), frame 0 \(48, '),
-        (iter([]), 'frames_1 has no frames'),
         ('http://example.com/x.mp4', 'is an address; download it'),
-        ({'a': 1}, r"Input 1 is {'a': 1} \(dict\); it must be a path"),
     ],
 )
 def test_other_inputs_are_refused(bad, message):
@@ -81,36 +77,15 @@ def test_other_inputs_are_refused(bad, message):
         list(list_sources(bad)[0].read())
 
 
-def test_files_that_are_no_media_are_refused(tmp_path):
-    path = write_text(tmp_path / 'notes.txt', 'x')
-    for inputs in (path, tmp_path, [path, path]):
-        with pytest.raises(ValueError, match='nothing to predict in .*videos have the suffixes .m'):
-            list_sources(inputs)
-    image = write_image(tmp_path / 'a.jpg')
-    (tmp_path / 'empty').mkdir()
-    assert listed([path, image, tmp_path / 'empty']) == [('image', image)]
-
-
-@pytest.fixture
-def camera(tmp_path, monkeypatch):
-    """A file in the place of camera 0; there is no other."""
+def test_a_camera_is_read_until_it_ends_or_is_interrupted(tmp_path, monkeypatch):
     path, capture = write_video(tmp_path / 'x.mp4', 6), cv2.VideoCapture
-    monkeypatch.setattr(cv2, 'VideoCapture', lambda n: capture(path if n == 0 else 'none'))
-
-
-def test_a_camera_is_read_until_it_ends(camera):
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda number: capture(path))
     (source,) = list_sources(0)
     frames = list(source.read())
     assert [frame_number(f.image) for f in frames] == list(range(6))
     assert frames[0].time >= 0 and (np.diff([f.time for f in frames]) > 0).all()
-
-
-def test_the_first_interrupt_ends_a_camera(camera):
     before = signal.getsignal(signal.SIGINT)
-    (source,) = list_sources(0)
-    seen = []
-    for frame in source.read():
-        seen.append(frame)
-        if len(seen) == 2:
+    for number, _ in enumerate(source.read(), 1):
+        if number == 2:
             os.kill(os.getpid(), signal.SIGINT)
-    assert len(seen) == 2 and signal.getsignal(signal.SIGINT) is before
+    assert number == 2 and signal.getsignal(signal.SIGINT) is before

@@ -37,48 +37,22 @@ def test_model_has_the_weights_and_the_classes(checkpoint):
     assert init_model(Config(PREDICT), device='cpu').dataset_meta is None
 
 
-def test_model_knows_its_training_data(checkpoint, tmp_path):
-    config = Config(dict(PREDICT, trained_on='by the config'))
-    assert init_model(config, device='cpu').trained_on == 'unknown data'  # random weights
-    content = torch.load(checkpoint)
-    for meta, seen in (
-        ({}, 'by the config'),
-        (dict(trained_on='drawn faces'), 'drawn faces'),
-    ):
-        torch.save(dict(content, meta=meta), tmp_path / 'x.pth')
-        assert init_model(config, str(tmp_path / 'x.pth'), 'cpu').trained_on == seen
-
-
-def drop(part):
-    def change(weights):
-        for key in [k for k in weights if part in k]:
-            del weights[key]
-
-    return change
-
-
-def widen(weights):
-    weights['backbone.blocks.0.attn.proj.bias'] = torch.zeros(48)
-
-
-def spoil(weights):
-    weights['neck.blocks.1.attn.proj.bias'][3] = float('nan')
-
-
 @pytest.mark.parametrize(
-    'change, message',
+    'part, value, message',
     [
-        (drop('cls_head'), 'has no cls_head.fc_norm.weight, so it cannot predict'),
-        (
-            drop('backbone.blocks.0'),
-            'It lacks backbone.blocks.0.norm1.weight',
-        ),
-        (widen, 'another size: backbone.blocks.0.attn.proj.bias is .48,. there'),
-        (spoil, r'1 of the 32 numbers of neck.blocks.1.attn.proj.bias are NaN'),
+        ('cls_head', None, 'has no cls_head.fc_norm.weight, so it cannot predict'),
+        ('backbone.blocks.0', None, 'It lacks backbone.blocks.0.norm1.weight'),
+        ('backbone.blocks.0.attn.proj.bias', torch.zeros(48), 'another size: .* .48,. there'),
+        ('neck.blocks.1.attn.proj.bias', torch.full((32,), torch.nan), 'proj.bias are NaN'),
     ],
-    ids=['head', 'part', 'size', 'nan'],
 )
-def test_weights_that_cannot_predict_are_refused(tmp_path, change, message):
+def test_weights_that_cannot_predict_are_refused(tmp_path, part, value, message):
+    def change(weights):
+        for key in [key for key in weights if part in key]:
+            weights[key] = value
+            if value is None:
+                del weights[key]
+
     path = save_checkpoint(tmp_path / 'x.pth', change)
     with pytest.raises(ValueError, match=f'x.pth cannot be used with the config. .*{message}'):
         init_model(Config(PREDICT), path, 'cpu')
@@ -98,8 +72,6 @@ def test_names_of_the_index():
     config = find_model('S4D_finetune_DFEW')
     assert osp.samefile(config, osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
     assert all(osp.isfile(model['Config']) for model in list_models())
-    with pytest.raises(ValueError, match='yml: s4d_finetune_dfew'):
-        find_model('s4d_finetune_dfw')
     with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
         ExpressionInferencer('s4d_finetune_mafw')
     with pytest.raises(ValueError, match='x.onnx holds its weights'):

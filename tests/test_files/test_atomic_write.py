@@ -106,10 +106,11 @@ def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path):
         priority = 'LOWEST'
 
         def after_train_epoch(self, runner):
+            runner.message_hub.update_info('filling', 'x' * 300_000)  # of the next checkpoint
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     def run():
-        cfg = config(tmp_path / 'run', epochs=50, width=30_000)
+        cfg = config(tmp_path / 'run', epochs=50)
         cfg.custom_hooks += [Limit()]
         train(cfg)
 

@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from s4d_mm.files.checkpoint import load_weights
 from s4d_mm.files.download import cached_path, local_file, may_exist
 from s4d_mm.files.errors import (
     DownloadError,
-    HubMissingError,
     WeightsError,
     WeightsNotFoundError,
     weights_errors_as_messages,
@@ -51,8 +49,6 @@ def test_a_local_path_stays_what_it_is(tmp_path, monkeypatch):
         local_file(str(tmp_path / 'x.pth'), sha256='01234567')
     with pytest.raises(WeightsNotFoundError, match='no checkpoint none.pth'):
         local_file('none.pth', sha256='01234567')
-    with pytest.raises(WeightsError, match="sha256='xyz' is not a SHA-256"):
-        local_file('x.pth#sha256=xyz')
 
 
 def test_a_download_is_kept_by_its_address(server, tmp_path):
@@ -105,8 +101,6 @@ def test_what_is_not_there(server, tmp_path, monkeypatch):
     missing = server.url('/none.pth')
     with pytest.raises(WeightsNotFoundError, match=f'no file at {missing} .*404'):
         local_file(missing)
-    with pytest.raises(WeightsError, match='s3://x/y.pth: weights are read from'):
-        local_file('s3://x/y.pth')
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     with socket.socket() as taken:  # bound and not listening: refuses
         taken.bind(('127.0.0.1', 0))
@@ -165,21 +159,10 @@ def test_files_of_the_hub(hub):
         local_file('hf://me/s4d/sub/x.pth#sha256=00112233')
 
 
-def test_what_the_hub_does_not_have(hub, monkeypatch):
-    for address in ('hf://x.pth', 'hf://me/s4d/x.pth@'):
-        with pytest.raises(WeightsError, match=f'{address} is not of the form hf://OWNER/REPO'):
-            local_file(address)
+def test_what_the_hub_does_not_have(hub):
+    with pytest.raises(WeightsError, match='hf://x.pth is not of the form hf://OWNER/REPO'):
+        local_file('hf://x.pth')
+    hub.missing = {'X-Error-Code': 'GatedRepo'}
     address = 'hf://me/s4d/none.pth@v9'
-    for code in ('EntryNotFound', 'GatedRepo'):
-        hub.missing = {'X-Error-Code': code}
-        with pytest.raises(DownloadError, match=f'{address} cannot be downloaded: .* accept terms'):
-            local_file(address)
-    monkeypatch.setattr(sys.modules['huggingface_hub.constants'], 'HF_HUB_OFFLINE', True)
-    with pytest.raises(DownloadError, match=f'{address} cannot be downloaded: '):
+    with pytest.raises(DownloadError, match=f'{address} cannot be downloaded: .* accept terms'):
         local_file(address)
-
-
-def test_without_the_package_of_the_hub(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(HubMissingError, match='pip install "s4d_mm.hub."'):
-        local_file('hf://me/s4d/x.pth')

@@ -1,13 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Augmentation of batches and of Pillow images: timm's and mmpretrain's numbers."""
 
-import os.path as osp
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from PIL import Image, ImageEnhance, ImageOps
 from small_models import pixel_batch
@@ -15,7 +12,6 @@ from small_models import pixel_batch
 from s4d_mm.models import BatchRandAugment, BatchRandomErasing, BatchRandomResizedCrop, preprocessor
 from s4d_mm.rand_augment import RandAugmentIncreasing
 
-CONFIGS = osp.join(ROOT, 'configs')
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 PAD = [124, 116, 104]
@@ -74,22 +70,6 @@ def test_frames_and_views_alike_and_samples_not(augment, device):
     assert len({o.cpu().numpy().tobytes() for o in out[:, 0, :, 0]}) >= 5
     torch.manual_seed(3)  # images are augmented as clips
     assert torch.equal(augment(clips[:, :1, :, 0])[:, 0], out[:, 0, :, 0])
-    for x in (clips.float(), clips[:, 0, :, 0], clips[:, :, :1]):
-        with pytest.raises(ValueError, match='needs uint8 clips .* but got'):
-            augment(x)
-
-
-@pytest.mark.parametrize(
-    'part, options, error',
-    [
-        (BatchRandAugment, dict(RANDAUG, policies='none'), "must be 'timm_increasing'.*'none'"),
-        (BatchRandomErasing, dict(mode='pixel'), "mode .* but got mode='pixel'"),
-        (BatchRandomErasing, dict(mode='rand'), "'rand' with fill_std"),
-    ],
-)
-def test_wrong_options(part, options, error):
-    with pytest.raises(ValueError, match=error):
-        part(**options)
 
 
 def moved(a, b, c, d, e, f):
@@ -144,15 +124,6 @@ def test_operations_of_the_workers_are_timm_s(name, monkeypatch):
         assert found.dtype == np.uint8 and np.abs(found - wanted).max() <= 1
 
 
-def test_what_comes_from_outside_is_grey_or_pad_val():
-    frames = [np.zeros((40, 48, 3), np.uint8)] * 2
-    for options, color in (({}, 128), (dict(hparams=dict(pad_val=(10, 20, 30))), (10, 20, 30))):
-        part = of_the_workers(**options)
-        part.augment.draw = lambda height, width: [('TranslateX', 20.0)]
-        for out in part(dict(imgs=frames))['imgs']:
-            assert (out[:, :18] == color).all() and (out[:, 22:] == 0).all()
-
-
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('name', SPACE)
 def test_operations_on_the_device_are_pillow_s(name, device, monkeypatch):
@@ -190,19 +161,10 @@ def test_strengths_of_the_recipe():
 
 
 @pytest.mark.parametrize('level', [0, 10])
-def test_the_ends_of_the_scale(level):
-    """Levels stay in 0..10; no operation fails there; at 0 those with a strength do nothing."""
+def test_levels_stay_on_the_scale(level):
     drawn = BatchRandAugment('timm_increasing', 800, level, 3).transform.draw(64, 72)
     angles = [abs(value) for name, value in drawn if name == 'Rotate']
     assert 3 * level in angles and max(angles) <= 30 and len(set(angles)) > 5
-    part = RandAugmentIncreasing('timm_increasing', 1, level, interpolation='bilinear')
-    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
-    for name, (strength, signed) in SPACE.items():
-        for sign in (1, -1)[: 1 + signed]:
-            out = part.operate(x, [(name, sign * strength(level / 10, 16, 16))])
-            assert out.dtype == torch.uint8 and out.shape == x.shape
-            if level == 0 and (signed or name.startswith('Solarize')):
-                assert torch.equal(out, x), name
 
 
 @pytest.mark.parametrize('device', DEVICES)

@@ -7,7 +7,6 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
-from mmaction.structures import ActionDataSample
 from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, run, samples
 
 
@@ -99,18 +98,3 @@ def test_segments_are_averaged_and_a_class_token_is_used():
     torch.testing.assert_close(score, head(pooled, 'video')[1].softmax(0))
     pair = [torch.randn(2, 32, 2, 3, 3), torch.randn(2, 32)]
     assert torch.equal(head.features((pair,)), head.fc_norm(pair[1]))
-
-
-def test_errors():
-    head = build(FINETUNE).cls_head
-    x, two = inputs((1, 4, 32)), samples('image', [1]) + samples('video', [1])
-    for data_samples, message in (
-        ([ActionDataSample().set_gt_label(1)], 'needs one `input_type`.*DualModalDataPreprocessor'),
-        (two, 'needs one `input_type`.*DualModalBatchSampler'),
-        (samples('audio', [1]), "modality 'audio'"),
-        (samples('image', [torch.full((9,), 1 / 9)]), 'have 9 classes'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            head.loss(x, data_samples)
-    with pytest.raises(ValueError, match='num_classes of DualModalHead'):
-        build(dict(type='DualModalHead', in_channels=8, num_classes=7))

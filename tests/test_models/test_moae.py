@@ -123,13 +123,8 @@ def test_all_ways_follow_the_formula(way, experts, top_k, tokens):
 
 def test_the_layer_on_a_cpu():
     layer, x = random_layer(num_experts=6, noisy=False), torch.randn(2, 30, 32)
-    routing = layer.router(x.flatten(0, 1))
-    expected = by_the_formula(layer, x.flatten(0, 1), routing.weights, routing.experts)
-    out, loss = layer(x)
-    torch.testing.assert_close(out.flatten(0, 1), expected, atol=1e-5, rtol=1e-4)
-    assert torch.equal(loss, routing.loss)
     # a token does not depend on its neighbours
-    torch.testing.assert_close(out[1:], layer(x[1:])[0], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(layer(x)[0][1:], layer(x[1:])[0], atol=1e-6, rtol=1e-5)
     # experts without tokens get zero gradients
     layer.router.gate.bias.data[[1, 4]] += 100
     layer(x)[0].sum().backward()
@@ -151,18 +146,6 @@ def test_autocast_and_tracing():
     program, other = torch.export.export(layer, (x.detach(),)), torch.randn(2, 50, 32)
     for ours, expected in zip(program.module()(other), layer(other)):
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    'change, message',
-    [
-        (dict(top_k=9), r'top_k must be in 1\.\.num_experts=4'),
-        (dict(moae=[dict(top_k=1)]), 'moae of MoAENeck has 1 dicts, but num_layers=2'),
-    ],
-)
-def test_wrong_arguments(change, message):
-    with pytest.raises(ValueError, match=message):
-        build({**FINETUNE['neck'], **change})
 
 
 def test_each_block_has_experts_of_its_own():

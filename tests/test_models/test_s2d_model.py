@@ -44,12 +44,9 @@ def backbone(scope='mmaction', **options):
 
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
 def test_shapes_in_both_scopes(scope):
-    model = backbone(scope).eval()
-    assert model(torch.randn(CLIPS)).shape == (2, DIMS, FRAMES, 1, 1)
-    assert model(torch.randn(IMAGES)).shape == (2, DIMS, 1, 1, 1)
-    model = backbone(scope, out_type='raw').eval()
-    assert model(torch.randn(CLIPS)).shape == (2, FRAMES * 17, DIMS)
-    assert model(torch.randn(IMAGES)).shape == (2, 17, DIMS)
+    clips, model = torch.randn(CLIPS), backbone(scope).eval()
+    assert model(clips).shape == (2, DIMS, FRAMES, 1, 1)
+    assert backbone(scope, out_type='raw').eval()(clips).shape == (2, FRAMES * 17, DIMS)
 
 
 def test_an_image_is_a_clip_of_one_frame_without_temporal_modules():
@@ -89,19 +86,6 @@ def test_what_is_trained(shape, freeze_prompts):
     assert model.training and model.prompt_blocks[0].training
 
 
-@pytest.mark.parametrize(
-    'options, shape, message',
-    [
-        (dict(patch_size=16), CLIPS, '2 x 2 patches .* Set landmark.input_size=16'),
-        ({}, (2, 3, 2, 32, 32), r'num_frames=3, but got the shape \(2, 3, 2, 32, 32\)'),
-        ({}, (2, 3, FRAMES, 32, 40), r'img_size=32 .* got the shape \(2, 3, 3, 32, 40\)'),
-    ],
-)
-def test_wrong_options_and_inputs(options, shape, message):
-    with pytest.raises(ValueError, match=message):
-        backbone(**options)(torch.randn(shape))
-
-
 def test_landmark_weights_are_never_random():
     """They come with a checkpoint of the whole model; some of them are not enough."""
     model, other, clips = backbone().eval(), build(BACKBONE, seed=1).eval(), torch.randn(CLIPS)
@@ -113,8 +97,6 @@ def test_landmark_weights_are_never_random():
     other.load_state_dict(weights)
     with torch.no_grad():
         assert torch.equal(model(clips), other(clips))
-    with pytest.raises(ValueError, match='prompt_blocks.0.prompter'):
-        build({**BACKBONE, 'prompt_dims': 8}).load_state_dict(weights)
 
 
 @pytest.fixture(autouse=True)

@@ -51,17 +51,10 @@ def test_classes_of_a_config_go_into_the_checkpoint(tmp_path, capsys):
     assert convert(*args, osp.join(CONFIGS, 's4d_finetune_mafw.py')) == 1
     assert 'video classifier has 7 classes, but the video dataset' in capsys.readouterr().err
     assert not dst.exists()
-    with pytest.raises(SystemExit):
-        convert(*args, tmp_path / 'none.py')
     assert convert(*args, osp.join(CONFIGS, 's4d_finetune_dfew.py')) == 0
     classes = torch.load(dst)['meta']['dataset_meta']['classes']
     names = dict(video=DFEW.METAINFO['classes'], image=AffectNet.METAINFO['classes'][:7])
     assert classes == names
-    # of the pre-training there are none
-    torch.save(reference('pretrain'), src)
-    config = osp.join(CONFIGS, 's4d_pretrain.py')
-    assert convert(src, dst, '--stage', 'pretrain', '--config', config) == 0
-    assert 'dataset_meta' not in torch.load(dst)['meta']
 
 
 @pytest.mark.parametrize(
@@ -78,6 +71,7 @@ def test_refuses_other_files(weights, reverse, match, tmp_path, capsys):
     assert convert(*args) == 1
     err = capsys.readouterr().err
     assert err.startswith(f'{tmp_path}/x.pth: ') and match in err
+    assert convert(tmp_path / 'none.pth', *args[1:]) == 1
     assert not (tmp_path / 'y.pth').exists()
 
 
@@ -86,7 +80,11 @@ def test_experts_that_are_missing_are_refused():
     part = {k: v for k, v in state.items() if '.experts.0.fc1.weight' not in k}
     with pytest.raises(ValueError, match=r'incomplete.*fc1_weight.*\[1, 2'):
         from_authors(part, 'finetune')
-    last = max(int(k.split('.')[1]) for k in state if k.startswith('blocks.'))
-    plain = {k: v for k, v in state.items() if not k.startswith(f'blocks.{last}.moe_layer.')}
-    with pytest.raises(ValueError, match='Only the last blocks may have MoAE'):
-        from_authors(plain, 'finetune')
+
+
+def test_the_former_name_of_the_package():
+    import s4d_mm.converters.s4d as former
+
+    from s4d_mm.weights import s4d
+
+    assert former is s4d

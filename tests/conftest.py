@@ -22,6 +22,12 @@ torch.set_num_threads(1)
 gc.freeze()
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that fork this process come first, while it has no threads of autograd."""
+    forks = ('test_engine', 'test_atomic_write', 'test_end_to_end')
+    items.sort(key=lambda item: not any(name in str(item.path) for name in forks))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def plain_configs():
     """Save the configs of runs unformatted: formatting takes most of the time of a short run."""

@@ -80,10 +80,7 @@ def encode(
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf=str(crf), preset='ultrafast', threads='1')
         for image in frames:
-            # by a reformatter that goes with the frame: the encoder's own has threads, on which a
-            # fork of this process would wait forever
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
-            frame = frame.reformat(format='yuv420p', threads=1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path

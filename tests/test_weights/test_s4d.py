@@ -80,11 +80,3 @@ def test_experts_that_are_missing_are_refused():
     part = {k: v for k, v in state.items() if '.experts.0.fc1.weight' not in k}
     with pytest.raises(ValueError, match=r'incomplete.*fc1_weight.*\[1, 2'):
         from_authors(part, 'finetune')
-
-
-def test_the_former_name_of_the_package():
-    import s4d_mm.converters.s4d as former
-
-    from s4d_mm.weights import s4d
-
-    assert former is s4d

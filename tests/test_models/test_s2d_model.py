@@ -219,3 +219,10 @@ def test_processes_store_the_samples_of_all(tmp_path, hub):
     assert both0 == both1 and own0 != own1
     for found, expected in zip(both0, store(True)):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(expected))
+
+
+def test_each_part_of_the_landmark_network_has_its_width():
+    sizes = dict(channels=(2, 4, 8), widths=(6, 10, 12, 14), depths=(1, 1))
+    weights = build(dict(type='LandmarkMobileFaceNet', **sizes)).state_dict()
+    parts = ('conv_23', 'conv_3.model.0', 'conv_34', 'conv_4.model.0')
+    assert tuple(len(weights[f'{part}.conv.conv.weight']) for part in parts) == sizes['widths']

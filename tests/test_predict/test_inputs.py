@@ -68,6 +68,7 @@ def test_numbered_photos_of_other_sizes_are_no_frames(tmp_path):
     'bad, message',
     [
         (np.zeros((4, 8, 8, 3), np.float32), r'array_1 has dtype float32 and shape \(8, 8, 3\)'),
+        (np.zeros((8, 8, 4), np.uint8), r'array_1 has dtype uint8 and shape \(8, 8, 4\)'),
         (iter([make_frame(), make_frame(height=50)]), r'Frame 1 .*\(50, 64, 3\), frame 0 \(48, '),
         ('http://example.com/x.mp4', 'is an address; download it'),
     ],

@@ -26,15 +26,12 @@ FORMER = {
     'datasets.rafdb',
     'datasets.transforms': 'datasets.transforms.loading datasets.transforms.crops '
     'datasets.transforms.augment',
-    'engine': 'engine.hooks',
+    'engine': 'engine.hooks engine.hooks.checkpoint_fit_hook engine.hooks.class_check_hook '
+    'engine.hooks.data_check_hook engine.hooks.resume_check_hook engine.hooks.best_and_last_hook '
+    'engine.hooks.expert_load_hook engine.hooks.media_fault_hook engine.hooks.run_summary_hook '
+    'engine.hooks.hang_hook engine.hooks.non_finite_hook engine.hooks.stop_signal_hook '
+    'engine.hooks.safe_checkpoint_hook',
     'engine.loop': 'engine.loops',
-    'engine.checks': 'engine.hooks.checkpoint_fit_hook engine.hooks.class_check_hook '
-    'engine.hooks.data_check_hook engine.hooks.resume_check_hook',
-    'engine.reports': 'engine.hooks.best_and_last_hook engine.hooks.expert_load_hook '
-    'engine.hooks.media_fault_hook engine.hooks.run_summary_hook',
-    'engine.stop': 'engine.hooks.hang_hook engine.hooks.non_finite_hook '
-    'engine.hooks.stop_signal_hook',
-    'engine.checkpoint': 'engine.hooks.safe_checkpoint_hook',
     'evaluation': 'evaluation.metrics',
     'evaluation.metric': 'evaluation.metrics.expression_metric',
     'weights': 'converters',

@@ -285,7 +285,6 @@ class NumberedFrames:
 
     Args:
         path (str): The file.
-        threads (int): Of the decoder; 0 for all CPUs. Defaults to 1.
 
     Attributes:
         fps (float): Mean frames per second.
@@ -295,10 +294,10 @@ class NumberedFrames:
         MediaReadError: If the file cannot be read, is cut off, or has no frames.
     """
 
-    def __init__(self, path: str, threads: int = 1) -> None:
+    def __init__(self, path: str) -> None:
         from av.format import Flags
 
-        self.path, self.threads = path, threads
+        self.path = path
         if is_cut_off(path):
             raise MediaReadError(f'Cannot open video {path}: it is cut off. Get it anew.')
         packets = []  # one for each frame, but for formats that are cut without regard to frames
@@ -334,7 +333,7 @@ class NumberedFrames:
                     yield convert(frame)
                     left.pop(0)
             self.indexed = not left
-        for number, (_, frame) in enumerate(_decode(self.path, self.threads) if left else ()):
+        for number, (_, frame) in enumerate(_decode(self.path, threads=1) if left else ()):
             if number == left[0]:
                 yield convert(frame)
                 left.pop(0)
@@ -346,7 +345,7 @@ class NumberedFrames:
 
     def _from_keys(self, numbers: list[int]) -> Iterator:
         """Yield frames of PyAV; end early at one that is not what comes next by its time."""
-        with _open_video(self.path, self.threads) as (container, stream):
+        with _open_video(self.path, threads=1) as (container, stream):
             decoded = container.decode(stream)
             start = place = 0  # numbers of the frame where decoding starts, and of the next one
             for number in numbers:

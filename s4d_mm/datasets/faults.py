@@ -105,7 +105,7 @@ class FaultTolerantDataset(BaseDataset):
             raise TooManyFaultsError(
                 f'{share:.2%} of the samples of {self.ann_file} are unreadable, more than '
                 f'max_fault_share={self.max_fault_share:.2%}. Repair or remove them, or raise '
-                f'max_fault_share. The last one: {cause}\n{self.describe_faults()}'
+                f'max_fault_share. The last one: {cause or "see below"}\n{self.describe_faults()}'
             ) from cause
 
     def describe_faults(self) -> str:

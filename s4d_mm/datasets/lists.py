@@ -153,8 +153,8 @@ class ListDataset(BaseDataset):
 
     def _listed(self) -> list[tuple[str, str]]:
         if not self.FROM_FOLDER:
-            official = self.METAINFO.get('split_files')
-            raise ValueError(f'{type(self).__name__} needs ann_file; the official: {official}.')
+            official = self.METAINFO.get('split_files', 'none')
+            raise ValueError(f'{type(self).__name__} needs ann_file; official lists: {official}.')
         folder = self.data_prefix[self.PREFIX_KEY]
         frames = self.INPUT_TYPE == 'video' and not self.suffix
         names = sorted(list_folder(folder, self.suffix, frames))

@@ -65,7 +65,9 @@ def prepare_distributed(cfg: Config) -> None:
     """
     if cfg.launcher == 'none':
         return
-    dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+    cfg.setdefault('env_cfg', {})  # a config keeps a copy of what it is given
+    cfg.env_cfg.setdefault('dist_cfg', {})
+    dist_cfg = cfg.env_cfg.dist_cfg
     hook = (cfg.get('default_hooks') or {}).get('hang') or dict(timeout=0)
     seconds = dist_cfg.get('timeout') or hook.get('timeout', HANG_TIMEOUT)
     if get_device() != 'cpu':
@@ -95,12 +97,16 @@ def scale_learning_rate(cfg: Config) -> None:
     ``auto_scale_lr.base_batch_size``, whatever the number of processes. Otherwise mmengine does
     it, by ``train_dataloader.batch_size`` of all processes.
     """
-    if cfg.get('auto_scale_lr') is None:
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if base is None:
         raise ConfigError(f'--auto-scale-lr: {cfg.filename} has no "auto_scale_lr.base_batch_size"')
     batches = cfg.train_dataloader.get('batch_sampler') or {}
-    total, base = batches.get('total_batch_size'), cfg.auto_scale_lr.base_batch_size
-    cfg.auto_scale_lr.enable = total is None  # mmengine's
+    total, sizes = batches.get('total_batch_size'), batches.get('batch_size')
+    cfg.auto_scale_lr.enable = total is None  # mmengine's, which reads train_dataloader.batch_size
     if total is None:
+        one = cfg.train_dataloader.get('batch_size')
+        if isinstance(sizes, dict) and one not in sizes.values():
+            raise ConfigError(f'--auto-scale-lr: train_dataloader.batch_size={one} not in {sizes}.')
         return
     totals, bases = (s if isinstance(s, dict) else dict(samples=s) for s in (total, base))
     ratios = {size / bases.get(name, math.nan) for name, size in totals.items()}
@@ -136,8 +142,8 @@ def errors_as_messages(work_dir: str | None = None, config: bool = False) -> Ite
         sys.exit(f'{e} Make room, then go on with --resume.')
     except (*of_config, OSError) as e:
         if isinstance(e, OSError) and e.errno in DISK_FULL and work_dir:
-            file = e.filename or 'A file of the log'
-            sys.exit(f'{file}: {e.strerror}. {free_space(work_dir)} Go on with --resume.')
+            file, room = e.filename or 'A file of the log', free_space(work_dir)
+            sys.exit(f'{file}: {e.strerror}. {room} Make room, then go on with --resume.')
         if not isinstance(e, of_config):
             raise
         text = e.args[0] if isinstance(e, KeyError) and e.args else e

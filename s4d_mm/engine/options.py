@@ -16,7 +16,12 @@ ALSO_READ = {
     'init_weights_for_test_or_val',
 }
 PIPELINES = ('test_pipeline', 'image_test_pipeline')  # what prediction reads
-UNCHECKED = ('env_cfg', 'auto_scale_lr')  # mmengine ignores unknown keys of these
+# parts of a config whose other keys mmengine ignores
+OPEN_DICTS = {
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg.mp_cfg': ('mp_start_method', 'opencv_num_threads'),
+    'auto_scale_lr': ('enable', 'base_batch_size'),
+}
 # set_<n> in the name of an annotation file (set_1_train.csv, train_set_1.csv, set_1.csv), or as
 # the folder that it lies in (set_1/train.csv)
 FOLD = re.compile(
@@ -72,15 +77,20 @@ def check_options(cfg: Config, options: dict, also: Collection[str] = ()) -> Non
             )
         node = cfg.get(top)
         for i, part in enumerate(parts):
+            above = '.'.join([top, *parts[:i]])
+            if part not in OPEN_DICTS.get(above, (part,)):
+                near = (
+                    _nearest(part, OPEN_DICTS[above]) or f' It has {", ".join(OPEN_DICTS[above])}.'
+                )
+                raise ConfigError(f'{option}: {above} has no {part!r}.{near}')
             if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
                 node = node[int(part)]
             elif isinstance(node, dict) and part in node:
                 node = node[part]
             else:
-                is_argument = i == len(parts) - 1 and top not in UNCHECKED
                 near = _nearest(part, node) if isinstance(node, dict) else ''
-                if near and not is_argument:
-                    raise ConfigError(f'{option}: {top} has no {part!r}.{near}')
+                if near and i < len(parts) - 1:  # the last one is an argument of a class
+                    raise ConfigError(f'{option}: {above} has no {part!r}.{near}')
                 break
 
 

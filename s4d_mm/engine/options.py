@@ -79,10 +79,8 @@ def check_options(cfg: Config, options: dict, also: Collection[str] = ()) -> Non
         for i, part in enumerate(parts):
             above = '.'.join([top, *parts[:i]])
             if part not in OPEN_DICTS.get(above, (part,)):
-                near = (
-                    _nearest(part, OPEN_DICTS[above]) or f' It has {", ".join(OPEN_DICTS[above])}.'
-                )
-                raise ConfigError(f'{option}: {above} has no {part!r}.{near}')
+                names = ', '.join(OPEN_DICTS[above])
+                raise ConfigError(f'{option}: {above} has no {part!r}; it has {names}.')
             if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
                 node = node[int(part)]
             elif isinstance(node, dict) and part in node:

@@ -30,7 +30,8 @@ def config_path(name):
         ('optim_wraper.optimizer.lr', r"nothing reads 'optim_wraper'. Did you mean optim_wrapper"),
         ('base_lr', 'base_lr is a variable of .*dfew.py, used up'),
         ('optim_wrapper.optimzer.lr', "has no 'optimzer'. Did you mean optimizer"),
-        ('env_cfg.cudnn_benchmrk', 'Did you mean cudnn_benchmark'),
+        ('env_cfg.cudnn_benchmrk', 'it has cudnn_benchmark, mp_cfg'),
+        ('env_cfg.mp_start_method', "env_cfg has no 'mp_start_method'"),
         ('mine', "nothing reads 'mine'. If code of yours"),
     ],
 )

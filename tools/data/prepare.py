@@ -31,7 +31,7 @@ import clip_files as files
 import cv2
 import numpy as np
 from clip_files import Source
-from clip_squares import fill_squares, find_cuts, find_jumps
+from face_crops import fill_squares, find_cuts, find_jumps
 from prepare_report import sheet_frames, write_report, write_sheet
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, remove

@@ -1,13 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Write rendered people with known facial actions: pictures and clips to train and test with.
+"""Render people with known facial actions: pictures and clips to train and to test with.
 
-    OUT/images/{train,test}/NNNNNN.jpg, OUT/clips/NNNNNN.mp4    face crops, as `s4d predict` cuts them
-    OUT/.../NNNNNN.json             truth: class, person, head pose, 52 facial actions of each frame
+    OUT/images/{train,test}/NNNNNN.jpg, OUT/clips/NNNNNN.mp4    face crops, as in prediction
+    OUT/.../NNNNNN.json             the truth: class, person, pose of the head, actions per frame
     OUT/annotations/affectnet_{train,test}.txt, dfew_{train,test}.csv
-    OUT/benchmark.json              settings, classes, the best score that the labels' noise allows
+    OUT/benchmark.json              settings
 
 Nobody is in both splits. The same settings give the same files, also after a stop in between.
-Needs the extra `bench`.
+docs/data/rendered_people.md is the data sheet. Needs the extra `bench`.
 """
 
 import argparse
@@ -21,23 +21,25 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import yaml
 from clip_files import claim_folder
-from facial_actions import COMPOUND, TIMING, course, draw_pattern, gaze
-from head_model import HAIR, IRIS, Camera, HeadModel, build
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 
+with open(osp.join(osp.dirname(osp.abspath(__file__)), 'rendered_people.yml')) as f:
+    FACTS = yaml.safe_load(f)
+EXPRESSIONS, COMPOUNDS, COURSES = (FACTS[k] for k in ('expressions', 'compounds', 'courses'))
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
-GRADES = dict(  # classes of the images, and of the clips
+GRADES = dict(  # classes of the pictures, and of the clips; a part of them is in both
     basic=(AFFECTNET, DFEW),
-    compound=((*AFFECTNET, *list(COMPOUND)[:5]), (*DFEW, *list(COMPOUND)[3:])),
-    timing=(AFFECTNET, ('happiness', 'sadness', 'anger', 'surprise', *TIMING)),
+    compound=((*AFFECTNET, *list(COMPOUNDS)[:5]), (*DFEW, *list(COMPOUNDS)[3:])),
+    timing=(AFFECTNET, ('happiness', 'sadness', 'anger', 'surprise', *COURSES)),
 )
+UPPER = ('brow', 'eye', 'cheek')
 KINDS = ('image', 'video')
-MARKER, PEOPLE = 'benchmark.json', 'people.npz'
-VERSION = 1  # raise when pictures change: old files are not mixed in
-TEST_SHARE = 0.15  # of people and of samples
+VERSION = 1  # raise when the pictures change: old files are not mixed in
+TEST_SHARE = 0.15  # of the people and of the files
 FPS = 12
 
 
@@ -56,273 +58,350 @@ class Settings(NamedTuple):
 
 
 class Sample(NamedTuple):
-    kind: str
+    """One file."""
+
+    kind: str  # one of KINDS
     index: int
     split: str
-    label: str  # what the face shows
-    rated: str  # what the list says
+    label: str
+    rated: str  # the label in the list: another one in a share `noise` of the files
     person: int
 
     @property
     def path(self) -> str:
-        folder = f'images/{self.split}' if self.kind == 'image' else 'clips'
-        return f'{folder}/{self.index:06d}.{"jpg" if self.kind == "image" else "mp4"}'
+        is_image = self.kind == 'image'
+        folder, end = (f'images/{self.split}', 'jpg') if is_image else ('clips', 'mp4')
+        return f'{folder}/{self.index:06d}.{end}'
 
 
 def list_samples(settings: Settings) -> list[Sample]:
+    """All files; classes take turns, and the first ones are those for testing."""
     samples, testers = [], max(1, round(settings.people * TEST_SHARE))
-    for k, (kind, count) in enumerate(zip(KINDS, (settings.images, settings.clips))):
-        classes = GRADES[settings.grade][k]
+    counts = settings.images, settings.clips
+    for k, (kind, count, classes) in enumerate(zip(KINDS, counts, GRADES[settings.grade])):
+        tests = round(count * TEST_SHARE / len(classes)) * len(classes)
         for i in range(count):
             rng = np.random.default_rng([settings.seed, 2 + k, i])
-            is_test = i // len(classes) < count * TEST_SHARE / len(classes)
-            person = rng.integers(*((0, testers) if is_test else (testers, settings.people)))
+            split, people = (
+                ('test', (0, testers)) if i < tests else ('train', (testers, settings.people))
+            )
             label = rated = classes[i % len(classes)]
             if rng.random() < settings.noise:
                 rated = str(rng.choice([c for c in classes if c != label]))
-            split = 'test' if is_test else 'train'
-            samples.append(Sample(kind, i, split, label, rated, int(person)))
+            samples.append(Sample(kind, i, split, label, rated, int(rng.integers(*people))))
     return samples
 
 
-def draw_person(rng: np.random.Generator, model: HeadModel) -> dict:
-    """Colours and hair of a person: values of :class:`head_render.Look`."""
-    top, man = model.eyes[0, 2] + 0.06, rng.random() < 0.5
+# ------------------------------------------------------------------ what a face does
+def draw_actions(name: str, labels: list[str], rng: np.random.Generator) -> np.ndarray:
+    """Actions (52, ) of an expression at its apex, 0 to 1, and small ones that belong to none."""
+    if name in COMPOUNDS:
+        lower, upper = (draw_actions(part, labels, rng) for part in COMPOUNDS[name])
+        return np.where([label.startswith(UPPER[:2]) for label in labels], upper, lower)
+    ways = EXPRESSIONS[name]
+    chosen, strength = ways[rng.integers(len(ways))], rng.uniform(0.75, 1.1)
+    uneven = rng.normal(0, 0.05, len(labels))
+    values = np.abs(rng.normal(0, 0.05, len(labels))) * (rng.random(len(labels)) < 0.3)
+    values[labels.index('tongueOut')] = 0
+    for action, (low, high) in chosen.items():
+        value = strength * rng.uniform(low, high)
+        for i in find_actions(labels, action):
+            values[i] = max(values[i], value + uneven[i] * (value > 0.1))
+    return np.clip(values, 0, 1)
+
+
+def find_actions(labels: list[str], name: str) -> list[int]:
+    return [i for i, n in enumerate(labels) if n in (name, f'{name}Left', f'{name}Right')]
+
+
+def look_at(labels: list[str], across: float, up: float) -> np.ndarray:
+    """Actions (52, ) that turn the eyes to the head's left (``across`` > 0) and up."""
+    ways = dict(eyeLookOutLeft=across, eyeLookInRight=across, eyeLookInLeft=-across)
+    ways |= dict(eyeLookOutRight=-across, eyeLookUpLeft=up, eyeLookUpRight=up)
+    ways |= dict(eyeLookDownLeft=-up, eyeLookDownRight=-up)
+    return np.clip([ways.get(label, 0) for label in labels], 0, 1)
+
+
+def rise(t: np.ndarray, start: float, length: float) -> np.ndarray:
+    """A smooth step from 0 to 1."""
+    x = np.clip((t - start) / length, 0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def draw_course(name: str, labels: list[str], frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Actions (frames, 52) of a clip: onset and apex, in some the offset, a blink, speech.
+
+    The two classes of a pair in COURSES have like frames: only when they come differs.
+    """
+    t = np.linspace(0, 1, frames)[:, None]
+    rest = 0.5 * draw_actions('neutral', labels, rng)
+    apex = draw_actions(COURSES.get(name, name), labels, rng)
+    start, length, late = rng.uniform(-0.15, 0.3), rng.uniform(0.12, 0.35), rng.uniform(0.25, 0.35)
+    upper = np.array([label.startswith(UPPER) for label in labels])
+    if name in COURSES:
+        start = abs(start) + 0.1
+    share = rise(t, start, length) * np.ones(len(labels))
+    if name == 'smile_offset':
+        share = share[::-1]
+    elif name.startswith('brow'):
+        held = 0.06 if name == 'brow_flash' else late + 0.15
+        share = rise(t, start, 0.1) - rise(t, start + 0.1 + held, 0.1)
+        apex = np.where([label.startswith('brow') for label in labels], apex, rest)
+    elif name.startswith('eyes'):
+        squint = find_actions(labels, 'cheekSquint') + find_actions(labels, 'eyeSquint')
+        apex[squint] = np.maximum(apex[squint], rng.uniform(0.5, 0.9))
+        if name == 'eyes_late':
+            share = np.where(upper, rise(t, start + late, length), share)
+    elif name not in COURSES and rng.random() < 0.3:
+        share = share - rise(t, rng.uniform(0.65, 0.9), 0.3) * rng.uniform(0.3, 0.9)
+    values = rest + (apex - rest) * np.clip(share, 0, 1)
+    blink, jaw = find_actions(labels, 'eyeBlink'), labels.index('jawOpen')
+    shut = np.exp(-(((t - rng.uniform(-0.3, 1.3)) / 0.04) ** 2))
+    values[:, blink] = np.maximum(values[:, blink], shut)
+    speed, loud = rng.uniform(1, 4), rng.uniform(0, 0.12) * (rng.random() < 0.4)
+    values[:, jaw] += loud * (1 + np.sin(2 * np.pi * (speed * t[:, 0] + rng.random())))
+    return np.clip(values, 0, 1)
+
+
+# ------------------------------------------------------------------ what it looks like
+def draw_person(rng: np.random.Generator, top: float) -> dict:
+    """Colours and hair; ``top`` is the height of the forehead's upper end."""
+    man = rng.random() < 0.5
     tone = (1 - rng.uniform(0, 0.72)) ** np.array([0.75, 1, 1.2])
     skin = (np.array([0.95, 0.78, 0.66]) * tone * rng.normal(1, 0.04, 3).clip(0.9, 1.1)) ** 2.2
-    lips = skin * [0.8, 0.42, 0.42] * rng.uniform(0.75, 1.1)
-    if not man and rng.random() < 0.4:  # painted
-        lips = np.array([0.4, 0.04, 0.06]) * rng.uniform(0.5, 1.3)
-    hair = np.array(HAIR[rng.choice(len(HAIR), p=[0.3, 0.25, 0.18, 0.12, 0.1, 0.05])])
-    look = dict(
-        skin=skin, lips=lips, hair=hair * rng.uniform(0.7, 1.3),
-        iris=np.array(IRIS[rng.choice(len(IRIS), p=[0.4, 0.3, 0.15, 0.15])]) * rng.uniform(0.8, 1.4),
-        cloth=rng.uniform(0.01, 0.6, 3) * rng.uniform(0.2, 1), frame=rng.uniform(0, 0.1, 3),
-        eye_left=model.eyes[0], eye_right=model.eyes[1], eye_size=0.0125,
-        pupil=rng.uniform(0.15, 0.28), brow=rng.uniform(0.5, 1.6), brow_tilt=rng.normal(0, 0.2),
-        brow_height=rng.normal(0, 0.15), mottle=rng.uniform(0.03, 0.12), oil=rng.uniform(0.05, 0.5),
-        neck=top - rng.uniform(0.22, 0.3), seed=rng.integers(2**30),
-        hairline=9.0 if man and rng.random() < 0.2 else top - rng.uniform(-0.01, 0.012),
-        hair_side=9.0, fringe=9.0, length=-9.0, beard=0.0, beard_reach=rng.choice([0.07, 0.2]),
-        lashes=rng.uniform(-0.8, -0.2), shadow=0.0, age=rng.beta(1, 2),
-    )  # fmt: skip
-    if man and rng.random() < 0.5:
-        look['beard'] = rng.uniform(0.2, 1.2)
-    if not man:
-        look.update(
-            lashes=rng.uniform(-0.5, 0.1), shadow=rng.uniform(0, 0.6) * (rng.random() < 0.4)
-        )
-    if rng.random() < (0.1 if man else 0.8):  # long hair
-        look.update(hair_side=rng.uniform(-0.075, 0), length=top - rng.uniform(0.12, 0.5),
-                    fringe=top - rng.uniform(-0.02, 0.03))  # fmt: skip
+    hair, iris = (np.array(FACTS[k]) for k in ('hair', 'iris'))
+    look = dict(skin=skin, lips=skin * [0.8, 0.42, 0.42] * rng.uniform(0.75, 1.1))
+    for name, table in dict(hair=hair, iris=iris).items():
+        row = table[rng.choice(len(table), p=table[:, 3] / 100)]
+        look[name] = row[:3] * rng.uniform(0.7, 1.3)
+    look |= dict(
+        cloth=rng.uniform(0.01, 0.6, 3) * rng.uniform(0.2, 1), neck=top - rng.uniform(0.22, 0.3)
+    )
+    look |= dict(brow=[rng.uniform(0.5, 1.6), rng.normal(0, 0.2), rng.normal(0, 0.15)])
+    look |= dict(mottle=rng.uniform(0.03, 0.12), oil=rng.uniform(0.05, 0.5))
+    look |= dict(hairline=top + rng.uniform(-0.012, 0.01), long_hair=[9, 9, 0], beard=0.0)
+    look |= dict(lashes=rng.uniform(-0.8, -0.2), seed=int(rng.integers(2**30)))
+    if man:
+        look['beard'] = rng.uniform(0.2, 1.2) * (rng.random() < 0.5)
+        look['hairline'] += rng.random() < 0.2  # bald
+    else:
+        look['lashes'] += 0.3
+        if rng.random() < 0.4:
+            look['lips'] = np.array([0.4, 0.04, 0.06]) * rng.uniform(0.5, 1.3)
+    if rng.random() < (0.1 if man else 0.8):
+        ends = top - rng.uniform(0.12, 0.5)
+        look['long_hair'] = [rng.uniform(-0.075, 0), top + rng.uniform(-0.03, 0.02), ends]
     return look
 
 
 def draw_light(rng: np.random.Generator) -> dict:
-    def way() -> np.ndarray:
+    """A key light, a fill light, and light from all sides."""
+    look = {}
+    for name, least, most in (('light', 0.2, 1.3), ('fill', 0, 0.6), ('sky', 0.2, 0.9)):
         across, up = rng.uniform(-1.3, 1.3), rng.uniform(-0.3, 1.1)
-        return np.array([np.sin(across) * np.cos(up), -np.cos(across) * np.cos(up), np.sin(up)])
-
-    def tint(spread: float = 0.1) -> np.ndarray:
-        return rng.normal(1, spread, 3).clip(0.65, 1.35)
-
-    sky = tint() * rng.uniform(0.2, 0.9)
-    return dict(light=tint() * rng.uniform(0.2, 1.3), light_from=way(), fill_from=way(),
-                fill=tint() * rng.uniform(0, 0.6), sky=sky, ground=sky * tint() * rng.uniform(0.3, 0.9))  # fmt: skip
+        way = [np.sin(across) * np.cos(up), -np.cos(across) * np.cos(up), np.sin(up)]
+        tint = rng.normal(1, 0.1, 3).clip(0.65, 1.35)
+        look |= {name: tint * rng.uniform(least, most), f'{name}_from': way}
+    del look['sky_from']
+    return look | dict(ground=look['sky'] * rng.uniform(0.3, 0.9, 3))
 
 
-def as_look(values: dict, labels: list[str], actions: np.ndarray):
-    """A ``Look`` whose wrinkles follow the actions and the person's age."""
+def wrinkles(labels: list[str], actions: np.ndarray, age: float) -> np.ndarray:
+    """Depth of the lines of the forehead, between the brows, beside the eyes and the mouth."""
+    now = dict(zip((label.removesuffix('Left') for label in labels), actions))
+    depth = [
+        max(now['browInnerUp'], now['browOuterUp']),
+        now['browDown'],
+        max(now['cheekSquint'], now['eyeSquint'], now['mouthSmile'] / 2),
+        max(now['mouthSmile'], now['mouthUpperUp'], now['noseSneer']),
+    ]
+    return np.clip(np.array(depth) * (0.4 + 0.5 * age) + 0.4 * (age - 0.5) ** 2, 0, 1)
+
+
+def as_look(values: dict):
+    """The fields of ``head_render.Look``."""
+    import warp as wp
     from head_render import Look
 
-    now, age = dict(zip(labels, actions)), values['age']
-    forehead = max(now['browInnerUp'], now['browOuterUpLeft'], now['browOuterUpRight'])
-    depth = dict(forehead=forehead * 0.9, glabella=now['browDownLeft'] * 0.9,
-                 crow=max(now['cheekSquintLeft'], now['eyeSquintLeft'], now['mouthSmileLeft'] * 0.5),
-                 fold=max(now['mouthSmileLeft'], now['mouthUpperUpLeft'], now['noseSneerLeft'] * 0.8))  # fmt: skip
-    depth = {k: min(1.0, v * (0.5 + 0.7 * age) + 0.4 * age**2) for k, v in depth.items()}
     look = Look()
-    for name, value in {**values, **depth}.items():
-        if name != 'age':
-            setattr(look, name, _as_warp(value))
+    for name, value in values.items():
+        kind = {3: wp.vec3, 4: wp.vec4}.get(np.size(value))
+        setattr(look, name, kind(*map(float, value)) if kind else value)
     return look
 
 
-def _as_warp(value):
-    import warp as wp
-
-    if np.ndim(value):
-        return wp.vec3(*map(float, value))
-    return int(value) if isinstance(value, (int, np.integer)) else float(value)
-
-
-def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Colour fields, some with edges, out of focus; linear RGB."""
-    cells = int(rng.integers(2, 9))
-    grey = rng.uniform(0.05, 0.7) + rng.uniform(0.05, 0.4) * rng.normal(size=(cells, cells, 1))
-    colours = (grey + rng.uniform(0, 0.12) * rng.normal(size=(cells, cells, 3))).astype(np.float32)
-    way = cv2.INTER_NEAREST if rng.random() < 0.3 else cv2.INTER_CUBIC
-    image = cv2.resize(colours, (size, size), interpolation=way)
-    for _ in range(rng.integers(0, 5)):
-        corners = rng.integers(-size // 4, size * 5 // 4, (4, 2))
-        cv2.fillPoly(image, [corners.astype(np.int32)], rng.uniform(0.02, 0.8, 3).tolist())
-    return np.clip(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 6) * size / 128), 0, 1) ** 2
-
-
-class Finish:
-    """What a camera and a file make of rendered light, alike in all frames of a clip."""
+class Picture:
+    """What background, camera and file make of a rendered head; alike in all frames of a clip."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
-        self.size, self.rng = size, rng
-        self.background = background(rng, size)
-        self.exposure = rng.uniform(0.75, 1.5)
-        self.gamma = rng.uniform(1.9, 2.5)
-        self.blur = rng.uniform(0, 1.1) * (rng.random() < 0.5) * size / 128
+        self.rng, self.size = rng, size
+        cells = int(rng.integers(2, 9))
+        grey = rng.uniform(0.05, 0.7) + rng.uniform(0.05, 0.4) * rng.normal(size=(cells, cells, 1))
+        colours = grey + rng.uniform(0, 0.12) * rng.normal(size=(cells, cells, 3))
+        way = cv2.INTER_NEAREST if rng.random() < 0.3 else cv2.INTER_CUBIC
+        behind = cv2.resize(colours, (size, size), interpolation=way)
+        for _ in range(rng.integers(0, 5)):
+            corners = rng.integers(-size // 4, size * 5 // 4, (4, 2)).astype(np.int32)
+            cv2.fillPoly(behind, [corners], rng.uniform(0.02, 0.8, 3).tolist())
+        behind = cv2.GaussianBlur(behind, (0, 0), rng.uniform(0.5, 6) * size / 128)
+        self.background = np.clip(behind, 0, 1) ** 2
+        self.exposure, self.gamma = rng.uniform(0.75, 1.5), rng.uniform(1.9, 2.5)
+        self.blur = rng.uniform(0.2, 1.1) * (rng.random() < 0.5) * size / 128
         self.noise = rng.uniform(0, 9) * (rng.random() < 0.6)
         self.scale = rng.uniform(0.3, 0.8) if rng.random() < 0.25 else 1.0
-        self.grey = rng.random() < 0.06
-        self.quality = int(rng.integers(55, 96))
-        self.hidden = None
-        if rng.random() < 0.07:  # something in front of the face
-            middle = rng.uniform(0, 1, 2) * [1, 0.4] + [0, 0.65 * rng.integers(0, 2)]
-            axes = rng.uniform(0.06, 0.25, 2)
-            shape = (middle * size, axes * 2 * size, rng.uniform(0, 180))
-            self.hidden = shape, rng.uniform(0.02, 0.6, 3)
+        self.is_grey, self.quality = rng.random() < 0.06, int(rng.integers(55, 96))
+        self.cover = np.zeros((size, size), np.float32)  # something in front of the face
+        self.cover_colour = rng.uniform(0.02, 0.6, 3)
+        if rng.random() < 0.07:
+            middle = rng.uniform(0, 1, 2) * [1, 0.4] + [0, 0.6 * rng.integers(0, 2)]
+            axes = rng.uniform(0.12, 0.5, 2) * size
+            cv2.ellipse(self.cover, (middle * size, axes, rng.uniform(0, 180)), 1.0, -1)
 
-    def __call__(self, light: np.ndarray, cover: np.ndarray) -> np.ndarray:
-        image = light * cover + self.background * (1 - cover)
-        if self.hidden:
-            mask = np.zeros((self.size, self.size), np.float32)
-            cv2.ellipse(mask, self.hidden[0], 1.0, -1)
-            mask = cv2.GaussianBlur(mask, (0, 0), 1.0)[..., None]
-            image = image * (1 - mask) + self.hidden[1] * mask
-        image = np.clip(image * self.exposure, 0, None)
-        image = (image / (1 + 0.25 * image)) ** (1 / self.gamma) * 265
+    def __call__(self, rendered: np.ndarray) -> np.ndarray:
+        """RGB, uint8, of linear RGB and the share of the head in each pixel."""
+        light = rendered[..., :3] + self.background * (1 - rendered[..., 3:])
+        cover = cv2.GaussianBlur(self.cover, (0, 0), 1)[..., None]
+        light = (light * (1 - cover) + self.cover_colour * cover) * self.exposure
+        image = (light / (1 + 0.25 * light)) ** (1 / self.gamma) * 265
         if self.scale < 1:
-            small = cv2.resize(
+            image = cv2.resize(
                 image, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_AREA
             )
-            image = cv2.resize(small, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
-        if self.blur > 0.2:
+            image = cv2.resize(image, (self.size, self.size))
+        if self.blur:
             image = cv2.GaussianBlur(image, (0, 0), self.blur)
         image = image + self.rng.normal(0, self.noise, image.shape)
-        if self.grey:
-            image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+        if self.is_grey:
+            image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
         return np.clip(image, 0, 255).astype(np.uint8)
 
 
+class Camera:
+    """A camera that looks at a point; angles in degrees, distance in metres."""
+
+    def __init__(self, target, angles, distance: float) -> None:
+        yaw, pitch, roll = np.deg2rad(angles)
+        ahead = np.array(
+            [-np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)]
+        )
+        right = np.array([np.cos(yaw), np.sin(yaw), 0])
+        up = np.cross(right, ahead)
+        turned = right * np.cos(roll) + up * np.sin(roll), up * np.cos(roll) - right * np.sin(roll)
+        self.axes, self.place = np.stack([*turned, ahead]), target - ahead * distance
+
+    def face_box(self, points: np.ndarray) -> np.ndarray:
+        """Middle x, y and longer side of a face's box; mean error to CenterFace's is 2 %."""
+        seen = (points - self.place) @ self.axes.T
+        low, high = np.quantile(seen[:, :2] / seen[:, 2:], [0, 1], axis=0)
+        low[1] += 0.05 * (high[1] - low[1])
+        return np.array([*(low + high) / 2, (high - low).max()])
+
+    def rays(self, x: float, y: float, side: float, size: int) -> np.ndarray:
+        """Directions (size * size, 3) of a square."""
+        at = ((np.arange(size) + 0.5) / size - 0.5) * side
+        across, down = np.meshgrid(x + at, y - at)
+        rays = np.stack([across, down, np.ones_like(across)], axis=-1).reshape(-1, 3) @ self.axes
+        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
+
+
+# ------------------------------------------------------------------ files
 @lru_cache(1)
 def load(path: str) -> tuple:
     """The model of a file, and its renderers by whether there are long hair and glasses."""
     import warp as wp
+    from head_model import HeadModel
+    from head_render import FRAME, HAIR, Renderer
 
     wp.config.quiet = True
-    from head_render import FRAME, Renderer
-    from head_render import HAIR as LONG
-
     with np.load(path) as f:
         model = HeadModel(**f)
     renderers = {}
-    for key in ((long, glasses) for long in (False, True) for glasses in (False, True)):
-        kept = (key[0] | (model.parts != LONG)) & (key[1] | (model.parts != FRAME))
+    for key in np.ndindex(2, 2):
+        kept = (key[0] | (model.parts != HAIR)) & (key[1] | (model.parts != FRAME)) > 0
         renderers[key] = Renderer(model.faces[kept], model.parts[kept], model.rest, model.paint)
     return model, renderers
 
 
-def face_box(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Middle x, y and longer side of the box that the face detector would give, seen by a camera."""
-    seen = camera.project(points)
-    low, high = seen.min(0), seen.max(0)
-    low[1] += 0.05 * (high[1] - low[1])  # what CenterFace's boxes are on average
-    return np.array([*(low + high) / 2, (high - low).max()])
+def render(sample: Sample, settings: Settings, model, renderers: dict) -> tuple[list, dict]:
+    """Frames, RGB, and the truth about them, with the JPEG quality that the file is to have."""
+    labels, size = model.labels.tolist(), settings.size
+    rng = np.random.default_rng([settings.seed, KINDS.index(sample.kind), sample.index])
+    person_rng = np.random.default_rng([settings.seed, 4, sample.person])
+    look = draw_person(person_rng, model.eye[2] + 0.06) | draw_light(rng) | dict(eye=model.eye)
+    renderer = renderers[int(look['long_hair'][0] < 9), int(person_rng.random() < 0.2)]
+    is_image = sample.kind == 'image'
+    if is_image:
+        actions = draw_actions(sample.label, labels, rng)[None]
+    else:
+        actions = draw_course(sample.label, labels, settings.frames, rng)
+    t = np.linspace(0, 1, len(actions))[:, None]
+    sway = np.sin(2 * np.pi * (rng.uniform(0.3, 1.2, 3) * t + rng.random(3))) * (not is_image)
+    pose = rng.normal(0, 1, 3) * [17, 9, 7] * (1.8 if rng.random() < 0.2 else 1)
+    poses = np.clip(pose + rng.uniform(0, 4, 3) * sway, -55, 55)
+    to_camera, wander = rng.random() < 0.7, rng.normal(0, 0.15, 2)
+    distance, picture = rng.uniform(0.5, 1.8), Picture(rng, size)
+    shift, scale = rng.normal(0, 0.025, 2), (1 + settings.margin) * rng.uniform(0.93, 1.1)
+    heads, cameras = [], []
+    for row, angles in zip(actions, poses):
+        eyes = look_at(labels, *(to_camera * angles[:2] / [38, 30] + wander))
+        row[:] = np.maximum(row, eyes)
+        moved = np.tensordot(row.astype(np.float32), model.actions, 1)
+        heads.append(model.people[sample.person] + moved)
+        cameras.append(Camera(heads[-1][model.marks].mean(axis=0), angles, distance))
+    boxes = np.stack([c.face_box(head[model.marks]) for c, head in zip(cameras, heads)])
+    padded = np.pad(boxes, ((4, 4), (0, 0)), 'edge')  # smoothed, as the tracker does
+    frames = []
+    for i, (row, head, camera) in enumerate(zip(actions, heads, cameras)):
+        x, y, side = padded[i : i + 9].mean(axis=0)
+        look['lines'] = wrinkles(labels, row, model.ages[sample.person])
+        fine = size * 9 // 8  # more rays than pixels, against steps at edges
+        rays = camera.rays(x + shift[0] * side, y + shift[1] * side, side * scale, fine)
+        rendered = renderer(head, as_look(look), camera.place, rays).reshape(fine, fine, 4)
+        frames.append(picture(cv2.resize(rendered, (size, size), interpolation=cv2.INTER_AREA)))
+    truth = sample._asdict() | dict(quality=picture.quality, yaw_pitch_roll=poses.round(1).tolist())
+    truth['actions'] = {n: a.round(3).tolist() for n, a in zip(labels, actions.T) if a.any()}
+    return frames, truth
 
 
 def make_sample(sample: Sample, out: str, settings: Settings) -> None:
     cv2.setNumThreads(1)
-    model, renderers = load(osp.join(out, PEOPLE))
-    labels = model.labels.tolist()
-    rng = np.random.default_rng([settings.seed, KINDS.index(sample.kind), sample.index])
-    person_rng = np.random.default_rng([settings.seed, 4, sample.person])
-    person, size = draw_person(person_rng, model), settings.size
-    glasses = bool(person_rng.random() < 0.2)
-    count = settings.frames if sample.kind == 'video' else 1
-    if count == 1:
-        actions = draw_pattern(sample.label, labels, rng)[None]
-    else:
-        actions = course(sample.label, labels, count, rng)
-    pose = rng.normal(0, 1, 3) * [17, 9, 7] * (1 if rng.random() < 0.8 else 1.8)
-    t = np.linspace(0, 1, count)[:, None]
-    sway = rng.uniform(0, 4, 3) * np.sin(2 * np.pi * (rng.uniform(0.3, 1.2, 3) * t + rng.random(3)))
-    poses = np.clip(pose + sway * (count > 1), -55, 55)
-    to_camera, wander = float(rng.random() < 0.7), rng.normal(0, 0.15, 2)
-    values = {**person, **draw_light(rng)}
-    finish = Finish(rng, size)
-    distance, shift = rng.uniform(0.5, 1.8), rng.normal(0, 0.025, 2)
-    scale = (1 + settings.margin) * rng.uniform(0.93, 1.1)
-    cameras, heads = [], []
-    for row, (yaw, pitch, roll) in zip(actions, poses):
-        look_at = to_camera * np.array([yaw, pitch]) / [38, 30] + wander
-        row[:] = np.maximum(row, gaze(labels, *look_at))
-        heads.append(
-            model.people[sample.person] + np.tensordot(row.astype(np.float32), model.actions, 1)
-        )
-        cameras.append(Camera(heads[-1][model.marks].mean(0), yaw, pitch, roll, distance))
-    boxes = np.stack([face_box(c, v[model.marks]) for c, v in zip(cameras, heads)])
-    if count > 1:  # as the tracker smooths them
-        padded = np.pad(boxes, ((4, 4), (0, 0)), 'edge')
-        boxes = np.stack([padded[i : i + 9].mean(0) for i in range(count)])
-    frames = []
-    for row, camera, vertices, (x, y, side) in zip(actions, cameras, heads, boxes):
-        camera.window = (x + shift[0] * side, y + shift[1] * side, side / 2 * scale)
-        renderer = renderers[person['fringe'] < 9, glasses]
-        fine = max(size * 5 // 4, 16)  # rays per side of the picture
-        light, cover = renderer(vertices, as_look(values, labels, row), camera, fine)
-        light, cover = (
-            cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in (light, cover)
-        )
-        frames.append(finish(light, cover[..., None]))
-    truth = dict(label=sample.label, rated=sample.rated, person=sample.person,
-                 yaw_pitch_roll=poses.round(1).tolist(),
-                 actions={n: a.round(3).tolist() for n, a in zip(labels, actions.T) if a.any()})  # fmt: skip
+    frames, truth = render(sample, settings, *load(osp.join(out, 'people.npz')))
     path = osp.join(out, sample.path)
     atomic_write(osp.splitext(path)[0] + '.json', json.dumps(truth) + '\n')
-    with atomic_path(path) as part:  # last: a file that is there is whole
+    with atomic_path(path) as part:  # last: where it is, the truth is
         if sample.kind == 'image':
-            media.write_image(part, frames[0], '.jpg', quality=finish.quality)
+            media.write_image(part, frames[0], '.jpg', quality=truth['quality'])
         else:
             media.write_mp4(part, frames, FPS)
 
 
-def write_lists(samples: list[Sample], out: str, settings: Settings) -> dict:
-    """Write the annotation files; returns what the labels' noise lets the best model reach."""
-    best = {}
-    for kind, classes in zip(KINDS, GRADES[settings.grade]):
+def write_lists(samples: list[Sample], out: str, grade: str) -> None:
+    """Write the annotation files, and print their sizes and the best possible score."""
+    for kind, classes in zip(KINDS, GRADES[grade]):
         for split in ('train', 'test'):
             chosen = [s for s in samples if (s.kind, s.split) == (kind, split)]
-            stems = [osp.splitext(osp.basename(s.path))[0] for s in chosen]
-            ids = [classes.index(s.rated) for s in chosen]
             if kind == 'image':
-                lines, name = (
-                    [f'{split}/{n}.jpg {i}\n' for n, i in zip(stems, ids)],
-                    'affectnet_{}.txt',
-                )
+                lines = [
+                    f'{s.path.removeprefix("images/")} {classes.index(s.rated)}' for s in chosen
+                ]
+                name = f'affectnet_{split}.txt'
             else:
-                lines, name = [f'{n},{i}\n' for n, i in zip(stems, ids)], 'dfew_{}.csv'
-                lines.insert(0, 'video_name,label\n')
-            atomic_write(osp.join(out, 'annotations', name.format(split)), ''.join(lines))
-            right = [s.rated == s.label for s in chosen]
-            best[f'{kind}/{split}'] = dict(
-                count=len(chosen), best_war=round(100 * float(np.mean(right)), 2) if right else None
-            )
-    return best
+                lines = [f'{s.index:06d},{classes.index(s.rated)}' for s in chosen]
+                lines, name = ['video_name,label', *lines], f'dfew_{split}.csv'
+            atomic_write(osp.join(out, 'annotations', name), '\n'.join(lines) + '\n')
+            best = 100 * sum(s.rated == s.label for s in chosen) / max(len(chosen), 1)
+            print(f'{name}: {len(chosen)} files; the best possible WAR is {best:.1f} %')
+        print(f'{kind} classes, from 0: {", ".join(classes)}')
 
 
 def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> int:
-    """Make the benchmark, or what is missing of it; returns how many files were rendered."""
-    claim_folder(out, MARKER, dict(version=VERSION, **settings._asdict()))
-    people = osp.join(out, PEOPLE)
+    """Render all files, or those that are missing; returns how many."""
+    claim_folder(out, 'benchmark.json', dict(version=VERSION, **settings._asdict()))
+    people = osp.join(out, 'people.npz')
     if not osp.isfile(people):
-        print('making the people; the first time this takes two minutes', flush=True)
+        from head_model import build
+
+        print('making the people, which takes some minutes the first time', flush=True)
         with atomic_path(people) as part, open(part, 'wb') as f:
             np.savez(f, **build(settings.people, settings.seed)._asdict())
     samples = list_samples(settings)
@@ -332,8 +411,7 @@ def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> 
         for done, _ in enumerate(pool.map(work, todo, chunksize=8), 1):
             if done % 500 == 0 or done == len(todo):
                 print(f'  {done}/{len(todo)} files', flush=True)
-    for part, found in write_lists(samples, out, settings).items():
-        print(f'{part}: {found["count"]} files; no model can score above {found["best_war"]} % WAR')
+    write_lists(samples, out, settings.grade)
     return len(todo)
 
 
@@ -343,7 +421,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, default in Settings()._asdict().items():
         choices = list(GRADES) if name == 'grade' else None
         parser.add_argument(f'--{name}', type=type(default), default=default, choices=choices)
-    parser.add_argument('--workers', type=int, help='processes; default: all cores')
+    parser.add_argument('--workers', type=int, help='processes; default: one for each core')
     args = vars(parser.parse_args(argv))
     out, workers = args.pop('out'), args.pop('workers')
     try:

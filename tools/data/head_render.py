@@ -122,6 +122,8 @@ def wrinkles(look: Look, r: wp.vec3) -> float:
     """How dark the lines of the skin are, 0..1."""
     x = wp.abs(r[0])
     z = r[2] - look.eye[2]
+    if r[1] > look.eye[1] + 0.04 or z < -0.08 or z > 0.1:
+        return 0.0
     wave = grain(look, r, 60.0, 1.0, 30.0)
     across = wp.pow(0.5 + 0.5 * wp.sin(z * 620.0 + 1.5 * wave), 3.0)
     dark = look.lines[0] * across * bell(z - 0.058, 0.022) * bell(x, 0.05)
@@ -141,9 +143,9 @@ def brows(look: Look, r: wp.vec3) -> float:
     top = 1.55 + look.brow[2] - 0.3 * along * along + look.brow[1] * along
     thick = look.brow[0] * (0.42 - 0.14 * along)
     up = ((r[2] - look.eye[2]) / EYE_SIZE - top) / wp.max(thick, 0.05)
-    hairs = 0.75 + 0.5 * grain(look, r, 500.0, 200.0, 250.0)
-    if r[1] > look.eye[1] + 0.02:
+    if r[1] > look.eye[1] + 0.02 or wp.abs(along) > 1.5 or wp.abs(up) > 3.0:
         return 0.0
+    hairs = 0.75 + 0.5 * grain(look, r, 500.0, 200.0, 250.0)
     share = wp.exp(-wp.pow(along, 6.0) - up * up) * hairs * wp.min(look.brow[0] * 1.4, 1.0)
     return wp.clamp(share, 0.0, 1.0)
 
@@ -164,7 +166,7 @@ def eye_colour(look: Look, r: wp.vec3) -> wp.vec3:
 @wp.func
 def skin_colour(look: Look, hit: Hit) -> wp.vec3:
     r = hit.rest
-    if r[2] < look.neck + 0.01 * grain(look, r, 20.0, 20.0, 1.0) - 0.1 * r[1]:
+    if r[2] < look.neck - 0.1 * r[1]:
         return look.cloth * (0.9 + 0.3 * grain(look, r, 200.0, 200.0, 200.0))
     x = wp.abs(r[0])
     z = r[2] - look.eye[2]
@@ -174,14 +176,15 @@ def skin_colour(look: Look, hit: Hit) -> wp.vec3:
     colour = mix(colour, wp.cw_mul(colour, wp.vec3(1.03, 0.8, 0.79)), red)
     chin = wp.clamp((0.35 * (x - 0.03) - z - 0.05) / 0.02, 0.0, 1.0)
     chin = chin * wp.clamp((0.03 - r[1]) / 0.02, 0.0, 1.0) + bell(x, 0.03) * bell(z + 0.057, 0.008)
-    stubble = wp.clamp(0.5 + 0.9 * grain(look, r, 420.0, 420.0, 300.0), 0.0, 1.0)
-    beard = look.beard * wp.min(chin, 1.0) * (1.0 - hit.paint[0]) * stubble
-    colour = mix(colour, look.hair * 0.7, wp.clamp(beard, 0.0, 1.0))
+    beard = look.beard * wp.min(chin, 1.0) * (1.0 - hit.paint[0])
+    if beard > 0.01:
+        beard = beard * wp.clamp(0.5 + 0.9 * grain(look, r, 420.0, 420.0, 300.0), 0.0, 1.0)
+        colour = mix(colour, look.hair * 0.7, wp.min(beard, 1.0))
     colour = mix(colour, look.lips * (1.0 + 0.3 * patch), hit.paint[0] * 0.85)
     colour = mix(colour, wp.vec3(0.16, 0.035, 0.03), hit.paint[1])
     colour = mix(colour * (1.0 - 0.55 * wrinkles(look, r)), look.hair * 0.6, brows(look, r))
     edge = (r[2] - look.hairline) / 0.006 + (r[1] + 0.085) / 0.012
-    if r[2] < look.hairline - 0.11:
+    if r[2] < look.hairline - 0.11 or edge < -5.0:
         return colour
     edge += 1.5 * grain(look, r, 220.0, 220.0, 60.0)
     hair = look.hair * (0.8 + 0.5 * grain(look, r, 260.0, 260.0, 50.0))
@@ -215,16 +218,14 @@ def shade(
     state = wp.rand_init(look.seed, i)
     n = hit.normal
     colour = wp.vec3(0.03, 0.03, 0.03)  # lashes and glasses
-    soft = float(0.0)  # how far light goes round an edge
-    gloss = float(0.15)
-    sharp = float(18.0)
-    least = float(0.0)  # light that gets everywhere
+    soft = 0.0  # how far light goes round an edge
+    gloss = 0.15
+    sharp = 18.0
+    least = 0.0  # light that gets everywhere
     if hit.part == SKIN:
         colour = skin_colour(look, hit)
         soft = 0.25
         gloss = look.oil * (0.3 + 0.7 * hit.paint[0])
-        bump = 0.1 * grain(look, hit.rest, 500.0, 500.0, 500.0)
-        n = wp.normalize(n + wp.vec3(bump, 0.0, bump))
     elif hit.part == EYE:
         colour = eye_colour(look, hit.rest)
         gloss = 1.6
@@ -244,7 +245,7 @@ def shade(
         power = wp.where(k == 0, look.light, look.fill)
         way = wp.where(k == 0, look.light_from, look.fill_from)
         way = wp.normalize(way + wp.sample_unit_sphere(state) * 0.12)
-        seen = float(1.0)
+        seen = 1.0
         if k == 0:  # a shadow of the fill light would hardly be seen
             seen = wp.max(open_to(head, look, hit, way, 1.0), least)
         flat = wp.max((wp.dot(n, way) + soft) / (1.0 + soft), 0.0)
@@ -268,6 +269,8 @@ class Renderer:
         self.head.parts = _array(parts, wp.int32)
         self.head.rest = _array(rest, wp.vec3)
         self.head.paint = _array(paint, wp.vec2)
+        self.mesh = wp.Mesh(points=_array(rest, wp.vec3), indices=self.head.indices)
+        self.head.mesh = self.mesh.id
 
     def __call__(self, vertices: np.ndarray, look: Look, eye: np.ndarray, rays: np.ndarray):
         """Colour of each ray from a place: linear RGB and 1 where it meets the head, (N, 4)."""
@@ -278,8 +281,9 @@ class Renderer:
             [np.bincount(numbers, np.repeat(axis, 3), len(vertices)) for axis in flat.T], axis=1
         )
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-        mesh = wp.Mesh(points=_array(vertices, wp.vec3), indices=self.head.indices)
-        self.head.mesh, self.head.normals = mesh.id, _array(normals, wp.vec3)
+        self.head.normals = _array(normals, wp.vec3)
+        self.mesh.points.assign(vertices)
+        self.mesh.refit()
         out = wp.zeros(len(rays), dtype=wp.vec4, device='cpu')
         inputs = [self.head, look, wp.vec3(*eye.tolist()), _array(rays, wp.vec3)]
         wp.launch(shade, len(rays), inputs=inputs, outputs=[out], device='cpu')

@@ -345,8 +345,8 @@ def render(sample: Sample, settings: Settings, model, renderers: dict) -> tuple[
     for row, angles in zip(actions, poses):
         eyes = look_at(labels, *(to_camera * angles[:2] / [38, 30] + wander))
         row[:] = np.maximum(row, eyes)
-        moved = np.tensordot(row.astype(np.float32), model.actions, 1)
-        heads.append(model.people[sample.person] + moved)
+        moved = row.astype(np.float32) @ model.actions.reshape(len(labels), -1)
+        heads.append(model.people[sample.person] + moved.reshape(-1, 3))
         cameras.append(Camera(heads[-1][model.marks].mean(axis=0), angles, distance))
     boxes = np.stack([c.face_box(head[model.marks]) for c, head in zip(cameras, heads)])
     padded = np.pad(boxes, ((4, 4), (0, 0)), 'edge')  # smoothed, as the tracker does
@@ -354,10 +354,9 @@ def render(sample: Sample, settings: Settings, model, renderers: dict) -> tuple[
     for i, (row, head, camera) in enumerate(zip(actions, heads, cameras)):
         x, y, side = padded[i : i + 9].mean(axis=0)
         look['lines'] = wrinkles(labels, row, model.ages[sample.person])
-        fine = size * 9 // 8  # more rays than pixels, against steps at edges
-        rays = camera.rays(x + shift[0] * side, y + shift[1] * side, side * scale, fine)
-        rendered = renderer(head, as_look(look), camera.place, rays).reshape(fine, fine, 4)
-        frames.append(picture(cv2.resize(rendered, (size, size), interpolation=cv2.INTER_AREA)))
+        rays = camera.rays(x + shift[0] * side, y + shift[1] * side, side * scale, size)
+        rendered = renderer(head, as_look(look), camera.place, rays)
+        frames.append(picture(rendered.reshape(size, size, 4)))
     truth = sample._asdict() | dict(quality=picture.quality, yaw_pitch_roll=poses.round(1).tolist())
     truth['actions'] = {n: a.round(3).tolist() for n, a in zip(labels, actions.T) if a.any()}
     return frames, truth

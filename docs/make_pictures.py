@@ -1,12 +1,13 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Make the pictures of the README and of the pages with the quickstart's model.
+"""Make the pictures of the README and of the pages.
 
-    bash tools/quickstart.sh
-    python docs/make_pictures.py work_dirs/quickstart
+    python docs/make_pictures.py render        # needs the extra bench: rendered_people.mp4
+    python docs/make_pictures.py predict       # by the packaged model: prediction.png, photo.png
+    python docs/make_pictures.py reconstruct work_dirs/quickstart      # after a quickstart
 
-``prediction.png`` has annotated frames of a drawn clip above the timeline of the prediction,
-``reconstruction.png`` frames, what is left of them after masking, and what the model makes of it.
-Nothing in them is touched up: they show what the model answers, right or wrong.
+``prediction.png`` has annotated frames of the rendered clip above the timeline of the prediction,
+``photo.png`` an annotated photograph, ``reconstruction.png`` frames, what is left of them after
+masking, and what the quickstart's model makes of it. Nothing is touched up.
 """
 
 import argparse
@@ -15,47 +16,43 @@ import os.path as osp
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from s4d_mm.apis import ExpressionInferencer
+from s4d_mm.media import read_video, write_mp4
+
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
-sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-
-from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face  # noqa: E402
-
-from s4d_mm.apis import ExpressionInferencer  # noqa: E402
-from s4d_mm.media import read_video, write_mp4  # noqa: E402
-from s4d_mm.predict.faces import FaceSettings  # noqa: E402
-
-CONFIGS = osp.join(ROOT, 'configs', 'quickstart')
+PICTURES = osp.join(ROOT, 'docs', 'pictures')
+CLIP = osp.join(PICTURES, 'rendered_people.mp4')
 FPS = 25
-HOLD = 48  # frames from one expression to the next, of which RISE change the face
-RISE = 8
-PEOPLE = ((36, ('happiness', 'sadness', 'anger')), (9, ('neutral', 'fear', 'disgust')))
+HOLD = 48  # frames of an expression
+PEOPLE = (('happiness', 'surprise', 'anger'), ('neutral', 'sadness', 'happiness'))
 SIDE = 288  # of a person's part of a frame, in pixels
 SHOWN = 1120  # width of the picture
-LARGEST = 300 * 1024  # bytes of a picture
 
 
-def expression_at(names: Sequence[str], frame: int) -> Expression:
-    """What a face does in a frame of the clip: one expression turns into the next."""
-    step, place = divmod(frame, HOLD)
-    before = EXPRESSIONS[names[max(step - 1, 0)]].vector()
-    share = np.clip(place / RISE, 0, 1) ** 2
-    return Expression(*(before + share * (EXPRESSIONS[names[step]].vector() - before)))
+def render() -> None:
+    """Render people whom the model has not seen, each with three expressions in turn."""
+    sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
+    import make_benchmark as bench
+    from head_model import build
 
-
-def draw_frame(number: int) -> np.ndarray:
-    parts = []
-    for i, (seed, names) in enumerate(PEOPLE):
-        who = Identity.draw(np.random.default_rng(seed))
-        sway = 0.01 * np.sin(2 * np.pi * number / 60 + i)
-        pose = Pose(x=sway, angle=100 * sway, scale=0.75, yaw=20 * sway)
-        scene = Scene(np.random.default_rng(seed), SIDE)
-        parts.append(draw_face(who, expression_at(names, number), pose, scene))
-    return np.concatenate(parts, axis=1)
+    settings = bench.Settings(seed=2026, people=len(PEOPLE), size=SIDE, margin=1.2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = osp.join(folder, 'people.npz')
+        np.savez(path, **build(settings.people, settings.seed)._asdict())
+        model, renderers = bench.load(path)
+    labels, parts = model.labels.tolist(), []
+    for person, names in enumerate(PEOPLE):
+        rng = np.random.default_rng([settings.seed, person])
+        course = np.concatenate([bench.draw_course(name, labels, HOLD, rng) for name in names])
+        padded = np.pad(course, ((4, 4), (0, 0)), 'edge')  # from one into the next
+        actions = np.stack([padded[i : i + 9].mean(axis=0) for i in range(len(course))])
+        sample = bench.Sample('video', person, 'test', names[0], names[0], person)
+        parts.append(bench.render(sample, settings, model, renderers, actions)[0])
+    write_mp4(CLIP, [np.concatenate(both, axis=1) for both in zip(*parts)], FPS)
 
 
 def scaled(picture: Image.Image, width: int) -> Image.Image:
@@ -66,31 +63,22 @@ def save(picture: Image.Image, path: str) -> None:
     picture.convert('RGB').quantize(128).save(path, optimize=True)
 
 
-def newest_weights(folder: str) -> str:
-    with open(osp.join(folder, 'last_checkpoint'), encoding='utf-8') as f:
-        return f.read().strip()
+def predict() -> None:
+    """Predict the rendered clip, and a photograph of NASA's (public domain)."""
+    from skimage.data import astronaut
 
-
-def make_prediction(run: str, path: str) -> None:
-    """Predict the drawn clip and put annotated frames above the timeline."""
-    steps = len(PEOPLE[0][1])
-    inferencer = ExpressionInferencer(
-        osp.join(CONFIGS, 's4d_quickstart_finetune.py'),
-        newest_weights(osp.join(run, 'finetune')),
-        device='cpu',
-        show_progress=False,
-    )
+    inferencer = ExpressionInferencer(device='cpu', show_progress=False)
     with tempfile.TemporaryDirectory() as folder:
-        clip = osp.join(folder, 'clip.mp4')
-        write_mp4(clip, [draw_frame(i) for i in range(steps * HOLD)], FPS)
-        out = osp.join(folder, 'results')
-        settings = FaceSettings(detect_side=960)  # drawn faces are hard for it
-        result = inferencer(clip, window_stride=8, face_settings=settings, out_dir=out)
+        photo = osp.join(folder, 'photo.jpg')
+        Image.fromarray(astronaut()).save(photo, quality=95)
+        result = inferencer([CLIP, photo], window_stride=8, out_dir=folder)
         for face in result.summary():
-            print(face.face, face.label, PEOPLE[face.face - 1][1])
-        frames = list(read_video(osp.join(out, 'clip.mp4')))
-        timeline = scaled(Image.open(osp.join(out, 'clip_timeline.png')).convert('RGB'), SHOWN)
-    width = SIDE * len(PEOPLE)  # without the panel of probabilities, which the timeline has too
+            print(osp.basename(face.media), face.face, face.label)
+        frames = list(read_video(osp.join(folder, 'rendered_people.mp4')))
+        timeline = Image.open(osp.join(folder, 'rendered_people_timeline.png'))
+        timeline = scaled(timeline.convert('RGB'), SHOWN)
+        save(Image.open(osp.join(folder, 'photo.png')), osp.join(PICTURES, 'photo.png'))
+    steps, width = len(PEOPLE[0]), SIDE * len(PEOPLE)  # without the panel of probabilities
     picks = [Image.fromarray(frames[i * HOLD + 2 * HOLD // 3][:, :width]) for i in range(steps)]
     gap = 8
     picks = [scaled(p, (SHOWN - gap * (steps - 1)) // steps) for p in picks]
@@ -98,14 +86,16 @@ def make_prediction(run: str, path: str) -> None:
     for i, pick in enumerate(picks):
         picture.paste(pick, (i * (pick.width + gap), 0))
     picture.paste(timeline, (0, picks[0].height + gap))
-    save(picture, path)
+    save(picture, osp.join(PICTURES, 'prediction.png'))
 
 
-def make_reconstruction(run: str, path: str) -> None:
-    """Let the tool draw what the pre-trained model reconstructs."""
+def reconstruct(run: str) -> None:
+    """Let the tool draw what the quickstart's pre-trained model reconstructs."""
     tool = osp.join(ROOT, 'tools', 'analysis_tools', 'visualize_reconstruction.py')
-    config = osp.join(CONFIGS, 's4d_quickstart_pretrain.py')
-    weights = newest_weights(osp.join(run, 'pretrain'))
+    config = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
+    with open(osp.join(run, 'pretrain', 'last_checkpoint'), encoding='utf-8') as f:
+        weights = f.read().strip()
+    path = osp.join(PICTURES, 'reconstruction.png')
     env = dict(os.environ, QUICKSTART_DIR=osp.abspath(run))
     command = [sys.executable, tool, config, weights, '--num', '1', '--frames', '2', '--out', path]
     subprocess.run(command, check=True, env=env)
@@ -114,12 +104,11 @@ def make_reconstruction(run: str, path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('run', help='folder of a finished quickstart')
-    parser.add_argument('--out', default=osp.join(ROOT, 'docs', 'pictures'))
+    makers = dict(render=render, predict=predict, reconstruct=reconstruct)
+    parser.add_argument('what', choices=makers)
+    parser.add_argument('run', nargs='*', help='of reconstruct: folder of a finished quickstart')
     args = parser.parse_args()
-    os.makedirs(args.out, exist_ok=True)
-    make_prediction(args.run, osp.join(args.out, 'prediction.png'))
-    make_reconstruction(args.run, osp.join(args.out, 'reconstruction.png'))
+    makers[args.what](*args.run)
 
 
 if __name__ == '__main__':

@@ -14,11 +14,9 @@ sys.path.insert(0, f'{ROOT}/tools/data')
 
 import make_benchmark as bench  # noqa: E402
 
-LABELS = [
-    *(f'{a}{side}' for a in ('browDown', 'browOuterUp', 'cheekSquint', 'eyeBlink') for side in ('Left', 'Right')),
-    *(f'{a}{side}' for a in ('eyeSquint', 'eyeWide', 'mouthSmile') for side in ('Left', 'Right')),
-    'browInnerUp', 'jawOpen', 'tongueOut',
-]  # fmt: skip
+PAIRS = ('browDown', 'browOuterUp', 'cheekSquint', 'eyeBlink', 'eyeSquint', 'eyeWide', 'mouthSmile')
+LABELS = [f'{action}{side}' for action in PAIRS for side in ('Left', 'Right')]
+LABELS += ['browInnerUp', 'jawOpen', 'tongueOut']
 
 
 def courses(name, frames=64, seed=0):

@@ -322,17 +322,22 @@ def load(path: str) -> tuple:
     return model, renderers
 
 
-def render(sample: Sample, settings: Settings, model, renderers: dict) -> tuple[list, dict]:
-    """Frames, RGB, and the truth about them, with the JPEG quality that the file is to have."""
+def render(
+    sample: Sample, settings: Settings, model, renderers: dict, actions: np.ndarray | None = None
+) -> tuple[list, dict]:
+    """Frames, RGB, and the truth about them, with the JPEG quality that the file is to have.
+
+    ``actions`` (frames, 52) take the place of those that are drawn for the sample's label.
+    """
     labels, size = model.labels.tolist(), settings.size
     rng = np.random.default_rng([settings.seed, KINDS.index(sample.kind), sample.index])
     person_rng = np.random.default_rng([settings.seed, 4, sample.person])
     look = draw_person(person_rng, model.eye[2] + 0.06) | draw_light(rng) | dict(eye=model.eye)
     renderer = renderers[int(look['long_hair'][0] < 9), int(person_rng.random() < 0.2)]
     is_image = sample.kind == 'image'
-    if is_image:
+    if actions is None and is_image:
         actions = draw_actions(sample.label, labels, rng)[None]
-    else:
+    elif actions is None:
         actions = draw_course(sample.label, labels, settings.frames, rng)
     t = np.linspace(0, 1, len(actions))[:, None]
     sway = np.sin(2 * np.pi * (rng.uniform(0.3, 1.2, 3) * t + rng.random(3))) * (not is_image)

@@ -65,9 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_model(add: Callable) -> None:
     """Add the options that choose a model."""
-    model = 'config file, a name of `s4d models`, or an exported model'
-    weights = 'checkpoint: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
-    add('--model', required=True, metavar='CONFIG|NAME|X.onnx', help=model)
+    model = 'config file, a name of `s4d models`, or an exported model; default: rendered_people'
+    weights = 'checkpoint of --model: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
+    add('--model', metavar='CONFIG|NAME|X.onnx', help=model)
     add('--weights', metavar='FILE|URL', help=weights)
     add('--fold', type=int, help='of s2d_dfew and s2d_mafw, 1 to 5; default: 1')
     add('--device', help='such as cpu or cuda:0; default: a GPU if there is one')
@@ -116,6 +116,7 @@ def run_models(args: argparse.Namespace) -> int:
     for model in list_models():
         weights = f'fetched by --model {model["Alias"]}' if 'Alias' in model else 'none published'
         data, weights = ', '.join(model['Metadata']['Training Data']), model.get('Weights', weights)
+        weights = 'in the package' if weights.startswith('s4d_mm/') else weights
         print(f'{model["Name"]:<22} trained on: {data:<28} weights: {weights}')
     print(f'The configs are in {osp.join(index_folder(), "configs")}.')
     return 0

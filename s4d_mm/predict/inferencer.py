@@ -24,7 +24,7 @@ from ..files.text import printable
 from ..media import MediaReadError, TimedFrame, video_info
 from .faces import FaceDetector, FaceSettings, crop_square, square_box
 from .inputs import Input, Source, list_sources
-from .models import find_model, published_weights
+from .models import OWN_MODEL, find_model, published_weights
 from .outputs import OutputFolder
 from .results import ExpressionRecord, ExpressionResult, FaceTrack, MediaResult
 from .scorers import OnnxScorer, Scorer, TorchScorer
@@ -45,11 +45,13 @@ class ExpressionInferencer:
     classifier.
 
     Args:
-        model (str | Path | Config): Config file or object of a fine-tuned model, the name of one in
-            ``model-index.yml``, or an ``.onnx`` file of ``tools/deployment/export.py``.
+        model (str | Path | Config, optional): Config file or object of a fine-tuned model, the name
+            of one in ``model-index.yml``, or an ``.onnx`` file of ``tools/deployment/export.py``.
+            Defaults to None, ``rendered_people``, a small one that has seen rendered people only.
         weights (str, optional): Its checkpoint, also one of the S4D authors; a file or an address.
-            Defaults to None, which means ``load_from`` of the config, or what the authors publish
-            (``s2d_dfew``, ``s2d_ferv39k``, ``s2d_mafw``). Not for ``.onnx``.
+            Defaults to None, which means ``load_from`` of the config, what is in the package
+            (``rendered_people``), or what the authors publish (``s2d_dfew``, ``s2d_ferv39k``,
+            ``s2d_mafw``). Not for ``.onnx``.
         device (str, optional): Such as 'cpu' or 'cuda:0'. Defaults to None, a GPU if there is one.
         show_progress (bool): Whether a terminal shows a progress bar. Defaults to True.
         fold (int, optional): Which of the authors' files a name such as ``s2d_dfew`` stands for.
@@ -62,22 +64,29 @@ class ExpressionInferencer:
 
     Raises:
         FileNotFoundError: If the model or the weights are not there.
-        ValueError: If they do not fit, or cannot predict.
+        ValueError: If they do not fit, or cannot predict, or weights are given without a model.
 
     Example:
-        >>> inferencer = ExpressionInferencer('configs/s4d_finetune_dfew.py', 'epoch_100.pth')
+        >>> inferencer = ExpressionInferencer()  # or ('configs/s4d_finetune_dfew.py', 'x.pth')
         >>> result = inferencer('interview.mp4', out_dir='out')
         >>> result[0].label, result[0].probabilities
     """
 
     def __init__(
         self,
-        model: str | Path | Config,
+        model: str | Path | Config | None = None,
         weights: str | None = None,
         device: str | None = None,
         show_progress: bool = True,
         fold: int | None = None,
     ) -> None:
+        if model is None:
+            if weights is not None:
+                raise ValueError(
+                    f'weights={weights!r} without a model: give the config of their training as '
+                    'model (--model).'
+                )
+            model = OWN_MODEL
         model = str(model) if isinstance(model, Path) else model
         weights = published_weights(model, None if weights is None else str(weights), fold)
         self.show_progress = show_progress

@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Models by config or name, with their weights and the names of their classes.
 
-The weights that the S2D authors publish on the Hugging Face hub are fetched and converted once.
+A small model of our own, :data:`OWN_MODEL`, is in the package with its weights. Those that the S2D
+authors publish on the Hugging Face hub are fetched and converted once.
 """
 
 import hashlib
@@ -32,6 +33,7 @@ from ..models.landmark_net import LandmarkMobileFaceNet
 from ..weights.s2d import join_landmarks
 
 PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
+OWN_MODEL = 'rendered_people'  # taken where no model is named
 HUB = 'cyinen/S2D'
 PUBLISHED = dict(  # by name: the data set, what is in the names of its files, and its folds
     s2d_dfew=('DFEW', 'dfew', 5),
@@ -157,6 +159,7 @@ def find_model(name: str) -> str:
 def published_weights(model: Any, weights: str | None, fold: int | None) -> str | None:
     """The weights for a model; those of a name in ``PUBLISHED`` are fetched and converted once.
 
+    ``OWN_MODEL`` has its own in the package, unless ``weights`` are given.
     A file of the authors, ``hf://cyinen/S2D/FILE``, is taken in place of the one that ``fold``
     chooses; other ``weights`` are given back.
     """
@@ -164,6 +167,8 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
     data, _, folds = PUBLISHED.get(name, ('', '', 0))
     if fold is not None and (weights or not 1 <= fold <= folds):
         raise ValueError(f'fold={fold}: only s2d_dfew and s2d_mafw have the folds 1 to 5.')
+    if name == OWN_MODEL:
+        return weights or osp.join(PACKAGE, 'predict', f'{OWN_MODEL}.safetensors')
     if not data or not (weights or f'hf://{HUB}/').startswith(f'hf://{HUB}/'):
         return weights
     fold = (fold or 1) if folds and not weights else None

@@ -65,8 +65,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_model(add: Callable) -> None:
     """Add the options that choose a model."""
-    model = 'config file, a name of `s4d models`, or an exported model; default: rendered_people'
-    weights = 'checkpoint of --model: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
+    model = 'config, name of `s4d models`, or exported model; default: rendered_people'
+    weights = 'its checkpoint: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
     add('--model', metavar='CONFIG|NAME|X.onnx', help=model)
     add('--weights', metavar='FILE|URL', help=weights)
     add('--fold', type=int, help='of s2d_dfew and s2d_mafw, 1 to 5; default: 1')
@@ -145,16 +145,10 @@ def run_predict(args: argparse.Namespace) -> int:
 
             options['face_settings'] = FaceSettings(detect_every=args.detect_every)
         result = inferencer(args.media if args.camera is None else args.camera, **options)
-    messages = [printable(f'{item.media}: {item.message}') for item in result.media]
     for note in dict.fromkeys(notes):
-        if note not in messages:
-            print(printable(f's4d predict: {note}'), file=sys.stderr)
-    for item in result.media:
-        for line in item.report():
-            print(printable(line))
-        if item.message and item.status != 'no_face':
-            name = '' if item.media in item.message else f'{item.media}: '
-            print(printable(f's4d predict: {name}{item.message}'), file=sys.stderr)
+        print(printable(f's4d predict: {note}'), file=sys.stderr)
+    for line in (line for item in result.media for line in item.report()):
+        print(printable(line))
     for seen in {item.trained_on for item in result.media if item.records} - {''}:
         print(f'the model was trained on: {seen}')
     if result.files:

@@ -349,8 +349,9 @@ class MediaJob:
             result.status = 'no_face'
             result.message = f'no face was found in {"it" if count == 1 else f"its {count} frames"}'
         if result.message:
-            level = logging.INFO if result.status == 'ok' else logging.WARNING
-            print_log(printable(f'{result.media}: {result.message}'), 'current', level)
+            level = logging.INFO if result.status == 'no_face' else logging.WARNING
+            name = '' if result.media in result.message else f'{result.media}: '
+            print_log(printable(f'{name}{result.message}'), 'current', level)
 
     def _record(
         self, face: int | None, start: int, end: int, scores: np.ndarray, features: Any

@@ -6,7 +6,6 @@ authors publish on the Hugging Face hub are fetched and converted once.
 """
 
 import hashlib
-import io
 import os
 import os.path as osp
 import re
@@ -24,12 +23,12 @@ from mmengine.runner import load_state_dict
 from torch import nn
 
 from ..datasets.config import config_classes, trained_on
-from ..files.atomic_write import atomic_write
 from ..files.checkpoint import load_weights, read_checkpoint
-from ..files.download import forget, local_file
-from ..files.errors import DownloadError, HubMissingError, WeightsError
+from ..files.download import forget, hub_errors, local_file
+from ..files.errors import WeightsError
 from ..models import state_dict
 from ..models.landmark_net import LandmarkMobileFaceNet
+from ..weights.io import save_checkpoint
 from ..weights.s2d import join_landmarks
 
 PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -184,17 +183,10 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
 
 
 def _ask_hub(name: str, fold: int | None) -> str:
-    try:
+    with hub_errors(f'{name} of https://huggingface.co/{HUB}'):
         from huggingface_hub import HfApi
 
         files = HfApi().list_repo_files(HUB)
-    except ImportError as e:
-        raise HubMissingError(f'To fetch {name}: pip install "s4d_mm[hub]".') from e
-    except Exception as e:  # of two HTTP libraries, by its version
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise DownloadError(
-            f'{name} cannot be fetched from https://huggingface.co/{HUB}: {reason}.'
-        ) from e
     return choose_file(files, name, fold)
 
 
@@ -243,7 +235,5 @@ def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
     result = join_landmarks(load_weights(weights), network, classes)
     if not result.classes:
         raise WeightsError(f'{weights} has no classifier: it is not fine-tuned.')
-    content = io.BytesIO()
     meta = dict(result.meta(weights), trained_on=f'{data}, fold {fold}' if fold else data)
-    torch.save(dict(state_dict=result.weights, meta=meta), content)
-    atomic_write(path, content.getbuffer())
+    save_checkpoint(dict(state_dict=result.weights, meta=meta), path)

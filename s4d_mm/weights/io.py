@@ -2,7 +2,8 @@
 """Checkpoint files, read, converted, and written whole or not at all."""
 
 import datetime
-import os
+import hashlib
+import io
 import os.path as osp
 import sys
 from collections.abc import Callable, Sequence
@@ -12,17 +13,16 @@ import torch
 
 from s4d_mm.version import __version__
 
-from ..files.atomic_write import atomic_path
+from ..files.atomic_write import atomic_write
 from ..files.checkpoint import (
     TENSORS_SUFFIX,
     StateDict,
     load_weights,
+    pack_tensors,
     read_checkpoint,
     unwrap,
-    write_tensors,
 )
-from ..files.download import digest_of
-from ..files.errors import WEIGHTS_ERRORS, WeightsError
+from ..files.errors import WeightsError
 from ..models.state_dict import group_keys, known_code
 
 NameTable = tuple[tuple[str, str], ...]
@@ -60,24 +60,19 @@ def require(weights: StateDict, keys: Sequence[str], whose: str, for_s2d: bool =
         )
 
 
-def replace_prefix(key: str, table: NameTable) -> str:
-    """Replace the first prefix of the table that matches; '' if none does."""
-    for old, new in table:
+def rename(key: str, prefixes: NameTable, inside: NameTable = (), reverse: bool = False) -> str:
+    """A key with the first prefix that matches replaced, then the names ``inside`` anywhere in it.
+
+    It is '' if no prefix matches. ``reverse`` reads both tables in the other direction.
+    """
+    step = -1 if reverse else 1
+    for old, new in (pair[::step] for pair in prefixes):
         if key.startswith(old):
-            return new + key[len(old) :]
+            key = new + key[len(old) :]
+            for before, after in (pair[::step] for pair in inside):
+                key = key.replace(before, after)
+            return key
     return ''
-
-
-def substitute(key: str, table: NameTable) -> str:
-    """Replace every name of the table, wherever it is in the key."""
-    for old, new in table:
-        key = key.replace(old, new)
-    return key
-
-
-def swap(table: NameTable) -> NameTable:
-    """The table of the other direction."""
-    return tuple((new, old) for old, new in table)
 
 
 def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Classes) -> Classes:
@@ -97,21 +92,22 @@ def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Clas
     return found
 
 
+def checkpoint_bytes(checkpoint: dict, suffix: str) -> bytes:
+    """What a checkpoint's file holds: safetensors for ``.safetensors``, else torch's form."""
+    if suffix == TENSORS_SUFFIX:
+        return pack_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {})
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    return content.getvalue()
+
+
 def save_checkpoint(checkpoint: dict, path: str) -> None:
     """Write a checkpoint, as safetensors if the name ends so.
 
     Raises:
-        OSError: If it cannot be written; what was at ``path`` is kept.
-        WeightsError: If it holds what safetensors cannot.
+        FileNotWrittenError: If it cannot be written; what was at ``path`` is kept.
     """
-    try:
-        with atomic_path(path) as part:
-            if path.endswith(TENSORS_SUFFIX):
-                write_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {}, part)
-            else:
-                torch.save(checkpoint, part)
-    except (OSError, RuntimeError) as e:  # torch raises both
-        raise OSError(f'{path} cannot be written: {e}') from e
+    atomic_write(path, checkpoint_bytes(checkpoint, osp.splitext(path)[1]))
 
 
 def convert_file(
@@ -129,7 +125,7 @@ def convert_file(
         except ValueError as e:
             raise ValueError(f'{src}: {e}') from e
         save_checkpoint({key: result.weights, 'meta': result.meta(src)}, dst)
-    except (ValueError, OSError, *WEIGHTS_ERRORS) as e:
+    except (ValueError, OSError, ImportError) as e:
         print(e, file=sys.stderr)
         return 1
     print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
@@ -154,9 +150,8 @@ def publish(src: str, dst: str) -> str:
     for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
         checkpoint.pop(key, None)
     suffix = TENSORS_SUFFIX if dst.endswith(TENSORS_SUFFIX) else '.pth'
-    stem = dst.removesuffix(suffix)
-    unnamed = f'{stem}.tmp{suffix}'
-    save_checkpoint(checkpoint, unnamed)
-    final = f'{stem}_{datetime.date.today():%Y%m%d}-{digest_of(unnamed)[:8]}{suffix}'
-    os.replace(unnamed, final)
+    content = checkpoint_bytes(checkpoint, suffix)
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    final = f'{dst.removesuffix(suffix)}_{datetime.date.today():%Y%m%d}-{digits}{suffix}'
+    atomic_write(final, content)
     return final

@@ -17,10 +17,8 @@ from .io import (
     check_classes,
     convert_file,
     has,
-    replace_prefix,
+    rename,
     require,
-    substitute,
-    swap,
 )
 
 STAGES = ('pretrain', 'finetune')
@@ -89,7 +87,7 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
     require(state_dict, SIGNATURE['authors', stage], f"the S4D authors' code ({stage})")
     out, unplaced, experts = {}, [], {}
     for key, value in state_dict.items():
-        new = substitute(replace_prefix(key, PREFIXES[stage]), ROUTER)
+        new = rename(key, PREFIXES[stage], ROUTER)
         match = EXPERT.fullmatch(new)
         if match:
             block, e, layer, kind = match.groups()
@@ -120,7 +118,7 @@ def to_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str]]
         if stage == 'finetune' and key.startswith('neck.blocks.'):
             _, _, i, rest = key.split('.', 3)
             name = f'backbone.blocks.{int(i) + first}.{rest}'
-        new = substitute(replace_prefix(name, swap(PREFIXES[stage])), swap(ROUTER))
+        new = rename(name, PREFIXES[stage], ROUTER, reverse=True)
         match = STACKED.fullmatch(new)
         if match:
             block, layer, kind = match.groups()

@@ -46,9 +46,9 @@ def test_a_local_path_stays_what_it_is(tmp_path, monkeypatch):
     assert local_file(f'~/x.pth#sha256={digest(b"x")}') == str(tmp_path / 'x.pth')
     assert may_exist(f'~/x.pth#sha256={digest(b"x")}') and not may_exist('~/y.pth')
     with pytest.raises(WeightsError, match='x.pth is not the file .* 2d711642, not with 01234567'):
-        local_file(str(tmp_path / 'x.pth'), sha256='01234567')
+        local_file(f'{tmp_path}/x.pth#sha256=01234567')
     with pytest.raises(WeightsNotFoundError, match='no checkpoint none.pth'):
-        local_file('none.pth', sha256='01234567')
+        local_file('none.pth#sha256=01234567')
 
 
 def test_a_download_is_kept_by_its_address(server, tmp_path):

@@ -68,6 +68,8 @@ def test_what_is_packed(built, unpacked):
     folders = ('docs', 'benchmarks', 'tests', 'requirements', 'configs', 'tools')
     assert not files_of(*(osp.join(ROOT, part) for part in folders)) - names
     assert {'Dockerfile', '.dockerignore', 'mkdocs.yml', 'CITATION.cff', 'LICENSE'} <= names
+    weights = 's4d_mm/predict/rendered_people.safetensors'
+    assert weights in names and 0 < (unpacked / weights).stat().st_size < 8e6
     # what mim looks for, in the wheel
     mim = unpacked / 's4d_mm' / '.mim'
     wanted = files_of(osp.join(ROOT, 'configs'), osp.join(ROOT, 'tools'))

@@ -51,20 +51,14 @@ def local_file(address: str) -> str:
     place, _, digits = str(address).partition('#sha256=')
     sha256 = digits.lower()
     if sha256 and not re.fullmatch('[0-9a-f]{8,64}', sha256):
-        raise WeightsError(
-            f'{address}: {digits} is not a SHA-256 in hexadecimal digits (64 of them, or the first '
-            '8 or more).'
-        )
+        raise WeightsError(f'{address}: {digits} is no SHA-256, of which 8 to 64 digits are given.')
     scheme = place.split('://')[0].lower() if is_address(place) else ''
     if scheme in ('http', 'https'):
         return _web_file(place, sha256)
     if scheme == 'hf':
         path = _hub_file(place)
     elif scheme:
-        raise WeightsError(
-            f'{place}: weights are read from a path, http://, https:// and hf://OWNER/REPO/FILE, '
-            f'not from {scheme}://.'
-        )
+        raise WeightsError(f'{place}: give a path, http://, https:// or hf://OWNER/REPO/FILE.')
     else:
         path = osp.expanduser(place)
     if sha256 and not osp.isfile(path):

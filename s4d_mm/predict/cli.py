@@ -87,7 +87,8 @@ def add_predict(add: Callable) -> None:
     add('--fps', type=float, default=25, help='frames per second of such a folder; default: 25')
     add('--window-stride', **number, help=stride)
     add('--batch-size', **number, default=4, help='windows at once; default: 4')
-    add('--detect-every', **number, help='look for faces in every N-th frame')
+    every = 'look for faces in every N-th frame; default: 5'
+    add('--detect-every', **number, default=5, help=every)
     add('--no-pictures', dest='draw', action='store_false', help='write tables only')
     add('--features', action='store_true', help="write the classifier's input to NAME.json, too")
 
@@ -140,10 +141,9 @@ def run_predict(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in names}
     with logged_warnings() as notes:
         inferencer = load_model(args)
-        if args.detect_every is not None:
-            from .faces import FaceSettings
+        from .faces import FaceSettings
 
-            options['face_settings'] = FaceSettings(detect_every=args.detect_every)
+        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
         result = inferencer(args.media if args.camera is None else args.camera, **options)
     for note in dict.fromkeys(notes):
         print(printable(f's4d predict: {note}'), file=sys.stderr)

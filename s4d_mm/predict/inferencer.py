@@ -83,8 +83,7 @@ class ExpressionInferencer:
         if model is None:
             if weights is not None:
                 raise ValueError(
-                    f'weights={weights!r} without a model: give the config of their training as '
-                    'model (--model).'
+                    f'weights={weights!r}: give their config, too, as model (--model).'
                 )
             model = OWN_MODEL
         model = str(model) if isinstance(model, Path) else model
@@ -95,10 +94,11 @@ class ExpressionInferencer:
             if weights is not None:
                 raise ValueError(f'{model} holds its weights; leave out weights={weights!r}.')
             self.scorer: Scorer = OnnxScorer(model, device)
-            return
-        if isinstance(model, str) and not osp.isfile(model):
-            model = find_model(model)
-        self.scorer = TorchScorer(model, weights, device)
+        else:
+            if isinstance(model, str) and not osp.isfile(model):
+                model = find_model(model)
+            self.scorer = TorchScorer(model, weights, device)
+        print_log(f'The model was trained on: {self.scorer.trained_on}', 'current')
 
     def __call__(
         self,

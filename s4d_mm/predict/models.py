@@ -109,10 +109,9 @@ def _load(model: nn.Module, checkpoint: str) -> None:
             f'It lacks {key} ({len(missing)} tensors in all). Give the config of its training.'
         )
     model.trained_on = trained_on(meta) or trained_on(model.cfg) or model.trained_on
-    model.dataset_meta = meta.get('dataset_meta')
-    if not (model.dataset_meta or {}).get('classes'):
-        classes = config_classes(model.cfg)
-        model.dataset_meta = dict(classes=classes) if classes else None
+    known = meta.get('dataset_meta') or {}
+    classes = known.get('classes') or config_classes(model.cfg)
+    model.dataset_meta = dict(known, classes=classes) if classes else None
 
 
 def class_names(model: nn.Module, input_type: str) -> list[str]:
@@ -178,16 +177,8 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
         os.makedirs(osp.dirname(path), exist_ok=True)
         with FileLock(f'{path}.lock'):
             if not osp.isfile(path):  # written by another process
-                _fetch(name, weights or f'hf://{HUB}/{_ask_hub(name, fold)}', fold, path)
+                _fetch(name, weights, fold, path)
     return path
-
-
-def _ask_hub(name: str, fold: int | None) -> str:
-    with hub_errors(f'{name} of https://huggingface.co/{HUB}'):
-        from huggingface_hub import HfApi
-
-        files = HfApi().list_repo_files(HUB)
-    return choose_file(files, name, fold)
 
 
 def choose_file(files: list[str], name: str, fold: int | None) -> str:
@@ -213,8 +204,14 @@ def fold_of(file: str, word: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
+def _fetch(name: str, weights: str | None, fold: int | None, path: str) -> None:
     data = PUBLISHED[name][0]
+    if weights is None:
+        with hub_errors(f'{name} of https://huggingface.co/{HUB}'):
+            from huggingface_hub import HfApi
+
+            files = HfApi().list_repo_files(HUB)
+        weights = f'hf://{HUB}/{choose_file(files, name, fold)}'
     landmarks = os.environ.get('S4D_MM_LANDMARKS') or LANDMARKS  # a copy: a path or an address
     text = (
         f'{name} needs two files, once:\n  {weights}, Apache-2.0 by https://huggingface.co/{HUB}\n'

@@ -137,20 +137,24 @@ def convert_file(
     return 0
 
 
-def publish(src: str, dst: str) -> str:
-    """Write a checkpoint of mmengine, or of an address, without what only the training needs.
+def publish(src: str, dst: str, half: bool = False) -> str:
+    """Write the weights and ``meta`` of a checkpoint, or of an address, and nothing else of it.
+
+    With ``half`` the weights are 16-bit floats, which a model takes as 32-bit ones.
 
     Returns:
         str: Name of the file: ``dst`` with ``_{date}-{hash}`` before the suffix, ``.pth`` or
         ``.safetensors``.
     """
     checkpoint = read_checkpoint(src)
-    if unwrap(checkpoint) is None:
+    weights = unwrap(checkpoint)
+    if weights is None:
         raise WeightsError(f'{src} holds no weights.')
-    for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
-        checkpoint.pop(key, None)
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     suffix = TENSORS_SUFFIX if dst.endswith(TENSORS_SUFFIX) else '.pth'
-    content = checkpoint_bytes(checkpoint, suffix)
+    meta = checkpoint.get('meta') or {}
+    content = checkpoint_bytes(dict(state_dict=weights, meta=meta), suffix)
     digits = hashlib.sha256(content).hexdigest()[:8]
     final = f'{dst.removesuffix(suffix)}_{datetime.date.today():%Y%m%d}-{digits}{suffix}'
     atomic_write(final, content)

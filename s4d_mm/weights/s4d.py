@@ -100,10 +100,7 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
             unplaced.append(key)
     for key, stack in experts.items():
         if set(stack) != set(range(len(stack))):
-            raise ValueError(
-                f'The weights are incomplete: of the experts of {key} there are only those '
-                f'numbered {sorted(stack)}.'
-            )
+            raise ValueError(f'The weights are incomplete: {key} has the experts {sorted(stack)}.')
         out[key] = torch.stack([stack[e] for e in range(len(stack))])
     return _split_blocks(out) if stage == 'finetune' else out, unplaced
 
@@ -140,10 +137,7 @@ def _split_blocks(state_dict: StateDict) -> StateDict:
     moae = sorted({int(m[1]) for m in found if m[2].startswith('moae.')})
     first = depth - len(moae)
     if moae != list(range(first, depth)):
-        raise ValueError(
-            f'Only the last blocks may have MoAE, but of {depth} '
-            f'blocks those numbered {moae} have it.'
-        )
+        raise ValueError(f'Only the last of {depth} blocks may have MoAE, but {moae} have it.')
     out = {}
     for key, value in state_dict.items():
         match = block.fullmatch(key)

@@ -69,7 +69,7 @@ def test_without_a_model_it_is_the_one_in_the_package(folder, capsys, tmp_path):
     assert cli.main(['models']) == 0
     assert 'trained on: rendered people only         weights: in' in capsys.readouterr().out
     assert cli.main(['predict', media[1], '--weights', 'x.pth']) == 2
-    assert "weights='x.pth' without a model: give the config" in capsys.readouterr().err
+    assert "weights='x.pth': give their config, too, as model" in capsys.readouterr().err
 
 
 def test_escape_codes_in_names_do_not_reach_the_terminal(folder, capsys, tmp_path):

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 import torch
+from file_server import saved
 from helpers import ROOT, write_video
 from s2d_made_up import made_up_reference
 
@@ -36,12 +37,6 @@ FILES = [
 RESOLVED = '/cyinen/S2D/resolve/main/'
 
 
-def saved(content) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
 @pytest.fixture(scope='module')
 def reference():
     return made_up_reference(ARCH, SIZES)
@@ -50,17 +45,11 @@ def reference():
 @pytest.fixture
 def hub(server, reference, tmp_path, monkeypatch):
     """A hub and a repository on this machine, and a small S2D in place of the recipe's."""
-    constants = pytest.importorskip('huggingface_hub.constants')
-    monkeypatch.setattr(constants, 'ENDPOINT', server.url(''))
-    template = server.url('') + '/{repo_id}/resolve/{revision}/{filename}'
-    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
-    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    server.be_the_hub(monkeypatch, tmp_path / 'hub')
     listed = [dict(type='file', path=name, size=9, oid='0') for name in FILES]
     server.url('/api/models/cyinen/S2D/tree/main', json.dumps(listed).encode())
     content = saved(dict(model=reference['vit_state_dict'], epoch=99))
     server.url(RESOLVED + FOLD.format(1), content)
-    server.headers = {'X-Repo-Commit': 'c' * 40, 'ETag': '"e"'}
     network = saved(dict(state_dict=reference['landmark_state_dict']))
     blob = hashlib.sha1(b'blob %d\0' % len(network) + network).hexdigest()
     monkeypatch.setattr(models, 'LANDMARKS_BLOB', blob)

@@ -96,7 +96,8 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
     import gradio as gr
 
     folder = gr.utils.get_upload_folder()
-    model = escape(osp.splitext(osp.basename(inferencer.scorer.name))[0])
+    name = osp.splitext(osp.basename(inferencer.scorer.name))[0]
+    model = escape(f'{name}, trained on: {inferencer.scorer.trained_on}')
     held = {}  # session -> its upload, folder of its results
 
     def forget(request: gr.Request, keep: str = '') -> None:

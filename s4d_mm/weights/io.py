@@ -106,6 +106,7 @@ def save_checkpoint(checkpoint: dict, path: str) -> None:
 
     Raises:
         FileNotWrittenError: If it cannot be written; what was at ``path`` is kept.
+        WeightsError: If it holds what safetensors cannot.
     """
     atomic_write(path, checkpoint_bytes(checkpoint, osp.splitext(path)[1]))
 

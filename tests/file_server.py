@@ -17,6 +17,13 @@ def saved(content) -> bytes:
     return file.getvalue()
 
 
+def kept(folder) -> list:
+    """Names of the files in the caches of a folder, but for locks and notes of their origin."""
+    found = [p for name in ('torch', 'hub') for p in (folder / name).rglob('*')]
+    notes = ('.lock', '.address', '.TAG')
+    return [p.name for p in found if p.is_file() and p.suffix not in notes and p.name != 'main']
+
+
 class FileServer:
     """Serves bytes by path, such as '/a/x.pth', in a thread, between ``with`` and its end."""
 

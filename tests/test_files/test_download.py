@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from file_server import saved
+from file_server import kept, saved
 from mmengine.runner import CheckpointLoader
 from runs import run_ranks
 
@@ -29,12 +29,6 @@ def weights_file(value: float) -> bytes:
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def kept(tmp_path) -> list:
-    """Files of the cache, but for the locks."""
-    files = (p for p in (tmp_path / 'torch').rglob('*') if p.is_file())
-    return [p for p in files if not p.name.endswith('.lock')]
 
 
 def test_a_local_path_stays_what_it_is(tmp_path, monkeypatch):
@@ -58,7 +52,7 @@ def test_a_download_is_kept_by_its_address(server, tmp_path):
                 weights = read(address)
                 assert (weights.get('state_dict', weights)['a'] == value).all()
     assert server.asked == {'/a/epoch.pth': 1, '/b/epoch.pth': 1}
-    assert [p.name for p in kept(tmp_path)] == ['epoch.pth'] * 2
+    assert kept(tmp_path) == ['epoch.pth'] * 2
     # a query is part of the address
     assert cached_path(f'{one}?v=1') != cached_path(one) == cached_path(f'{one}#x')
 

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 import torch
-from file_server import saved
+from file_server import kept, saved
 from helpers import ROOT, write_video
 from s2d_made_up import made_up_reference
 
@@ -76,13 +76,6 @@ def hub(server, reference, tmp_path, monkeypatch):
     monkeypatch.setattr(models, 'find_model', lambda name: str(config))
     server.config = str(config)
     return server
-
-
-def kept(tmp_path) -> list:
-    """What lies in the caches, but for locks and notes of where something came from."""
-    found = [p for name in ('torch', 'hub') for p in (tmp_path / name).rglob('*')]
-    notes = ('.lock', '.address', '.TAG')
-    return [p.name for p in found if p.is_file() and p.suffix not in notes and p.name != 'main']
 
 
 def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference):

@@ -159,6 +159,7 @@ setup(
     license_files=['LICENSE'],
     keywords='facial expression recognition, masked autoencoder, mixture of experts, OpenMMLab',
     packages=find_packages(include=['s4d_mm', 's4d_mm.*']),
+    package_data={'s4d_mm.predict': ['*.safetensors']},
     # lets an editable install put the tree on the path (setuptools' `compat` mode, which is going):
     # a finder would lose against the clone `s4d_mm/` in the folder that Python is started in
     package_dir={'': '.'},
@@ -167,6 +168,7 @@ setup(
     # environment that may hold the other: see the extra `lite`.
     install_requires=requirements('runtime.txt'),
     extras_require={
+        'bench': requirements('bench.txt'),
         'demo': requirements('demo.txt'),
         'export': requirements('export.txt'),
         'faces': requirements('faces.txt'),

@@ -17,7 +17,8 @@ recall, the mean of the recalls of the classes.
 
 **No figure in this table was measured with this code.** The last column says whose figures they
 are. The weights are theirs, too: a file, or a name with which `s4d predict --model` fetches them. A
-dash: none are published. More: [weights](weights.md).
+dash: none are published. More: [weights](weights.md). Those of `rendered_people` are our own and
+in the package: `s4d predict` takes it where no model is named.
 """
 
 
@@ -39,11 +40,14 @@ def row(model: dict) -> str:
         for result in model['Results']
     ]
     config, weights, alias = model['Config'], model.get('Weights'), model.get('Alias')
+    where = f'[file]({weights})' if weights else f'[`{alias}`](s2d.md)' if alias else '-'
+    if weights and '://' not in weights:
+        where = 'in the package'
     cells = (
         f'[`{model["Name"]}`](../{config})',
         ', '.join(model['Metadata']['Training Data']),
         str(model['Metadata'].get('Epochs', '-')),
-        f'[file]({weights})' if weights else f'[`{alias}`](s2d.md)' if alias else '-',
+        where,
         '; '.join(figures) or '-',
         model['Metadata'].get('Source of Results', '-'),
     )

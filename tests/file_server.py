@@ -1,9 +1,27 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """A web server of files on this machine, for tests of downloads."""
 
+import io
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+
+def saved(content) -> bytes:
+    """A file of torch."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def kept(folder) -> list:
+    """Names of the files in the caches of a folder, but for locks and notes of their origin."""
+    found = [p for name in ('torch', 'hub') for p in (folder / name).rglob('*')]
+    notes = ('.lock', '.address', '.TAG')
+    return [p.name for p in found if p.is_file() and p.suffix not in notes and p.name != 'main']
 
 
 class FileServer:
@@ -51,6 +69,15 @@ class FileServer:
         if content is not None:
             self.files[path] = content
         return f'http://127.0.0.1:{self._server.server_port}{path}'
+
+    def be_the_hub(self, monkeypatch, cache) -> None:
+        """Let the Hugging Face hub's own client ask this server."""
+        constants = pytest.importorskip('huggingface_hub.constants')
+        template = self.url('') + '/{repo_id}/resolve/{revision}/{filename}'
+        monkeypatch.setattr(constants, 'ENDPOINT', self.url(''))
+        monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
+        monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(cache))
+        self.headers = {'X-Repo-Commit': 'c' * 40, 'ETag': '"one"'}
 
     def __enter__(self) -> 'FileServer':
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

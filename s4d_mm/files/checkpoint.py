@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from s4d_mm.version import __version__
@@ -116,7 +116,7 @@ def is_tensors_file(path: str) -> bool:
 
 
 def _read_tensors(file: str, map_location: MapLocation) -> dict[str, Any]:
-    """``state_dict``, and ``meta`` if :func:`write_tensors` wrote the file."""
+    """``state_dict``, and ``meta`` if :func:`pack_tensors` made the file."""
     device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
     with safe_open(file, framework='pt') as f:
         texts = f.metadata() or {}
@@ -131,8 +131,8 @@ def _read_tensors(file: str, map_location: MapLocation) -> dict[str, Any]:
     return dict(state_dict=weights, meta=meta)
 
 
-def write_tensors(weights: StateDict, meta: dict[str, Any], path: str) -> None:
-    """Write weights and the ``meta`` of a checkpoint of mmengine as safetensors.
+def pack_tensors(weights: StateDict, meta: dict[str, Any]) -> bytes:
+    """Weights and the ``meta`` of a checkpoint of mmengine as the content of a safetensors file.
 
     Its metadata are texts: ``cfg``, ``dataset_meta`` (JSON) and ``meta`` (JSON, the rest).
     """
@@ -144,11 +144,11 @@ def write_tensors(weights: StateDict, meta: dict[str, Any], path: str) -> None:
         # arrays and the like as lists, anything else as text
         plain = lambda v: v.tolist() if hasattr(v, 'tolist') else str(v)  # noqa: E731
         texts['dataset_meta'] = json.dumps(meta['dataset_meta'], default=plain)
-    try:
-        # safetensors takes no views and no tensor twice
-        save_file({k: v.detach().clone().contiguous() for k, v in weights.items()}, path, texts)
-    except (SafetensorError, AttributeError) as e:  # the latter of what is no tensor
-        raise OSError(str(e)) from e
+    odd = ', '.join(key for key, value in weights.items() if not isinstance(value, Tensor))
+    if odd:
+        raise WeightsError(f'{odd}: no tensors, which safetensors cannot hold. Write a .pth file.')
+    # it takes no views and no tensor twice either
+    return save({k: v.detach().clone().contiguous() for k, v in weights.items()}, texts)
 
 
 def unwrap(checkpoint: Any) -> StateDict | None:

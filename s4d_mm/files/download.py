@@ -8,6 +8,7 @@ import os.path as osp
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -33,38 +34,31 @@ def may_exist(path: str) -> bool:
     return is_address(path) or osp.isfile(osp.expanduser(path.partition('#sha256=')[0]))
 
 
-def local_file(address: str, sha256: str | None = None) -> str:
+def local_file(address: str) -> str:
     """Path of a file of weights, which is downloaded where it is not here yet.
 
     Args:
         address (str): A local path, an ``http(s)://`` address, or ``hf://OWNER/REPO/FILE`` with
-            ``@REVISION`` at the end if it is to be another one than the newest.
-        sha256 (str, optional): What the file must have, which ``#sha256=DIGITS`` at the end of
-            the address says too; the first 8 or more digits are enough. Defaults to None: what the
-            end of a name such as ``x-0123abcd.pth`` says is checked after a download.
+            ``@REVISION`` at the end if it is to be another one than the newest. ``#sha256=DIGITS``
+            after it says which hash the file must have; the first 8 or more digits are enough.
+            Without that, the end of a name such as ``x-0123abcd.pth`` is checked after a download.
 
     Raises:
-        WeightsNotFoundError: If there is no such file. A local path without ``sha256`` is not
-            looked at.
+        WeightsNotFoundError: If there is no such file. A local path without ``#sha256=`` is
+            not looked at.
         DownloadError, HubMissingError, WeightsError: If it cannot be had, or is another file.
     """
     place, _, digits = str(address).partition('#sha256=')
-    sha256 = (sha256 or digits).lower()
+    sha256 = digits.lower()
     if sha256 and not re.fullmatch('[0-9a-f]{8,64}', sha256):
-        raise WeightsError(
-            f'{address}: sha256={sha256!r} is not a SHA-256 in hexadecimal digits (64 of them, or '
-            'the first 8 or more).'
-        )
+        raise WeightsError(f'{address}: {digits} is no SHA-256, of which 8 to 64 digits are given.')
     scheme = place.split('://')[0].lower() if is_address(place) else ''
     if scheme in ('http', 'https'):
         return _web_file(place, sha256)
     if scheme == 'hf':
         path = _hub_file(place)
     elif scheme:
-        raise WeightsError(
-            f'{place}: weights are read from a path, http://, https:// and hf://OWNER/REPO/FILE, '
-            f'not from {scheme}://.'
-        )
+        raise WeightsError(f'{place}: give a path, http://, https:// or hf://OWNER/REPO/FILE.')
     else:
         path = osp.expanduser(place)
     if sha256 and not osp.isfile(path):
@@ -159,19 +153,26 @@ def _hub_file(address: str) -> str:
         raise WeightsError(
             f'{address} is not of the form hf://OWNER/REPO/FILE or hf://OWNER/REPO/FILE@REVISION.'
         )
-    try:
+    repo, file, revision = parts.groups()
+    with hub_errors(address):
         from huggingface_hub import hf_hub_download
+
+        return hf_hub_download(repo, file, revision=revision)
+
+
+@contextlib.contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Raise what huggingface_hub raises, or that it is missing, as an error of this package."""
+    try:
+        yield
     except ImportError as e:
         raise HubMissingError(
-            f'{address} needs huggingface_hub: pip install "s4d_mm[hub]" or pip install '
+            f'{what} needs huggingface_hub: pip install "s4d_mm[hub]" or pip install '
             'huggingface_hub. Or download the file and give its path.'
         ) from e
-    repo, file, revision = parts.groups()
-    try:
-        return hf_hub_download(repo, file, revision=revision)
     except Exception as e:  # of two HTTP libraries, by its version
         raise DownloadError(
-            f'{address} cannot be downloaded: {(str(e).splitlines() or [type(e).__name__])[0]} A '
+            f'{what} cannot be downloaded: {(str(e).splitlines() or [type(e).__name__])[0]} A '
             'private repository, or one whose owner asks you to accept terms on huggingface.co, '
             'needs hf auth login.'
         ) from e

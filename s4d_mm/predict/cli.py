@@ -65,9 +65,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def add_model(add: Callable) -> None:
     """Add the options that choose a model."""
-    model = 'config file, a name of `s4d models`, or an exported model'
-    weights = 'checkpoint: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
-    add('--model', required=True, metavar='CONFIG|NAME|X.onnx', help=model)
+    model = 'config, name of `s4d models`, or exported model; default: rendered_people'
+    weights = 'its checkpoint: a file, http(s)://... or hf://OWNER/REPO/FILE; none for X.onnx'
+    add('--model', metavar='CONFIG|NAME|X.onnx', help=model)
     add('--weights', metavar='FILE|URL', help=weights)
     add('--fold', type=int, help='of s2d_dfew and s2d_mafw, 1 to 5; default: 1')
     add('--device', help='such as cpu or cuda:0; default: a GPU if there is one')
@@ -87,7 +87,8 @@ def add_predict(add: Callable) -> None:
     add('--fps', type=float, default=25, help='frames per second of such a folder; default: 25')
     add('--window-stride', **number, help=stride)
     add('--batch-size', **number, default=4, help='windows at once; default: 4')
-    add('--detect-every', **number, help='look for faces in every N-th frame')
+    every = 'look for faces in every N-th frame; default: 5'
+    add('--detect-every', **number, default=5, help=every)
     add('--no-pictures', dest='draw', action='store_false', help='write tables only')
     add('--features', action='store_true', help="write the classifier's input to NAME.json, too")
 
@@ -116,6 +117,7 @@ def run_models(args: argparse.Namespace) -> int:
     for model in list_models():
         weights = f'fetched by --model {model["Alias"]}' if 'Alias' in model else 'none published'
         data, weights = ', '.join(model['Metadata']['Training Data']), model.get('Weights', weights)
+        weights = 'in the package' if weights.startswith('s4d_mm/') else weights
         print(f'{model["Name"]:<22} trained on: {data:<28} weights: {weights}')
     print(f'The configs are in {osp.join(index_folder(), "configs")}.')
     return 0
@@ -139,21 +141,14 @@ def run_predict(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in names}
     with logged_warnings() as notes:
         inferencer = load_model(args)
-        if args.detect_every is not None:
-            from .faces import FaceSettings
+        from .faces import FaceSettings
 
-            options['face_settings'] = FaceSettings(detect_every=args.detect_every)
+        options['face_settings'] = FaceSettings(detect_every=args.detect_every)
         result = inferencer(args.media if args.camera is None else args.camera, **options)
-    messages = [printable(f'{item.media}: {item.message}') for item in result.media]
     for note in dict.fromkeys(notes):
-        if note not in messages:
-            print(printable(f's4d predict: {note}'), file=sys.stderr)
-    for item in result.media:
-        for line in item.report():
-            print(printable(line))
-        if item.message and item.status != 'no_face':
-            name = '' if item.media in item.message else f'{item.media}: '
-            print(printable(f's4d predict: {name}{item.message}'), file=sys.stderr)
+        print(printable(f's4d predict: {note}'), file=sys.stderr)
+    for line in (line for item in result.media for line in item.report()):
+        print(printable(line))
     for seen in {item.trained_on for item in result.media if item.records} - {''}:
         print(f'the model was trained on: {seen}')
     if result.files:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..models import DualModalHead
 from ..version import __version__
 from .scorers import TorchScorer, build_frame_steps, open_session, run_frame_steps, step_name
+from .windows import Window
 
 TOLERANCE = 1e-4  # largest difference of an output from PyTorch's
 RESIZED_BY = dict(ClipResize='Pillow, bilinear, antialiased', Resize='OpenCV, {}')
@@ -74,7 +75,7 @@ class PixelsToScores(nn.Module):
 def describe_model(scorer: TorchScorer, graph: PixelsToScores, int8: bool) -> dict[str, Any]:
     """The metadata of a model's file, see docs/export.md."""
     kind = graph.input_type
-    window = scorer.window if kind == 'video' else None
+    window = scorer.window if kind == 'video' else Window(None, None)
     steps = [dict(step, type=step_name(step)) for step in scorer.pipelines[kind].steps]
     steps = [step for step in steps if step['type'] not in ('FormatShape', 'PackActionInputs')]
     square = np.zeros((224, 224, 3), np.uint8)  # as a face crop
@@ -86,8 +87,7 @@ def describe_model(scorer: TorchScorer, graph: PixelsToScores, int8: bool) -> di
         config=osp.basename(scorer.name),
         input_type=kind,
         classes=scorer.classes[kind],
-        clip_len=window and window.clip_len,
-        frame_interval=window and window.frame_interval,
+        **window._asdict(),
         size=list(run_frame_steps(build_frame_steps(steps), [square])[0].shape[:2]),
         channel_order='RGB',
         mean=graph.mean.flatten().tolist(),
@@ -95,8 +95,6 @@ def describe_model(scorer: TorchScorer, graph: PixelsToScores, int8: bool) -> di
         steps=steps,
         interpolation=[text for text in words if text],
         int8=int8,
-        loop=bool(window and window.loop),
-        spread=bool(window and window.spread),
         trained_on=scorer.trained_on,
     )
 

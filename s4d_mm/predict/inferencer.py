@@ -24,7 +24,7 @@ from ..files.text import printable
 from ..media import MediaReadError, TimedFrame, video_info
 from .faces import FaceDetector, FaceSettings, crop_square, square_box
 from .inputs import Input, Source, list_sources
-from .models import find_model, published_weights
+from .models import OWN_MODEL, find_model, published_weights
 from .outputs import OutputFolder
 from .results import ExpressionRecord, ExpressionResult, FaceTrack, MediaResult
 from .scorers import OnnxScorer, Scorer, TorchScorer
@@ -45,11 +45,13 @@ class ExpressionInferencer:
     classifier.
 
     Args:
-        model (str | Path | Config): Config file or object of a fine-tuned model, the name of one in
-            ``model-index.yml``, or an ``.onnx`` file of ``tools/deployment/export.py``.
+        model (str | Path | Config, optional): Config file or object of a fine-tuned model, the name
+            of one in ``model-index.yml``, or an ``.onnx`` file of ``tools/deployment/export.py``.
+            Defaults to None, ``rendered_people``, a small one that has seen rendered people only.
         weights (str, optional): Its checkpoint, also one of the S4D authors; a file or an address.
-            Defaults to None, which means ``load_from`` of the config, or what the authors publish
-            (``s2d_dfew``, ``s2d_ferv39k``, ``s2d_mafw``). Not for ``.onnx``.
+            Defaults to None, which means ``load_from`` of the config, what is in the package
+            (``rendered_people``), or what the authors publish (``s2d_dfew``, ``s2d_ferv39k``,
+            ``s2d_mafw``). Not for ``.onnx``.
         device (str, optional): Such as 'cpu' or 'cuda:0'. Defaults to None, a GPU if there is one.
         show_progress (bool): Whether a terminal shows a progress bar. Defaults to True.
         fold (int, optional): Which of the authors' files a name such as ``s2d_dfew`` stands for.
@@ -62,22 +64,28 @@ class ExpressionInferencer:
 
     Raises:
         FileNotFoundError: If the model or the weights are not there.
-        ValueError: If they do not fit, or cannot predict.
+        ValueError: If they do not fit, or cannot predict, or weights are given without a model.
 
     Example:
-        >>> inferencer = ExpressionInferencer('configs/s4d_finetune_dfew.py', 'epoch_100.pth')
+        >>> inferencer = ExpressionInferencer()  # or ('configs/s4d_finetune_dfew.py', 'x.pth')
         >>> result = inferencer('interview.mp4', out_dir='out')
         >>> result[0].label, result[0].probabilities
     """
 
     def __init__(
         self,
-        model: str | Path | Config,
+        model: str | Path | Config | None = None,
         weights: str | None = None,
         device: str | None = None,
         show_progress: bool = True,
         fold: int | None = None,
     ) -> None:
+        if model is None:
+            if weights is not None:
+                raise ValueError(
+                    f'weights={weights!r}: give their config, too, as model (--model).'
+                )
+            model = OWN_MODEL
         model = str(model) if isinstance(model, Path) else model
         weights = published_weights(model, None if weights is None else str(weights), fold)
         self.show_progress = show_progress
@@ -86,10 +94,11 @@ class ExpressionInferencer:
             if weights is not None:
                 raise ValueError(f'{model} holds its weights; leave out weights={weights!r}.')
             self.scorer: Scorer = OnnxScorer(model, device)
-            return
-        if isinstance(model, str) and not osp.isfile(model):
-            model = find_model(model)
-        self.scorer = TorchScorer(model, weights, device)
+        else:
+            if isinstance(model, str) and not osp.isfile(model):
+                model = find_model(model)
+            self.scorer = TorchScorer(model, weights, device)
+        print_log(f'The model was trained on: {self.scorer.trained_on}', 'current')
 
     def __call__(
         self,
@@ -340,8 +349,9 @@ class MediaJob:
             result.status = 'no_face'
             result.message = f'no face was found in {"it" if count == 1 else f"its {count} frames"}'
         if result.message:
-            level = logging.INFO if result.status == 'ok' else logging.WARNING
-            print_log(printable(f'{result.media}: {result.message}'), 'current', level)
+            level = logging.INFO if result.status == 'no_face' else logging.WARNING
+            name = '' if result.media in result.message else f'{result.media}: '
+            print_log(printable(f'{name}{result.message}'), 'current', level)
 
     def _record(
         self, face: int | None, start: int, end: int, scores: np.ndarray, features: Any

@@ -1,11 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Models by config or name, with their weights and the names of their classes.
 
-The weights that the S2D authors publish on the Hugging Face hub are fetched and converted once.
+A small model of our own, :data:`OWN_MODEL`, is in the package with its weights. Those that the S2D
+authors publish on the Hugging Face hub are fetched and converted once.
 """
 
 import hashlib
-import io
 import os
 import os.path as osp
 import re
@@ -23,15 +23,16 @@ from mmengine.runner import load_state_dict
 from torch import nn
 
 from ..datasets.config import config_classes, trained_on
-from ..files.atomic_write import atomic_write
 from ..files.checkpoint import load_weights, read_checkpoint
-from ..files.download import forget, local_file
-from ..files.errors import DownloadError, HubMissingError, WeightsError
+from ..files.download import forget, hub_errors, local_file
+from ..files.errors import WeightsError
 from ..models import state_dict
 from ..models.landmark_net import LandmarkMobileFaceNet
+from ..weights.io import save_checkpoint
 from ..weights.s2d import join_landmarks
 
 PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
+OWN_MODEL = 'rendered_people'  # taken where no model is named
 HUB = 'cyinen/S2D'
 PUBLISHED = dict(  # by name: the data set, what is in the names of its files, and its folds
     s2d_dfew=('DFEW', 'dfew', 5),
@@ -108,10 +109,9 @@ def _load(model: nn.Module, checkpoint: str) -> None:
             f'It lacks {key} ({len(missing)} tensors in all). Give the config of its training.'
         )
     model.trained_on = trained_on(meta) or trained_on(model.cfg) or model.trained_on
-    model.dataset_meta = meta.get('dataset_meta')
-    if not (model.dataset_meta or {}).get('classes'):
-        classes = config_classes(model.cfg)
-        model.dataset_meta = dict(classes=classes) if classes else None
+    known = meta.get('dataset_meta') or {}
+    classes = known.get('classes') or config_classes(model.cfg)
+    model.dataset_meta = dict(known, classes=classes) if classes else None
 
 
 def class_names(model: nn.Module, input_type: str) -> list[str]:
@@ -157,6 +157,7 @@ def find_model(name: str) -> str:
 def published_weights(model: Any, weights: str | None, fold: int | None) -> str | None:
     """The weights for a model; those of a name in ``PUBLISHED`` are fetched and converted once.
 
+    ``OWN_MODEL`` has its own in the package, unless ``weights`` are given.
     A file of the authors, ``hf://cyinen/S2D/FILE``, is taken in place of the one that ``fold``
     chooses; other ``weights`` are given back.
     """
@@ -164,6 +165,8 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
     data, _, folds = PUBLISHED.get(name, ('', '', 0))
     if fold is not None and (weights or not 1 <= fold <= folds):
         raise ValueError(f'fold={fold}: only s2d_dfew and s2d_mafw have the folds 1 to 5.')
+    if name == OWN_MODEL:
+        return weights or osp.join(PACKAGE, 'predict', f'{OWN_MODEL}.safetensors')
     if not data or not (weights or f'hf://{HUB}/').startswith(f'hf://{HUB}/'):
         return weights
     fold = (fold or 1) if folds and not weights else None
@@ -174,23 +177,8 @@ def published_weights(model: Any, weights: str | None, fold: int | None) -> str 
         os.makedirs(osp.dirname(path), exist_ok=True)
         with FileLock(f'{path}.lock'):
             if not osp.isfile(path):  # written by another process
-                _fetch(name, weights or f'hf://{HUB}/{_ask_hub(name, fold)}', fold, path)
+                _fetch(name, weights, fold, path)
     return path
-
-
-def _ask_hub(name: str, fold: int | None) -> str:
-    try:
-        from huggingface_hub import HfApi
-
-        files = HfApi().list_repo_files(HUB)
-    except ImportError as e:
-        raise HubMissingError(f'To fetch {name}: pip install "s4d_mm[hub]".') from e
-    except Exception as e:  # of two HTTP libraries, by its version
-        reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise DownloadError(
-            f'{name} cannot be fetched from https://huggingface.co/{HUB}: {reason}.'
-        ) from e
-    return choose_file(files, name, fold)
 
 
 def choose_file(files: list[str], name: str, fold: int | None) -> str:
@@ -216,8 +204,14 @@ def fold_of(file: str, word: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
+def _fetch(name: str, weights: str | None, fold: int | None, path: str) -> None:
     data = PUBLISHED[name][0]
+    if weights is None:
+        with hub_errors(f'{name} of https://huggingface.co/{HUB}'):
+            from huggingface_hub import HfApi
+
+            files = HfApi().list_repo_files(HUB)
+        weights = f'hf://{HUB}/{choose_file(files, name, fold)}'
     landmarks = os.environ.get('S4D_MM_LANDMARKS') or LANDMARKS  # a copy: a path or an address
     text = (
         f'{name} needs two files, once:\n  {weights}, Apache-2.0 by https://huggingface.co/{HUB}\n'
@@ -238,7 +232,5 @@ def _fetch(name: str, weights: str, fold: int | None, path: str) -> None:
     result = join_landmarks(load_weights(weights), network, classes)
     if not result.classes:
         raise WeightsError(f'{weights} has no classifier: it is not fine-tuned.')
-    content = io.BytesIO()
     meta = dict(result.meta(weights), trained_on=f'{data}, fold {fold}' if fold else data)
-    torch.save(dict(state_dict=result.weights, meta=meta), content)
-    atomic_write(path, content.getbuffer())
+    save_checkpoint(dict(state_dict=result.weights, meta=meta), path)

@@ -10,6 +10,7 @@ from itertools import chain, count
 
 import numpy as np
 
+from ..files.atomic_write import atomic_path
 from ..media import TimedEncoder, TimedFrame, write_image
 from .inputs import Source
 from .results import ExpressionResult, MediaResult
@@ -69,7 +70,7 @@ class OutputFolder:
 
         if result.kind == 'image':
             drawn = annotate_image(image, result)
-            self._write(f'{name}.png', lambda path: write_image(path, drawn))
+            self._write(f'{name}.png', lambda path: write_image(path, drawn, '.png'))
             return
         if result.status == 'ok':  # a broken file cannot be drawn on to its end
             self._write(f'{name}.mp4', lambda path: annotate_video(video, path, result))
@@ -77,11 +78,8 @@ class OutputFolder:
 
     def _write(self, name: str, write: Callable[[str], None]) -> None:
         target = osp.join(self.folder, name)
-        # not files.atomic_path: the writers choose the format by the ending
-        with tempfile.TemporaryDirectory(prefix='.part-', dir=self.folder) as folder:
-            part = osp.join(folder, name)
+        with atomic_path(target) as part:
             write(part)
-            os.replace(part, target)
         self.files.append(target)
 
 

@@ -96,7 +96,8 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
     import gradio as gr
 
     folder = gr.utils.get_upload_folder()
-    model = escape(osp.splitext(osp.basename(inferencer.scorer.name))[0])
+    name = osp.splitext(osp.basename(inferencer.scorer.name))[0]
+    model = escape(f'{name}, trained on: {inferencer.scorer.trained_on}')
     held = {}  # session -> its upload, folder of its results
 
     def forget(request: gr.Request, keep: str = '') -> None:
@@ -200,7 +201,10 @@ def serve(
 
         # a page from elsewhere, whose name was made to mean this address, could read the answers
         hosts = [*LOCAL, '[::1]'] if host in LOCAL else ['*']
-        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_Policy)]
+        middleware = [
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+            Middleware(_policy),
+        ]
         page = build(inferencer, max_seconds, max_mb)
         page.launch(
             server_name=host,
@@ -223,17 +227,16 @@ def serve(
         page.close(verbose=False)
 
 
-class _Policy:
+def _policy(app: Callable) -> Callable:
     """ASGI middleware that sends :data:`POLICY` with every answer."""
 
-    def __init__(self, app: Callable) -> None:
-        self.app = app
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
         async def send_with_policy(message: dict) -> None:
             if message['type'] == 'http.response.start':
                 policy = (b'content-security-policy', POLICY.encode())
                 message = dict(message, headers=[*message.get('headers', ()), policy])
             await send(message)
 
-        await self.app(scope, receive, send_with_policy)
+        await app(scope, receive, send_with_policy)
+
+    return answer

@@ -212,12 +212,9 @@ def decoded(images: list[np.ndarray], input_type: str, clips: int = 1) -> dict:
     """What the steps after decoding find beside the images, which are RGB and of one size."""
     shape = images[0].shape[:2]
     return dict(
-        filename='',
-        label=-1,
         modality='RGB',
         input_type=input_type,
         sample_id='',
-        start_index=0,
         total_frames=len(images),
         frame_inds=np.arange(len(images)),
         frame_interval=1,
@@ -284,7 +281,10 @@ class OnnxScorer(Scorer):
         names = ['probabilities', 'features'] if features else ['probabilities']
         size = 1 if self.info['int8'] else len(samples)
         batches = [np.stack(samples[i : i + size]) for i in range(0, len(samples), size)]
-        parts = [self.session.run(names, {'pixels': batch}) for batch in batches]
+        try:
+            parts = [self.session.run(names, {'pixels': batch}) for batch in batches]
+        except Exception as e:  # it raises a type of its own for each fault
+            raise ValueError(f'onnxruntime cannot run {self.name}: {e}') from e
         outputs = [np.concatenate(part) for part in zip(*parts)]
         return outputs[0], outputs[1] if features else None
 

@@ -98,7 +98,7 @@ class Track:
         self.settings, self.half = settings, settings.smooth // 2
         self.first, self.last, self.face = frame, frame, face
         self.sightings, self.ended, self.number = 1, False, None
-        self.squares = {frame: face_square(face, settings)}  # those that are still needed
+        self.squares = {frame: face_square(face, settings)}
         self.seen = {frame}
 
     def see(self, frame: int, face: Face) -> None:
@@ -118,14 +118,10 @@ class Track:
         return self.ended or frame < self.first or (counts and frame + self.half <= self.last)
 
     def take(self, frame: int) -> tuple[np.ndarray, bool]:
-        """The square of a frame, and whether the face was seen there; frames come in order."""
+        """The square of a frame, and whether the face was seen there."""
         half = min(frame - self.first, self.last - frame, self.half)
         around = [self.squares[i] for i in range(frame - half, frame + half + 1)]
-        if frame - self.half < self.last:
-            self.squares.pop(frame - self.half, None)  # no later frame needs it
-        seen = frame in self.seen
-        self.seen.discard(frame)
-        return np.mean(around, axis=0), seen
+        return np.mean(around, axis=0), frame in self.seen
 
 
 def _place_faces(frames: Iterable, detect: Detect, settings: FaceSettings) -> Iterator[tuple]:

@@ -94,11 +94,10 @@ class WindowStream:
 
     def finish(self) -> list[Piece]:
         """End the run; give the windows of the frames that are left."""
-        full = [p for p in self.open if len(p.images) == self.window.clip_len]
-        rest = [p for p in self.open if len(p.images) < self.window.clip_len]
-        self.open.clear()
-        if rest and not full and self.covered < self.count:
-            return [self._last(rest[0].start)]
+        left, self.open = self.open, deque()
+        full = [p for p in left if len(p.images) == self.window.clip_len]
+        if left and not full and self.covered < self.count:
+            return [self._last(left[0].start)]
         return [piece._replace(end=self.count) for piece in full]
 
     def _last(self, start: int) -> Piece:

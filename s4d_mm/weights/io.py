@@ -2,7 +2,8 @@
 """Checkpoint files, read, converted, and written whole or not at all."""
 
 import datetime
-import os
+import hashlib
+import io
 import os.path as osp
 import sys
 from collections.abc import Callable, Sequence
@@ -12,17 +13,16 @@ import torch
 
 from s4d_mm.version import __version__
 
-from ..files.atomic_write import atomic_path
+from ..files.atomic_write import atomic_write
 from ..files.checkpoint import (
     TENSORS_SUFFIX,
     StateDict,
     load_weights,
+    pack_tensors,
     read_checkpoint,
     unwrap,
-    write_tensors,
 )
-from ..files.download import digest_of
-from ..files.errors import WEIGHTS_ERRORS, WeightsError
+from ..files.errors import WeightsError
 from ..models.state_dict import group_keys, known_code
 
 NameTable = tuple[tuple[str, str], ...]
@@ -60,24 +60,19 @@ def require(weights: StateDict, keys: Sequence[str], whose: str, for_s2d: bool =
         )
 
 
-def replace_prefix(key: str, table: NameTable) -> str:
-    """Replace the first prefix of the table that matches; '' if none does."""
-    for old, new in table:
+def rename(key: str, prefixes: NameTable, inside: NameTable = (), reverse: bool = False) -> str:
+    """A key with the first prefix that matches replaced, then the names ``inside`` anywhere in it.
+
+    It is '' if no prefix matches. ``reverse`` reads both tables in the other direction.
+    """
+    step = -1 if reverse else 1
+    for old, new in (pair[::step] for pair in prefixes):
         if key.startswith(old):
-            return new + key[len(old) :]
+            key = new + key[len(old) :]
+            for before, after in (pair[::step] for pair in inside):
+                key = key.replace(before, after)
+            return key
     return ''
-
-
-def substitute(key: str, table: NameTable) -> str:
-    """Replace every name of the table, wherever it is in the key."""
-    for old, new in table:
-        key = key.replace(old, new)
-    return key
-
-
-def swap(table: NameTable) -> NameTable:
-    """The table of the other direction."""
-    return tuple((new, old) for old, new in table)
 
 
 def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Classes) -> Classes:
@@ -97,21 +92,23 @@ def check_classes(weights: StateDict, classifiers: dict[str, str], classes: Clas
     return found
 
 
+def checkpoint_bytes(checkpoint: dict, suffix: str) -> bytes:
+    """What a checkpoint's file holds: safetensors for ``.safetensors``, else torch's form."""
+    if suffix == TENSORS_SUFFIX:
+        return pack_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {})
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    return content.getvalue()
+
+
 def save_checkpoint(checkpoint: dict, path: str) -> None:
     """Write a checkpoint, as safetensors if the name ends so.
 
     Raises:
-        OSError: If it cannot be written; what was at ``path`` is kept.
+        FileNotWrittenError: If it cannot be written; what was at ``path`` is kept.
         WeightsError: If it holds what safetensors cannot.
     """
-    try:
-        with atomic_path(path) as part:
-            if path.endswith(TENSORS_SUFFIX):
-                write_tensors(unwrap(checkpoint) or {}, checkpoint.get('meta') or {}, part)
-            else:
-                torch.save(checkpoint, part)
-    except (OSError, RuntimeError) as e:  # torch raises both
-        raise OSError(f'{path} cannot be written: {e}') from e
+    atomic_write(path, checkpoint_bytes(checkpoint, osp.splitext(path)[1]))
 
 
 def convert_file(
@@ -129,7 +126,7 @@ def convert_file(
         except ValueError as e:
             raise ValueError(f'{src}: {e}') from e
         save_checkpoint({key: result.weights, 'meta': result.meta(src)}, dst)
-    except (ValueError, OSError, *WEIGHTS_ERRORS) as e:
+    except (ValueError, OSError, ImportError) as e:
         print(e, file=sys.stderr)
         return 1
     print(f'{dst}: wrote {len(result.weights)} parameters ({result.family}).')
@@ -141,22 +138,25 @@ def convert_file(
     return 0
 
 
-def publish(src: str, dst: str) -> str:
-    """Write a checkpoint of mmengine, or of an address, without what only the training needs.
+def publish(src: str, dst: str, half: bool = False) -> str:
+    """Write the weights and ``meta`` of a checkpoint, or of an address, and nothing else of it.
+
+    With ``half`` the weights are 16-bit floats, which a model takes as 32-bit ones.
 
     Returns:
         str: Name of the file: ``dst`` with ``_{date}-{hash}`` before the suffix, ``.pth`` or
         ``.safetensors``.
     """
     checkpoint = read_checkpoint(src)
-    if unwrap(checkpoint) is None:
+    weights = unwrap(checkpoint)
+    if weights is None:
         raise WeightsError(f'{src} holds no weights.')
-    for key in ('message_hub', 'optimizer', 'param_schedulers', 'hook_msgs'):
-        checkpoint.pop(key, None)
+    if half:
+        weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     suffix = TENSORS_SUFFIX if dst.endswith(TENSORS_SUFFIX) else '.pth'
-    stem = dst.removesuffix(suffix)
-    unnamed = f'{stem}.tmp{suffix}'
-    save_checkpoint(checkpoint, unnamed)
-    final = f'{stem}_{datetime.date.today():%Y%m%d}-{digest_of(unnamed)[:8]}{suffix}'
-    os.replace(unnamed, final)
+    meta = checkpoint.get('meta') or {}
+    content = checkpoint_bytes(dict(state_dict=weights, meta=meta), suffix)
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    final = f'{dst.removesuffix(suffix)}_{datetime.date.today():%Y%m%d}-{digits}{suffix}'
+    atomic_write(final, content)
     return final

@@ -20,10 +20,8 @@ from .io import (
     check_classes,
     convert_file,
     has,
-    replace_prefix,
+    rename,
     require,
-    substitute,
-    swap,
 )
 
 # (authors' prefix, our prefix); the first that matches is taken
@@ -78,13 +76,13 @@ def from_s2d_authors(state_dict: StateDict) -> tuple[StateDict, list[str]]:
         theirs = key
         if is_image_model and key.startswith('norm.'):
             theirs = key.replace('norm.', 'ln_post.', 1)
-        new = replace_prefix(theirs, PREFIXES)
+        new = rename(theirs, PREFIXES, IN_BLOCK)
         is_head = is_image_model and key.startswith('head.')
         if not new or is_head or (unused and key.startswith(unused)):
             unplaced.append(key)
             continue
         is_kernel = value.ndim == 4 and any(name in key for name in CONVOLUTIONS)
-        out[substitute(new, IN_BLOCK)] = value.flatten(1) if is_kernel else value
+        out[new] = value.flatten(1) if is_kernel else value
     return out, unplaced
 
 
@@ -93,7 +91,7 @@ def to_s2d_authors(state_dict: StateDict) -> tuple[StateDict, list[str]]:
     require(state_dict, OWN_SIGNATURE, 'S2DViT in s4d_mm', for_s2d=True)
     out, unplaced = {}, []
     for key, value in state_dict.items():
-        new = substitute(replace_prefix(key, swap(PREFIXES)), swap(IN_BLOCK))
+        new = rename(key, PREFIXES, IN_BLOCK, reverse=True)
         if not new or key.startswith(LANDMARK):
             unplaced.append(key)
             continue

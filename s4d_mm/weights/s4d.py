@@ -17,10 +17,8 @@ from .io import (
     check_classes,
     convert_file,
     has,
-    replace_prefix,
+    rename,
     require,
-    substitute,
-    swap,
 )
 
 STAGES = ('pretrain', 'finetune')
@@ -89,7 +87,7 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
     require(state_dict, SIGNATURE['authors', stage], f"the S4D authors' code ({stage})")
     out, unplaced, experts = {}, [], {}
     for key, value in state_dict.items():
-        new = substitute(replace_prefix(key, PREFIXES[stage]), ROUTER)
+        new = rename(key, PREFIXES[stage], ROUTER)
         match = EXPERT.fullmatch(new)
         if match:
             block, e, layer, kind = match.groups()
@@ -102,10 +100,7 @@ def from_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str
             unplaced.append(key)
     for key, stack in experts.items():
         if set(stack) != set(range(len(stack))):
-            raise ValueError(
-                f'The weights are incomplete: of the experts of {key} there are only those '
-                f'numbered {sorted(stack)}.'
-            )
+            raise ValueError(f'The weights are incomplete: {key} has the experts {sorted(stack)}.')
         out[key] = torch.stack([stack[e] for e in range(len(stack))])
     return _split_blocks(out) if stage == 'finetune' else out, unplaced
 
@@ -120,7 +115,7 @@ def to_authors(state_dict: StateDict, stage: str) -> tuple[StateDict, list[str]]
         if stage == 'finetune' and key.startswith('neck.blocks.'):
             _, _, i, rest = key.split('.', 3)
             name = f'backbone.blocks.{int(i) + first}.{rest}'
-        new = substitute(replace_prefix(name, swap(PREFIXES[stage])), swap(ROUTER))
+        new = rename(name, PREFIXES[stage], ROUTER, reverse=True)
         match = STACKED.fullmatch(new)
         if match:
             block, layer, kind = match.groups()
@@ -142,10 +137,7 @@ def _split_blocks(state_dict: StateDict) -> StateDict:
     moae = sorted({int(m[1]) for m in found if m[2].startswith('moae.')})
     first = depth - len(moae)
     if moae != list(range(first, depth)):
-        raise ValueError(
-            f'Only the last blocks may have MoAE, but of {depth} '
-            f'blocks those numbered {moae} have it.'
-        )
+        raise ValueError(f'Only the last of {depth} blocks may have MoAE, but {moae} have it.')
     out = {}
     for key, value in state_dict.items():
         match = block.fullmatch(key)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..models.encoder import Mlp, TransformerBlock
 from ..models.state_dict import MMACTION_IN_BLOCK, OTHER_CODES, OtherCode, first_lines, group_keys
 from ..models.tokens import sincos_position_table
-from .io import Conversion, NameTable, StateDict, has, replace_prefix, require, substitute, swap
+from .io import Conversion, NameTable, StateDict, has, rename, require
 from .s4d import PREFIXES
 
 
@@ -162,9 +162,7 @@ def to_mmaction_vit(state_dict: StateDict, img_size: int = 160, num_frames: int 
 
     weights, left_out = {}, []
     for key, value in state_dict.items():
-        block = BLOCK.fullmatch(key)
-        name = f'{block[1]}.{substitute(block[2], swap(MMACTION_IN_BLOCK))}' if block else key
-        new = replace_prefix(name, swap(MMACTION_VIT.prefixes))
+        new = rename(key, MMACTION_VIT.prefixes, MMACTION_IN_BLOCK, reverse=True)
         if new and PLACES.fullmatch(key):
             weights[f'backbone.{new}'] = value
         else:
@@ -198,17 +196,14 @@ def _rename(
     for key, value in state_dict.items():
         name = ''
         if key.startswith(wrapper):
-            name = replace_prefix(key[len(wrapper) :], layout.prefixes)
-        block = BLOCK.fullmatch(name)
-        if block:
-            name = f'{block[1]}.{substitute(block[2], layout.in_block)}'
+            name = rename(key[len(wrapper) :], layout.prefixes, layout.in_block)
         if not isinstance(value, Tensor):
             left_out.append(key)
         elif PLACES.fullmatch(name):
             weights[name] = value
         elif _is_fixed_table(key, value):
             changes['fixed sin-cos position tables dropped (S4DViT computes its own)'] += 1
-        elif OPTIONAL.fullmatch(key) and not block:
+        elif OPTIONAL.fullmatch(key) and not BLOCK.fullmatch(name):
             left_out.append(key)
         else:
             unknown.append(key)

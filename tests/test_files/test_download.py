@@ -2,13 +2,13 @@
 """Weights from addresses: kept where torch.hub keeps them, refused where they are others."""
 
 import hashlib
-import io
 import os
 import socket
 from pathlib import Path
 
 import pytest
 import torch
+from file_server import kept, saved
 from mmengine.runner import CheckpointLoader
 from runs import run_ranks
 
@@ -22,21 +22,13 @@ from s4d_mm.files.errors import (
 )
 
 
-def saved(value: float) -> bytes:
+def weights_file(value: float) -> bytes:
     """A checkpoint file with one tensor."""
-    file = io.BytesIO()
-    torch.save(dict(state_dict=dict(a=torch.full((100,), value))), file)
-    return file.getvalue()
+    return saved(dict(state_dict=dict(a=torch.full((100,), value))))
 
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def kept(tmp_path) -> list:
-    """Files of the cache, but for the locks."""
-    files = (p for p in (tmp_path / 'torch').rglob('*') if p.is_file())
-    return [p for p in files if not p.name.endswith('.lock')]
 
 
 def test_a_local_path_stays_what_it_is(tmp_path, monkeypatch):
@@ -46,21 +38,21 @@ def test_a_local_path_stays_what_it_is(tmp_path, monkeypatch):
     assert local_file(f'~/x.pth#sha256={digest(b"x")}') == str(tmp_path / 'x.pth')
     assert may_exist(f'~/x.pth#sha256={digest(b"x")}') and not may_exist('~/y.pth')
     with pytest.raises(WeightsError, match='x.pth is not the file .* 2d711642, not with 01234567'):
-        local_file(str(tmp_path / 'x.pth'), sha256='01234567')
+        local_file(f'{tmp_path}/x.pth#sha256=01234567')
     with pytest.raises(WeightsNotFoundError, match='no checkpoint none.pth'):
-        local_file('none.pth', sha256='01234567')
+        local_file('none.pth#sha256=01234567')
 
 
 def test_a_download_is_kept_by_its_address(server, tmp_path):
-    one = server.url('/a/epoch.pth', saved(1))
-    two = server.url('/b/epoch.pth', saved(2))
+    one = server.url('/a/epoch.pth', weights_file(1))
+    two = server.url('/b/epoch.pth', weights_file(2))
     for _ in range(2):
         for address, value in ((one, 1), (two, 2)):
             for read in (load_weights, CheckpointLoader.load_checkpoint):
                 weights = read(address)
                 assert (weights.get('state_dict', weights)['a'] == value).all()
     assert server.asked == {'/a/epoch.pth': 1, '/b/epoch.pth': 1}
-    assert [p.name for p in kept(tmp_path)] == ['epoch.pth'] * 2
+    assert kept(tmp_path) == ['epoch.pth'] * 2
     # a query is part of the address
     assert cached_path(f'{one}?v=1') != cached_path(one) == cached_path(f'{one}#x')
 
@@ -69,7 +61,7 @@ def test_a_cache_that_torch_has_filled_serves_offline(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     cache = tmp_path / 'torch' / 'hub' / 'checkpoints'
     cache.mkdir(parents=True)
-    (cache / 'net.pth').write_bytes(saved(4))
+    (cache / 'net.pth').write_bytes(weights_file(4))
     assert local_file('http://127.0.0.1:9/zoo/net.pth') == str(cache / 'net.pth')
 
 
@@ -83,7 +75,7 @@ def test_no_address_leads_out_of_the_cache(path, tmp_path, monkeypatch):
 
 def test_what_cannot_be_read_is_not_kept(server, tmp_path):
     """A download that ended early, and a web page in place of a file."""
-    address = server.url('/x.pth', saved(1))
+    address = server.url('/x.pth', weights_file(1))
     server.torn.add('/x.pth')
     for _ in range(2):
         with pytest.raises(WeightsError, match=f'{address} is no checkpoint'):
@@ -113,7 +105,7 @@ def test_what_is_not_there(server, tmp_path, monkeypatch):
 
 
 def test_hashes(server, tmp_path):
-    content = saved(1)
+    content = weights_file(1)
     good = server.url(f'/net-{digest(content)[:8]}.pth', content)
     assert local_file(good) and local_file(server.url('/net-20240131.pth', content))  # a date
     wrong = server.url('/net-0123abcd.pth', content)
@@ -127,7 +119,7 @@ def test_hashes(server, tmp_path):
 
 
 def test_processes_that_ask_at_once_download_once(server, tmp_path):
-    address = server.url('/x.pth', saved(1) + b'\0' * (1 << 22))
+    address = server.url('/x.pth', weights_file(1) + b'\0' * (1 << 22))
     (tmp_path / 'ranks').mkdir()
     found = run_ranks(lambda: local_file(address), tmp_path / 'ranks', 3)
     assert len(set(found)) == 1 and server.asked == {'/x.pth': 1}
@@ -138,14 +130,9 @@ def test_processes_that_ask_at_once_download_once(server, tmp_path):
 @pytest.fixture
 def hub(server, tmp_path, monkeypatch):
     """The hub's own client, with a hub on this machine."""
-    constants = pytest.importorskip('huggingface_hub.constants')
-    monkeypatch.setattr(constants, 'ENDPOINT', server.url(''))
-    template = server.url('') + '/{repo_id}/resolve/{revision}/{filename}'
-    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
-    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    server.headers = {'X-Repo-Commit': 'c' * 40, 'ETag': '"one"'}
-    server.files['/me/s4d/resolve/main/sub/x.pth'] = saved(1)
-    server.files['/me/s4d/resolve/v2/sub/x.pth'] = saved(2)
+    server.be_the_hub(monkeypatch, tmp_path / 'hub')
+    server.files['/me/s4d/resolve/main/sub/x.pth'] = weights_file(1)
+    server.files['/me/s4d/resolve/v2/sub/x.pth'] = weights_file(2)
     return server
 
 

@@ -2,6 +2,7 @@
 """The command s4d, with a small model and real files; what it hands over, with a stand-in."""
 
 import csv
+import json
 import os
 import os.path as osp
 import signal
@@ -55,6 +56,20 @@ def test_a_process_prints_the_faces_and_nothing_else(folder, tmp_path):
         rows = list(csv.DictReader(f))
     assert list(rows[0])[11:] == list(CLASSES)
     assert rows[-1]['end_frame'] == '40' and rows[-1]['face'] == ''
+
+
+def test_without_a_model_it_is_the_one_in_the_package(folder, capsys, tmp_path):
+    media = [str(folder / name) for name in ('clip.mp4', 'face.jpg')]
+    options = ['--faces', 'none', '--device', 'cpu', '--out', str(tmp_path)]
+    assert cli.main(['predict', *media, *options]) == 0
+    assert 'the model was trained on: rendered people only\n' in capsys.readouterr().out
+    for name in ('clip', 'face'):
+        (found,) = json.loads((tmp_path / f'{name}.json').read_text())['media']
+        assert found['trained_on'] == 'rendered people only'
+    assert cli.main(['models']) == 0
+    assert 'trained on: rendered people only         weights: in' in capsys.readouterr().out
+    assert cli.main(['predict', media[1], '--weights', 'x.pth']) == 2
+    assert "weights='x.pth': give their config, too, as model" in capsys.readouterr().err
 
 
 def test_escape_codes_in_names_do_not_reach_the_terminal(folder, capsys, tmp_path):

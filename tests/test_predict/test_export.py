@@ -229,6 +229,10 @@ def test_file_of_a_stranger(folder, tmp_path):
     path = change_metadata(folder / 's4d.onnx', out, steps='[{"type": "LoadImageFromFile"}]')
     with pytest.raises(ValueError, match="The steps \\['LoadImageFromFile'\\] are not among"):
         OnnxScorer(path)
+    steps = json.dumps([dict(RESIZE, scale=(16, 16))])
+    scorer = OnnxScorer(change_metadata(folder / 's4d_image.onnx', out, steps=steps))
+    with pytest.raises(ValueError, match='(?s)cannot run .*x.onnx: .*Expected: 32'):
+        scorer.score([scorer.prepare([np.zeros((40, 40, 3), np.uint8)], 'image')], 'image')
 
 
 def test_tool_refuses_what_it_cannot_export(tmp_path, capsys):

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from small_models import CLASSES, FINETUNE, PREDICT, build, save_checkpoint
 
 from s4d_mm.apis import ExpressionInferencer, init_model
-from s4d_mm.datasets import AffectNet
+from s4d_mm.datasets import DFEW, AffectNet
 from s4d_mm.predict.models import class_names, find_model, list_models
 from s4d_mm.weights.s4d import to_authors
 
@@ -66,6 +66,13 @@ def test_a_file_of_the_authors_has_the_names_of_the_config(tmp_path):
     assert all(value.equal(weights[name]) for name, value in model.state_dict().items())
     assert class_names(model, 'video')[:2] == ['happiness', 'sadness']
     assert class_names(model, 'image') == list(AffectNet.METAINFO['classes'])
+
+
+def test_the_model_in_the_package_has_the_classes_of_each_task():
+    scorer = ExpressionInferencer(device='cpu').scorer
+    sets = dict(video=DFEW.METAINFO['classes'], image=AffectNet.METAINFO['classes'][:7])
+    assert scorer.classes == {kind: list(names) for kind, names in sets.items()}
+    assert {p.dtype for p in scorer.model.parameters()} == {torch.float32}
 
 
 def test_names_of_the_index():

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 import torch
+from file_server import kept, saved
 from helpers import ROOT, write_video
 from s2d_made_up import made_up_reference
 
@@ -36,12 +37,6 @@ FILES = [
 RESOLVED = '/cyinen/S2D/resolve/main/'
 
 
-def saved(content) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
 @pytest.fixture(scope='module')
 def reference():
     return made_up_reference(ARCH, SIZES)
@@ -50,17 +45,11 @@ def reference():
 @pytest.fixture
 def hub(server, reference, tmp_path, monkeypatch):
     """A hub and a repository on this machine, and a small S2D in place of the recipe's."""
-    constants = pytest.importorskip('huggingface_hub.constants')
-    monkeypatch.setattr(constants, 'ENDPOINT', server.url(''))
-    template = server.url('') + '/{repo_id}/resolve/{revision}/{filename}'
-    monkeypatch.setattr(constants, 'HUGGINGFACE_CO_URL_TEMPLATE', template)
-    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+    server.be_the_hub(monkeypatch, tmp_path / 'hub')
     listed = [dict(type='file', path=name, size=9, oid='0') for name in FILES]
     server.url('/api/models/cyinen/S2D/tree/main', json.dumps(listed).encode())
     content = saved(dict(model=reference['vit_state_dict'], epoch=99))
     server.url(RESOLVED + FOLD.format(1), content)
-    server.headers = {'X-Repo-Commit': 'c' * 40, 'ETag': '"e"'}
     network = saved(dict(state_dict=reference['landmark_state_dict']))
     blob = hashlib.sha1(b'blob %d\0' % len(network) + network).hexdigest()
     monkeypatch.setattr(models, 'LANDMARKS_BLOB', blob)
@@ -87,13 +76,6 @@ def hub(server, reference, tmp_path, monkeypatch):
     monkeypatch.setattr(models, 'find_model', lambda name: str(config))
     server.config = str(config)
     return server
-
-
-def kept(tmp_path) -> list:
-    """What lies in the caches, but for locks and notes of where something came from."""
-    found = [p for name in ('torch', 'hub') for p in (tmp_path / name).rglob('*')]
-    notes = ('.lock', '.address', '.TAG')
-    return [p.name for p in found if p.is_file() and p.suffix not in notes and p.name != 'main']
 
 
 def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference):
@@ -175,7 +157,7 @@ def test_another_file_than_it_was(hub, tmp_path):
 def test_without_network_or_client(hub, tmp_path, monkeypatch):
     constants = sys.modules['huggingface_hub.constants']
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    with pytest.raises(DownloadError, match='s2d_dfew cannot be fetched from https://hugg'):
+    with pytest.raises(DownloadError, match='s2d_dfew of https://hugg.*S2D cannot be downloaded'):
         published_weights('s2d_dfew', None, None)
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     with pytest.raises(HubMissingError, match='pip install "s4d_mm.hub."'):

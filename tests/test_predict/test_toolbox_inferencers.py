@@ -10,7 +10,7 @@ from helpers import ROOT, write_image, write_video
 from mmaction.apis import MMAction2Inferencer, inference_recognizer, init_recognizer
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import MODELS, init_default_scope
+from small_models import build
 
 JOINT = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
 
@@ -18,11 +18,7 @@ JOINT = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
 @pytest.fixture
 def files(tmp_path):
     """A clip, an image, and weights of the quickstart's model."""
-    cfg = Config.fromfile(JOINT)
-    init_default_scope('mmaction')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
+    model = build(Config.fromfile(JOINT).model)
     torch.nn.init.normal_(model.cls_head.classifiers['video'].weight)
     weights = str(tmp_path / 'epoch_1.pth')
     torch.save(dict(state_dict=model.state_dict()), weights)

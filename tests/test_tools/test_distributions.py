@@ -68,6 +68,8 @@ def test_what_is_packed(built, unpacked):
     folders = ('docs', 'benchmarks', 'tests', 'requirements', 'configs', 'tools')
     assert not files_of(*(osp.join(ROOT, part) for part in folders)) - names
     assert {'Dockerfile', '.dockerignore', 'mkdocs.yml', 'CITATION.cff', 'LICENSE'} <= names
+    weights = 's4d_mm/predict/rendered_people.safetensors'
+    assert weights in names and 0 < (unpacked / weights).stat().st_size < 8e6
     # what mim looks for, in the wheel
     mim = unpacked / 's4d_mm' / '.mim'
     wanted = files_of(osp.join(ROOT, 'configs'), osp.join(ROOT, 'tools'))
@@ -87,19 +89,17 @@ def test_links_of_the_package_page_are_absolute(unpacked):
 
 
 def test_wheel_predicts_with_a_config_of_its_own(unpacked, tmp_path):
-    """By ``_base_ = 's4d_mm::...'``, which the toolbox looks up in ``.mim``."""
+    """By ``_base_ = 's4d_mm::...'``, which the toolbox looks up in ``.mim``; and without one."""
     base = 's4d_mm::quickstart/s4d_quickstart_finetune.py'
     (tmp_path / 'config.py').write_text(f'_base_ = [{base!r}]\n')
     write_checkpoint(tmp_path / 'weights.pth')
     write_clip(tmp_path / 'face.mp4')
-    done = run_python(
-        unpacked,
-        tmp_path,
-        *('-W', 'ignore', '-m', 's4d_mm', 'predict', 'face.mp4', '--faces', 'none'),
-        *('--model', 'config.py', '--weights', 'weights.pth', '--out', 'results'),
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'results' / 'face.csv').stat().st_size > 100
+    command = ('-W', 'ignore', '-m', 's4d_mm', 'predict', 'face.mp4', '--faces', 'none')
+    for model in ((), ('--model', 'config.py', '--weights', 'weights.pth')):
+        done = run_python(unpacked, tmp_path, *command, *model, '--out', 'results')
+        assert done.returncode == 0, done.stderr
+        assert ('rendered people only' in done.stdout) is not bool(model)
+        assert (tmp_path / 'results' / 'face.csv').stat().st_size > 100
 
 
 def test_s4d_answers_before_anything_is_imported(unpacked, tmp_path):

@@ -125,6 +125,9 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
     assert f'looks like {name}' in capsys.readouterr().out
     with pytest.raises(SystemExit, match='joy is not a class .*anger'):
         vis_cam.main([*command, '--target-category', 'joy'])
+    for wrong in (['none.py', *command[1:]], [*command, '--out', f'{out}/none.py']):
+        with pytest.raises(SystemExit, match='none.py'):
+            vis_cam.main(wrong)
 
 
 @pytest.fixture
@@ -217,8 +220,14 @@ def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path):
     sha = hashlib.sha256(out.read_bytes()).hexdigest()
     assert out.name.startswith('s4d_20') and out.name.endswith(f'-{sha[:8]}.pth')
     assert out.stat().st_size < 0.5 * osp.getsize(toolbox_run.finetuned)
-    before, after = (
+    publish_model.main([str(out), str(tmp_path / 'half.safetensors'), '--half'])
+    (half,) = tmp_path.glob('half*')
+    assert half.stat().st_size < 0.55 * out.stat().st_size
+    before, after, rounded = (
         ExpressionInferencer(FINETUNE, str(weights), 'cpu')(toolbox_run.clip, faces='none')
-        for weights in (toolbox_run.finetuned, out)
+        for weights in (toolbox_run.finetuned, out, half)
     )
     assert before.summary()[0].probabilities == after.summary()[0].probabilities
+    assert rounded[0].probabilities == pytest.approx(before[0].probabilities, abs=0.01)
+    with pytest.raises(SystemExit, match='x_20.* cannot be written'):
+        publish_model.main([str(out), f'{out}/x.pth'])

@@ -209,6 +209,7 @@ def test_real_detector_on_a_real_face(tmp_path):
     cbook = pytest.importorskip('matplotlib.cbook')
     photo = cbook.get_sample_data('grace_hopper.jpg', asfileobj=False)
     dst = str(tmp_path / 'dst')
+    assert tool.main(['RAFDB', str(photo), f'{photo}/dst', '--workers', '1']) == 1
     assert tool.main(['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
     with open(osp.join(dst, 'journal.jsonl'), encoding='utf-8') as f:
         ((_, (cx, cy, side, angle), _),) = json.loads(f.read())['samples']

@@ -303,14 +303,9 @@ def test_command(tubelet_size, tmp_path, capsys):
 
 
 def test_command_to_mmaction(tmp_path, capsys):
-    src, dst, back = (str(tmp_path / f'{name}.pth') for name in ('src', 'dst', 'back'))
+    src, dst = (str(tmp_path / f'{name}.pth') for name in ('src', 'dst'))
     mine = under('backbone.', build(type='S4DMAEViT', arch=ARCH, img_size=IMG))
     torch.save(dict(state_dict=mine, meta={}), src)
     sizes = ['--img-size', str(IMG), '--num-frames', str(FRAMES)]
     assert s4d_to_mmaction.main([src, dst, *sizes]) == 0
     assert 'use_mean_pooling=False' in capsys.readouterr().out
-    # and the other command brings it back
-    assert vit_to_mm.main([dst, back]) == 0
-    found = torch.load(back, weights_only=True)['state_dict']
-    assert set(found) == set(mine)
-    assert all(torch.equal(found[k], mine[k]) for k in mine)

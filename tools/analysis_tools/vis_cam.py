@@ -11,6 +11,7 @@ import argparse
 import os.path as osp
 import sys
 
+import cv2
 import matplotlib
 import mmcv
 import torch
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 import s4d_mm.guard  # noqa: F401
 from s4d_mm.apis import init_model
-from s4d_mm.files.errors import weights_errors_as_messages
 from s4d_mm.media import is_picture
 from s4d_mm.models import DualModalHead, MoAENeck, S4DViT
 from s4d_mm.predict.models import class_names
@@ -88,17 +88,19 @@ def main(argv: list | None = None) -> None:
     add('--target-category', help='name of a class; the predicted one if not given')
     add('--device', help='default: a GPU if there is one')
     args = parser.parse_args(argv)
-    with weights_errors_as_messages():
-        model = init_model(args.config, args.checkpoint, args.device)
     try:
+        model = init_model(args.config, args.checkpoint, args.device)
         frames, maps, name = heat_maps(model, args.media, args.target_category)
-    except ValueError as e:
-        sys.exit(str(e))
+    except (ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError) as e:
+        sys.exit(f'{args.config}: {e}' if isinstance(e, (KeyError, TypeError)) else str(e))
     colours = torch.from_numpy(matplotlib.colormaps['viridis'](maps.numpy())[..., :3])
     step = model.backbone.patch_embed.tubelet_size if frames.shape[1] > 1 else 1
     pairs = torch.stack((frames, (frames + colours) / 2), dim=1)[:, :, ::step]  # V 2 t H W 3
     picture = pairs.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)
-    mmcv.imwrite((picture.flip(-1) * 255).round().byte().numpy(), args.out)
+    try:
+        mmcv.imwrite((picture.flip(-1) * 255).round().byte().numpy(), args.out)
+    except (OSError, cv2.error) as e:
+        sys.exit(f'{args.out} cannot be written: {e}')
     print(f'{args.out}: where {args.media} looks like {name}')
 
 

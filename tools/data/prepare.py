@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     start = time.time()
     try:
         records = prepare(**vars(args))
-    except (ValueError, ImportError) as e:
+    except (ValueError, ImportError, OSError) as e:
         print(printable(f'prepare: {e}'), file=sys.stderr)
         return 1
     except (BrokenProcessPool, KeyboardInterrupt) as e:

@@ -5,21 +5,25 @@ python tools/model_converters/publish_model.py IN_FILE OUT_FILE
 """
 
 import os.path as osp
+import sys
 
 from command_line import make_parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = make_parser(__doc__).parse_args(argv)
+    parser = make_parser(__doc__)
+    parser.add_argument('--half', action='store_true', help='weights as 16-bit floats: half as big')
+    args = parser.parse_args(argv)
 
     import s4d_mm.guard  # noqa: F401
     from s4d_mm.files.download import local_file
-    from s4d_mm.files.errors import weights_errors_as_messages
     from s4d_mm.weights.io import publish
 
-    with weights_errors_as_messages():
-        final = publish(args.src, args.dst)
+    try:
+        final = publish(args.src, args.dst, args.half)
         source = local_file(args.src)
+    except (ImportError, OSError, ValueError) as e:
+        sys.exit(str(e))
     sizes = ' of '.join(f'{osp.getsize(path) / 2**20:.1f} MiB' for path in (final, source))
     print(f'{final}: {sizes}. The config of the training, with its paths, is in it.')
 

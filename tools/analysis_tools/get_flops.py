@@ -9,7 +9,7 @@ of the router and of the experts that the tokens use. 1 MAC is 2 FLOPs.
 
 import argparse
 import sys
-from typing import NamedTuple
+from collections import namedtuple
 
 from mmengine.config import DictAction
 
@@ -28,23 +28,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from s4d_mm.engine.options import load_config
 from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
-
-class Cost(NamedTuple):
-    """Of one part of a model, or of all parts."""
-
-    flops: int
-    params: int
+Cost = namedtuple('Cost', 'flops params')  # of one part of a model, or of all
 
 
-def run(model: nn.Module, x: torch.Tensor) -> None:
+def run(model: nn.Module, x: torch.Tensor) -> object:
     """Forward pass of a recognizer, classifier or masked auto-encoder on (B, 3, [T,] H, W)."""
     if isinstance(model, MAE):
         latent, _, ids_restore = model.backbone(x)
-        model.neck(latent, ids_restore)
-        return
+        return model.neck(latent, ids_restore)
     if isinstance(model, ImageClassifier):
-        model.head(model.extract_feat(x))
-        return
+        return model.head(model.extract_feat(x))
     frames = getattr(model.data_preprocessor, 'image_frames', None)
     kind = 'image' if x.ndim == 4 else 'video'
     if kind == 'image' and frames is not None:
@@ -55,7 +48,7 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
     x, kwargs = model.extract_feat(x)
     if isinstance(model.cls_head, DualModalHead):
         kwargs['input_types'] = kind
-    model.cls_head(x, **kwargs)
+    return model.cls_head(x, **kwargs)
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
@@ -78,17 +71,13 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     if len(shape) in (4, 5):
         return (tuple(shape),)
-    if shape:
-        raise ValueError(f'--shape {shape}: expected N C H W or N C T H W')
     vit = model.backbone
-    if isinstance(vit, S2DViT):
-        return ((1, 3, vit.num_frames, *vit.img_size),)
-    if not isinstance(vit, S4DViT):
-        raise ValueError(f'{type(vit).__name__} needs --shape, e.g. --shape 1 3 16 224 224')
-    height, width = (n * vit.patch_embed.patch_size for n in vit.pos_grid)
-    slots = len(vit.pos_embed) // (vit.pos_grid[0] * vit.pos_grid[1])
-    frames = slots * vit.patch_embed.tubelet_size
-    clip, image = (1, 3, frames, height, width), (1, 3, height, width)
+    if shape or not isinstance(vit, (S2DViT, S4DViT)):
+        said = f'{type(vit).__name__} with --shape {shape}'
+        raise ValueError(f'{said}: give N C H W or N C T H W, e.g. --shape 1 3 16 224 224')
+    is_s2d = isinstance(vit, S2DViT)
+    size = vit.img_size if is_s2d else [n * vit.patch_embed.patch_size for n in vit.pos_grid]
+    clip, image = (1, 3, vit.num_frames, *size), (1, 3, *size)
     if isinstance(model, ImageClassifier):
         return (image,)
     both = isinstance(model, MAE) or isinstance(model.cls_head, DualModalHead)

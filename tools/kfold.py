@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
@@ -39,9 +40,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.work_dir is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.work_dir = osp.join('work_dirs', f'{stem}_kfold')
+    args.work_dir = args.work_dir or osp.join('work_dirs', f'{Path(args.config).stem}_kfold')
     return args
 
 
@@ -100,21 +99,18 @@ def write_json(path: str, content: dict) -> None:
 
 
 def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int) -> int:
-    path = [ROOT, *filter(None, [os.environ.get('PYTHONPATH')])]
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join(path))
+    path = os.pathsep.join((osp.dirname(sys.executable), os.environ.get('PATH', '')))
     command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py'), *arguments]
     if args.gpus > 1:
         arguments.insert(1 if tool == 'train' else 2, str(args.gpus))
         command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh'), *arguments]
-        env['PATH'] = os.pathsep.join((osp.dirname(sys.executable), env.get('PATH', '')))
     command += ['--cfg-options', *args.cfg_options, f'fold={fold}']
-    process = subprocess.Popen(command, env=env)
+    process = subprocess.Popen(command, env=dict(os.environ, PATH=path))
     try:
         return process.wait()
     finally:
-        if process.poll() is None:  # interrupted
-            process.terminate()
-            process.wait()
+        process.terminate()  # if it was interrupted
+        process.wait()
 
 
 def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:

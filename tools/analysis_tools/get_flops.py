@@ -3,8 +3,7 @@
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 1 3 16 160 160]
 
-Counted are the matrix products of one forward pass, attention's too; of a mixture of experts those
-of the router and of the experts that the tokens use. 1 MAC is 2 FLOPs.
+Matrix products are counted, see docs/tools.md. 1 MAC is 2 FLOPs.
 """
 
 import argparse
@@ -73,8 +72,8 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
         return (tuple(shape),)
     vit = model.backbone
     if shape or not isinstance(vit, (S2DViT, S4DViT)):
-        said = f'{type(vit).__name__} with --shape {shape}'
-        raise ValueError(f'{said}: give N C H W or N C T H W, e.g. --shape 1 3 16 224 224')
+        said = f'{type(vit).__name__} with --shape {shape}: give N C H W or N C T H W'
+        sys.exit(f'{said}, e.g. --shape 1 3 16 224 224')
     is_s2d = isinstance(vit, S2DViT)
     size = vit.img_size if is_s2d else [n * vit.patch_embed.patch_size for n in vit.pos_grid]
     clip, image = (1, 3, vit.num_frames, *size), (1, 3, *size)
@@ -87,18 +86,13 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
-    said = 'N C H W or N C T H W; those of the config if not given'
-    parser.add_argument('--shape', type=int, nargs='+', default=[], help=said)
+    parser.add_argument('--shape', type=int, nargs='+', default=[], help='not that of the config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)
-    try:
-        shapes = input_shapes(model, args.shape)
-    except ValueError as e:
-        sys.exit(str(e))
-    for shape in shapes:
+    for shape in input_shapes(model, args.shape):
         costs = count(model, shape)
         costs['total'] = Cost(*(sum(column) for column in zip(*costs.values())))
         print(f'\nInput shape: {shape}\n{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}')

@@ -10,6 +10,7 @@ import os.path as osp
 import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -103,12 +104,10 @@ def main(argv: list | None = None) -> None:
     add('--seed', type=int, default=0)
     add('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
-    if args.out is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
+    out = args.out or osp.join('work_dirs', 'browse', f'{Path(args.config).stem}_{args.split}')
     cfg = load_config(args.config, args.cfg_options)
-    paths = browse(cfg, args.split, args.num, args.out, args.seed)
-    print(f'{len(paths)} pictures in {args.out}')
+    paths = browse(cfg, args.split, args.num, out, args.seed)
+    print(f'{len(paths)} pictures in {out}')
 
 
 if __name__ == '__main__':

@@ -26,7 +26,6 @@ HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
 PERSONS = 'persons.csv'
 LISTED = 5  # samples that a message names
 
-
 # name is the path below the folder, as in the lists
 Sample = namedtuple('Sample', 'name label person')
 

@@ -62,7 +62,6 @@ LEAST_SHARES = 200  # samples of a list whose counts are compared with those of 
 # kinds of findings that are no trouble
 NOTES = ('same content', 'frame sizes', 'slow to decode', 'short clip', 'class without samples')
 
-
 # level is 'trouble' or 'note', line is file:number in the annotation file
 Finding = namedtuple('Finding', 'level split path line label what kind')
 Sample = namedtuple('Sample', 'path label line', defaults=(None, ''))
@@ -153,10 +152,13 @@ def check_media(job: tuple[str, str, str]) -> Media:
             return _check_video(path, decode)
         return _check_frames([path] if modality == 'image' else list_frames(path), decode)
     except Exception as e:  # one file must not end the check of the others
-        what = str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
-        if osp.exists(path):
-            return Media(findings=[('unreadable', what)])
-        return Media(findings=[('missing', f'{what}; check data_root, data_prefix and suffix')])
+        kind, what = 'unreadable', str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
+        if not osp.exists(path):
+            kind, what = (
+                'missing',
+                'no such file or folder; check data_root, data_prefix and suffix',
+            )
+        return Media(findings=[(kind, what)])
 
 
 def _check_frames(frames: list[str], decode: str) -> Media:
@@ -177,7 +179,7 @@ def _check_frames(frames: list[str], decode: str) -> Media:
     if len(sizes) > 1:
         what = f'its frames differ in size: {sizes[0]} to {sizes[-1]} (height, width)'
         findings.append(('frame sizes', what))
-    content = hash_of(frames[0], frames[count // 2], frames[-1])
+    content = hash_of(*dict.fromkeys((frames[0], frames[count // 2], frames[-1])))
     return Media(count, sizes, f'{count} {content}', findings)
 
 

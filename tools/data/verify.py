@@ -154,10 +154,7 @@ def check_media(job: tuple[str, str, str]) -> Media:
     except Exception as e:  # one file must not end the check of the others
         kind, what = 'unreadable', str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
         if not osp.exists(path):
-            kind, what = (
-                'missing',
-                'no such file or folder; check data_root, data_prefix and suffix',
-            )
+            kind, what = 'missing', 'not there; check data_root, data_prefix and suffix'
         return Media(findings=[(kind, what)])
 
 

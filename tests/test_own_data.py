@@ -140,7 +140,7 @@ def test_lists_of_a_table(tmp_path):
     'names, arguments, message',
     [
         (['x.txt'], [], 'holds no video files or folders of frames'),
-        (['k/a.mp4'], ['--person', '(p[0-9])'], "do not match --person '(p[0-9])'"),
+        (['k/a.mp4'], ['--person', '(p[0-9])'], "does not match --person '(p[0-9])'"),
         (['k/a.mp4'], [], '--folds 5: there are only 1 persons'),
     ],
 )

@@ -15,18 +15,18 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 
 def parse_folds(text: str) -> list[int]:
-    folds = []
-    for part in text.split(','):
-        match = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+)\s*)?', part)
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise argparse.ArgumentTypeError(f'{text!r}: expected folds such as 1-5 or 1,3,5')
-        folds += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return sorted(set(folds))
+    is_list = re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text)
+    parts = [part.split('-') for part in text.split(',')] if is_list else []
+    folds = {fold for part in parts for fold in range(int(part[0]), int(part[-1]) + 1)}
+    if not folds:
+        raise argparse.ArgumentTypeError(f'{text!r}: expected folds such as 1-5 or 1,3,5')
+    return sorted(folds)
 
 
 def parse_args(argv: list | None = None) -> argparse.Namespace:
@@ -40,9 +40,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
-    if args.work_dir is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.work_dir = osp.join('work_dirs', f'{stem}_kfold')
+    args.work_dir = args.work_dir or osp.join('work_dirs', f'{Path(args.config).stem}_kfold')
     return args
 
 
@@ -82,20 +80,17 @@ def fold_config(args: argparse.Namespace, fold: int) -> Config:
 
 def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     """Write what the results of a fold depend on, or compare it with what it was begun with."""
-    settings = dict(config=cfg.to_dict())
     batches = (cfg.get('train_dataloader') or {}).get('batch_sampler') or {}
+    settings = dict(config=cfg.to_dict())
     if batches.get('total_batch_size') is None:
         settings['gpus'] = args.gpus
     settings = json.loads(json.dumps(settings, default=str))
-    if not osp.isfile(path):
-        write_json(path, settings)
-        return settings
-    before = mmengine.load(path)
-    old, new = (dict(s['config'], gpus=s.get('gpus')) for s in (before, settings))
-    changed = changed_settings(old, new)
+    before = mmengine.load(path) if osp.isfile(path) else settings
+    changed = changed_settings(*(dict(s['config'], gpus=s.get('gpus')) for s in (before, settings)))
     if changed:
         said = f'was begun with other settings ({"; ".join(changed[:5])})'
         raise ValueError(f'{osp.dirname(path)} {said}; delete it or give another --work-dir')
+    write_json(path, before)
     return before
 
 
@@ -104,22 +99,18 @@ def write_json(path: str, content: dict) -> None:
 
 
 def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int) -> int:
-    env = dict(os.environ)
-    env['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, env.get('PYTHONPATH'))))
+    path = os.pathsep.join((osp.dirname(sys.executable), os.environ.get('PATH', '')))
     command = [sys.executable, osp.join(ROOT, 'tools', f'{tool}.py'), *arguments]
     if args.gpus > 1:
-        place = 1 if tool == 'train' else 2
-        command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh')]
-        command += [*arguments[:place], str(args.gpus), *arguments[place:]]
-        env['PATH'] = os.pathsep.join((osp.dirname(sys.executable), env.get('PATH', '')))
+        arguments.insert(1 if tool == 'train' else 2, str(args.gpus))
+        command = ['bash', osp.join(ROOT, 'tools', f'dist_{tool}.sh'), *arguments]
     command += ['--cfg-options', *args.cfg_options, f'fold={fold}']
-    process = subprocess.Popen(command, env=env)
+    process = subprocess.Popen(command, env=dict(os.environ, PATH=path))
     try:
         return process.wait()
     finally:
-        if process.poll() is None:  # interrupted
-            process.terminate()
-            process.wait()
+        process.terminate()  # if it was interrupted
+        process.wait()
 
 
 def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
@@ -134,8 +125,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
     if not files or not all(osp.isfile(osp.join(folder, f)) for f in files.values()):
         files = train_fold(args, fold, folder, name_of_best(cfg))
         write_json(settings_file, dict(settings, checkpoints=files))
-    classes = class_names_of_test(cfg)
-    checkpoints = {}
+    result = dict(fold=fold, checkpoints={})
     for kind, file in files.items():
         print(f'Fold {fold}: testing {file}, {kind}', flush=True)
         part = 'last' if kind == LAST else 'best'
@@ -145,9 +135,8 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
         code = launch('test', arguments, args, fold)
         if code or not osp.isfile(f'{dump}.json'):
             raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}')
-        figures = figures_by_modality(read_predictions(f'{dump}.json'), classes)
-        checkpoints[kind] = dict(file=file, modalities=figures)
-    result = dict(fold=fold, checkpoints=checkpoints)
+        figures = figures_by_modality(read_predictions(f'{dump}.json'), class_names_of_test(cfg))
+        result['checkpoints'][kind] = dict(file=file, modalities=figures)
     write_json(result_file, result)
     return result
 
@@ -160,10 +149,8 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
     code = launch('train', arguments, args, fold)
     newest = find_checkpoint(folder)
     if code or not newest:
-        raise RuntimeError(
-            f'Fold {fold}: training ended with exit code {code}'
-            f'{"" if newest else " and left no checkpoint"}. Repeat the command to resume.'
-        )
+        said = f'training ended with exit code {code}' + ' and left no checkpoint' * (not newest)
+        raise RuntimeError(f'Fold {fold}: {said}. Repeat the command to resume.')
     files = {LAST: osp.basename(newest)}
     summary = osp.join(folder, 'summary.json')  # of BestAndLastHook
     chosen = mmengine.load(summary).get(best) if osp.isfile(summary) else None
@@ -177,10 +164,9 @@ def summarise(parts: list[dict]) -> dict:
     values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
     matrix = np.sum([p['matrix'] for p in parts], axis=0)
     support = np.sum([p['support'] for p in parts], axis=0)
-    several = len(parts) > 1
     return dict(
         mean={m: float(np.mean(v)) for m, v in values.items()},
-        std={m: float(np.std(v, ddof=1)) if several else None for m, v in values.items()},
+        std={m: float(np.std(v, ddof=1)) if len(parts) > 1 else None for m, v in values.items()},
         pooled=classification_report(matrix, support),
         classes=parts[0]['classes'],
         samples=int(support.sum()),
@@ -189,9 +175,8 @@ def summarise(parts: list[dict]) -> dict:
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
-    summary: dict = {}
+    summary, matrices = {}, []
     rows = [['checkpoint', 'modality', 'fold', 'samples', *METRICS]]
-    matrices = []
     # the checkpoints that every fold has, so that each mean is one of all folds
     kinds = [k for k in results[0]['checkpoints'] if all(k in r['checkpoints'] for r in results)]
     for kind in kinds:
@@ -202,16 +187,16 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
             table = [(r['fold'], p['samples'], p['metrics']) for r, p in zip(results, parts)]
             table += [('mean', '', own['mean']), ('std', '', own['std'])]
             table += [('pooled', own['samples'], own['pooled'])]
-            matrix, classes = own['confusion_matrix'], own['classes']
-            matrices += [[], [f'{kind}, {modality}, pooled: true class', *classes]]
-            matrices += [[name, *row] for name, row in zip(classes, matrix)]
             print(f'\n{kind}: {modality}, folds {args.folds}')
             for name, samples, values in table:
                 rows.append([kind, modality, name, samples, *(values[m] for m in METRICS)])
                 texts = ['-' if values[m] is None else f'{values[m]:.2f}' for m in METRICS]
                 print(f'  {name!s:<8}', *(f'{m} {v:<7}' for m, v in zip(METRICS, texts)))
+            matrix, classes = own['confusion_matrix'], own['classes']
             print('Pooled confusion matrix (rows: true class, columns: prediction)')
             print(format_matrix(np.array(matrix), classes))
+            matrices += [[], [f'{kind}, {modality}, pooled: true class', *classes]]
+            matrices += [[name, *row] for name, row in zip(classes, matrix)]
     path = osp.join(args.work_dir, 'kfold.json')
     write_json(path, dict(config=args.config, folds=results, summary=summary))
     with open(f'{path[:-5]}.csv', 'w', newline='', encoding='utf-8') as f:

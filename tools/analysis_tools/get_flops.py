@@ -3,13 +3,12 @@
 
     python tools/analysis_tools/get_flops.py CONFIG [--shape 1 3 16 160 160]
 
-Counted are the matrix products of one forward pass, attention's too; of a mixture of experts those
-of the router and of the experts that the tokens use. 1 MAC is 2 FLOPs.
+Matrix products are counted, see docs/tools.md. 1 MAC is 2 FLOPs.
 """
 
 import argparse
 import sys
-from typing import NamedTuple
+from collections import namedtuple
 
 from mmengine.config import DictAction
 
@@ -28,23 +27,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from s4d_mm.engine.options import load_config
 from s4d_mm.models import DualModalHead, LandmarkMobileFaceNet, S2DViT, S4DViT
 
-
-class Cost(NamedTuple):
-    """Of one part of a model, or of all parts."""
-
-    flops: int
-    params: int
+Cost = namedtuple('Cost', 'flops params')  # of one part of a model, or of all
 
 
-def run(model: nn.Module, x: torch.Tensor) -> None:
+def run(model: nn.Module, x: torch.Tensor) -> object:
     """Forward pass of a recognizer, classifier or masked auto-encoder on (B, 3, [T,] H, W)."""
     if isinstance(model, MAE):
         latent, _, ids_restore = model.backbone(x)
-        model.neck(latent, ids_restore)
-        return
+        return model.neck(latent, ids_restore)
     if isinstance(model, ImageClassifier):
-        model.head(model.extract_feat(x))
-        return
+        return model.head(model.extract_feat(x))
     frames = getattr(model.data_preprocessor, 'image_frames', None)
     kind = 'image' if x.ndim == 4 else 'video'
     if kind == 'image' and frames is not None:
@@ -55,7 +47,7 @@ def run(model: nn.Module, x: torch.Tensor) -> None:
     x, kwargs = model.extract_feat(x)
     if isinstance(model.cls_head, DualModalHead):
         kwargs['input_types'] = kind
-    model.cls_head(x, **kwargs)
+    return model.cls_head(x, **kwargs)
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
@@ -78,17 +70,13 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Cost]:
 def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
     if len(shape) in (4, 5):
         return (tuple(shape),)
-    if shape:
-        raise ValueError(f'--shape {shape}: expected N C H W or N C T H W')
     vit = model.backbone
-    if isinstance(vit, S2DViT):
-        return ((1, 3, vit.num_frames, *vit.img_size),)
-    if not isinstance(vit, S4DViT):
-        raise ValueError(f'{type(vit).__name__} needs --shape, e.g. --shape 1 3 16 224 224')
-    height, width = (n * vit.patch_embed.patch_size for n in vit.pos_grid)
-    slots = len(vit.pos_embed) // (vit.pos_grid[0] * vit.pos_grid[1])
-    frames = slots * vit.patch_embed.tubelet_size
-    clip, image = (1, 3, frames, height, width), (1, 3, height, width)
+    if shape or not isinstance(vit, (S2DViT, S4DViT)):
+        said = f'{type(vit).__name__} with --shape {shape}: give N C H W or N C T H W'
+        sys.exit(f'{said}, e.g. --shape 1 3 16 224 224')
+    is_s2d = isinstance(vit, S2DViT)
+    size = vit.img_size if is_s2d else [n * vit.patch_embed.patch_size for n in vit.pos_grid]
+    clip, image = (1, 3, vit.num_frames, *size), (1, 3, *size)
     if isinstance(model, ImageClassifier):
         return (image,)
     both = isinstance(model, MAE) or isinstance(model.cls_head, DualModalHead)
@@ -98,18 +86,13 @@ def input_shapes(model: nn.Module, shape: list) -> tuple[tuple, ...]:
 def main(argv: list | None = None) -> None:
     parser = argparse.ArgumentParser(description='Get FLOPs and parameters of a model.')
     parser.add_argument('config')
-    said = 'N C H W or N C T H W; those of the config if not given'
-    parser.add_argument('--shape', type=int, nargs='+', default=[], help=said)
+    parser.add_argument('--shape', type=int, nargs='+', default=[], help='not that of the config')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     model = MODELS.build(cfg.model)
-    try:
-        shapes = input_shapes(model, args.shape)
-    except ValueError as e:
-        sys.exit(str(e))
-    for shape in shapes:
+    for shape in input_shapes(model, args.shape):
         costs = count(model, shape)
         costs['total'] = Cost(*(sum(column) for column in zip(*costs.values())))
         print(f'\nInput shape: {shape}\n{"":10}{"GMACs":>10}{"GFLOPs":>10}{"M params":>10}')

@@ -30,15 +30,14 @@ from s4d_mm.predict.models import class_names
 def read_media(model: nn.Module, path: str) -> dict:
     if not osp.exists(path):
         raise ValueError(f'There is no file or folder {path}.')
-    input_type, name = 'video', 'test_pipeline'
-    if is_picture(path):
-        input_type, name = 'image', 'image_test_pipeline'
+    kind = 'image' if is_picture(path) else 'video'
+    name = 'image_test_pipeline' if kind == 'image' else 'test_pipeline'
     if name not in model.cfg:
         raise ValueError(f'{path}: the config {model.cfg.filename} has no `{name}`.')
     init_default_scope(model.cfg.get('default_scope', 'mmaction'))
     info = dict(filename=path, label=-1, start_index=0, modality='RGB')
-    data = Compose(model.cfg[name])(dict(info, input_type=input_type, sample_id=path))
-    data['data_samples'].set_metainfo(dict(input_type=input_type))
+    data = Compose(model.cfg[name])(dict(info, input_type=kind, sample_id=path))
+    data['data_samples'].set_metainfo(dict(input_type=kind))
     return pseudo_collate([data])
 
 

@@ -8,13 +8,10 @@ The columns are the frames, what the model saw of them, and what the model made 
 
 import argparse
 
-import matplotlib
-from mmengine.config import Config
-
-matplotlib.use('Agg')  # before pyplot
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
@@ -43,26 +40,23 @@ def columns_of(model: torch.nn.Module, sample: dict, frames: int) -> tuple[np.nd
     return pixels, float(mask.float().mean())
 
 
-def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> plt.Figure:
+def draw(blocks: dict[str, list[tuple[np.ndarray, float]]]) -> Figure:
     """A block of three columns per modality, a row per sample, of what ``columns_of`` returns."""
-    widths, titles, pictures = [], [], []
+    columns, widths = [], []
     for name, samples in blocks.items():
-        shown = samples[0][0].shape[1]
-        widths += [shown] * 3
-        share = 100 * np.mean([ratio for _, ratio in samples])
-        first = name if shown == 1 else f'{name}, {shown} frames'
-        titles += [first, f'{share:.0f} % masked', 'reconstructed']
-        pictures += [[np.concatenate(list(s[0][i]), axis=1) for s in samples] for i in range(3)]
-    rows, grid = max(map(len, pictures)), dict(width_ratios=widths, wspace=0.04, hspace=0.04)
-    size = (1.4 * sum(widths), 1.4 * rows + 0.3)
-    fig = plt.figure(figsize=size, layout='constrained')
-    axes = fig.subplots(rows, len(widths), squeeze=False, gridspec_kw=grid)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for column, title in enumerate(titles):
-        axes[0, column].set_title(title, fontsize=11)
-        for row, picture in enumerate(pictures[column]):
-            axes[row, column].imshow(picture, interpolation='nearest')
+        count, share = samples[0][0].shape[1], np.mean([ratio for _, ratio in samples])
+        first = name if count == 1 else f'{name}, {count} frames'
+        for i, title in enumerate((first, f'{share:.0%} masked', 'reconstructed')):
+            columns.append((title, [np.hstack(list(pixels[i])) for pixels, _ in samples]))
+            widths.append(count)
+    rows, grid = len(columns[0][1]), dict(width_ratios=widths, wspace=0.04, hspace=0.04)
+    fig = Figure((1.4 * sum(widths), 1.4 * rows + 0.3), layout='constrained')
+    axes = fig.subplots(rows, len(columns), squeeze=False, gridspec_kw=grid)
+    for (title, pictures), places in zip(columns, axes.T):
+        places[0].set_title(title, fontsize=11)
+        for picture, ax in zip(pictures, places):
+            ax.imshow(picture, interpolation='nearest')
+            ax.set_axis_off()
     return fig
 
 
@@ -85,13 +79,11 @@ def main(argv: list | None = None) -> None:
         check_fit(model, loaded, source=args.checkpoint)
     model.eval()
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    parts = {getattr(dataset, 'INPUT_TYPE', 'video'): range(len(dataset))}
-    if hasattr(dataset, 'modality_range'):
-        parts = {name: dataset.modality_range(name) for name in ('video', 'image')}
     blocks = {}
-    for name, indices in parts.items():
-        picks = np.linspace(0, len(indices) - 1, args.num).round().astype(int).tolist()
-        blocks[name] = [columns_of(model, dataset[indices[i]], args.frames) for i in picks]
+    for part in getattr(dataset, 'datasets', [dataset]):
+        picks = np.linspace(0, len(part) - 1, args.num).round().astype(int).tolist()
+        samples = [columns_of(model, part[i], args.frames) for i in picks]
+        blocks[getattr(part, 'INPUT_TYPE', 'video')] = samples
     draw(blocks).savefig(args.out, dpi=150)
     print(f'{args.out}: {args.num} samples of each of {", ".join(blocks)}')
 

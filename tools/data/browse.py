@@ -9,6 +9,8 @@ import os
 import os.path as osp
 import random
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,10 +24,10 @@ from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
 GAP = 4  # pixels between frames
+PADDING = ((0, GAP), (0, GAP), (0, 0))
 
 
 def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
-    dataset.full_init()
     data, frames = dataset.get_data_info(idx), None
     for step in dataset.pipeline.transforms:
         data = step(data)
@@ -41,15 +43,13 @@ def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
     return frames, data
 
 
-def row_of(frames: list, height: int) -> np.ndarray:
+def row_of(frames: Sequence, height: int) -> np.ndarray:
     parts = []
-    for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))):
-        frame = frames[round(i)]
-        h, w = frame.shape[:2]
-        if h != height:
-            frame = cv2.resize(frame, (max(1, round(w * height / h)), height))
-        parts += [frame, np.full((height, GAP, 3), 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis=1)
+    for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int):
+        h, w = frames[i].shape[:2]
+        frame = cv2.resize(frames[i], (max(1, round(w * height / h)), height))
+        parts.append(np.pad(frame, PADDING, constant_values=255))
+    return np.concatenate(parts, axis=1)
 
 
 def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
@@ -59,9 +59,8 @@ def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
     after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
     length, height = after.shape[1:3]
     before = [frames[i : i + length] for i in range(0, len(frames), length)]
-    rows = [row_of(list(view), height) for view in (*before, *after)]
-    width = max(row.shape[1] for row in rows)
-    pads = [((0, GAP), (0, width - row.shape[1]), (0, 0)) for row in rows]
+    rows = [row_of(view, height) for view in (*before, *after)]
+    pads = [((0, 0), (0, max(r.shape[1] for r in rows) - row.shape[1]), (0, 0)) for row in rows]
     return np.concatenate([np.pad(r, p, constant_values=255) for r, p in zip(rows, pads)])
 
 
@@ -105,12 +104,10 @@ def main(argv: list | None = None) -> None:
     add('--seed', type=int, default=0)
     add('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
-    if args.out is None:
-        stem = osp.splitext(osp.basename(args.config))[0]
-        args.out = osp.join('work_dirs', 'browse', f'{stem}_{args.split}')
+    out = args.out or osp.join('work_dirs', 'browse', f'{Path(args.config).stem}_{args.split}')
     cfg = load_config(args.config, args.cfg_options)
-    paths = browse(cfg, args.split, args.num, args.out, args.seed)
-    print(f'{len(paths)} pictures in {args.out}')
+    paths = browse(cfg, args.split, args.num, out, args.seed)
+    print(f'{len(paths)} pictures in {out}')
 
 
 if __name__ == '__main__':

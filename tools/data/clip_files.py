@@ -5,17 +5,18 @@ import json
 import os
 import os.path as osp
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
 FPS = 25  # of the mp4 made from a folder of frames
-# what prepare.py writes beside the clips
-OWN_NAMES = ('prepare.json', 'journal.jsonl', 'report.csv', 'contact_sheet.jpg')
+SHEET = 'contact_sheet.jpg'  # what prepare.py writes beside the clips
+LOST_SHARE = 0.1  # of its frames that a video may be short of
 
 
 class Source(NamedTuple):
@@ -27,52 +28,38 @@ class Source(NamedTuple):
     output: str  # relative to the folder that is written
 
 
-def find_sources(src: str, input_type: str) -> Iterator[tuple[str, str, str]]:
-    """Path below ``src``, kind and file of each clip or image in a folder, or of the one file."""
+def list_sources(src: str, input_type: str, form: str) -> list[Source]:
+    """The clips or images below a folder, in natural order, and where each is written to."""
 
     def is_listed(name: str) -> bool:  # also what the report will call unreadable
         videos = name.lower().endswith(media.VIDEO_SUFFIXES)
         return videos if input_type == 'video' else media.is_picture(name)
 
-    if osp.isfile(src) and is_listed(src):
-        yield osp.basename(src), input_type, src
+    src = osp.abspath(src)
+    found = [(osp.basename(src), input_type, src)] if osp.isfile(src) and is_listed(src) else []
     for folder, folders, names in os.walk(src):
         folders[:] = [d for d in folders if not d.startswith('.')]
-        names = [n for n in names if not n.startswith('.')]
-        for name in filter(is_listed, names):
-            file = osp.join(folder, name)
-            yield osp.relpath(file, src), input_type, file
+        names = [n for n in names if not n.startswith('.') and n != SHEET]
+        files = [osp.join(folder, name) for name in filter(is_listed, names)]
+        found += [(osp.relpath(file, src), input_type, file) for file in files]
         # images beside videos are their thumbnails, not a clip
-        frames = input_type == 'video' and not any(map(is_listed, names))
-        if frames and any(map(media.is_picture, names)):
+        if input_type == 'video' and not files and any(map(media.is_picture, names)):
             path = osp.basename(src) if folder == src else osp.relpath(folder, src)
-            yield path, 'frames', folder
-
-
-def list_sources(src: str, input_type: str, form: str) -> list[Source]:
-    """The clips or images below a folder, in natural order, and where each is written to."""
-    src = osp.abspath(src)
-    found = sorted(find_sources(src, input_type), key=lambda x: media.natural_key(x[0]))
+            found.append((path, 'frames', folder))
     if not found:
-        raise ValueError(
-            f'{src} does not exist, or holds no {input_type}s; for '
-            f'{"image" if input_type == "video" else "video"}s name a dataset of such'
-        )
+        what = 'images' if input_type == 'image' else 'video files or folders of frames'
+        raise ValueError(f'{src} does not exist or holds no {what}; give another folder or kind')
     sources: dict[str, Source] = {}
-    for path, kind, file in found:
+    for path, kind, file in sorted(found, key=lambda source: media.natural_key(source[0])):
         path = path.replace(os.sep, '/')
         output = osp.splitext(path)[0] if kind == 'video' else path
         if kind != 'image' and form == 'mp4':
             output += '.mp4'
-        parts = output.lower().split('/')
-        if parts[0] in OWN_NAMES or any(part.endswith('.part') for part in parts):
-            raise ValueError(
-                f'{path} would be written to {output}, a name that prepare.py keeps for itself '
-                f'({", ".join(OWN_NAMES)}, *.part); rename it'
-            )
+        if '.part/' in f'{output.lower()}/':
+            raise ValueError(f'{path}: a name with .part is that of an unfinished file; rename it')
         if output in sources:
-            both = f'{sources[output].path} and {path}'
-            raise ValueError(f'{both} would both be written to {output}; rename one of them')
+            both = f'{sources[output].path} and {path} would both'
+            raise ValueError(f'{both} be written to {output}; rename one of them')
         sources[output] = Source(path, kind, file, output)
     above = {'/'.join(out.split('/')[:i]) for out in sources for i in range(1, out.count('/') + 1)}
     return [
@@ -86,48 +73,47 @@ def stamp(file: str) -> list:
     return [state.st_size, state.st_mtime_ns]
 
 
-def missing_numbers(numbers: Sequence[int]) -> list[range]:
-    """The gaps in frame numbers; those in regular steps (0, 4, 8, ...) have none."""
+def frame_numbers(frames: Iterable[str]) -> list[int]:
+    """The last number in the name of each frame file; [] unless they are one series."""
+    found = [re.fullmatch('(.*?)([0-9]{1,18})[^0-9]*', osp.basename(path)) for path in frames]
+    is_series = all(found) and len({match[1] for match in found}) == 1
+    return [int(match[2]) for match in found] if is_series else []
+
+
+def missing_numbers(numbers: Iterable[int]) -> str:
+    """The gaps in frame numbers, '14-16 22'; those in regular steps (0, 4, 8, ...) have none."""
     numbers = sorted(set(numbers))
     if len(numbers) < 2:
-        return []
-    values, counts = np.unique(np.diff(numbers), return_counts=True)
-    step = int(values[counts.argmax()])
-    return [range(a + step, b, step) for a, b in zip(numbers, numbers[1:]) if b - a > step]
-
-
-def missing_frames(source: Source, count: int, lost_share: float) -> str:
-    """The frames that are missing, by the numbers in the names or what a video says of itself."""
-    if source.kind == 'video':
-        said = media.video_info(source.file).frames
-        return f'{said - count} of {said} at the end' if count < (1 - lost_share) * said else ''
-    names = media.list_frames(source.file) if source.kind == 'frames' else []
-    found = [re.findall('[0-9]+', osp.splitext(osp.basename(name))[0]) for name in names]
-    numbers = [int(f[-1]) for f in found if f]
-    if len(set(numbers)) < len(found):  # a name without a number, or a number twice
         return ''
-    gaps = missing_numbers(numbers)
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    step = int(steps[counts.argmax()])
+    gaps = [range(a + step, b, step) for a, b in zip(numbers, numbers[1:]) if b - a > step]
     return ' '.join(str(g[0]) if len(g) == 1 else f'{g[0]}-{g[-1]}' for g in gaps)
 
 
-def frame_rate(source: Source):
-    if source.kind != 'video':
-        return FPS
-    with av.open(source.file) as container:
-        return container.streams.video[0].average_rate or FPS
+def missing_frames(source: Source, count: int) -> str:
+    """The frames that are missing, by the numbers in the names or what a video says of itself."""
+    if source.kind == 'video':
+        said = media.video_info(source.file).frames
+        return f'{said - count} of {said} at the end' if count < (1 - LOST_SHARE) * said else ''
+    return missing_numbers(frame_numbers(frame_files(source)))
+
+
+def frame_rate(source: Source) -> Fraction:
+    fps = media.video_info(source.file).fps if source.kind == 'video' else None
+    return Fraction(fps or FPS).limit_denominator(1001)
+
+
+def frame_files(source: Source) -> list[str]:
+    return [source.file] if source.kind == 'image' else media.list_frames(source.file)
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
     if source.kind == 'mixed':
-        raise media.MediaReadError(
-            'there are other clips below it; move its frames to a folder of their own'
-        )
+        raise media.MediaReadError('other clips are below it; move its frames to their own folder')
     if source.kind == 'video':
-        yield from media.read_video(source.file)
-    elif source.kind == 'image':
-        yield media.read_image(source.file)
-    else:
-        yield from map(media.read_image, media.list_frames(source.file))
+        return media.read_video(source.file)
+    return map(media.read_image, frame_files(source))
 
 
 def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
@@ -140,20 +126,12 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
     """Write the settings into the ``marker`` of a folder, which must be empty or have the same."""
     path = osp.join(out, marker)
     if osp.isfile(path):
-        with open(path, encoding='utf-8') as f:
-            found = json.load(f)
-        changes = [
-            f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}'
-            for k in sorted({*found, *settings})
-            if found.get(k) != settings.get(k)
-        ]
-        if changes:
-            said = '; '.join(changes)
+        found = json.loads(Path(path).read_text(encoding='utf-8'))
+        other = [k for k in sorted({*found, *settings}) if found.get(k) != settings.get(k)]
+        said = '; '.join(f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}' for k in other)
+        if other:
             raise ValueError(f'{out} was made with other settings: {said}. Delete or name another')
     elif osp.exists(out) and (not osp.isdir(out) or os.listdir(out)):
-        raise ValueError(
-            f'{out} is not empty and was not made by this script (it has no {marker}); name a new '
-            'or empty folder'
-        )
+        raise ValueError(f'{out} is not empty and has no {marker}; name a new folder')
     else:
         atomic_write(path, json.dumps(settings, indent=1) + '\n')

@@ -4,25 +4,21 @@
     python tools/data/make_lists.py clips data/mine/clips data/mine/clip_lists --person '(p[0-9]+)_'
     python tools/data/make_lists.py AffectNet LIST PART --max-per-class 20000
 
-The label of a sample is the folder that holds it, or comes from a table (``--labels``). All samples
-of a person are on the same side of a split (docs/own_data.md). The second form draws a part of the
-list of a public dataset.
+The second form draws a part of the list of a public dataset. See docs/own_data.md.
 """
 
 import argparse
 import csv
 import io
-import os
 import os.path as osp
 import random
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, namedtuple
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from clip_files import OWN_NAMES, find_sources
+from clip_files import list_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
@@ -30,23 +26,8 @@ HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
 PERSONS = 'persons.csv'
 LISTED = 5  # samples that a message names
 
-
-class Sample(NamedTuple):
-    """A clip or an image."""
-
-    name: str  # path below the folder, as in the lists
-    label: str
-    person: str
-
-
-def find_samples(folder: str, kind: str) -> list[str]:
-    """Paths of the clips (videos, and folders of frames) or images below a folder, in order."""
-    sources = find_sources(folder, 'image' if kind == 'images' else 'video')
-    found = [p for p, _, file in sources if file != folder and osp.basename(p) not in OWN_NAMES]
-    if not found:
-        what = 'images' if kind == 'images' else 'video files or folders of frames'
-        raise ValueError(f'{folder} holds no {what}')
-    return sorted((path.replace(os.sep, '/') for path in found), key=media.natural_key)
+# name is the path below the folder, as in the lists
+Sample = namedtuple('Sample', 'name label person')
 
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
@@ -78,84 +59,50 @@ def without_suffix(name: str) -> str:
     return stem if known else name
 
 
-def label_samples(
-    names: Sequence[str], table: dict[str, tuple[str, str]] | None, person: str | None
-) -> list[Sample]:
+def label_samples(names: Sequence[str], table: dict | None, person: str | None) -> list[Sample]:
     """Label and person of each sample; without a known person each has one of its own."""
-    if table is None:
-        rows = {name: (osp.basename(osp.dirname(name)), '') for name in names}
-        how = 'each must lie in a folder with the name of its class, or name a table with --labels'
-    else:
-        rows = {name: table.get(without_suffix(name), ('', '')) for name in names}
-        how = 'add lines for them to the table, or move them out of the folder'
-    refuse([name for name in names if not rows[name][0]], f'have no label; {how}')
-    persons = {name: row[1] for name, row in rows.items()}
-    if person is not None:
-        found = {name: re.search(person, without_suffix(name)) for name in names}
-        why = f'do not match --person {person!r}, which must find the person in each name'
-        refuse([name for name in names if not found[name]], why)
-        persons = {name: match[match.re.groups and 1] for name, match in found.items()}
-    elif any(persons.values()):
-        refuse([n for n in names if not persons[n]], 'have no person in the third column')
-    else:
-        persons = {name: name for name in names}
-    return [Sample(name, rows[name][0], persons[name]) for name in names]
+    samples, has_persons = [], any(who for _, who in (table or {}).values())
+    for name in names:
+        stem = without_suffix(name)
+        label, who = osp.basename(osp.dirname(name)), ''
+        if table is not None:
+            label, who = table.get(stem, ('', ''))
+        if not label:
+            how = 'put it into a folder with the name of its class, or add it to a table (--labels)'
+            raise ValueError(f'{name} has no label; {how}')
+        if person is not None:
+            match = re.search(person, stem)
+            if not match:
+                raise ValueError(f'{name} does not match --person {person!r}; change one of them')
+            who = match[match.re.groups and 1]
+        elif has_persons and not who:
+            raise ValueError(f'{name} has no person in the third column of --labels; add it')
+        samples.append(Sample(name, label, who or name))
+    return samples
 
 
-def refuse(names: Sequence[str], why: str) -> None:
-    if names:
-        more = f' and {len(names) - LISTED} more' if len(names) > LISTED else ''
-        raise ValueError(f'{", ".join(names[:LISTED])}{more} {why}')
-
-
-def deal_persons(
-    samples: Iterable[Sample], folds: int, seed: int, known: dict[str, int]
-) -> dict[str, int]:
+def deal_persons(samples: list[Sample], folds: int, seed: int, known: dict) -> dict[str, int]:
     """Fold of each person, from 1, so that each fold has about the same share of each class."""
     labels_of: dict[str, Counter] = {}
     for sample in samples:
         labels_of.setdefault(sample.person, Counter())[sample.label] += 1
-    dealt = {name: fold for name, fold in known.items() if name in labels_of}
-    if max([folds, *dealt.values()]) > folds:
-        raise ValueError(f'--persons has other folds than 1 to --folds {folds}')
     if len(labels_of) < folds:
         raise ValueError(f'--folds {folds}: there are only {len(labels_of)} persons')
-    total = sum(labels_of.values(), Counter())
+    total, dealt = sum(labels_of.values(), Counter()), {}
     held = [Counter() for _ in range(folds)]
-    for name, fold in dealt.items():
-        held[fold - 1].update(labels_of[name])
     order = sorted(labels_of)
     random.Random(seed).shuffle(order)
-    order.sort(key=lambda name: -labels_of[name].total())
-    for name in (n for n in order if n not in dealt):
-        costs = [
-            sum(n * counts[label] / total[label] ** 2 for label, n in labels_of[name].items())
-            for counts in held
-        ]
-        fold = min(range(folds), key=lambda i: (costs[i], held[i].total(), i))
-        held[fold].update(labels_of[name])
-        dealt[name] = fold + 1
+    order.sort(key=lambda name: (name not in known, -labels_of[name].total()))
+    for name in order:
+        costs = []
+        for fold, part in enumerate(held, 1):
+            cost = sum(n * part[c] / total[c] ** 2 for c, n in labels_of[name].items())
+            costs.append((cost, part.total(), fold))
+        dealt[name] = known.get(name, min(costs)[-1])
+        if not 1 <= dealt[name] <= folds:
+            raise ValueError(f'--persons has other folds than 1 to --folds {folds}')
+        held[dealt[name] - 1].update(labels_of[name])
     return dealt
-
-
-def splits_of(
-    samples: Sequence[Sample], dealt: dict[str, int], folds: int, val: bool
-) -> dict[str, list[Sample]]:
-    """The samples of ``set_<n>_train.csv`` and the others; the fold after the test's validates."""
-    lists = {}
-    for fold in range(1, folds + 1):
-        role = {fold % folds + 1: 'val'} if val else {}
-        role[fold] = 'test'
-        for split in ('train', 'val', 'test') if val else ('train', 'test'):
-            own = [s for s in samples if role.get(dealt[s.person], 'train') == split]
-            lists[f'set_{fold}_{split}.csv'] = own
-    return lists
-
-
-def to_csv(*rows: Sequence) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows(rows)
-    return text.getvalue()
 
 
 def read_persons(path: str) -> dict[str, int]:
@@ -166,33 +113,38 @@ def read_persons(path: str) -> dict[str, int]:
         raise ValueError(f'--persons {path}: this is no {PERSONS} of make_lists.py ({e})') from e
 
 
-def write_lists(out: str, texts: dict[str, str]) -> None:
-    paths = {osp.join(out, name): text for name, text in texts.items()}
-    for path, text in paths.items():
-        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != text:
+def write_tables(out: str, tables: dict[str, list[Sequence]]) -> None:
+    """Write CSV files into a folder; one that is there with other content is left alone."""
+    texts = {}
+    for name, rows in tables.items():
+        text, path = io.StringIO(), osp.join(out, name)
+        csv.writer(text, lineterminator='\n').writerows(rows)
+        texts[path] = text.getvalue()
+        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != texts[path]:
             raise ValueError(f'{path} exists with other content; delete or name another')
-    for path, text in paths.items():
+    for path, text in texts.items():
         atomic_write(path, text)
 
 
-def draw_part(dataset: str, path: str, most: int, seed: int) -> tuple[str, str]:
-    """At most so many samples of each class of a public list, as CSV, and what is said of them."""
+def draw_part(args: argparse.Namespace) -> str:
+    """Write at most so many samples of each class of a public list; what is said of them."""
     from mmengine.registry import DATASETS
 
     import s4d_mm  # noqa: F401
 
-    if DATASETS.get(dataset) is None:
-        raise ValueError(f'{dataset} is neither clips, images nor a registered dataset')
-    data = DATASETS.build(dict(type=dataset, ann_file=path, lazy_init=True))
-    found = data.read_list()
-    classes, draw, taken = data.metainfo['classes'], random.Random(seed), set()
+    if DATASETS.get(args.kind) is None:
+        raise ValueError(f'{args.kind} is neither clips, images nor a registered dataset')
+    data = DATASETS.build(dict(type=args.kind, ann_file=args.folder, lazy_init=True))
+    found, classes = data.read_list(), data.metainfo['classes']
+    draw, taken = random.Random(args.seed), set()
     for label in range(len(classes)):
         own = [i for i, sample in enumerate(found) if sample['label'] == label]
-        taken.update(draw.sample(own, min(most, len(own))))
+        taken.update(draw.sample(own, min(args.max_per_class, len(own))))
     rows = [(s['sample_id'], classes[s['label']]) for i, s in enumerate(found) if i in taken]
+    write_tables(osp.dirname(args.out), {osp.basename(args.out): [('name', 'label'), *rows]})
     counts = Counter(label for _, label in rows)
     said = ', '.join(f'{name} {counts[name]}' for name in classes)
-    return to_csv(('name', 'label'), *rows), f'{len(rows)} of {len(found)} samples: {said}'
+    return f'{args.out}: {len(rows)} of {len(found)} samples: {said}'
 
 
 def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
@@ -239,21 +191,25 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         if args.max_per_class is not None:
-            text, said = draw_part(args.kind, args.folder, args.max_per_class, args.seed)
-            write_lists(osp.dirname(osp.abspath(args.out)), {osp.basename(args.out): text})
-            print(f'{args.out}: {said}')
+            print(draw_part(args))
             return 0
         table = read_table(args.labels) if args.labels else None
-        names = find_samples(args.folder, args.kind)
+        kind = 'image' if args.kind == 'images' else 'video'
+        sources = list_sources(args.folder, kind, 'frames')
+        names = [s.path for s in sources if s.file != osp.abspath(args.folder)]
         samples = label_samples(names, table, args.person)
         known = read_persons(args.persons) if args.persons else {}
         dealt = deal_persons(samples, args.folds, args.seed, known)
-        lists = splits_of(samples, dealt, args.folds, args.val)
-        texts = {}
-        for name, rows in lists.items():
-            texts[name] = to_csv(('name', 'label'), *((s.name, s.label) for s in rows))
-        texts[PERSONS] = to_csv(('person', 'fold'), *sorted(dealt.items()))
-        write_lists(args.out, texts)
+        lists = {}
+        for fold in range(1, args.folds + 1):  # the fold after the test's validates
+            role = {fold % args.folds + 1: 'val', fold: 'test'} if args.val else {fold: 'test'}
+            for split in ('train', *role.values()):
+                own = [s for s in samples if role.get(dealt[s.person], 'train') == split]
+                lists[f'set_{fold}_{split}.csv'] = own
+        tables = {PERSONS: [('person', 'fold'), *sorted(dealt.items())]}
+        for name, own in lists.items():
+            tables[name] = [('name', 'label'), *((s.name, s.label) for s in own)]
+        write_tables(args.out, tables)
     except (OSError, ValueError) as e:
         print(f'make_lists: {e}', file=sys.stderr)
         return 2

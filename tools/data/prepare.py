@@ -3,61 +3,56 @@
 
     python tools/data/prepare.py DATASET SRC DST
 
-    DST/...                                the prepared clips or images, as they lie in SRC
-    DST/report.csv, DST/contact_sheet.jpg  what was found in each; the clips that need a look
-    DST/prepare.json, DST/journal.jsonl    settings, and what is done
-
 Repeat the command after an interruption: it resumes. See docs/data/prepare.md.
 """
 
 import argparse
-import contextlib
+import csv
 import errno
+import io
 import json
 import multiprocessing
 import os
 import os.path as osp
+import re
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
 import clip_files as files
 import cv2
 import numpy as np
 from clip_files import Source
 from face_crops import fill_squares, find_cuts, find_jumps
-from prepare_report import sheet_frames, write_report, write_sheet
 from s4d_mm_alone import media
-from s4d_mm_alone.files.atomic_write import atomic_path, remove
-from s4d_mm_alone.files.text import printable
+from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write, remove
+from s4d_mm_alone.files.text import printable, safe_cell
 from s4d_mm_alone.predict.faces import (
     FaceDetector,
     FaceSettings,
     check_settings,
     crop_square,
     detector_name,
+    square_corners,
 )
 from s4d_mm_alone.predict.tracking import follow_faces
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
-LOST_SHARE = 0.1  # of its frames that a video may be short of
-OPTIONS = dict(  # of FaceSettings
-    size='side of the result, pixels',
-    margin="part of the face's box that is added to it",
-    smooth='frames over which the square is averaged; 1: not at all',
-    max_jump='a larger move of the box, relative to its size, is a jump',
-    detect_every='distance of the frames that the detector sees; 1: all',
-    detect_side='longer side of a frame for the detector',
-    threshold='least score of a face',
-)
-
+STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
+COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
+SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
+CELLS, CELL, LINE = 6, 144, 20  # frames of a clip; pixels
+WHITE, GREEN, YELLOW = (255,) * 3, (0, 220, 0), (255, 200, 0)
 _detect = None  # the detector of this process
 
 
@@ -91,7 +86,7 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     placed = follow_faces(files.read_frames(source), _detect, wanted, 'largest')
     track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
-    missing = files.missing_frames(source, count, LOST_SHARE)
+    missing = files.missing_frames(source, count)
     jumps = find_jumps(track, settings['margin'])
     cuts = find_cuts(track, jumps, settings['max_jump'])
     record.update(frames=count, faces=faces, missing=missing)
@@ -128,23 +123,76 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
             media.write_mp4(part, crops, files.frame_rate(source))
 
 
+def write_report(dst: str, records: list[dict]) -> None:
+    text = io.StringIO(newline='')
+    csv.writer(text).writerows([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
+    # names need not be UTF-8
+    atomic_write(osp.join(dst, 'report.csv'), text.getvalue().encode('utf-8', 'replace'))
+
+
+def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
+    pairs = sorted(zip(sources, records), key=lambda pair: STATUSES.index(pair[1]['status']))
+    good = [pair for pair in pairs if pair[1]['status'] == 'ok']
+    rows = [draw_row(*pair) for pair in pairs[len(good) :][:SHEET_ROWS] + good[:SHEET_OK]]
+    with atomic_path(osp.join(dst, files.SHEET)) as part:
+        media.write_image(part, np.concatenate(rows), '.jpg')
+
+
+def sheet_frames(count: int, jump_at: int = 0) -> list[int]:
+    """Which frames of a clip to show: evenly spaced ones, or those round a jump."""
+    if jump_at:
+        first = max(0, min(jump_at - CELLS // 2, count - CELLS))
+        return list(range(first, min(first + CELLS, count)))
+    return sorted(set(np.linspace(0, count - 1, CELLS).astype(int).tolist()))
+
+
+def draw_row(source: Source, record: dict) -> np.ndarray:
+    """A row of frames of a clip with the squares that were cut, by the record's ``samples``."""
+    row = np.full((LINE + CELL, CELLS * CELL, 3), 30, np.uint8)
+    text = f'{record["status"]}: {record["path"]} ({record["message"]})'
+    write(row, text.encode('ascii', 'replace').decode(), (4, LINE - 6))
+    samples = {number: rest for number, *rest in record['samples']}
+    with suppress(OSError):  # the row says so; what could be read is shown
+        frames = enumerate(files.read_frames(source))
+        shown = ((i, frame) for i, frame in frames if i in samples or not samples)
+        for place, (i, frame) in enumerate(islice(shown, len(samples) or CELLS)):
+            cell = _cell(frame, i, *samples.get(i, (None, False)))
+            row[LINE:, place * CELL : (place + 1) * CELL] = cell
+    return row
+
+
+def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, WHITE, 1, cv2.LINE_AA)
+
+
+def _cell(frame: np.ndarray, number: int, square: list | None, detected: bool) -> np.ndarray:
+    h, w = frame.shape[:2]
+    k = (CELL - 4) / max(h, w)
+    size = max(1, round(w * k)), max(1, round(h * k))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    if square is not None:
+        corners = np.round(square_corners(square) * k).astype(np.int32)
+        cv2.polylines(small, [corners], True, GREEN if detected else YELLOW, 2)
+    cell = np.full((CELL, CELL, 3), 30, np.uint8)
+    cell[2 : 2 + len(small), 2 : 2 + small.shape[1]] = small
+    write(cell, str(number + 1), (6, CELL - 8))
+    return cell
+
+
 def read_journal(dst: str) -> dict[str, dict]:
     """The last line of each clip or image in the journal; a line that was cut off is left out."""
-    done = {}
-    if osp.isfile(osp.join(dst, JOURNAL)):
-        with open(osp.join(dst, JOURNAL), 'rb') as f:
-            for line in f:
-                with contextlib.suppress(ValueError):
-                    record = json.loads(line)
-                    done[record['path']] = record
+    done, path = {}, Path(dst, JOURNAL)
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            record = json.loads(line)
+            done[record['path']] = record
     return done
 
 
 def is_done(source: Source, record: dict | None, dst: str) -> bool:
     if record is None or record['status'] == 'unreadable':  # which is tried again
         return False
-    output = record['output']
-    there = output is None or osp.exists(osp.join(dst, output))
+    there = record['output'] is None or osp.exists(osp.join(dst, record['output']))
     return there and record['stamp'] == files.stamp(source.file)
 
 
@@ -155,42 +203,35 @@ def input_type(dataset: str) -> str:
 
     kind = getattr(DATASETS.get(dataset), 'INPUT_TYPE', None)
     if kind is None:
-        names = (n for n, cls in DATASETS.module_dict.items() if hasattr(cls, 'INPUT_TYPE'))
-        raise ValueError(f'unknown dataset {dataset!r}; there are: {", ".join(sorted(names))}')
+        raise ValueError(f'{dataset!r} is no dataset such as ExpressionVideoDataset, RAFDB or DFEW')
     return kind
 
 
 def prepare(
-    dataset: str,
-    src: str,
-    dst: str,
-    format: str = 'frames',
-    min_found: float = 0.1,
-    workers: int | None = None,
-    make_detector: Callable | None = None,
-    **options,
+    dataset: str, src: str, dst: str, workers: int | None = None, make_detector=None, **options
 ) -> list[dict]:
     """Prepare what is left of a folder; a record for each clip or image, as in the journal.
 
-    ``workers=1`` works in this process; ``options`` are those of ``FaceSettings``.
+    ``workers=1`` works in this process; ``options`` are those of the command and ``FaceSettings``.
     """
+    form, min_found = options.pop('format', 'frames'), options.pop('min_found', 0.1)
     faces = FaceSettings(**options)
     check_settings(faces)
     if not 0 <= min_found <= 1:
         raise ValueError(f'min_found={min_found}: must be 0 to 1')
-    if format == 'mp4' and faces.size % 2:
+    if form == 'mp4' and faces.size % 2:
         raise ValueError(f'size={faces.size}: must be even for mp4 (H.264)')
     kind = input_type(dataset)
     here, there = osp.realpath(src), osp.realpath(dst)
     if there == here or there.startswith(here + os.sep):
         raise ValueError(f'{dst} lies in {src}; write to another place')
-    sources = files.list_sources(src, kind, format)
+    sources = files.list_sources(src, kind, form)
     settings = dict(version=VERSION, source=osp.abspath(src), input_type=kind, min_found=min_found)
     settings.update(faces._asdict())
     if not faces.stretch:  # folders of 0.2 do not name it
         del settings['stretch']
     if kind == 'video':
-        settings['format'] = format
+        settings['format'] = form
     if make_detector is None:
         settings['detector'] = detector_name()
         make_detector = partial(FaceDetector, faces.detect_side, faces.threshold)
@@ -201,7 +242,8 @@ def prepare(
         print(f'{len(sources) - len(todo)} of {len(sources)} are done')
     try:
         if todo:
-            _clear_parts(dst)
+            for path in list(Path(dst).rglob('*.part')):
+                remove(str(path))
             _run(todo, dst, settings, workers or os.cpu_count(), make_detector, done)
     finally:  # also where a process was killed
         records = [done[s.path] for s in sources if s.path in done]
@@ -211,64 +253,48 @@ def prepare(
 
 
 def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done: dict) -> None:
-    from mmengine.utils import ProgressBar
+    from mmengine.utils import track_iter_progress
 
     work = partial(prepare_one, dst=dst, settings=settings)
+    records = _records(work, todo, workers, make_detector)
     with open(osp.join(dst, JOURNAL), 'ab') as journal:
-        bar = ProgressBar(len(todo))
-
-        def finish(record: dict) -> None:
+        for record in track_iter_progress((records, len(todo))):
             journal.write(b'\n' + json.dumps(record).encode())  # a line that was cut off ends here
             journal.flush()
             done[record['path']] = record
-            bar.update()
-
-        if workers == 1:
-            start_worker(make_detector)
-            for source in todo:
-                finish(work(source))
-        else:
-            # not forked: a fork of a process in which OpenCV has threads can hang
-            context = multiprocessing.get_context('spawn')
-            count = min(workers, len(todo))
-            with ProcessPoolExecutor(count, context, start_worker, (make_detector,)) as pool:
-                try:
-                    for future in as_completed([pool.submit(work, source) for source in todo]):
-                        finish(future.result())
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
-        print()
 
 
-def _clear_parts(dst: str) -> None:
-    for folder, folders, names in os.walk(dst):
-        for name in folders + names:
-            if name.endswith('.part'):
-                remove(osp.join(folder, name))
-        folders[:] = [d for d in folders if not d.endswith('.part')]
+def _records(work: Callable, todo: list, workers: int, make_detector: Callable) -> Iterator[dict]:
+    if workers == 1:
+        start_worker(make_detector)
+        yield from map(work, todo)
+        return
+    # not forked: a fork of a process in which OpenCV has threads can hang
+    context, count = multiprocessing.get_context('spawn'), min(workers, len(todo))
+    with ProcessPoolExecutor(count, context, start_worker, (make_detector,)) as pool:
+        try:
+            for future in as_completed([pool.submit(work, source) for source in todo]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def main(argv: list[str] | None = None) -> int:
     shown = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=shown)
     add = parser.add_argument
     add('dataset', help='name of a dataset, e.g. DFEW, ExpressionVideoDataset: videos or images')
     add('src', help='folder of clips or images, or one file')
     add('dst', help='folder to write to')
-    for name, text in OPTIONS.items():
-        default = getattr(FaceSettings(), name)
-        add(f'--{name.replace("_", "-")}', type=type(default), default=default, help=text)
-    add('--align', action='store_true', help='turn the eyes level')
-    add('--stretch', action='store_true', help='stretch the box to a square')
+    said = dict(re.findall(r'(\w+) \(\w+\): (.+?)\. ', ' '.join(FaceSettings.__doc__.split())))
+    for name, default in FaceSettings()._asdict().items():
+        how = dict(action='store_true') if default is False else dict(type=type(default))
+        add(f'--{name.replace("_", "-")}', help=said[name], default=default, **how)
     add('--format', choices=('frames', 'mp4'), default='frames', help='of prepared clips')
     add('--min-found', type=float, default=0.1, help='least share of the frames with the face')
     add('--workers', type=int, help='processes (None: all CPUs)')
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+    args = parser.parse_args(argv)
     start = time.time()
     try:
         records = prepare(**vars(args))
@@ -279,10 +305,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'\nprepare: {type(e).__name__}; run this again to resume', file=sys.stderr)
         return 1
     counts = Counter(r['status'] for r in records)
-    print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s')
+    print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s; see report.csv there')
     print(', '.join(f'{status} {count}' for status, count in sorted(counts.items())))
-    frames, faces = (sum(r[key] for r in records) for key in ('frames', 'faces'))
-    print(f'{frames} frames, face in {faces}; see report.csv and contact_sheet.jpg there')
     return 0
 
 

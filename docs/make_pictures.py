@@ -36,22 +36,24 @@ SHOWN = 1120  # width of the picture
 def render() -> None:
     """Render people whom the model has not seen, each with three expressions in turn."""
     sys.path.insert(0, osp.join(ROOT, 'tools', 'data'))
-    import make_benchmark as bench
     from head_model import build
+    from make_benchmark import Sample, Settings
+    from rendered_people import draw_course, load
+    from rendered_people import render as render_sample
 
-    settings = bench.Settings(seed=2026, people=len(PEOPLE), size=SIDE, margin=1.2)
+    settings = Settings(seed=2026, people=len(PEOPLE), size=SIDE, margin=1.2)
     with tempfile.TemporaryDirectory() as folder:
         path = osp.join(folder, 'people.npz')
         np.savez(path, **build(settings.people, settings.seed)._asdict())
-        model, renderers = bench.load(path)
+        model, renderers = load(path)
     labels, parts = model.labels.tolist(), []
     for person, names in enumerate(PEOPLE):
         rng = np.random.default_rng([settings.seed, person])
-        course = np.concatenate([bench.draw_course(name, labels, HOLD, rng) for name in names])
+        course = np.concatenate([draw_course(name, labels, HOLD, rng) for name in names])
         padded = np.pad(course, ((4, 4), (0, 0)), 'edge')  # from one into the next
         actions = np.stack([padded[i : i + 9].mean(axis=0) for i in range(len(course))])
-        sample = bench.Sample('video', person, 'test', names[0], names[0], person)
-        parts.append(bench.render(sample, settings, model, renderers, actions)[0])
+        sample = Sample('video', person, 'test', names[0], names[0], person)
+        parts.append(render_sample(sample, settings, model, renderers, actions)[0])
     write_mp4(CLIP, [np.concatenate(both, axis=1) for both in zip(*parts)], FPS)
 
 

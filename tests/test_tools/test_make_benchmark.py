@@ -13,6 +13,7 @@ from s4d_mm.media import read_image, read_video
 sys.path.insert(0, f'{ROOT}/tools/data')
 
 import make_benchmark as bench  # noqa: E402
+from rendered_people import draw_course  # noqa: E402
 
 PAIRS = ('browDown', 'browOuterUp', 'cheekSquint', 'eyeBlink', 'eyeSquint', 'eyeWide', 'mouthSmile')
 LABELS = [f'{action}{side}' for action in PAIRS for side in ('Left', 'Right')]
@@ -20,7 +21,7 @@ LABELS += ['browInnerUp', 'jawOpen', 'tongueOut']
 
 
 def courses(name, frames=64, seed=0):
-    return bench.draw_course(name, LABELS, frames, np.random.default_rng(seed))
+    return draw_course(name, LABELS, frames, np.random.default_rng(seed))
 
 
 def test_people_are_in_one_split_and_classes_take_turns():

@@ -272,8 +272,15 @@ class Renderer:
         self.mesh = wp.Mesh(points=_array(rest, wp.vec3), indices=self.head.indices)
         self.head.mesh = self.mesh.id
 
-    def __call__(self, vertices: np.ndarray, look: Look, eye: np.ndarray, rays: np.ndarray):
-        """Colour of each ray from a place: linear RGB and 1 where it meets the head, (N, 4)."""
+    def __call__(self, vertices: np.ndarray, look: dict, eye: np.ndarray, rays: np.ndarray):
+        """Colour of each ray from a place: linear RGB and 1 where it meets the head, (N, 4).
+
+        ``look`` has the fields of :class:`Look`.
+        """
+        values = Look()
+        for name, value in look.items():
+            vector = {3: wp.vec3, 4: wp.vec4}.get(np.size(value))
+            setattr(values, name, vector(*map(float, value)) if vector else value)
         corners = vertices[self.faces]
         flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         numbers = self.faces.ravel()
@@ -285,7 +292,7 @@ class Renderer:
         self.mesh.points.assign(vertices)
         self.mesh.refit()
         out = wp.zeros(len(rays), dtype=wp.vec4, device='cpu')
-        inputs = [self.head, look, wp.vec3(*eye.tolist()), _array(rays, wp.vec3)]
+        inputs = [self.head, values, wp.vec3(*eye.tolist()), _array(rays, wp.vec3)]
         wp.launch(shade, len(rays), inputs=inputs, outputs=[out], device='cpu')
         return out.numpy()
 

@@ -31,7 +31,7 @@ def write_checkpoint(path):
 
 def write_clip(path, frames=24, faces=1, fps=25):
     """A video of at most 41 frames with drawn faces next to each other, or none; its path."""
-    drawn = draw_clip(list_samples('video', 7)[FACE], seed=0, size=160)[-frames:]
+    drawn = draw_clip(list_samples('video', 7)[FACE], seed=0, size=160, fps=25)[-frames:]
     return encode(path, [_on_grey([frame] * faces) for frame in drawn], fps)
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a tested model, on data that it draws itself, and the prediction of a clip.
+# From nothing to a tested model, on data that it draws itself; then the packaged model predicts a
+# clip.
 #
 #   bash tools/quickstart.sh [CLIP.mp4]
 #
@@ -147,13 +148,12 @@ start 'reconstruction' reconstruction \
 finish
 
 begin 'predict'
-faces=auto
-if [ -z "$clip" ]; then # the first clip of the test split, which is cut already
-    faces=none
-    clip="$out/data/clips/$(sed -n '2s/,.*//p' "$out/data/annotations/dfew_test.csv").mp4"
+clip=${clip:-docs/pictures/rendered_people.mp4}
+if [ -e "$clip" ]; then
+    python tools/predict.py "$clip" --faces auto --out "$out/predict" 2>&1
+else
+    echo 'An installed package has no clip of its own: name one of yours.'
 fi
-python tools/predict.py "$clip" --model "$finetune" --weights "$finetuned" \
-    --faces "$faces" --out "$out/predict" 2>&1
 
 begin 'summary'
 echo 'In percent, on drawn persons that no training has seen:'
@@ -168,7 +168,7 @@ reconstruction    $out/reconstruction.png
 model             $finetuned
 predictions       $out/test/with.json
 
-Next: what the faces in a video or picture of yours express
-  python tools/predict.py YOUR.mp4 --model $finetune \\
-      --weights $finetuned
+This model has seen drawn faces only: it shows that training works. The prediction is that of the
+model in the package, which has seen rendered people and is meant for faces of yours:
+  python tools/predict.py YOUR.mp4
 END

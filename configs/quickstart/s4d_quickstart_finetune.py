@@ -9,11 +9,11 @@ _base_ = [
 # not `import os`, which mmengine takes for a config of its other kind
 work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
 model = dict(backbone=dict(patch_size=40))  # few, large patches: quick to learn
-max_epochs = 8
-base_lr = 1e-3
+max_epochs = 6
+base_lr = 4e-3
 # one group of parameters: for a model this small, a group for each would take a third of a step
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True)
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=1, convert_to_iter_based=True),

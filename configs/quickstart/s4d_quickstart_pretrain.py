@@ -30,7 +30,7 @@ train_dataloader = dict(
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )
 max_epochs = 3
-base_lr = 1.5e-3
+base_lr = 3e-3
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
 )

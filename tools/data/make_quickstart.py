@@ -29,9 +29,9 @@ AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', '
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 KINDS = ('image', 'video')
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
-DRAWING = 3  # raise when the drawing changes: old files are not mixed in
+DRAWING = 4  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = 0.2
-FPS = 25
+FPS = 10
 FIELDS = list(Expression.__dataclass_fields__)
 
 
@@ -73,20 +73,20 @@ def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
     return draw_face(who, Expression(*_apex(sample, rng)), pose, scene)
 
 
-def draw_clip(sample: Sample, seed: int, size: int) -> list[np.ndarray]:
+def draw_clip(sample: Sample, seed: int, size: int, fps: int = FPS) -> list[np.ndarray]:
     """Draw the RGB frames of a clip: from neutral to the apex; the head sways, the eyes blink."""
     rng, who = sample.rng(seed), sample.identity(seed)
     pose, scene = Pose.draw(rng), Scene(rng, size)
     apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(FIELDS))
-    length = int(rng.integers(32, 49))
+    seconds = rng.integers(32, 49) / 25
     onset, rise = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.35)
     blink = rng.uniform(0.0, 1.0)
     phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.5, 1.5, 4)
     frames = []
-    for t in np.linspace(0, 1, length):
+    for t in np.linspace(0, 1, int(seconds * fps)):
         x = np.clip((t - onset) / rise, 0, 1)
         face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
-        if abs(t - blink) < 2.0 / length:
+        if abs(t - blink) * seconds < 0.08:
             face[FIELDS.index('eye')] = -1
         sway = np.sin(phase + 2 * np.pi * speed * t)
         angle, scale = pose.angle + 2 * sway[2], pose.scale * (1 + 0.015 * sway[3])
@@ -127,10 +127,10 @@ def annotations(samples: list[Sample]) -> dict[str, str]:
 
 def make_set(
     out: str,
-    images: int = 5600,
-    clips: int = 1400,
+    images: int = 11200,
+    clips: int = 2800,
     seed: int = 0,
-    size: int = 112,
+    size: int = 80,
     workers: int | None = None,
 ) -> int:
     """Make the set, or what is missing of it; returns how many files were drawn."""
@@ -152,7 +152,7 @@ def make_set(
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
     parser.add_argument('out', help='folder to write to')
-    for name, default in dict(images=5600, clips=1400, size=112, workers=None).items():
+    for name, default in dict(images=11200, clips=2800, size=80, workers=None).items():
         parser.add_argument(f'--{name}', type=int, default=default)
     args = parser.parse_args(argv)
     try:

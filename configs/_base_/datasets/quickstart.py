@@ -3,7 +3,7 @@
 # not `import os`, which mmengine takes for a config of its other kind
 data_root = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/data'
 trained_on = 'drawn faces'  # every answer says it; without this key it names the training sets
-img_size, clip_len, frame_interval = 80, 4, 8
+img_size, clip_len, frame_interval = 80, 4, 3
 meta_keys = ('input_type', 'sample_id', 'img_shape')
 
 train_pipeline = [

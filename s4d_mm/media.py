@@ -438,6 +438,7 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         ValueError: If there are no frames.
     """
     import av
+    import cv2
 
     frames = iter(frames)
     first = next(frames, None)
@@ -448,9 +449,8 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
-        # the encoder's own reformatter may keep a thread pool: a fork that frees it waits forever
-        reformat = _reformatter()
         for image in chain((first,), frames):
-            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
-            container.mux(stream.encode(reformat(frame, format='yuv420p')))
+            # of swscale's planes, x264 makes another file every now and then
+            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')))
         container.mux(stream.encode())

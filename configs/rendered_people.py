@@ -11,9 +11,7 @@ model = dict(
     ),
     backbone=dict(
         type='FrameWiseBackbone',
-        backbone=dict(
-            type='mmpretrain.ResNet', depth=18, stem_channels=32, base_channels=32
-        ),
+        backbone=dict(type='mmpretrain.ResNet', depth=18, stem_channels=32, base_channels=32),
     ),
     neck=dict(
         type='MoAENeck',
@@ -29,7 +27,7 @@ model = dict(
         dropout_ratio=0.2,
     ),
 )
-max_epochs = 20
+max_epochs = 15
 base_lr = 1e-3
 # bfloat16 on a CPU that has it
 optim_wrapper = dict(
@@ -44,7 +42,5 @@ param_scheduler = [
         type='CosineAnnealingLR', eta_min=0.0, begin=1, end=max_epochs, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(
-    type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
-)
+train_cfg = dict(type='ResumableEpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 randomness = dict(seed=0)

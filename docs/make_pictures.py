@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -28,7 +29,7 @@ PICTURES = osp.join(ROOT, 'docs', 'pictures')
 CLIP = osp.join(PICTURES, 'rendered_people.mp4')
 FPS = 25
 HOLD = 48  # frames of an expression
-PEOPLE = (('happiness', 'surprise', 'anger'), ('neutral', 'sadness', 'happiness'))
+PEOPLE = {5: ('happiness', 'surprise', 'anger'), 10: ('neutral', 'sadness', 'happiness')}  # of 12
 SIDE = 288  # of a person's part of a frame, in pixels
 SHOWN = 1120  # width of the picture
 
@@ -41,19 +42,21 @@ def render() -> None:
     from rendered_people import draw_course, load
     from rendered_people import render as render_sample
 
-    settings = Settings(seed=2026, people=len(PEOPLE), size=SIDE, margin=1.2)
+    settings = Settings(seed=2026, people=12, size=2 * SIDE, margin=1.2)
     with tempfile.TemporaryDirectory() as folder:
         path = osp.join(folder, 'people.npz')
         np.savez(path, **build(settings.people, settings.seed)._asdict())
         model, renderers = load(path)
     labels, parts = model.labels.tolist(), []
-    for person, names in enumerate(PEOPLE):
+    for person, names in PEOPLE.items():
         rng = np.random.default_rng([settings.seed, person])
         course = np.concatenate([draw_course(name, labels, HOLD, rng) for name in names])
         padded = np.pad(course, ((4, 4), (0, 0)), 'edge')  # from one into the next
         actions = np.stack([padded[i : i + 9].mean(axis=0) for i in range(len(course))])
         sample = Sample('video', person, 'test', names[0], names[0], person)
-        parts.append(render_sample(sample, settings, model, renderers, actions)[0])
+        frames = render_sample(sample, settings, model, renderers, actions)[0]
+        size = (SIDE, SIDE)  # less noise than of rays one by one
+        parts.append([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
     write_mp4(CLIP, [np.concatenate(both, axis=1) for both in zip(*parts)], FPS)
 
 
@@ -80,7 +83,7 @@ def predict() -> None:
         timeline = Image.open(osp.join(folder, 'rendered_people_timeline.png'))
         timeline = scaled(timeline.convert('RGB'), SHOWN)
         save(Image.open(osp.join(folder, 'photo.png')), osp.join(PICTURES, 'photo.png'))
-    steps, width = len(PEOPLE[0]), SIDE * len(PEOPLE)  # without the panel of probabilities
+    steps, width = 3, SIDE * len(PEOPLE)  # without the panel of probabilities
     picks = [Image.fromarray(frames[i * HOLD + 2 * HOLD // 3][:, :width]) for i in range(steps)]
     gap = 8
     picks = [scaled(p, (SHOWN - gap * (steps - 1)) // steps) for p in picks]

@@ -43,9 +43,9 @@ class Settings(NamedTuple):
     """What decides about every file."""
 
     grade: str = 'basic'
-    images: int = 30000
-    clips: int = 1500
-    people: int = 400
+    images: int = 30100
+    clips: int = 1050
+    people: int = 500
     frames: int = 16
     size: int = 128
     margin: float = 0.3

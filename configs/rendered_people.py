@@ -1,7 +1,17 @@
-# A small model for real faces that has seen rendered people only; images and clips together:
-#   RENDERED_DIR=data/rendered_people tools/dist_train.sh configs/rendered_people.py 2
+# A small model for real faces that has seen rendered people only, images and clips together;
+# 3.7 M parameters. The faces of tools/data/make_benchmark.py are in data/rendered_people, or in
+# $RENDERED_DIR. On a CPU of 2 cores that has bfloat16, 7 minutes without the neck, then 26 with it:
+#   OMP_NUM_THREADS=2 python tools/train.py configs/rendered_people.py --work-dir work_dirs/stage1 \
+#       --cfg-options model.neck=None optim_wrapper.optimizer.lr=2e-3 train_cfg.max_epochs=2 \
+#       train_cfg.val_interval=2 param_scheduler.0.end=50 param_scheduler.1.end=7
+#   tools/dist_train.sh configs/rendered_people.py 2 --cfg-options \
+#       load_from=work_dirs/stage1/epoch_2.pth
+# 25,585 images and 896 clips gave, on 4,515 images and 154 clips of other rendered people, a WAR of
+# 83.6 (images) and 79.2 (clips).
 _base_ = ['./_base_/datasets/rendered_people.py', './_base_/default_runtime.py']
 channels = 256
+# With the neck from the start, the loss was that of chance for all the 200 steps that were tried;
+# with residual branches of zero and the norm of the head as well, for 400.
 model = dict(
     type='Recognizer3D',
     data_preprocessor=dict(

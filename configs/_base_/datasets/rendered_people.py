@@ -1,6 +1,6 @@
 # The rendered faces of tools/data/make_benchmark.py: images and clips of 128 x 128 pixels.
-# They differ much in light, colour, sharpness and crop already: with more augmentation than this
-# a small model learns nothing for hundreds of steps. A clip has 16 frames at 12 fps.
+# They differ much in light, colour, sharpness and crop already, so there is little augmentation.
+# A clip has 16 frames at 12 fps.
 # not `import os`, which mmengine takes for a config of its other kind
 data_root = __import__('os').environ.get('RENDERED_DIR', 'data/rendered_people')
 trained_on = 'rendered people only'  # every answer says it

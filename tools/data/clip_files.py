@@ -2,10 +2,12 @@
 """Which clips or images a folder holds, their frames, and whose the folder is that is written."""
 
 import json
+import multiprocessing
 import os
 import os.path as osp
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -135,3 +137,12 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
         raise ValueError(f'{out} is not empty and has no {marker}; name a new folder')
     else:
         atomic_write(path, json.dumps(settings, indent=1) + '\n')
+
+
+def make_files(make: Callable, todo: Sequence, workers: int | None) -> None:
+    """Call ``make`` with each of ``todo`` in processes, and say how many are done."""
+    # not forked: a fork of a process in which OpenCV has threads can hang
+    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+        for done, _ in enumerate(pool.map(make, todo, chunksize=4), 1):
+            if done % 500 == 0 or done == len(todo):
+                print(f'  {done}/{len(todo)} files', flush=True)

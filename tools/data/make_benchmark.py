@@ -12,28 +12,24 @@ docs/data/rendered_people.md is the data sheet. Needs the extra `bench`.
 
 import argparse
 import json
-import multiprocessing
 import os.path as osp
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from clip_files import claim_folder
+from clip_files import claim_folder, make_files
+from make_quickstart import AFFECTNET, DFEW, KINDS
 from rendered_people import COMPOUNDS, COURSES, load, render
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 
-AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
-DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 GRADES = dict(  # classes of the pictures, and of the clips; a part of them is in both
     basic=(AFFECTNET, DFEW),
     compound=((*AFFECTNET, *list(COMPOUNDS)[:5]), (*DFEW, *list(COMPOUNDS)[3:])),
     timing=(AFFECTNET, ('happiness', 'sadness', 'anger', 'surprise', *COURSES)),
 )
-KINDS = ('image', 'video')
 VERSION = 1  # raise when the pictures change: old files are not mixed in
 TEST_SHARE = 0.15  # of the people and of the files
 FPS = 12
@@ -104,14 +100,13 @@ def write_lists(samples: list[Sample], out: str, grade: str) -> None:
     for kind, classes in zip(KINDS, GRADES[grade]):
         for split in ('train', 'test'):
             chosen = [s for s in samples if (s.kind, s.split) == (kind, split)]
+            ids = [classes.index(s.rated) for s in chosen]
             if kind == 'image':
-                lines = [
-                    f'{s.path.removeprefix("images/")} {classes.index(s.rated)}' for s in chosen
-                ]
-                name = f'affectnet_{split}.txt'
+                name, lines = f'affectnet_{split}.txt', []
+                lines += [f'{split}/{s.index:06d}.jpg {i}' for s, i in zip(chosen, ids)]
             else:
-                lines = [f'{s.index:06d},{classes.index(s.rated)}' for s in chosen]
-                lines, name = ['video_name,label', *lines], f'dfew_{split}.csv'
+                name, lines = f'dfew_{split}.csv', ['video_name,label']
+                lines += [f'{s.index:06d},{i}' for s, i in zip(chosen, ids)]
             atomic_write(osp.join(out, 'annotations', name), '\n'.join(lines) + '\n')
             best = 100 * sum(s.rated == s.label for s in chosen) / max(len(chosen), 1)
             print(f'{name}: {len(chosen)} files; the best possible WAR is {best:.1f} %')
@@ -131,10 +126,7 @@ def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> 
     samples = list_samples(settings)
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
     work = partial(make_sample, out=out, settings=settings)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for done, _ in enumerate(pool.map(work, todo, chunksize=8), 1):
-            if done % 500 == 0 or done == len(todo):
-                print(f'  {done}/{len(todo)} files', flush=True)
+    make_files(work, todo, workers)
     write_lists(samples, out, settings.grade)
     return len(todo)
 
@@ -150,7 +142,10 @@ def main(argv: list[str] | None = None) -> int:
     out, workers = args.pop('out'), args.pop('workers')
     try:
         made = make_benchmark(out, Settings(**args), workers)
-    except (ImportError, OSError, ValueError) as e:
+    except ImportError as e:
+        print(f'make_benchmark: {e}. Install the extra: pip install -e ".[bench]"', file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as e:
         print(f'make_benchmark: {e}', file=sys.stderr)
         return 1
     print(f'{out}: {f"rendered {made} files" if made else "already complete with these settings"}')

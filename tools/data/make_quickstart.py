@@ -10,17 +10,15 @@ The same settings give the same pictures.
 """
 
 import argparse
-import multiprocessing
 import os.path as osp
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from clip_files import claim_folder
+from clip_files import claim_folder, make_files
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
@@ -139,11 +137,7 @@ def make_set(
     samples = list_samples('image', images) + list_samples('video', clips)
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
     work = partial(make_sample, out=out, seed=seed, size=size)
-    # not forked: a fork of a process in which OpenCV has threads can hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for done, _ in enumerate(pool.map(work, todo, chunksize=4), 1):
-            if done % 500 == 0 or done == len(todo):
-                print(f'  {done}/{len(todo)} files', flush=True)
+    make_files(work, todo, workers)
     for path, text in annotations(samples).items():
         atomic_write(osp.join(out, path), text)
     return len(todo)

@@ -430,9 +430,7 @@ def write_image(path: str, image: np.ndarray, suffix: str | None = None, quality
 def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
     """Write RGB frames as H.264 (yuv420p, crf 18), whatever the suffix of the path.
 
-    It is encoded in one thread, so that the same frames give the same file.
-
-    Both sides must be even.
+    Both sides must be even. The same frames look the same again, but x264 may write other bytes.
 
     Raises:
         ValueError: If there are no frames.
@@ -450,7 +448,6 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
         for image in chain((first,), frames):
-            # of swscale's planes, x264 makes another file every now and then
             planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')))
         container.mux(stream.encode())

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, process_env
 
+from s4d_mm.media import read_video
+
 SMALL = dict(images=22, clips=15, seed=3, size=48, workers=1)
 
 
@@ -64,7 +66,7 @@ def test_images_and_clips_can_be_read(small_set):
     assert np.abs(np.subtract(frames, drawn, dtype=float)).mean() < 8
 
 
-def test_same_settings_same_files(small_set, tmp_path, capsys):
+def test_same_settings_same_pictures(small_set, tmp_path, capsys):
     again = str(tmp_path / 'again')
     quickstart.make_set(again, **dict(SMALL, workers=2))
     names = files_of(small_set)
@@ -72,7 +74,12 @@ def test_same_settings_same_files(small_set, tmp_path, capsys):
         os.remove(osp.join(again, name))
     command = [again, '--images', '22', '--clips', '15', '--size', '48']
     assert quickstart.make_set(again, **SMALL) == 2  # an interrupted run goes on
-    assert filecmp.cmpfiles(small_set, again, names, shallow=False)[0] == names
+    clips = [name for name in names if name.endswith('.mp4')]
+    others = [name for name in names if name not in clips]
+    assert filecmp.cmpfiles(small_set, again, others, shallow=False)[0] == others
+    for name in clips:  # x264 writes other bytes of the same frames now and then
+        one, other = (np.stack(list(read_video(osp.join(d, name)))) for d in (small_set, again))
+        assert np.abs(np.subtract(one, other, dtype=float)).mean() < 1
     assert quickstart.make_set(again, **SMALL) == 0
     assert quickstart.main(command) == 1
     assert 'with other settings: seed was 3 and now is 0' in capsys.readouterr().err

@@ -6,7 +6,7 @@
     OUT/annotations/affectnet_{train,test}.txt, dfew_{train,test}.csv
     OUT/benchmark.json              settings
 
-Nobody is in both splits. The same settings give the same files, also after a stop in between.
+Nobody is in both splits. The same settings give the same pictures, also after a stop in between.
 docs/data/rendered_people.md is the data sheet. Needs the extra `bench`.
 """
 

@@ -1,6 +1,6 @@
 # Joint fine-tuning on the quickstart's drawn faces, minutes on 2 cores:
 #   python tools/train.py configs/quickstart/s4d_quickstart_finetune.py --cfg-options \
-#       load_from=work_dirs/quickstart/pretrain/epoch_2.pth
+#       load_from=work_dirs/quickstart/pretrain/epoch_3.pth
 _base_ = [
     '../_base_/models/s4d_tiny.py',
     '../_base_/datasets/quickstart_joint.py',
@@ -9,7 +9,7 @@ _base_ = [
 # not `import os`, which mmengine takes for a config of its other kind
 work_dir = __import__('os').environ.get('QUICKSTART_DIR', 'work_dirs/quickstart') + '/finetune'
 model = dict(backbone=dict(patch_size=40))  # few, large patches: quick to learn
-max_epochs = 5
+max_epochs = 6
 base_lr = 4e-3
 # one group of parameters: for a model this small, a group for each would take a third of a step
 optim_wrapper = dict(

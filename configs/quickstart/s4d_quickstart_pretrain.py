@@ -29,7 +29,7 @@ train_dataloader = dict(
     batch_sampler=dict(batch_size=dict(video=8, image=32)),
     dataset=dict(video=dict(pipeline=train_pipeline)),
 )
-max_epochs = 2
+max_epochs = 3
 base_lr = 3e-3
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.95), weight_decay=0.05, fused=True)

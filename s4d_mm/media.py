@@ -401,18 +401,22 @@ class TimedEncoder:
 
     def frame(self, image: np.ndarray, time: float) -> Any:
         """The frame of PyAV of an RGB image at a time in seconds."""
-        import av
-        import cv2
-
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
         if self.last < 0:
             self.stream.height, self.stream.width = image.shape[:2]
-        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # 8 times as fast as swscale
-        frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+        frame = _yuv_frame(image)
         self.last = max(self.last + 1, round(time / TIME_BASE))  # a later frame is shown later
         frame.pts, frame.time_base = self.last, TIME_BASE
         return frame
+
+
+def _yuv_frame(image: np.ndarray) -> Any:
+    import av
+    import cv2
+
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)  # 8 times as fast as swscale
+    return av.VideoFrame.from_ndarray(planes, format='yuv420p')
 
 
 def write_image(path: str, image: np.ndarray, suffix: str | None = None, quality: int = 95) -> None:
@@ -436,7 +440,6 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         ValueError: If there are no frames.
     """
     import av
-    import cv2
 
     frames = iter(frames)
     first = next(frames, None)
@@ -448,6 +451,5 @@ def write_mp4(path: str, frames: Iterable[np.ndarray], fps=25) -> None:
         stream.pix_fmt = 'yuv420p'
         stream.options = dict(crf='18', preset='veryfast', threads='1')
         for image in chain((first,), frames):
-            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format='yuv420p')))
+            container.mux(stream.encode(_yuv_frame(image)))
         container.mux(stream.encode())

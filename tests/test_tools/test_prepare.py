@@ -159,7 +159,7 @@ def test_a_rerun_does_only_what_is_left(videos, tmp_path):
     kept = os.stat(dst / 'b/cut/00001.jpg').st_mtime_ns
     lines = (dst / 'journal.jsonl').read_text().splitlines(keepends=True)
     lines = [ln for ln in lines if ln.strip() and json.loads(ln)['path'] != 'blink']
-    cut = '{"path": "b/cut.avi", "sta'  # killed while it wrote a line
+    cut = '\n{"path": "b/cut.avi", "sta'  # killed while it wrote a line
     (dst / 'journal.jsonl').write_text(''.join(lines) + cut)
     os.remove(dst / 'blink/00012.jpg')  # and there is an unfinished output
     os.makedirs(dst / 'blink.77.part')

@@ -39,7 +39,7 @@ from s4d_mm.files.atomic_write import atomic_path, atomic_write  # noqa: E402
 from s4d_mm.media import read_video, write_image  # noqa: E402
 
 SEEDS = (0, 1, 2)
-SMOKE = dict(steps=20, seeds=(0,), drawn=(560, 280), tested=140)  # images and clips drawn
+SMOKE = dict(seeds=(0,), drawn=(560, 280), trained=64, tested=140)  # images and clips
 BEGIN, END = '<!-- evidence: begin -->\n', '<!-- evidence: end -->'
 STARTING = 20  # seconds of a process before its first step, twice for each row
 
@@ -61,13 +61,8 @@ def make_data(out: str, tables: list[str], smoke: bool) -> list[str]:
     """Make the frames that the tables read; returns the tables whose data are there."""
     drawn, rendered = osp.join(out, 'drawn_faces'), os.environ['RENDERED_DIR']
     sizes = dict(zip(('--images', '--clips'), map(str, SMOKE['drawn']))) if smoke else {}
-    command = [
-        sys.executable,
-        'tools/data/make_quickstart.py',
-        drawn + '/data',
-        *sum(sizes.items(), ()),
-    ]
-    subprocess.run(command, cwd=ROOT, check=True)
+    command = [sys.executable, 'tools/data/make_quickstart.py', drawn + '/data']
+    subprocess.run([*command, *sum(sizes.items(), ())], cwd=ROOT, check=True)
     for folder in ('images', 'annotations'):
         if not osp.exists(osp.join(drawn, folder)):
             os.symlink(osp.join('data', folder), osp.join(drawn, folder))
@@ -97,7 +92,7 @@ def write_frames(clips: str, folder: str) -> None:
 
 
 def list_frames_as_images(drawn: str) -> None:
-    """The later half of each training clip's frames, as a list of AffectNet."""
+    """The last 8 frames of each training clip, as a list of AffectNet."""
     cfg = Config.fromfile(CONFIGS / 'drawn_faces.py')
     classes = class_names_of_test(cfg)
     text = Path(drawn, 'annotations', 'dfew_train.csv').read_text()
@@ -106,7 +101,7 @@ def list_frames_as_images(drawn: str) -> None:
         name, label = line.split(',')
         label = classes['image'].index(classes['video'][int(label)])
         frames = sorted(os.listdir(osp.join(drawn, 'frames', name)))
-        lines += [f'{name}/{frame} {label}\n' for frame in frames[len(frames) // 2 :]]
+        lines += [f'{name}/{frame} {label}\n' for frame in frames[-8:]]
     atomic_write(osp.join(drawn, 'annotations', 'frames_train.txt'), ''.join(lines))
 
 
@@ -118,8 +113,9 @@ def config_of(plan: dict, job: Job, smoke: bool) -> Config:
     for name in row.get('use', ()):
         cfg.merge_from_dict(plan['changes'][name])
     if smoke:
-        steps = SMOKE['steps']
-        cfg.train_cfg.max_iters = cfg.default_hooks.checkpoint.interval = steps
+        cfg.train_cfg.max_epochs = 1
+        for part in filter(None, map(cfg.train_dataloader.dataset.get, ('video', 'image'))):
+            part.indices = SMOKE['trained']
         if row.get('tested', True):
             cfg.test_dataloader.dataset.image.indices = SMOKE['tested']
     return cfg

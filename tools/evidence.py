@@ -5,10 +5,10 @@
     python tools/evidence.py --out DIR --all      all rows, 90 minutes
     python tools/evidence.py --out DIR --smoke    all of the core for a few steps, 4 minutes
 
-Each row is trained with three seeds, a process for each core. DIR/TABLE/ROW/SEED holds its config,
-log, checkpoint and predictions; DIR/evidence.md the tables. Repeat the command after an
-interruption: what is finished is kept. The rendered people are read from data/rendered_people, or
-$RENDERED_DIR; tools/data/make_benchmark.py makes them.
+Each row is trained with three seeds, a process for each core. DIR/TABLE/ROW holds its config, and
+for each seed log, checkpoint and predictions; DIR/evidence.md the tables. Repeat the command after
+an interruption: what is finished is kept. The rendered people are read from data/rendered_people,
+or $RENDERED_DIR; tools/data/make_benchmark.py makes them.
 """
 
 import argparse
@@ -63,11 +63,7 @@ def make_data(out: str, tables: list[str], smoke: bool) -> list[str]:
     sizes = dict(zip(('--images', '--clips'), map(str, SMOKE['drawn']))) if smoke else {}
     command = [sys.executable, 'tools/data/make_quickstart.py', drawn + '/data']
     subprocess.run([*command, *sum(sizes.items(), ())], cwd=ROOT, check=True)
-    for folder in ('images', 'annotations'):
-        if not osp.exists(osp.join(drawn, folder)):
-            os.symlink(osp.join('data', folder), osp.join(drawn, folder))
-    write_frames(drawn + '/data/clips', drawn + '/frames')
-    list_frames_as_images(drawn)
+    read_drawn_faces(drawn)
     if 'rendered_people' in tables and not osp.isfile(osp.join(rendered, 'people.npz')):
         command = f'python tools/data/make_benchmark.py {rendered}'
         print(f'rendered_people is left out: there are none in {rendered}. To make them: {command}')
@@ -91,8 +87,12 @@ def write_frames(clips: str, folder: str) -> None:
         list(pool.map(write, todo))
 
 
-def list_frames_as_images(drawn: str) -> None:
-    """The last 8 frames of each training clip, as a list of AffectNet."""
+def read_drawn_faces(drawn: str) -> None:
+    """Write the clips as frames, and list the last 8 of each training clip as AffectNet does."""
+    for folder in ('images', 'annotations'):
+        if not osp.exists(osp.join(drawn, folder)):
+            os.symlink(osp.join('data', folder), osp.join(drawn, folder))
+    write_frames(drawn + '/data/clips', drawn + '/frames')
     cfg = Config.fromfile(CONFIGS / 'drawn_faces.py')
     classes = class_names_of_test(cfg)
     text = Path(drawn, 'annotations', 'dfew_train.csv').read_text()
@@ -124,11 +124,14 @@ def config_of(plan: dict, job: Job, smoke: bool) -> Config:
 def run(job: Job, plan: dict, out: str, smoke: bool) -> None:
     """Train and test a row, or what is left of that."""
     row, folder = plan['tables'][job.table]['rows'][job.row], osp.join(out, job.name)
-    path, predictions = osp.join(folder, 'config.py'), osp.join(folder, 'predictions.json')
+    predictions = osp.join(folder, 'predictions.json')
+    path = osp.join(osp.dirname(folder), f'{job.row}.py')  # mmengine writes to the folder of a run
     text = config_of(plan, job, smoke).pretty_text
     if osp.isfile(path) and Path(path).read_text() != text:
-        raise ValueError(f'{path} is of other settings: delete {folder}, or name another --out')
+        said = f'{path} is of other settings: delete {osp.dirname(path)}, or name another --out'
+        raise ValueError(said)
     atomic_write(path, text)
+    os.makedirs(folder, exist_ok=True)
     source = row.get('weights') or row.get('from')
     start = source and last_checkpoint(osp.join(out, job.table, source, str(job.seed)))
     weights = start

@@ -14,7 +14,6 @@ or $RENDERED_DIR; tools/data/make_benchmark.py makes them.
 import argparse
 import os
 import os.path as osp
-import platform
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import yaml
 from mmengine.config import Config
 
@@ -30,11 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs' / 'evidence'
 INSTRUMENTS = str(ROOT / 'tools' / 'analysis_tools')
 sys.path[:0] = [str(ROOT), INSTRUMENTS]
-import style  # noqa: E402
-from statistics_of import paired_bootstrap  # noqa: E402
+from evidence_report import Results, report  # noqa: E402
 
 from s4d_mm.datasets.config import class_names_of_test  # noqa: E402
-from s4d_mm.evaluation.predictions import read_predictions  # noqa: E402
 from s4d_mm.files.atomic_write import atomic_path, atomic_write  # noqa: E402
 from s4d_mm.media import read_video, write_image  # noqa: E402
 
@@ -142,8 +138,9 @@ def run(job: Job, plan: dict, out: str, smoke: bool) -> None:
                 arguments += ['--resume']
             elif start:
                 arguments += ['--cfg-options', f'load_from={start}']
+            begin = time.time()
             call(arguments, osp.join(folder, 'train.log'))
-            atomic_write(osp.join(folder, 'trained'), '')
+            atomic_write(osp.join(folder, 'trained'), f'{time.time() - begin:.0f} seconds\n')
         weights = last_checkpoint(folder)
     if row.get('tested', True) and not osp.isfile(predictions):
         arguments = ['test.py', path, weights, '--work-dir', osp.join(folder, 'test')]
@@ -176,7 +173,8 @@ def run_all(jobs: list[Job], plan: dict, out: str, smoke: bool) -> dict[Job, str
             futures[job._replace(row=source)].result()
         run(job, plan, out, smoke)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         for job in jobs:
             futures[job] = pool.submit(work, job)
         for number, (job, future) in enumerate(futures.items(), 1):
@@ -184,145 +182,11 @@ def run_all(jobs: list[Job], plan: dict, out: str, smoke: bool) -> dict[Job, str
                 future.result()
             except (OSError, RuntimeError, ValueError) as e:
                 errors[job] = str(e)
-            said = errors.get(job, 'done')
-            print(
-                f'{(time.time() - start) / 60:5.1f} min {number}/{len(jobs)} {job.name}: {said}',
-                flush=True,
-            )
+            minutes, said = (time.time() - start) / 60, errors.get(job, 'done')
+            print(f'{minutes:5.1f} min {number}/{len(jobs)} {job.name}: {said}', flush=True)
+    finally:  # also where it was interrupted
+        pool.shutdown(cancel_futures=True)
     return errors
-
-
-# --------------------------------------------------------------------- results
-def read_hits(out: str, table: str, row: str, seeds: tuple) -> dict[str, dict[int, np.ndarray]]:
-    """By modality and seed 1 where a sample was right, in the order of the samples' names."""
-    found: dict[str, dict[int, np.ndarray]] = {'video': {}, 'image': {}}
-    for seed in seeds:
-        path = osp.join(out, Job(table, row, seed).name, 'predictions.json')
-        if not osp.isfile(path):
-            continue
-        samples = sorted(read_predictions(path), key=lambda s: s['sample_id'])
-        for modality in found:
-            own = [s for s in samples if s['input_type'] == modality]
-            hits = [s['pred_label'] == s['gt_label'] and not s.get('unreadable') for s in own]
-            found[modality][seed] = np.array(hits, float)
-    return found
-
-
-class Results:
-    """The hits of all rows, their scores and their differences."""
-
-    def __init__(self, out: str, plan: dict, seeds: tuple) -> None:
-        self.plan = plan
-        self.rows = {
-            (table, row): read_hits(out, table, row, seeds)
-            for table, settings in plan['tables'].items()
-            for row in settings['rows']
-        }
-
-    def runs(self, table: str, row: str, modality: str) -> dict[int, np.ndarray]:
-        """Hits by seed; none of a classifier that was not trained."""
-        other = dict(video='images_only', image='clips_only')[modality]
-        untrained = other in self.plan['tables'][table]['rows'][row].get('use', ())
-        return {} if untrained else self.rows[table, row][modality]
-
-    def difference(self, table: str, row: str, other: str, modality: str) -> tuple | None:
-        """Row minus other row, and its 95 % interval, over the seeds that both have."""
-        a, b = (self.runs(table, name, modality) for name in (other, row))
-        seeds = sorted({*a} & {*b})
-        if not seeds:
-            return None
-        return paired_bootstrap(*(np.stack([hits[s] for s in seeds]) for hits in (a, b)))
-
-    def table(self, name: str) -> str:
-        settings, lines = self.plan['tables'][name], []
-        lines += [f'### {settings["title"]}', '', settings['says'], '']
-        lines += [
-            '| row | WAR, clips | WAR, images | against | clips | images |',
-            '|' + ' --- |' * 6,
-        ]
-        for row, own in settings['rows'].items():
-            if not own.get('tested', True):
-                continue
-            cells = [f'`{row}`: {own["says"]}']
-            for modality in ('video', 'image'):
-                runs = [100 * hits.mean() for hits in self.runs(name, row, modality).values()]
-                spread = f' ({min(runs):.1f} to {max(runs):.1f})' if len(runs) > 1 else ''
-                done = any(self.rows[name, row].values())
-                cells.append(f'{np.mean(runs):.1f}{spread}' if runs else '-' if done else 'not run')
-            against = own.get('against')
-            cells.append(f'`{against}`' if against else '-')
-            for modality in ('video', 'image'):
-                cells.append(shown(against and self.difference(name, row, against, modality)))
-            lines.append(f'| {" | ".join(cells)} |')
-        return '\n'.join(lines) + '\n'
-
-    def claims(self) -> str:
-        lines = ['| claim | data | difference | |', '|' + ' --- |' * 4]
-        for claim in self.plan['claims']:
-            difference = self.difference(claim['table'], *claim['rows'], claim['by'])
-            where = f'{claim["table"]}: {" - ".join(f"`{row}`" for row in claim["rows"])}'
-            verdict = judge(difference, claim['side'])
-            lines.append(f'| {claim["says"]} | {where} | {shown(difference)} | {verdict} |')
-        return '\n'.join(lines) + '\n'
-
-    def draw(self, path: str) -> None:
-        """Each claim's difference and interval."""
-        found = [(c, self.difference(c['table'], *c['rows'], c['by'])) for c in self.plan['claims']]
-        found = [(c, d) for c, d in found if d][::-1]
-        fig, axes = style.panels(1, 1, 9, 1 + 0.3 * len(found))
-        for y, (claim, (middle, low, high)) in enumerate(found):
-            verdict = judge((middle, low, high), claim['side'])
-            color = dict(zip(VERDICTS, style.COLOURS))[verdict]
-            axes[0, 0].plot((low, high), (y, y), color=color, lw=2)
-            axes[0, 0].plot(middle, y, 'o', color=color)
-        names = [f'{c["says"]}; {c["table"].replace("_", " ")}' for c, _ in found]
-        axes[0, 0].set_yticks(range(len(found)), names, fontsize=7)
-        axes[0, 0].axvline(0, color='black', lw=0.8)
-        said = ', '.join(f'{v}: {n}' for v, n in zip(VERDICTS, ('blue', 'orange', 'green')))
-        axes[0, 0].set(title=f'Differences with 95 % intervals ({said})', xlabel='WAR, points')
-        rows = [
-            dict(claim=n, difference=d[0], low=d[1], high=d[2]) for n, (_, d) in zip(names, found)
-        ]
-        if rows:
-            style.save(fig, rows, path)
-
-
-VERDICTS = ('stands', 'refuted', 'open')
-
-
-def judge(difference: tuple | None, side: str) -> str:
-    """What an interval says of a claim that the difference is above or below 0."""
-    if difference is None:
-        return 'not run'
-    _, low, high = difference if side == 'above' else (0, -difference[2], -difference[1])
-    return 'stands' if low > 0 else 'refuted' if high < 0 else 'open'
-
-
-def shown(difference: tuple | None) -> str:
-    return '{:+.1f} ({:+.1f} to {:+.1f})'.format(*difference) if difference else '-'
-
-
-def report(results: Results, plan: dict, command: str, minutes: float) -> str:
-    """The tables as Markdown."""
-    import mmaction
-    import mmengine
-    import torch
-
-    import s4d_mm
-
-    modules = (s4d_mm, mmengine, mmaction, torch)
-    versions = ', '.join(f'{m.__name__} {m.__version__}' for m in modules)
-    machine = f'{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}'
-    parts = [
-        f'Made by `{command}` on {time.strftime("%Y-%m-%d")}, {minutes:.0f} minutes on {machine}, '
-        f'{versions}. A WAR is the mean of three seeds (smallest to largest), in percent; a '
-        'difference has its 95 % interval by a paired bootstrap over test samples and seeds.\n',
-        *(results.table(name) for name in plan['tables']),
-        '### The claims\n\nA claim stands if the whole interval is on its side of 0, is refuted if '
-        'it is on the other side, and is open else.\n',
-        results.claims(),
-    ]
-    return '\n'.join(parts)
 
 
 def forecast(jobs: list[Job], plan: dict) -> float:
@@ -340,19 +204,23 @@ def main(argv: list[str] | None = None) -> int:
     add('--smoke', action='store_true', help='a few steps of one seed on few data: does it run?')
     add('--page', help='page of which the part between the evidence marks is written, too')
     args = parser.parse_args(argv)
-    begin, out = time.time(), osp.abspath(args.out)
+    out = osp.abspath(args.out)
     os.environ['EVIDENCE_DIR'] = out
     os.environ['RENDERED_DIR'] = osp.abspath(os.environ.get('RENDERED_DIR', 'data/rendered_people'))
     plan = yaml.safe_load((CONFIGS / 'rows.yml').read_text(encoding='utf-8'))
     if args.page and (missing := [m for m in (BEGIN, END) if m not in Path(args.page).read_text()]):
         parser.error(f'--page {args.page} has no line {missing[0].strip()}')
-    tables = make_data(out, list(plan['tables']), args.smoke)
+    try:
+        tables = make_data(out, list(plan['tables']), args.smoke)
+    except (OSError, subprocess.CalledProcessError) as e:
+        print(f'evidence: {e}', file=sys.stderr)
+        return 1
     jobs = [
         Job(table, row, seed)
-        for seed in (SMOKE['seeds'] if args.smoke else SEEDS)
         for table in tables
         for row, own in plan['tables'][table]['rows'].items()
         if args.all or own.get('core')
+        for seed in (SMOKE['seeds'] if args.smoke else SEEDS)
     ]
     jobs.sort(key=lambda job: not plan['tables'][job.table]['rows'][job.row].get('core'))
     for job in jobs:
@@ -361,8 +229,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{len(jobs)} rows: {forecast(jobs, plan):.0f} minutes on {os.cpu_count()} cores')
     errors = run_all(jobs, plan, out, args.smoke)
     results = Results(out, plan, SEEDS)
+    seconds = sum(float(p.read_text().split()[0]) for p in Path(out).glob('*/*/*/trained'))
     command = ' '.join(['python tools/evidence.py', *(argv or sys.argv[1:])])
-    text = report(results, plan, command, (time.time() - begin) / 60)
+    text = report(results, command, seconds)
     atomic_write(osp.join(out, 'evidence.md'), text)
     results.draw(osp.join(out, 'claims.png'))
     if args.page:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import evidence
+import evidence_report
 import numpy as np
 import pytest
 import yaml
@@ -71,7 +72,7 @@ def test_tables_and_claims_of_made_up_predictions(tmp_path):
         write_predictions(tmp_path, 'drawn_faces', 'clips', seed, some, some)
         write_predictions(tmp_path, 'drawn_faces', 'joint', seed, some, some)
         write_predictions(tmp_path, 'drawn_faces', 'moae', seed, np.ones(200), some)
-    results = evidence.Results(str(tmp_path), PLAN, (0, 1, 2))
+    results = evidence_report.Results(str(tmp_path), PLAN, (0, 1, 2))
     middle, low, high = results.difference('drawn_faces', 'moae', 'clips', 'video')
     assert (middle, low > 15, high < 35) == (25.0, True, True)
     assert results.difference('drawn_faces', 'joint', 'clips', 'video') == (0, 0, 0)
@@ -86,7 +87,7 @@ def test_tables_and_claims_of_made_up_predictions(tmp_path):
     assert rows['s4d'][1] == 'not run' and rows['s4d'][4] == '-'
     claims = results.claims().split('\n')
     assert claims[2].endswith('| stands |') and claims[3].endswith('| not run |')
-    assert [evidence.judge(d, 'below') for d in ((1, 0.5, 2), (0, -1, 1), (-2, -3, -1))] == [
+    assert [evidence_report.judge(d, 'below') for d in ((1, 0.5, 2), (0, -1, 1), (-2, -3, -1))] == [
         'refuted',
         'open',
         'stands',

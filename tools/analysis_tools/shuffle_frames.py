@@ -1,7 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""A test without the order of time: name this module in `custom_imports` and its step in a pipeline.
+"""A test without the order of time: a model that scores as well does not use the order.
 
-With PYTHONPATH=tools/analysis_tools. A model that scores as well with it does not use the order.
+Name this module in ``custom_imports``, with PYTHONPATH=tools/analysis_tools, and its step in place
+of ``SampleClipViews``.
 """
 
 import zlib

@@ -117,16 +117,25 @@ def config_of(plan: dict, job: Job, smoke: bool) -> Config:
     return cfg
 
 
-def run(job: Job, plan: dict, out: str, smoke: bool) -> None:
+def config_path(job: Job, out: str) -> str:
+    """Beside the folders of the seeds, into which mmengine writes configs of its own."""
+    return osp.join(out, job.table, job.row, f'{job.row}.py')
+
+
+def write_configs(jobs: list[Job], plan: dict, out: str, smoke: bool) -> None:
+    """Write the config of each row; where there is one, it must be the same."""
+    for job in {(job.table, job.row): job for job in jobs}.values():
+        path, text = config_path(job, out), config_of(plan, job, smoke).pretty_text
+        if osp.isfile(path) and Path(path).read_text() != text:
+            said = f'{path} is of other settings: delete {osp.dirname(path)}, or name another --out'
+            raise ValueError(said)
+        atomic_write(path, text)
+
+
+def run(job: Job, plan: dict, out: str) -> None:
     """Train and test a row, or what is left of that."""
     row, folder = plan['tables'][job.table]['rows'][job.row], osp.join(out, job.name)
-    predictions = osp.join(folder, 'predictions.json')
-    path = osp.join(osp.dirname(folder), f'{job.row}.py')  # mmengine writes to the folder of a run
-    text = config_of(plan, job, smoke).pretty_text
-    if osp.isfile(path) and Path(path).read_text() != text:
-        said = f'{path} is of other settings: delete {osp.dirname(path)}, or name another --out'
-        raise ValueError(said)
-    atomic_write(path, text)
+    path, predictions = config_path(job, out), osp.join(folder, 'predictions.json')
     os.makedirs(folder, exist_ok=True)
     source = row.get('weights') or row.get('from')
     start = source and last_checkpoint(osp.join(out, job.table, source, str(job.seed)))
@@ -161,7 +170,7 @@ def last_checkpoint(folder: str) -> str:
     return Path(folder, 'last_checkpoint').read_text().strip()
 
 
-def run_all(jobs: list[Job], plan: dict, out: str, smoke: bool) -> dict[Job, str]:
+def run_all(jobs: list[Job], plan: dict, out: str) -> dict[Job, str]:
     """Run the jobs, one for each core; what went wrong, by job."""
     futures: dict[Job, Future] = {}
     start, errors = time.time(), {}
@@ -171,7 +180,7 @@ def run_all(jobs: list[Job], plan: dict, out: str, smoke: bool) -> dict[Job, str
         source = row.get('weights') or row.get('from')
         if source:  # begun before: the row stands above
             futures[job._replace(row=source)].result()
-        run(job, plan, out, smoke)
+        run(job, plan, out)
 
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
@@ -180,7 +189,7 @@ def run_all(jobs: list[Job], plan: dict, out: str, smoke: bool) -> dict[Job, str
         for number, (job, future) in enumerate(futures.items(), 1):
             try:
                 future.result()
-            except (OSError, RuntimeError, ValueError) as e:
+            except (OSError, RuntimeError) as e:
                 errors[job] = str(e)
             minutes, said = (time.time() - start) / 60, errors.get(job, 'done')
             print(f'{minutes:5.1f} min {number}/{len(jobs)} {job.name}: {said}', flush=True)
@@ -212,22 +221,21 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--page {args.page} has no line {missing[0].strip()}')
     try:
         tables = make_data(out, list(plan['tables']), args.smoke)
-    except (OSError, subprocess.CalledProcessError) as e:
+        jobs = [
+            Job(table, row, seed)
+            for table in tables
+            for row, own in plan['tables'][table]['rows'].items()
+            if args.all or own.get('core')
+            for seed in (SMOKE['seeds'] if args.smoke else SEEDS)
+        ]
+        jobs.sort(key=lambda job: not plan['tables'][job.table]['rows'][job.row].get('core'))
+        write_configs(jobs, plan, out, args.smoke)
+    except (OSError, ValueError, subprocess.CalledProcessError) as e:
         print(f'evidence: {e}', file=sys.stderr)
         return 1
-    jobs = [
-        Job(table, row, seed)
-        for table in tables
-        for row, own in plan['tables'][table]['rows'].items()
-        if args.all or own.get('core')
-        for seed in (SMOKE['seeds'] if args.smoke else SEEDS)
-    ]
-    jobs.sort(key=lambda job: not plan['tables'][job.table]['rows'][job.row].get('core'))
-    for job in jobs:
-        config_of(plan, job, args.smoke)  # mistakes end here
     if not args.smoke:
         print(f'{len(jobs)} rows: {forecast(jobs, plan):.0f} minutes on {os.cpu_count()} cores')
-    errors = run_all(jobs, plan, out, args.smoke)
+    errors = run_all(jobs, plan, out)
     results = Results(out, plan, SEEDS)
     seconds = sum(float(p.read_text().split()[0]) for p in Path(out).glob('*/*/*/trained'))
     command = ' '.join(['python tools/evidence.py', *(argv or sys.argv[1:])])

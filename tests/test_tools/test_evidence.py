@@ -105,14 +105,15 @@ def test_a_row_is_trained_tested_and_kept(quickstart_data, tmp_path, monkeypatch
     name, label = lines[0].split()
     assert (drawn / 'frames' / name).is_file() and len(lines) % 8 == 0
     jobs = [Job('drawn_faces', 'clips', 0)]
-    assert evidence.run_all(jobs, PLAN, out, True) == {}
+    evidence.write_configs(jobs, PLAN, out, True)
+    assert evidence.run_all(jobs, PLAN, out) == {}
     folder = tmp_path / jobs[0].name
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*.json')}
     assert len(json.loads((folder / 'predictions.json').read_text())) == 14
-    assert evidence.run_all(jobs, PLAN, out, True) == {}
+    assert evidence.run_all(jobs, PLAN, out) == {}
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob('*.json')}
-    errors = evidence.run_all(jobs, PLAN, out, False)
-    assert 'other settings' in errors[jobs[0]]
+    with pytest.raises(ValueError, match='clips.py is of other settings'):
+        evidence.write_configs(jobs, PLAN, out, False)
 
 
 def test_a_page_without_marks_is_refused(tmp_path, capsys):

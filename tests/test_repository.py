@@ -9,7 +9,7 @@ import sys
 import make_model_zoo
 import pytest
 import yaml
-from helpers import ROOT, process_env
+from helpers import ROOT, process_env, read_config
 from mmengine.config import Config
 from packaging.specifiers import SpecifierSet
 
@@ -94,7 +94,7 @@ def parts(value):
 def test_every_key_and_argument_is_on_the_page(recipe):
     """docs/config_guide.md names every key, part and argument of the recipes that it explains."""
     names = set(re.findall(r'`([^`]+)`', read('docs', 'config_guide.md')))
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{recipe}.py')).to_dict()
+    cfg = read_config(recipe).to_dict()
     assert set(cfg) - names == set()
     missing = {
         (name, argument)

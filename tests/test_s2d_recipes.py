@@ -5,8 +5,7 @@ import json
 
 import pytest
 import torch
-from helpers import ROOT, write_text, write_video
-from mmengine.config import Config
+from helpers import read_config, without_workers, write_text, write_video
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -20,7 +19,7 @@ RECIPES = ('dfew', 'ferv39k', 'mafw')
 
 
 def recipe(name):
-    return Config.fromfile(f'{ROOT}/configs/s2d_finetune_{name}.py')
+    return read_config(f's2d_finetune_{name}')
 
 
 def make_small(cfg, landmarks):
@@ -198,11 +197,9 @@ def test_a_small_training(tmp_path):
     write_text(folder / 'set_1.csv', '\n'.join(lines))
     for i in range(6):
         write_video(folder / 'clips' / f'{i:05d}.mp4', 18)
-    cfg = make_small(recipe('dfew_oversample'), landmarks)
+    cfg = without_workers(make_small(recipe('dfew_oversample'), landmarks))
     for stage in ('train', 'val', 'test'):
-        loader = cfg[f'{stage}_dataloader']
-        loader.update(num_workers=0, persistent_workers=False, pin_memory=False)
-        loader.dataset.video.update(
+        cfg[f'{stage}_dataloader'].dataset.video.update(
             data_root=str(folder),
             ann_file='set_1.csv',
             data_prefix=dict(video='clips'),

@@ -1,7 +1,6 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps, one by one and as the whole pipelines of the recipes."""
 
-import os.path as osp
 import random
 from unittest import mock
 
@@ -9,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
-    ROOT,
     frame_number,
     is_red,
     make_frame,
+    read_config,
     truncate,
     write_frames,
     write_image,
     write_text,
     write_video,
 )
-from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope
 from PIL import Image
 from torchvision.transforms import functional as TF
@@ -254,7 +252,7 @@ def test_fixed_crop():
 
 # ------------------------------------------------------------- whole pipelines
 def recipe(config):
-    return Config.fromfile(osp.join(ROOT, 'configs', f's4d_{config}.py'))
+    return read_config(f's4d_{config}')
 
 
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 import torch
 from file_server import kept, saved
-from helpers import ROOT, write_video
+from helpers import config_path, write_video
 from small_models import S2D, S2D_ARCH, S2D_NET, write_landmark_net
 
 from benchmarks.plain_s2d import PlainS2D, random_weights
@@ -53,7 +53,7 @@ def hub(server, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(models, 'LANDMARKS', server.url('/landmarks.pth.tar', network))
     config = tmp_path / 'small.py'
     shape = dict(S2D, arch=dict(_delete_=True, **S2D['arch']))
-    base = os.path.join(ROOT, 'configs', 's2d_finetune_dfew.py')
+    base = config_path('s2d_finetune_dfew')
     steps = [
         dict(type='ClipInit'),
         dict(type='SampleClipViews', clip_len=4, frame_interval=1, num_views=2),

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, process_env
+from helpers import ROOT, config_path, process_env
 from runs import FINETUNE
 
-DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
+DFEW = config_path('s4d_finetune_dfew')
 TRAIN, TEST = (runpy.run_path(osp.join(ROOT, 'tools', f'{n}.py')) for n in ('train', 'test'))
 
 

@@ -21,7 +21,7 @@ import mmaction.visualization  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401
 import torch.distributed as dist
-from helpers import ONE_PROCESS, config_path, process_env, without_workers
+from helpers import ONE_PROCESS, ROOT, process_env, without_workers
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -33,8 +33,8 @@ from torch import nn
 from s4d_mm.engine.checkpoint import ResumeError, prepare_training
 from s4d_mm.engine.launch import build_runner, errors_as_messages
 
-PRETRAIN = config_path('quickstart/s4d_quickstart_pretrain')
-FINETUNE = config_path('quickstart/s4d_quickstart_finetune')
+PRETRAIN = f'{ROOT}/configs/quickstart/s4d_quickstart_pretrain.py'
+FINETUNE = f'{ROOT}/configs/quickstart/s4d_quickstart_finetune.py'
 STEPS = 6  # of an epoch of the tiny training
 TIMEOUT = 120  # ends a hang only
 

@@ -7,7 +7,7 @@ import os
 import os.path as osp
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -139,10 +139,21 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
         atomic_write(path, json.dumps(settings, indent=1) + '\n')
 
 
-def make_files(make: Callable, todo: Sequence, workers: int | None) -> None:
-    """Call ``make`` with each of ``todo`` in processes, and say how many are done."""
+def in_processes(work: Callable, todo: Sequence, workers: int | None, start: Callable) -> Iterator:
+    """What ``work`` gives for each of ``todo``, as it comes; ``start`` sets a process up.
+
+    One worker is this process.
+    """
+    if workers == 1:
+        start()
+        yield from map(work, todo)
+        return
     # not forked: a fork of a process in which OpenCV has threads can hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for done, _ in enumerate(pool.map(make, todo, chunksize=4), 1):
-            if done % 500 == 0 or done == len(todo):
-                print(f'  {done}/{len(todo)} files', flush=True)
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, start) as pool:
+        try:
+            for future in as_completed([pool.submit(work, one) for one in todo]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -217,14 +217,11 @@ def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
 
 def _cell(frame: np.ndarray, number: int, square: list | None, detected: bool) -> np.ndarray:
     h, w = frame.shape[:2]
-    k = (CELL - 4) / max(h, w)
-    size = max(1, round(w * k)), max(1, round(h * k))
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    side, middle = max(h, w), (w / 2, h / 2)
+    cell = crop_square(frame, (*middle, side, 0), CELL)
     if square is not None:
-        corners = np.round(square_corners(square) * k).astype(np.int32)
-        cv2.polylines(small, [corners], True, GREEN if detected else YELLOW, 2)
-    cell = np.full((CELL, CELL, 3), 30, np.uint8)
-    cell[2 : 2 + len(small), 2 : 2 + small.shape[1]] = small
+        corners = (square_corners(square) - middle) * CELL / side + CELL / 2
+        cv2.polylines(cell, [corners.astype(int)], True, GREEN if detected else YELLOW, 2)
     write(cell, str(number + 1), (6, CELL - 8))
     return cell
 

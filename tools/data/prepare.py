@@ -217,7 +217,7 @@ def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
 
 def _cell(frame: np.ndarray, number: int, square: list | None, detected: bool) -> np.ndarray:
     h, w = frame.shape[:2]
-    side, middle = max(h, w), (w / 2, h / 2)
+    side, middle = 1.03 * max(h, w), (w / 2, h / 2)  # a gap between wide frames
     cell = crop_square(frame, (*middle, side, 0), CELL)
     if square is not None:
         corners = (square_corners(square) - middle) * CELL / side + CELL / 2

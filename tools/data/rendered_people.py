@@ -214,11 +214,9 @@ class Camera:
 @lru_cache(1)
 def load(path: str) -> tuple:
     """The model of a file, and its renderers by whether there are long hair and glasses."""
-    import warp as wp
     from head_model import HeadModel
     from head_render import FRAME, HAIR, Renderer
 
-    wp.config.quiet = True
     with np.load(path) as f:
         model = HeadModel(**f)
     renderers = {}

@@ -8,7 +8,7 @@ Brows, iris, hairline and wrinkles are functions of it, so they follow the skin.
 import numpy as np
 import warp as wp
 
-wp.config.quiet = True
+wp.config.log_level = 40  # errors
 wp.set_device('cpu')  # the same pictures on every machine
 SKIN, EYE, MOUTH, TEETH, LASH, HAIR, FRAME = range(7)  # parts of the mesh
 EYE_SIZE = wp.constant(0.0125)

@@ -87,8 +87,7 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
     missing = files.missing_frames(source, count)
-    jumps = find_jumps(track, settings['margin'])
-    cuts = find_cuts(track, jumps, settings['max_jump'])
+    jumps, cuts = find_jumps(track, settings['margin'], settings['max_jump'])
     record.update(frames=count, faces=faces, missing=missing)
     record['largest_jump'] = round(float(jumps.max()), 3)
     if faces == 0 or faces < settings['min_found'] * count:
@@ -109,35 +108,25 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
         record['output'] = source.output
 
 
-def find_jumps(placed: Placed, margin: float) -> np.ndarray:
+def find_jumps(placed: Placed, margin: float, max_jump: float) -> tuple[np.ndarray, list[int]]:
     """How far an edge of the face's box moved since it was last seen, relative to its size, (N,).
 
-    0 in the first frame with a face, and where the same face as before is not seen.
+    0 in the first frame with a face, and where the same face as before is not seen. Then the cuts:
+    frames at which another face is followed, more than ``max_jump`` away.
     """
-    jumps, last, number = np.zeros(len(placed)), None, None
+    jumps, cuts, last, number = np.zeros(len(placed)), [], None, None
     for t, face in enumerate(placed):
         if face is None or (not face.seen and face.face == number):
             continue
-        number = face.face
         cx, cy, side, _, *height = face.square
         sides = np.array([side, *height]) / (1 + margin)
         box = np.array(square_box((cx, cy, sides[0], 0, *sides[1:])))
         if last is not None:
             jumps[t] = np.abs(box - last).max() / max(*(last[2:] - last[:2]), 1e-6)
-        last = box
-    return jumps
-
-
-def find_cuts(placed: Placed, jumps: Sequence[float], max_jump: float) -> list[int]:
-    """Frames at which another face is followed, more than ``max_jump`` away."""
-    cuts, last = [], None
-    for t, face in enumerate(placed):
-        if face is None:
-            continue
-        if last not in (None, face.face) and jumps[t] > max_jump:
-            cuts.append(t)
-        last = face.face
-    return cuts
+            if face.face != number and jumps[t] > max_jump:
+                cuts.append(t)
+        last, number = box, face.face
+    return jumps, cuts
 
 
 def fill_squares(placed: Placed, cuts: Sequence[int]) -> np.ndarray:

@@ -140,14 +140,7 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
 
 
 def in_processes(work: Callable, todo: Sequence, workers: int | None, start: Callable) -> Iterator:
-    """What ``work`` gives for each of ``todo``, as it comes; ``start`` sets a process up.
-
-    One worker is this process.
-    """
-    if workers == 1:
-        start()
-        yield from map(work, todo)
-        return
+    """What ``work`` gives for each of ``todo``, as it comes; ``start`` sets a process up."""
     # not forked: a fork of a process in which OpenCV has threads can hang
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, start) as pool:

@@ -26,6 +26,7 @@ from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 KINDS = ('image', 'video')
+SETTINGS = dict(images=11200, clips=2800, seed=0, size=80)  # counts; pixels of a side
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
 DRAWING = 4  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = 0.2
@@ -104,19 +105,13 @@ def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
     write_sample(osp.join(out, sample.path), frames, FPS)
 
 
-def make_set(
-    out: str,
-    images: int = 11200,
-    clips: int = 2800,
-    seed: int = 0,
-    size: int = 80,
-    workers: int | None = None,
-) -> int:
-    """Make the set, or what is missing of it; returns how many files were drawn."""
-    settings = dict(drawing=DRAWING, images=images, clips=clips, seed=seed, size=size)
-    claim_folder(out, MARKER, settings)
-    samples = list_samples('image', images) + list_samples('video', clips)
-    made = make_files(partial(make_sample, out=out, seed=seed, size=size), samples, out, workers)
+def make_set(out: str, workers: int | None = None, **options: int) -> int:
+    """Make the set of ``SETTINGS`` and options, or what is missing of it; how many were drawn."""
+    settings = SETTINGS | options
+    claim_folder(out, MARKER, dict(drawing=DRAWING, **settings))
+    samples = list_samples('image', settings['images']) + list_samples('video', settings['clips'])
+    work = partial(make_sample, out=out, seed=settings['seed'], size=settings['size'])
+    made = make_files(work, samples, out, workers)
     write_lists(samples, out, (AFFECTNET, DFEW), 'expression')
     return made
 
@@ -178,7 +173,7 @@ def run(make: Callable, doc: str, options: dict, argv: list[str] | None) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run(make_set, __doc__, dict(images=11200, clips=2800, size=80), argv)
+    return run(make_set, __doc__, SETTINGS, argv)
 
 
 if __name__ == '__main__':

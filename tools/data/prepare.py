@@ -284,7 +284,11 @@ def prepare(
                 remove(str(path))
             work = partial(prepare_one, dst=dst, settings=settings)
             start = partial(start_worker, make_detector)
-            records = files.in_processes(work, todo, workers, start)
+            if workers == 1:
+                start()
+                records = map(work, todo)
+            else:
+                records = files.in_processes(work, todo, workers, start)
             with open(osp.join(dst, JOURNAL), 'ab') as journal:
                 for record in track_iter_progress((records, len(todo))):
                     # a line that was cut off ends here

@@ -1,6 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Which clips or images a folder holds, their frames, and whose the folder is that is written."""
 
+import csv
+import io
 import json
 import multiprocessing
 import os
@@ -122,6 +124,12 @@ def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
     os.makedirs(folder)
     for i, frame in enumerate(frames, 1):
         media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)
+
+
+def csv_text(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
 
 
 def claim_folder(out: str, marker: str, settings: dict) -> None:

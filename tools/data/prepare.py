@@ -7,9 +7,7 @@ Repeat the command after an interruption: it resumes. See docs/data/prepare.md.
 """
 
 import argparse
-import csv
 import errno
-import io
 import json
 import multiprocessing
 import os
@@ -163,10 +161,9 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
 
 
 def write_report(dst: str, records: list[dict]) -> None:
-    text = io.StringIO(newline='')
-    csv.writer(text).writerows([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
+    text = files.csv_text([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
     # names need not be UTF-8
-    atomic_write(osp.join(dst, 'report.csv'), text.getvalue().encode('utf-8', 'replace'))
+    atomic_write(osp.join(dst, 'report.csv'), text.encode('utf-8', 'replace'))
 
 
 def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:

@@ -3,7 +3,7 @@
 
     python benchmarks/s2d.py [--repeats 5] [--clips 1]
 
-The plain one (tests/s2d_made_up.py) writes attention out and takes the clips one by one in the
+The plain one (benchmarks/plain_s2d.py) writes attention out and takes the clips one by one in the
 temporal adapters. Both have the same weights, and the landmark network without its unused layers.
 """
 
@@ -23,15 +23,14 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from mmengine.registry import MODELS, init_default_scope
-from s2d_made_up import PlainS2D, random_weights
 from torch.nn.functional import cross_entropy
 
 from benchmarks import timing
+from benchmarks.plain_s2d import PlainS2D, random_weights
 from s4d_mm.weights.s2d import from_s2d_authors
 
 BASE = dict(
@@ -75,8 +74,7 @@ def main() -> None:
     labels = torch.randint(7, (args.clips,))
 
     def scores_plain() -> torch.Tensor:
-        plain.stages = {}
-        return plain(video, model.landmark(video.transpose(1, 2).flatten(0, 1)))['logits']
+        return plain(video, model.landmark(video.transpose(1, 2).flatten(0, 1)))
 
     def scores_ours() -> torch.Tensor:
         return head(model(video)[..., 0, 0].mean(dim=2))

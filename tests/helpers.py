@@ -17,9 +17,33 @@ from unittest import mock
 import av
 import cv2
 import numpy as np
+from mmengine.config import Config
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 RED = (220, 30, 40)
+# options of a training, a validation and a test, which then read their data themselves
+ONE_PROCESS = [
+    f'{stage}_dataloader.{option}'
+    for stage in ('train', 'val', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
+
+
+def config_path(name: str) -> str:
+    """A config of the repository by its name, such as ``own/own_clips``."""
+    return osp.join(ROOT, 'configs', f'{name}.py')
+
+
+def read_config(name: str) -> Config:
+    return Config.fromfile(config_path(name))
+
+
+def without_workers(cfg: Config) -> Config:
+    """Let a config's loaders read their data themselves; the config."""
+    for stage in ('train', 'val', 'test'):
+        if cfg.get(f'{stage}_dataloader'):
+            cfg[f'{stage}_dataloader'].update(num_workers=0, persistent_workers=False)
+    return cfg
 
 
 def make_frame(number: int = 0, height: int = 48, width: int = 64):
@@ -69,16 +93,23 @@ def write_video(
 
 
 def encode(
-    path: str, frames: Sequence[np.ndarray], fps: int = 25, crf: int = 12, faststart: bool = False
+    path: str,
+    frames: Sequence[np.ndarray],
+    fps: int = 25,
+    codec: str = 'libx264',
+    faststart: bool = False,
+    **options,
 ) -> str:
-    """Write RGB frames as :func:`write_video` does."""
+    """Write RGB frames as :func:`write_video` does, or with another codec and its options."""
     path = _make_folder_of(path)
-    options = dict(movflags='faststart') if faststart else {}
-    with av.open(path, 'w', options=options) as container:
-        stream = container.add_stream('libx264', rate=fps)
+    if codec == 'libx264':
+        options = dict(crf=12, preset='ultrafast', threads=1) | options
+    how = dict(movflags='faststart') if faststart else {}
+    with av.open(path, 'w', options=how) as container:
+        options = {name: str(value) for name, value in options.items()}
+        stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = 'yuv420p'
-        stream.options = dict(crf=str(crf), preset='ultrafast', threads='1')
         for image in frames:
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
             container.mux(stream.encode(frame))

@@ -21,7 +21,7 @@ import mmaction.visualization  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401
 import torch.distributed as dist
-from helpers import ROOT, process_env
+from helpers import ONE_PROCESS, ROOT, process_env, without_workers
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
@@ -33,8 +33,8 @@ from torch import nn
 from s4d_mm.engine.checkpoint import ResumeError, prepare_training
 from s4d_mm.engine.launch import build_runner, errors_as_messages
 
-PRETRAIN = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_pretrain.py')
-FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
+PRETRAIN = f'{ROOT}/configs/quickstart/s4d_quickstart_pretrain.py'
+FINETUNE = f'{ROOT}/configs/quickstart/s4d_quickstart_finetune.py'
 STEPS = 6  # of an epoch of the tiny training
 TIMEOUT = 120  # ends a hang only
 
@@ -233,10 +233,7 @@ def train(cfg):
 # ------------------------------------------------------------------ the quickstart, in short
 def short_config(path: str, work_dir, **options) -> Config:
     """A config of the quickstart: one short epoch; ``options`` have ``__`` for dots."""
-    cfg = Config.fromfile(path)
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        if cfg.get(key):
-            cfg[key].update(num_workers=0, persistent_workers=False)
+    cfg = without_workers(Config.fromfile(path))
     cfg.train_cfg.max_epochs = 1
     cfg.train_dataloader.batch_sampler.batch_size = dict(video=4, image=8)
     if 'val_dataloader' in cfg:
@@ -321,18 +318,13 @@ UPSTREAM = {
     for name in ('mmaction', 'mmpretrain')
 }
 TRAIN_OPTIONS = [
+    *ONE_PROCESS[:2],
     'train_cfg.max_epochs=1',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False',
     'train_dataloader.batch_sampler.batch_size.video=4',
     'train_dataloader.batch_sampler.batch_size.image=8',
     'default_hooks.logger.interval=1',
 ]
-TEST_OPTIONS = [
-    f'{stage}_dataloader.{option}'
-    for stage in ('val', 'test')
-    for option in ('num_workers=0', 'persistent_workers=False')
-]
+TEST_OPTIONS = ONE_PROCESS[2:]
 
 
 class ToolboxRun:

@@ -109,9 +109,31 @@ def save_checkpoint(path, change=None):
     return str(path)
 
 
-def write_landmark_net(path, seed=0, **sizes):
+# a small S2D: its backbone, the authors' names for its sizes, and its landmark network
+S2D_NET = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
+S2D = dict(
+    type='S2DViT',
+    arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+    img_size=32,
+    patch_size=8,
+    num_frames=4,
+    prompt_dims=4,
+    adapter_ratio=0.25,
+    adapter_heads=2,
+    landmark=dict(type='LandmarkMobileFaceNet', input_size=32, **S2D_NET),
+)
+S2D_ARCH = dict(
+    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2, num_frames=4,
+    hidden_dim=4, adapter_scale=0.25, adapter_num_heads=2, qkv_bias=True, num_classes=7,
+    norm_eps=1e-6, tma_norm_eps=1e-5,
+)  # fmt: skip
+# layers of the authors' file that S2D does not use
+TAIL = ('conv_45.conv.conv', 'conv_5.model.0.conv.conv', 'conv_6_sep.conv', 'output_layer.linear')
+
+
+def write_landmark_net(path, prefix='', **sizes):
     """A file of S2D's landmark network, as its authors save it, with random weights."""
-    torch.manual_seed(seed)
-    net = build(dict(type='LandmarkMobileFaceNet', **sizes))
-    torch.save(dict(state_dict=net.state_dict()), path)
+    weights = build(dict(type='LandmarkMobileFaceNet', **sizes)).state_dict()
+    weights.update({f'{name}.weight': torch.zeros(2, 2) for name in TAIL})
+    torch.save(dict(state_dict={f'{prefix}{k}': v for k, v in weights.items()}, epoch=3), path)
     return str(path)

@@ -7,8 +7,7 @@ import re
 import sys
 
 import torch
-from helpers import ROOT, write_text, write_video
-from mmengine.config import Config
+from helpers import ROOT, read_config, write_text, write_video
 from mmengine.logging import MMLogger
 from mmengine.registry import METRICS, MODELS, init_default_scope
 from mmengine.runner import Runner
@@ -45,7 +44,7 @@ def test_files_that_a_clip_passes(tmp_path):
     """From its line in DFEW's test list to WAR: those of docs/data_flow.md, in this order."""
     write_video(tmp_path / '00007.mp4', 90, 80, 80)
     write_text(tmp_path / 'test.csv', '00007,1')
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py'))
+    cfg = read_config('quickstart/s4d_quickstart_finetune')
     init_default_scope('mmaction')
     MMLogger.get_instance('clip')  # others may have filters of the package
     clips = dict(

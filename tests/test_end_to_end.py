@@ -4,7 +4,6 @@
 import csv
 import itertools
 import json
-import os.path as osp
 import re
 import socket
 import subprocess
@@ -13,8 +12,14 @@ import numpy as np
 import pytest
 import torch
 from authors_files import save_finetuning, save_pretraining
-from helpers import ROOT, make_public_layout, process_env, run_script
-from mmengine.config import Config
+from helpers import (
+    ROOT,
+    make_public_layout,
+    process_env,
+    read_config,
+    run_script,
+    without_workers,
+)
 from mmengine.runner import Runner
 from runs import FINETUNE, PRETRAIN, TRAIN_OPTIONS, short_config
 
@@ -149,13 +154,11 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     """The recipes on miniatures of their datasets, with a narrow encoder."""
     make_public_layout(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+    cfg = without_workers(read_config(name))
     narrow = dict(embed_dims=24, num_layers=12, num_heads=2)
     cfg.merge_from_dict(
         {
             'train_cfg.max_epochs': 1,
-            'train_dataloader.num_workers': 0,
-            'train_dataloader.persistent_workers': False,
             'train_dataloader.batch_sampler.total_batch_size': dict(video=2, image=2),
             'train_dataloader.sampler.share.video': 1.0,
         }
@@ -167,9 +170,6 @@ def test_recipes_train_and_test(name, tmp_path, monkeypatch):
     else:
         cfg.model.neck.arch = narrow
         cfg.model.cls_head.in_channels = 24
-        for key in ('val_dataloader', 'test_dataloader'):
-            cfg[key].num_workers = 0
-            cfg[key].persistent_workers = False
     cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
     runner = Runner.from_cfg(cfg)
     runner.train()

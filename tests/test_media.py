@@ -57,13 +57,8 @@ def test_a_file_that_is_cut_off_is_known(suffix, tmp_path):
 
 def test_the_frame_asked_for_where_seeking_leads_to_a_later_one(tmp_path):
     path = str(tmp_path / 'x.avi')  # it is sought by the order of decoding
-    with av.open(path, 'w') as container:
-        stream = container.add_stream('mpeg4', rate=25, options=dict(bf='2', g='8', threads='1'))
-        stream.height, stream.width, stream.pix_fmt = 144, 176, 'yuv420p'
-        for i in range(50):
-            frame = av.VideoFrame.from_ndarray(make_frame(i, 144, 176), format='rgb24')
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    frames = [make_frame(i, 144, 176) for i in range(50)]
+    encode(path, frames, codec='mpeg4', bf=2, g=8, threads=1)
     for i, frame in enumerate(media.read_video(path)):
         np.testing.assert_array_equal(next(media.NumberedFrames(path).read([i])), frame)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import make_lists
 import pytest
 import torch
-from helpers import ROOT, run_script
+from helpers import ONE_PROCESS, ROOT, run_script
 from small_models import ARCH, PRETRAIN, build
 from user_files import write_clip, write_picture
 
@@ -80,15 +80,12 @@ def test_configs_train_test_and_predict(name, place, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     monkeypatch.setenv('LOCAL_RANK', '0')  # one process, which torchrun would start
     config, work = small_config(name, place), Path('work_dirs', name)
-    options = ('num_workers=0', 'persistent_workers=False')
-    stages = ('test', 'val', 'train')
-    loaders = [f'{stage}_dataloader.{option}' for stage in stages for option in options]
-    run_script('tools/train.py', config, '--cfg-options', 'train_cfg.max_epochs=1', *loaders)
+    run_script('tools/train.py', config, '--cfg-options', 'train_cfg.max_epochs=1', *ONE_PROCESS)
     log = capfd.readouterr()
     fitting = re.search(r'[1-9]\d* of \d+ tensors', log.out + log.err)
     assert bool(fitting) is (name != 'own_small')  # of the pre-trained weights
     weights = work / 'epoch_1.pth'
-    run_script('tools/test.py', config, weights, '--cfg-options', *loaders[:4])
+    run_script('tools/test.py', config, weights, '--cfg-options', *ONE_PROCESS[2:])
     log = capfd.readouterr()
     for prefix in ('video/', 'image/') if name == 'own_joint' else ('',):
         assert re.search(rf' {prefix}WAR: [\d.]+', log.out + log.err)

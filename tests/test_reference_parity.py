@@ -8,12 +8,12 @@
 import glob
 import os
 import os.path as osp
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
-from s2d_made_up import landmark_settings
 
 from s4d_mm.models.landmark_net import cut_tail
 from s4d_mm.models.s2d import EmotionAnchors
@@ -125,6 +125,23 @@ def test_finetune(path):
             logits = model.cls_head(tokens, input_types=kind)
         assert_same(f'{kind}_feature', feature, ref[f'{kind}_feature'])
         assert_same(f'{kind}_logits', logits, ref[f'{kind}_logits'])
+
+
+def landmark_settings(state_dict: dict) -> dict:
+    """``channels``, ``widths`` and ``depths`` of ``LandmarkMobileFaceNet`` for these weights."""
+
+    def rows(*keys: str) -> tuple[int, ...]:
+        return tuple(len(state_dict[f'{key}.conv.weight']) for key in keys)
+
+    def depth(stage: str) -> int:
+        pattern = re.compile(rf'{stage}\.model\.(\d+)\.')
+        return 1 + max(int(m[1]) for m in map(pattern.match, state_dict) if m)
+
+    return dict(
+        channels=rows('conv1', 'conv_23.project', 'conv_34.project'),
+        widths=rows('conv_23.conv', 'conv_3.model.0.conv', 'conv_34.conv', 'conv_4.model.0.conv'),
+        depths=(depth('conv_3'), depth('conv_4')),
+    )
 
 
 @files('s2d')

@@ -7,16 +7,14 @@ from glob import glob
 
 import pytest
 import torch
-from helpers import ROOT, write_text, write_video
+from helpers import write_text, write_video
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from runs import run_ranks
+from runs import FINETUNE, run_ranks
 
 from s4d_mm.apis import ExpressionInferencer
 from s4d_mm.engine.launch import build_runner
 from s4d_mm.evaluation.predictions import read_predictions
-
-FINETUNE = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
 
 
 class Truth:

@@ -6,7 +6,7 @@ import os.path as osp
 
 import numpy as np
 import torch
-from helpers import ROOT, encode
+from helpers import config_path, encode
 from make_quickstart import DFEW, draw_clip, draw_image, list_samples
 from mmengine.config import Config
 from small_models import build
@@ -14,7 +14,7 @@ from small_models import build
 from s4d_mm.datasets.config import config_classes
 from s4d_mm.media import write_image
 
-CONFIG = osp.join(ROOT, 'configs', 'quickstart', 's4d_quickstart_finetune.py')
+CONFIG = config_path('quickstart/s4d_quickstart_finetune')
 CLASSES = DFEW
 FACE = 5  # the sample that the detector finds best
 SIZE = (240, 320)

@@ -50,14 +50,13 @@ if __name__ == '__main__':
 import mmengine
 import numpy as np
 
-import s4d_mm.guard  # noqa: F401
+import s4d_mm.guard  # noqa: F401  whose mmengine.dump writes a file whole or not at all
 from s4d_mm.datasets.config import class_names_of_test
 from s4d_mm.engine.checkpoint import changed_settings
 from s4d_mm.engine.options import ConfigError, fold_datasets, load_config
 from s4d_mm.evaluation.functional import classification_report
 from s4d_mm.evaluation.metric import format_matrix
 from s4d_mm.evaluation.predictions import LAST, figures_by_modality, name_of_best, read_predictions
-from s4d_mm.files.atomic_write import atomic_write
 from s4d_mm.files.last_checkpoint import find_checkpoint
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -90,12 +89,8 @@ def check_settings(path: str, args: argparse.Namespace, cfg: Config) -> dict:
     if changed:
         said = f'was begun with other settings ({"; ".join(changed[:5])})'
         raise ValueError(f'{osp.dirname(path)} {said}; delete it or give another --work-dir')
-    write_json(path, before)
+    mmengine.dump(before, path, indent=1)
     return before
-
-
-def write_json(path: str, content: dict) -> None:
-    atomic_write(path, json.dumps(content, indent=1))
 
 
 def launch(tool: str, arguments: list[str], args: argparse.Namespace, fold: int) -> int:
@@ -124,7 +119,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
     files = settings.get('checkpoints')
     if not files or not all(osp.isfile(osp.join(folder, f)) for f in files.values()):
         files = train_fold(args, fold, folder, name_of_best(cfg))
-        write_json(settings_file, dict(settings, checkpoints=files))
+        mmengine.dump(dict(settings, checkpoints=files), settings_file, indent=1)
     result = dict(fold=fold, checkpoints={})
     for kind, file in files.items():
         print(f'Fold {fold}: testing {file}, {kind}', flush=True)
@@ -137,7 +132,7 @@ def run_fold(args: argparse.Namespace, fold: int, cfg: Config) -> dict:
             raise RuntimeError(f'Fold {fold}: testing ended with exit code {code}')
         figures = figures_by_modality(read_predictions(f'{dump}.json'), class_names_of_test(cfg))
         result['checkpoints'][kind] = dict(file=file, modalities=figures)
-    write_json(result_file, result)
+    mmengine.dump(result, result_file, indent=1)
     return result
 
 
@@ -198,7 +193,7 @@ def report(args: argparse.Namespace, results: list[dict]) -> dict:
             matrices += [[], [f'{kind}, {modality}, pooled: true class', *classes]]
             matrices += [[name, *row] for name, row in zip(classes, matrix)]
     path = osp.join(args.work_dir, 'kfold.json')
-    write_json(path, dict(config=args.config, folds=results, summary=summary))
+    mmengine.dump(dict(config=args.config, folds=results, summary=summary), path, indent=1)
     with open(f'{path[:-5]}.csv', 'w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([*rows, *matrices])
     print(f'\n{path}, kfold.csv')

@@ -5,7 +5,7 @@ import os.path as osp
 
 import numpy as np
 import pytest
-from helpers import ROOT, write_frames, write_text, write_video
+from helpers import read_config, write_frames, write_text, write_video
 from mmengine.config import Config
 
 from s4d_mm.datasets import (
@@ -180,7 +180,7 @@ def loaders(**datasets):
 
 
 def test_class_names_of_a_config():
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_mafw.py'))
+    cfg = read_config('s4d_finetune_mafw')
     assert config_classes(cfg) == dict(video=MAFW.METAINFO['classes'], image=EIGHT[:7])
     # the tested set comes first
     other = dict(CLIPS, metainfo=dict(classes=('glad', 'sad')))
@@ -194,11 +194,11 @@ def test_class_names_of_a_config():
 
 def test_what_a_model_has_seen():
     for config, seen in (
-        ('s4d_finetune_ferv39k.py', 'FERV39k, AffectNet'),
-        ('own/own_clips.py', 'data/mine'),
-        ('quickstart/s4d_quickstart_finetune.py', 'drawn faces'),
+        ('s4d_finetune_ferv39k', 'FERV39k, AffectNet'),
+        ('own/own_clips', 'data/mine'),
+        ('quickstart/s4d_quickstart_finetune', 'drawn faces'),
     ):
-        assert trained_on(Config.fromfile(osp.join(ROOT, 'configs', config))) == seen
+        assert trained_on(read_config(config)) == seen
     assert trained_on(dict(trained_on='a\x1b[31mb\nc' * 99)) == ('a[31mbc' * 99)[:100]
     for settings in ({}, dict(train_dataloader='x'), dict(train_dataloader=dict(dataset=3))):
         assert trained_on(settings) == ''

@@ -5,8 +5,7 @@ import os
 import os.path as osp
 
 import pytest
-from helpers import ROOT, write_frames, write_image, write_text, write_video
-from mmengine.config import Config
+from helpers import read_config, write_frames, write_image, write_text, write_video
 from mmengine.registry import init_default_scope
 
 from s4d_mm.datasets import (
@@ -156,7 +155,7 @@ def test_affectnet_csv(tmp_path):
 
 def test_affectnet_reads_a_part_if_it_is_there(tmp_path):
     """The recipe's: the authors' list first, then one of make_lists.py, then all images."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
+    cfg = read_config('s4d_finetune_dfew')
     recipe = cfg.train_dataloader.dataset.image
     wanted = ['train_affectnet7_2w.txt', 'train_7_20000.txt', 'train_7.txt']
     names = (*recipe.subsets, recipe.ann_file)

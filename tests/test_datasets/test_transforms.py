@@ -1,43 +1,35 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Pipeline steps, one by one and as the whole pipelines of the recipes."""
 
-import os.path as osp
-import random
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from helpers import (
-    ROOT,
     frame_number,
     is_red,
     make_frame,
+    read_config,
     truncate,
     write_frames,
     write_image,
     write_text,
     write_video,
 )
-from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope
 from PIL import Image
 from torchvision.transforms import functional as TF
 
 from s4d_mm.datasets import ExpressionImageDataset, ExpressionVideoDataset, transforms
+from s4d_mm.datasets.joint import seed_generators
 from s4d_mm.media import MediaReadError, read_image
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     init_default_scope('mmaction')
-    seed(0)
-
-
-def seed(value):
-    random.seed(value)
-    np.random.seed(value)
-    torch.manual_seed(value)
+    seed_generators(0)
 
 
 def build(name, **kwargs):
@@ -236,7 +228,7 @@ def test_windows_are_those_of_mmaction():
     """With one seed, the same windows in the same order."""
     theirs = build('mmaction.RandomResizedCrop', area_range=(0.2, 1.0))
     drawn = [theirs(dict(imgs=noise_clip(1), img_shape=(50, 70)))['crop_bbox'] for _ in range(20)]
-    seed(0)
+    seed_generators(0)
     ours = build('RandomCropBoxes', times=20, area_range=(0.2, 1.0))
     boxes = ours(dict(imgs=noise_clip(2)))['crop_boxes']
     assert boxes[:, :4].tolist() == np.array(drawn).tolist() and not boxes[:, 4].any()
@@ -254,7 +246,7 @@ def test_fixed_crop():
 
 # ------------------------------------------------------------- whole pipelines
 def recipe(config):
-    return Config.fromfile(osp.join(ROOT, 'configs', f's4d_{config}.py'))
+    return read_config(f's4d_{config}')
 
 
 @pytest.mark.parametrize('scope', ['mmaction', 'mmpretrain'])
@@ -288,7 +280,7 @@ def test_pipelines_of_the_recipes(kind, config, stage, shape, scope, tmp_path):
     with DefaultScope.overwrite_default_scope(scope):
         runs = []
         for value in (1, 1, 2):
-            seed(value)
+            seed_generators(value)
             runs.append(dataset[0]['inputs'])
         sample = dataset[0]['data_samples']
     assert runs[0].dtype == torch.uint8 and runs[0].shape == shape and len(runs[0].unique()) > 2

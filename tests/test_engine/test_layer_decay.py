@@ -2,12 +2,10 @@
 """Optimizer groups of fine-tuning: layer-wise decay across backbone and neck."""
 
 import copy
-import os.path as osp
 
 import pytest
 import torch
-from helpers import ROOT
-from mmengine.config import Config
+from helpers import read_config
 from mmengine.optim import build_optim_wrapper
 from small_models import ARCH, FINETUNE, build
 
@@ -108,7 +106,7 @@ def test_layers_for_mmpretrain_s_own_constructor():
 
 def test_groups_of_the_recipe_are_those_of_the_plain_s4d():
     """Learning rate and weight decay of each weight, under the authors' names."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
+    cfg = read_config('s4d_finetune_dfew')
     recipe = dict(cfg.optim_wrapper, type='OptimWrapper')
     for key in ('dtype', 'loss_scale'):
         recipe.pop(key, None)

@@ -3,7 +3,6 @@
 
 import random
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -114,22 +113,6 @@ def test_killed_processes_end_like_whole_ones(quickstart, tmp_path):
     whole.work_dir = str(tmp_path / 'whole')
     run_ranks(lambda: run(whole), tmp_path / 'others')
     assert_same(final_state(cfg.work_dir), final_state(whole.work_dir))
-
-
-def test_killed_at_a_random_moment(whole, tmp_path):
-    def slow():
-        cfg = config_of(PRETRAIN, tmp_path / 'run', **MID_EPOCH)
-        cfg.custom_hooks.append(dict(type='SayWhere', file=str(tmp_path / 'steps'), pause=0.1))
-        run(cfg)
-
-    training = Training(slow, tmp_path)
-    training.wait_for('step 3')
-    time.sleep(random.uniform(0, 0.5))
-    training.signal(signal.SIGKILL)
-    assert training.end() == KILLED
-    cfg = resumed(config_of(PRETRAIN, tmp_path / 'run', **MID_EPOCH))
-    assert train(cfg, tmp_path) == 0
-    assert_same(final_state(cfg.work_dir), whole(PRETRAIN, **MID_EPOCH))
 
 
 def test_nothing_is_read_twice_to_skip_it():

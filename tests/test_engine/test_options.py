@@ -9,18 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, config_path, read_config
 from mmengine.config import Config
 from runs import FINETUNE, PRETRAIN
 
 from s4d_mm.engine import RunCheckHook
 from s4d_mm.engine.options import ConfigError, check_fold, fold_datasets, load_config, set_fold
 
-DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
-
-
-def config_path(name):
-    return osp.join(ROOT, 'configs', f'{name}.py')
+DFEW = config_path('s4d_finetune_dfew')
 
 
 # ------------------------------------------------------------------ options
@@ -209,7 +205,7 @@ RECIPES = {
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_batch_and_learning_rate_of_the_recipes(name):
-    cfg = Config.fromfile(config_path(name))
+    cfg = read_config(name)
     lr, total = RECIPES[name]
     batch_sampler = cfg.train_dataloader.batch_sampler
     assert batch_sampler.total_batch_size == total == cfg.auto_scale_lr.base_batch_size

@@ -2,13 +2,11 @@
 """The learning rate in every step of a run, and the weight decay of pre-training."""
 
 import math
-import os.path as osp
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from mmengine.config import Config
+from helpers import read_config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from small_models import PRETRAIN, build
@@ -35,7 +33,7 @@ def learning_rates(cfg, lrs, epochs, epoch_length, counts=1):
 
 
 def recipe(name):
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{name}.py'))
+    cfg = read_config(name)
     (scheduler,) = cfg.param_scheduler
     return scheduler, cfg.optim_wrapper
 

@@ -2,12 +2,11 @@
 """Saved predictions, their figures, and which checkpoint they are of."""
 
 import os
-import os.path as osp
 import pickle
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import read_config
 from mmengine.config import Config
 
 from s4d_mm.evaluation.predictions import (
@@ -95,7 +94,7 @@ def test_best_is_named_after_the_data_that_chose_it(path, validation, test, kind
 @pytest.mark.parametrize('name', ['dfew', 'mafw'])
 def test_recipes_choose_on_the_test_split(name):
     """Every epoch is validated on what is tested, videos and images."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f's4d_finetune_{name}.py'))
+    cfg = read_config(f's4d_finetune_{name}')
     assert name_of_best(cfg) == 'best on the test split'
     assert cfg.val_dataloader == cfg.test_dataloader
     data, train = cfg.val_dataloader.dataset, cfg.train_dataloader.dataset

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ROOT, without_workers
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -50,9 +50,7 @@ def in_own_layout(name, weights):
 @pytest.mark.parametrize('path', MIXES, ids=lambda p: osp.basename(p)[:-3])
 def test_mix_trains_and_evaluates(path, tmp_path, quickstart):
     """From weights of its backbone's own layout."""
-    cfg, name = Config.fromfile(path), osp.basename(path)
-    for part in ('train', 'val', 'test'):
-        cfg[f'{part}_dataloader'].update(num_workers=0, persistent_workers=False)
+    cfg, name = without_workers(Config.fromfile(path)), osp.basename(path)
     cfg.train_dataloader.batch_size = 4
     if 'batch_sampler' in cfg.train_dataloader:
         cfg.train_dataloader.batch_sampler.batch_size = 4

@@ -8,28 +8,12 @@ import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmengine.logging import MessageHub
 from runs import run_ranks
-from small_models import build
+from small_models import S2D, build
 
 from s4d_mm.files.errors import WeightsError
 from s4d_mm.models.s2d import LEAST_WEIGHT, EmotionAnchors
 
-LANDMARK = dict(
-    type='LandmarkMobileFaceNet',
-    input_size=32,
-    channels=(8, 8, 16),
-    widths=(16, 16, 16, 16),
-    depths=(1, 1),
-)
-FRAMES, DIMS = 3, 32
-BACKBONE = dict(
-    type='S2DViT',
-    arch=dict(embed_dims=DIMS, num_layers=3, num_heads=4, feedforward_channels=64),
-    img_size=32,
-    patch_size=8,
-    num_frames=FRAMES,
-    prompt_dims=4,
-    landmark=LANDMARK,
-)
+FRAMES, DIMS = S2D['num_frames'], S2D['arch']['embed_dims']
 CLIPS, IMAGES = (2, 3, FRAMES, 32, 32), (2, 3, 32, 32)
 FROZEN = ('patch_embed.', 'cls_token', 'pos_embed', 'layers.', 'landmark.')
 PROMPTS = ('landmark_embed.', 'prompt_norms.', '.prompter.', '.temporal.norm.')
@@ -37,7 +21,7 @@ CLASSES, FEATURES = 3, 5
 
 
 def backbone(scope='mmaction', **options):
-    model = build({**BACKBONE, **options}, scope)
+    model = build({**S2D, **options}, scope)
     model.landmark.load_state_dict(model.landmark.state_dict())  # counts as trained
     return model
 
@@ -88,7 +72,7 @@ def test_what_is_trained(shape, freeze_prompts):
 
 def test_landmark_weights_are_never_random():
     """They come with a checkpoint of the whole model; some of them are not enough."""
-    model, other, clips = backbone().eval(), build(BACKBONE, seed=1).eval(), torch.randn(CLIPS)
+    model, other, clips = backbone().eval(), build(S2D, seed=1).eval(), torch.randn(CLIPS)
     weights = model.state_dict()
     partly = {k: v for k, v in weights.items() if not k.startswith('landmark.conv_4.')}
     other.load_state_dict(partly, strict=False)

@@ -7,23 +7,18 @@ import mmaction
 import pytest
 import s4d_to_mmaction
 import torch
-from helpers import ROOT
+from helpers import read_config, without_workers
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 SIZES = dict(img_size=80, num_frames=4, embed_dims=128, depth=4, num_heads=4)
-FAST = {
-    'train_dataloader.num_workers': 0,
-    'train_dataloader.persistent_workers': False,
-    'train_dataloader.batch_size': 4,
-    'train_cfg.max_epochs': 1,
-}
+FAST = {'train_dataloader.batch_size': 4, 'train_cfg.max_epochs': 1}
 
 
 @pytest.fixture(scope='module')
 def pretrained(quickstart):
     """A finished pre-training, and its encoder for mmaction2, by the command."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs/videomae/videomae_pretrain_quickstart.py'))
+    cfg = without_workers(read_config('videomae/videomae_pretrain_quickstart'))
     cfg.merge_from_dict(FAST)
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -49,7 +44,7 @@ def test_pretraining_is_of_videos_in_tubes(pretrained):
 
 def test_videomae_config_of_mmaction2_trains_from_it(pretrained, tmp_path):
     """Its config file, at the size of the quickstart, with ``load_from``."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix', 's4d-vit_timesformer-head_video.py'))
+    cfg = without_workers(read_config('mix/s4d-vit_timesformer-head_video'))
     folder = osp.join(osp.dirname(mmaction.__file__), '.mim/configs/recognition/videomae')
     name = 'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400.py'
     cfg.model = Config.fromfile(osp.join(folder, name)).model

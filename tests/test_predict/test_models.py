@@ -6,7 +6,7 @@ import os.path as osp
 import pytest
 import torch
 from authors_files import save_finetuning
-from helpers import ROOT
+from helpers import config_path
 from mmengine.config import Config
 from small_models import CLASSES, FINETUNE, PREDICT, build, save_checkpoint
 
@@ -77,7 +77,7 @@ def test_the_model_in_the_package_has_the_classes_of_each_task():
 
 def test_names_of_the_index():
     config = find_model('S4D_finetune_DFEW')
-    assert osp.samefile(config, osp.join(ROOT, 'configs', 's4d_finetune_dfew.py'))
+    assert osp.samefile(config, config_path('s4d_finetune_dfew'))
     assert all(osp.isfile(model['Config']) for model in list_models())
     with pytest.raises(ValueError, match='No weights are given for .*s4d_finetune_mafw.py'):
         ExpressionInferencer('s4d_finetune_mafw')

@@ -11,20 +11,15 @@ from collections import Counter
 import pytest
 import torch
 from file_server import kept, saved
-from helpers import ROOT, write_video
-from s2d_made_up import made_up_reference
+from helpers import config_path, write_video
+from small_models import S2D, S2D_ARCH, S2D_NET, write_landmark_net
 
+from benchmarks.plain_s2d import PlainS2D, random_weights
 from s4d_mm.datasets.config import config_classes
 from s4d_mm.files.errors import DownloadError, HubMissingError, WeightsError
 from s4d_mm.predict import cli, models
 from s4d_mm.predict.models import choose_file, fold_of, init_model, published_weights
 
-SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
-ARCH = dict(
-    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2, num_frames=4,
-    hidden_dim=4, adapter_scale=0.25, adapter_num_heads=2, qkv_bias=True, num_classes=7,
-    norm_eps=1e-6, tma_norm_eps=1e-5,
-)  # fmt: skip
 FOLD = 'DFEW/split0{}_checkpoint-best.pth'
 FILES = [
     'README.md',
@@ -38,29 +33,27 @@ RESOLVED = '/cyinen/S2D/resolve/main/'
 
 
 @pytest.fixture(scope='module')
-def reference():
-    return made_up_reference(ARCH, SIZES)
+def weights():
+    """Weights of S2D, and the content of the file of its landmark network."""
+    file = io.BytesIO()
+    write_landmark_net(file, **S2D_NET)
+    return random_weights(S2D_ARCH, S2D_NET['channels'][2]), file.getvalue()
 
 
 @pytest.fixture
-def hub(server, reference, tmp_path, monkeypatch):
+def hub(server, weights, tmp_path, monkeypatch):
     """A hub and a repository on this machine, and a small S2D in place of the recipe's."""
     server.be_the_hub(monkeypatch, tmp_path / 'hub')
     listed = [dict(type='file', path=name, size=9, oid='0') for name in FILES]
     server.url('/api/models/cyinen/S2D/tree/main', json.dumps(listed).encode())
-    content = saved(dict(model=reference['vit_state_dict'], epoch=99))
-    server.url(RESOLVED + FOLD.format(1), content)
-    network = saved(dict(state_dict=reference['landmark_state_dict']))
+    vit, network = weights
+    server.url(RESOLVED + FOLD.format(1), saved(dict(model=vit, epoch=99)))
     blob = hashlib.sha1(b'blob %d\0' % len(network) + network).hexdigest()
     monkeypatch.setattr(models, 'LANDMARKS_BLOB', blob)
     monkeypatch.setattr(models, 'LANDMARKS', server.url('/landmarks.pth.tar', network))
     config = tmp_path / 'small.py'
-    shape = dict(
-        arch=dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
-        img_size=32, patch_size=8, num_frames=4, prompt_dims=4, adapter_ratio=0.25,
-        adapter_heads=2, landmark=dict(input_size=32, **SIZES),
-    )  # fmt: skip
-    base = os.path.join(ROOT, 'configs', 's2d_finetune_dfew.py')
+    shape = dict(S2D, arch=dict(_delete_=True, **S2D['arch']))
+    base = config_path('s2d_finetune_dfew')
     steps = [
         dict(type='ClipInit'),
         dict(type='SampleClipViews', clip_len=4, frame_interval=1, num_views=2),
@@ -78,7 +71,7 @@ def hub(server, reference, tmp_path, monkeypatch):
     return server
 
 
-def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference):
+def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, weights):
     monkeypatch.setattr('s4d_mm.predict.inferencer.find_model', lambda name: hub.config)
     clip = write_video(tmp_path / 'my.mp4', 20)
     command = ['predict', str(clip), '--model', 's2d_dfew', '--faces', 'none', '--device', 'cpu']
@@ -97,12 +90,13 @@ def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, reference
     model = init_model(hub.config, path, 'cpu')
     assert model.trained_on == 'DFEW, fold 1'
     assert model.dataset_meta['classes'] == config_classes(model.cfg)
-    frames = reference['video'].transpose(1, 2).flatten(0, 1)
+    video = torch.randn(2, 3, 4, 32, 32)
     with torch.no_grad():
-        found = model.backbone.landmark(frames)
-        assert found.abs().sum() > 0
-        scores = model.cls_head(model.backbone(reference['video']))
-    torch.testing.assert_close(scores, reference['stages']['logits'], rtol=1e-4, atol=1e-4)
+        landmarks = model.backbone.landmark(video.transpose(1, 2).flatten(0, 1))
+        expected = PlainS2D(S2D_ARCH, weights[0])(video, landmarks)
+        scores = model.cls_head(model.backbone(video))
+    assert landmarks.abs().sum() > 0
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_file_is_chosen_by_its_name():

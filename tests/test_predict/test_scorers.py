@@ -1,12 +1,10 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Models and test pipelines of configs, on decoded frames; the steps of exported models."""
 
-import os.path as osp
-
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_frame
+from helpers import make_frame, read_config
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
@@ -66,7 +64,7 @@ def test_frames_are_not_changed_and_may_repeat():
     ],
 )
 def test_the_toolbox_s_models_and_pipelines(config, kinds, channels, tmp_path):
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix', f'{config}.py'))
+    cfg = read_config(f'mix/{config}')
     init_default_scope(cfg.default_scope)
     if cfg.default_scope == 'mmpretrain':
         cfg.model.data_preprocessor = cfg.data_preprocessor
@@ -83,7 +81,7 @@ def test_the_toolbox_s_models_and_pipelines(config, kinds, channels, tmp_path):
 
 def test_an_image_of_mmpretrain_is_bgr(tmp_path):
     """The pixels are those that LoadImageFromFile gives."""
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', 'mix', 'resnet_moae_linear-head_image.py'))
+    cfg = read_config('mix/resnet_moae_linear-head_image')
     ((kind, (place, steps)),) = find_pipelines(cfg).items()
     assert (kind, place) == ('image', 'test_pipeline')
     path = str(tmp_path / 'x.png')

@@ -3,8 +3,7 @@
 
 import numpy as np
 import pytest
-from helpers import ROOT
-from mmengine.config import Config
+from helpers import read_config
 
 from s4d_mm.datasets.transforms import SampleClipViews
 from s4d_mm.predict.scorers import FramePipeline
@@ -77,6 +76,6 @@ def test_a_run_shorter_than_a_window_is_spread(count):
 
 
 def test_s2d_spreads_its_frames():
-    cfg = Config.fromfile(f'{ROOT}/configs/s2d_finetune_mafw.py')
+    cfg = read_config('s2d_finetune_mafw')
     window = FramePipeline(cfg, 'test_pipeline', cfg.test_pipeline).window
     assert window == Window(16, 4, spread=True)

@@ -85,8 +85,7 @@ def test_after_is_the_tensor(config, tmp_path):
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     for path in paths:
         idx = int(osp.basename(path).split('_')[1])
-        browse.random.seed(4 + idx)
-        np.random.seed(4 + idx)
+        browse.seed_generators(4 + idx)
         inputs = dataset[idx]['inputs']
         before, *after = rows_of(path, 4)
         assert len(after) == len(inputs) == 3  # views

@@ -4,13 +4,12 @@
 import csv
 import json
 import os
-import os.path as osp
 
 import kfold
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, run_script, write_frames, write_image, write_text
+from helpers import ONE_PROCESS, config_path, run_script, write_frames, write_image, write_text
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 
@@ -18,7 +17,7 @@ from s4d_mm.evaluation.predictions import figures_by_modality
 
 # clips of 4 x 32 x 32 and a narrow model of 4 blocks
 CONFIG = f"""
-_base_ = {osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')!r}
+_base_ = {config_path('s4d_finetune_dfew')!r}
 train_pipeline = _base_.train_pipeline
 train_pipeline[1]['clip_len'] = 4
 train_pipeline[6]['scale'] = (32, 32)
@@ -50,10 +49,7 @@ OPTIONS = [
     'train_dataloader.batch_sampler.total_batch_size.video=2',
     'train_dataloader.batch_sampler.total_batch_size.image=2',
     'train_dataloader.sampler.share.image=1.0',
-] + [
-    f'{stage}_dataloader.{key}'
-    for stage in ('train', 'val', 'test')
-    for key in ('num_workers=0', 'persistent_workers=False')
+    *ONE_PROCESS,
 ]
 
 
@@ -229,7 +225,7 @@ def test_interrupted_training_resumes(finished, root, launch, monkeypatch):
 
 
 def test_what_ends_it_before_training(root, launch, monkeypatch, capsys):
-    ferv = osp.join(ROOT, 'configs', 's4d_finetune_ferv39k.py')
+    ferv = config_path('s4d_finetune_ferv39k')
     for argv, message in (
         (arguments(root / 'none', folds='1-3'), 'set_3_train.csv'),
         ([ferv, '--work-dir', str(root / 'none')], 'names no fold in train_dataloader'),

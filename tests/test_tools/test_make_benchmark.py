@@ -2,18 +2,13 @@
 
 import importlib.util
 import json
-import sys
 
+import make_benchmark as bench
 import numpy as np
 import pytest
-from runs import ROOT
+from rendered_people import draw_course
 
 from s4d_mm.media import read_image, read_video
-
-sys.path.insert(0, f'{ROOT}/tools/data')
-
-import make_benchmark as bench  # noqa: E402
-from rendered_people import draw_course  # noqa: E402
 
 PAIRS = ('browDown', 'browOuterUp', 'cheekSquint', 'eyeBlink', 'eyeSquint', 'eyeWide', 'mouthSmile')
 LABELS = [f'{action}{side}' for action in PAIRS for side in ('Left', 'Right')]

@@ -9,7 +9,6 @@ import shutil
 
 import av
 import cv2
-import face_crops
 import numpy as np
 import prepare as tool
 import pytest
@@ -57,18 +56,17 @@ def placed(number, x):
 
 def test_a_long_gap_is_crossed_in_a_straight_line_and_a_cut_is_not():
     near = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 14)] * 2 + [None]
-    jumps = face_crops.find_jumps(near, 0.3)
+    jumps, cuts = tool.find_jumps(near, 0.3, 0.5)
     np.testing.assert_allclose(jumps, [0, 0, 0, 0, 0, 0.4, 0, 0])
-    assert face_crops.find_cuts(near, jumps, 0.5) == []
-    squares = face_crops.fill_squares([None, *near], [])
+    assert cuts == []
+    squares = tool.fill_squares([None, *near], [])
     assert squares[:, 0].tolist() == [10, 10, 10, 11, 12, 13, 14, 14, 14]
     far = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 90)] * 2
-    jumps = face_crops.find_jumps(far, 0.3)
-    assert face_crops.find_cuts(far, jumps, 0.5) == [5]
-    squares = face_crops.fill_squares(far, [5])  # half of the gap to either side
+    assert tool.find_jumps(far, 0.3, 0.5)[1] == [5]
+    squares = tool.fill_squares(far, [5])  # half of the gap to either side
     assert squares[:, 0].tolist() == [10, 10, 10, 90, 90, 90, 90]
     # within a track nothing is
-    assert face_crops.find_cuts([placed(1, 10), placed(1, 90)], [0, 8], 0.5) == []
+    assert tool.find_jumps([placed(1, 10), placed(1, 90)], 0.3, 0.5)[1] == []
 
 
 def test_report_output_and_contact_sheet(videos, tmp_path):

@@ -79,7 +79,7 @@ def test_same_settings_same_pictures(small_set, tmp_path, capsys):
     assert filecmp.cmpfiles(small_set, again, others, shallow=False)[0] == others
     for name in clips:  # x264 writes other bytes of the same frames now and then
         one, other = (np.stack(list(read_video(osp.join(d, name)))) for d in (small_set, again))
-        assert np.abs(np.subtract(one, other, dtype=float)).mean() < 1
+        assert np.abs(np.subtract(one, other, dtype=float)).mean() < 3
     assert quickstart.make_set(again, **SMALL) == 0
     assert quickstart.main(command) == 1
     assert 'with other settings: seed was 3 and now is 0' in capsys.readouterr().err

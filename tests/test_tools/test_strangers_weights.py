@@ -6,17 +6,12 @@ import pickle
 
 import pytest
 import torch
-from helpers import run_script, write_image
+from helpers import ONE_PROCESS, run_script, write_image
 from runs import FINETUNE as FINE
 from runs import PRETRAIN as PRE
 
 from s4d_mm.apis import init_model
 
-ONE_PROCESS = [
-    f'{stage}_dataloader.{option}'
-    for stage in ('train', 'val', 'test')
-    for option in ('num_workers=0', 'persistent_workers=False')
-]
 TRAIN = ('tools/train.py', FINE, '--work-dir', '{work}', '--cfg-options', *ONE_PROCESS)
 TEST = ('tools/test.py', FINE, '{file}', '--work-dir', '{work}', '--cfg-options', *ONE_PROCESS[2:])
 INIT = [f'model.backbone.init_cfg.{option}' for option in ('type=Pretrained', 'checkpoint={file}')]

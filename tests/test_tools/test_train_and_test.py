@@ -1,13 +1,17 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Flags of tools/train.py and tools/test.py: the config that they make."""
+"""tools/train.py and tools/test.py: the config that their flags make, and what a run says."""
 
 import os.path as osp
+import re
 import runpy
+import subprocess
+import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, config_path, process_env
+from runs import FINETUNE
 
-DFEW = osp.join(ROOT, 'configs', 's4d_finetune_dfew.py')
+DFEW = config_path('s4d_finetune_dfew')
 TRAIN, TEST = (runpy.run_path(osp.join(ROOT, 'tools', f'{n}.py')) for n in ('train', 'test'))
 
 
@@ -60,12 +64,11 @@ def test_auto_scale_lr_of_a_total_batch():
             train(*flags, option)
 
 
-def test_seed_and_its_companions():
+def test_seed():
     file = train().randomness
     options = ['--cfg-options', 'randomness.seed=3', 'randomness.deterministic=True']
     assert train(*options).randomness == {**file, 'seed': 3, 'deterministic': True}
-    cfg = train('--seed', '0', '--deterministic', *options)
-    assert cfg.randomness == {**file, 'seed': 0, 'deterministic': True}
+    assert train('--seed', '0', *options).randomness == {**file, 'seed': 0, 'deterministic': True}
     assert file['diff_rank_seed'] is True  # processes differ without the flag
 
 
@@ -86,3 +89,28 @@ def test_wrong_arguments_are_named(capsys):
         with pytest.raises(SystemExit):
             TEST['parse_args'](argv)
         assert message in capsys.readouterr().err
+
+
+def test_the_terminal_is_short_and_the_log_file_has_everything(quickstart_data, tmp_path):
+    command = [sys.executable, f'{ROOT}/tools/train.py', FINETUNE, '--work-dir', tmp_path / 'run']
+    options = ('train_cfg.max_epochs=1', 'optim_wrapper.type=CpuFallbackAmpOptimWrapper')
+    done = subprocess.run(
+        [*command, '--cfg-options', *options],
+        cwd=tmp_path,
+        env=process_env(QUICKSTART_DIR=str(quickstart_data)),
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    text = done.stdout
+    assert done.returncode == 0 and not done.stderr, text + done.stderr
+    # what the toolbox says of itself, or of a package that must not be installed
+    misleading = ('mmcv-lite', 'MultiScaleDeformableAttention', 'deprecated', 'Warning', 'HardDisk')
+    assert not [word for word in misleading if word in text]
+    assert len(re.findall(r'epoch 1/1  loss \d\.\d{4}  0:00:00 left\n', text)) == 1
+    (path,) = (tmp_path / 'run').glob('*/*.log')
+    assert str(path) in text  # says where the rest is
+    for part in ('Config:', 'System environment', 'Hooks will'):
+        assert part in path.read_text() and part not in text, part
+    for row in ('device ', 'processes ', 'train data ', 'optimizer '):
+        assert f'\n  {row}' in text.partition('Run summary')[2], row

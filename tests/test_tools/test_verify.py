@@ -8,14 +8,21 @@ import shutil
 import signal
 from pathlib import Path
 
-import av
 import pytest
 import verify
-from helpers import ROOT, truncate, write_frames, write_image, write_text, write_video
+from helpers import (
+    encode,
+    make_frame,
+    read_config,
+    truncate,
+    write_frames,
+    write_image,
+    write_text,
+    write_video,
+)
 from mmengine.config import Config
 
 from s4d_mm.datasets import DFEW
-from s4d_mm.media import read_video
 
 CONFIG = """
 default_scope = 'mmaction'
@@ -84,20 +91,6 @@ def test_sound_data(data, capfd, decode):
     rows = [line.split()[-1] for line in train.splitlines()[1:]]
     assert rows == ['3', '0', '64', '12', *3 * ['(33.3%)']]
     assert '30 x 30' in image
-
-
-def to_another(root, suffix, codec):
-    """Clip 1 in another container; its path."""
-    path = str(root / f'clips/1{suffix}')
-    with av.open(path, 'w') as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, 'yuv420p'
-        for frame in read_video(str(root / 'clips/1.mp4')):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
-        container.mux(stream.encode())
-    text = (root / 'train.csv').read_text()
-    (root / 'train.csv').write_text(text.replace('1.mp4', f'1{suffix}'))
-    return path
 
 
 def copy(root, src, dst, ann_file, label):
@@ -211,7 +204,8 @@ def test_notes(data):
     write_frames(str(root / 'frames/short'), 3, pattern='{}.png')
     write_image(root / 'frames/short/3.png', 20, 20)
     append(root / 'train.csv', 'frames/short,0')
-    to_another(root, '.mpg', 'mpeg2video')
+    encode(root / 'clips/1.mpg', [make_frame(i) for i in range(11)], codec='mpeg2video')
+    write_text(root / 'train.csv', (root / 'train.csv').read_text().replace('1.mp4', '1.mpg'))
     copy(root, 'clips/0.mp4', 'clips/copy.mp4', 'train.csv', 0)
     assert not findings(config)
     notes = [(osp.basename(f.path), f.what) for f in findings(config, 'note')]
@@ -269,7 +263,7 @@ def test_which_dfew_it_is(recipe, frames, tmp_path, monkeypatch):
     for part, i in (('train', 0), ('test', 1)):
         write_text(dfew / 'annotations' / f'set_1_{part}.csv', f'{i:05d},{i}')
     monkeypatch.chdir(tmp_path)
-    cfg = Config.fromfile(osp.join(ROOT, 'configs', f'{recipe}.py'))
+    cfg = read_config(recipe)
     clips = [s for s in verify.verify(cfg, decode='none') if s.modality == 'video']
     found = [f for s in clips for f in s.findings if f.kind == 'folder of another recipe']
     right = (recipe[:3] == 's2d') == (frames == 16)

@@ -7,21 +7,18 @@ import pytest
 import s2d_to_mm
 import torch
 from mmengine.config import Config
-from s2d_made_up import TAIL, random_weights
-from small_models import FINETUNE, build
+from small_models import FINETUNE, S2D, S2D_ARCH, S2D_NET, build, write_landmark_net
 
+from benchmarks.plain_s2d import random_weights
 from s4d_mm.apis import init_model
 from s4d_mm.files.errors import WeightsError
 
-SIZES = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
-DIMS, DEPTH, FRAMES, CLASSES = 32, 3, 4, 7
-WEIGHTS = dict(embed_dim=DIMS, hidden_dim=4, depth=DEPTH, num_frames=FRAMES, qkv_bias=True)
-WEIGHTS.update(img_size=32, patch_size=8, adapter_scale=0.25, mlp_ratio=2, num_classes=CLASSES)
+DEPTH = S2D_ARCH['depth']
 
 
 def authors_weights():
     """Weights under the names of the authors' code."""
-    return random_weights(WEIGHTS, SIZES['channels'][2])
+    return random_weights(S2D_ARCH, S2D_NET['channels'][2])
 
 
 def image_model_weights():
@@ -32,31 +29,17 @@ def image_model_weights():
         if 'TMA' not in k and 'temporal' not in k and 'head' not in k
     }
     weights['landmark.conv1.conv.weight'] = torch.zeros(2, 3, 3, 3)
-    weights['head.weight'] = weights['weak_head.weight'] = torch.zeros(7, DIMS)
+    weights['head.weight'] = weights['weak_head.weight'] = torch.zeros(7, 32)
     return weights
 
 
 def landmark_file(path, prefix=''):
-    """The landmark network's file, with the layers after ``conv_4``."""
-    torch.manual_seed(1)
-    net = build(dict(type='LandmarkMobileFaceNet', **SIZES))
-    weights = {f'{prefix}{k}': v for k, v in net.state_dict().items()}
-    weights.update({f'{prefix}{name}.weight': torch.zeros(2, 2) for name in TAIL})
-    torch.save(dict(state_dict=weights, epoch=3), path)
-    return str(path)
+    return write_landmark_net(path, prefix, **S2D_NET)
 
 
 def model_config(landmarks=None):
-    backbone = dict(
-        type='S2DViT',
-        arch=dict(embed_dims=DIMS, num_layers=DEPTH, num_heads=4, feedforward_channels=2 * DIMS),
-        img_size=32,
-        patch_size=8,
-        num_frames=FRAMES,
-        prompt_dims=4,
-        landmark=dict(type='LandmarkMobileFaceNet', checkpoint=landmarks, input_size=32, **SIZES),
-    )
-    head = dict(type='ViewsI3DHead', num_classes=CLASSES, in_channels=DIMS, average_clips='prob')
+    backbone = dict(S2D, landmark=dict(S2D['landmark'], checkpoint=landmarks))
+    head = dict(type='ViewsI3DHead', num_classes=7, in_channels=32, average_clips='prob')
     pre = dict(type='DualModalDataPreprocessor', mean=[120] * 3, std=[60] * 3)
     model = dict(type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre)
     return Config(dict(default_scope='mmaction', model=model))
@@ -100,7 +83,7 @@ def test_the_authors_file_as_it_is(tmp_path):
     direct = init_model(model_config(net), src, 'cpu')
     assert s2d_to_mm.main([src, str(tmp_path / 'ours.pth'), '--landmarks', net]) == 0
     converted = init_model(model_config(), str(tmp_path / 'ours.pth'), 'cpu')
-    x = torch.randn(1, 3, FRAMES, 32, 32)
+    x = torch.randn(1, 3, 4, 32, 32)
     with torch.no_grad():
         assert torch.equal(direct.backbone(x), converted.backbone(x))
     with pytest.raises(WeightsError, match='mobilefacenet_model_best.pth.tar'):

@@ -7,7 +7,6 @@ python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
 import argparse
 import os
 import os.path as osp
-import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
+from s4d_mm.datasets.joint import seed_generators
 from s4d_mm.engine.options import load_config
 from s4d_mm.media import write_image
 
@@ -77,9 +77,7 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
     for one in getattr(dataset, 'datasets', [dataset]):
         chosen = np.random.default_rng(seed).permutation(len(one))[:num]
         for idx in np.sort(chosen).tolist():
-            random.seed(seed + idx)  # a sample looks the same for any num
-            np.random.seed((seed + idx) % 2**32)
-            torch.manual_seed(seed + idx)
+            seed_generators(seed + idx)  # a sample looks the same for any num
             frames, data = run_pipeline(one, idx)
             sample, label = data['data_samples'], 'no label'
             name = str(sample.metainfo.get('sample_id', '(without sample_id)'))

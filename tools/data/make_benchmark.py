@@ -10,19 +10,26 @@ Nobody is in both splits. The same settings give the same pictures, also after a
 docs/data/rendered_people.md is the data sheet. Needs the extra `bench`.
 """
 
-import argparse
 import json
 import os.path as osp
 import sys
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from clip_files import claim_folder, make_files
-from make_quickstart import AFFECTNET, DFEW, KINDS
+from clip_files import claim_folder
+from make_quickstart import (
+    AFFECTNET,
+    DFEW,
+    KINDS,
+    make_files,
+    path_of,
+    run,
+    write_lists,
+    write_sample,
+)
 from rendered_people import COMPOUNDS, COURSES, load, render
-from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 
 GRADES = dict(  # classes of the pictures, and of the clips; a part of them is in both
@@ -61,9 +68,7 @@ class Sample(NamedTuple):
 
     @property
     def path(self) -> str:
-        is_image = self.kind == 'image'
-        folder, end = (f'images/{self.split}', 'jpg') if is_image else ('clips', 'mp4')
-        return f'{folder}/{self.index:06d}.{end}'
+        return path_of(self.kind, self.split, f'{self.index:06d}')
 
 
 def list_samples(settings: Settings) -> list[Sample]:
@@ -84,37 +89,16 @@ def list_samples(settings: Settings) -> list[Sample]:
 
 
 def make_sample(sample: Sample, out: str, settings: Settings) -> None:
-    cv2.setNumThreads(1)
     frames, truth = render(sample, settings, *load(osp.join(out, 'people.npz')))
     path = osp.join(out, sample.path)
     atomic_write(osp.splitext(path)[0] + '.json', json.dumps(truth) + '\n')
-    with atomic_path(path) as part:  # last: where it is, the truth is
-        if sample.kind == 'image':
-            media.write_image(part, frames[0], '.jpg', quality=truth['quality'])
-        else:
-            media.write_mp4(part, frames, FPS)
-
-
-def write_lists(samples: list[Sample], out: str, grade: str) -> None:
-    """Write the annotation files, and print their sizes and the best possible score."""
-    for kind, classes in zip(KINDS, GRADES[grade]):
-        for split in ('train', 'test'):
-            chosen = [s for s in samples if (s.kind, s.split) == (kind, split)]
-            ids = [classes.index(s.rated) for s in chosen]
-            if kind == 'image':
-                name, lines = f'affectnet_{split}.txt', []
-                lines += [f'{split}/{s.index:06d}.jpg {i}' for s, i in zip(chosen, ids)]
-            else:
-                name, lines = f'dfew_{split}.csv', ['video_name,label']
-                lines += [f'{s.index:06d},{i}' for s, i in zip(chosen, ids)]
-            atomic_write(osp.join(out, 'annotations', name), '\n'.join(lines) + '\n')
-            best = 100 * sum(s.rated == s.label for s in chosen) / max(len(chosen), 1)
-            print(f'{name}: {len(chosen)} files; the best possible WAR is {best:.1f} %')
-        print(f'{kind} classes, from 0: {", ".join(classes)}')
+    write_sample(path, frames, FPS, truth['quality'])  # last: where it is, the truth is
 
 
 def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> int:
     """Render all files, or those that are missing; returns how many."""
+    if missing := [name for name in ('anny', 'warp') if find_spec(name) is None]:
+        raise ValueError(f'{missing[0]} is not installed: pip install -e ".[bench]"')
     claim_folder(out, 'benchmark.json', dict(version=VERSION, **settings._asdict()))
     people = osp.join(out, 'people.npz')
     if not osp.isfile(people):
@@ -124,32 +108,21 @@ def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> 
         with atomic_path(people) as part, open(part, 'wb') as f:
             np.savez(f, **build(settings.people, settings.seed)._asdict())
     samples = list_samples(settings)
-    todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
-    work = partial(make_sample, out=out, settings=settings)
-    make_files(work, todo, workers)
-    write_lists(samples, out, settings.grade)
-    return len(todo)
+    made = make_files(partial(make_sample, out=out, settings=settings), samples, out, workers)
+    write_lists(samples, out, GRADES[settings.grade], 'rated')
+    for kind, classes in zip(KINDS, GRADES[settings.grade]):
+        right = [s.rated == s.label for s in samples if (s.kind, s.split) == (kind, 'test')]
+        print(f'{kind}: the best possible WAR is {100 * np.mean(right or [1]):.1f} %')
+        print(f'{kind} classes, from 0: {", ".join(classes)}')
+    return made
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('out', help='folder to write to')
-    for name, default in Settings()._asdict().items():
-        choices = list(GRADES) if name == 'grade' else None
-        parser.add_argument(f'--{name}', type=type(default), default=default, choices=choices)
-    parser.add_argument('--workers', type=int, help='processes; default: one for each core')
-    args = vars(parser.parse_args(argv))
-    out, workers = args.pop('out'), args.pop('workers')
-    try:
-        made = make_benchmark(out, Settings(**args), workers)
-    except ImportError as e:
-        print(f'make_benchmark: {e}. Install the extra: pip install -e ".[bench]"', file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as e:
-        print(f'make_benchmark: {e}', file=sys.stderr)
-        return 1
-    print(f'{out}: {f"rendered {made} files" if made else "already complete with these settings"}')
-    return 0
+    def make(out: str, workers: int | None, **options) -> int:
+        return make_benchmark(out, Settings(**options), workers)
+
+    options = dict(Settings()._asdict(), grade=tuple(GRADES))
+    return run(make, __doc__, options, argv)
 
 
 if __name__ == '__main__':

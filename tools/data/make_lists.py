@@ -18,7 +18,7 @@ from collections import Counter, namedtuple
 from collections.abc import Sequence
 from pathlib import Path
 
-from clip_files import list_sources
+from clip_files import csv_text, list_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
@@ -115,12 +115,9 @@ def read_persons(path: str) -> dict[str, int]:
 
 def write_tables(out: str, tables: dict[str, list[Sequence]]) -> None:
     """Write CSV files into a folder; one that is there with other content is left alone."""
-    texts = {}
-    for name, rows in tables.items():
-        text, path = io.StringIO(), osp.join(out, name)
-        csv.writer(text, lineterminator='\n').writerows(rows)
-        texts[path] = text.getvalue()
-        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != texts[path]:
+    texts = {osp.join(out, name): csv_text(rows) for name, rows in tables.items()}
+    for path, text in texts.items():
+        if osp.exists(path) and Path(path).read_text(encoding='utf-8') != text:
             raise ValueError(f'{path} exists with other content; delete or name another')
     for path, text in texts.items():
         atomic_write(path, text)

@@ -12,13 +12,13 @@ The same settings give the same pictures.
 import argparse
 import os.path as osp
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from clip_files import claim_folder, make_files
+from clip_files import claim_folder, in_processes
 from drawn_faces import EXPRESSIONS, Expression, Identity, Pose, Scene, draw_face
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
@@ -26,11 +26,11 @@ from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 AFFECTNET = ('neutral', 'happiness', 'sadness', 'surprise', 'fear', 'disgust', 'anger')
 DFEW = ('happiness', 'sadness', 'neutral', 'anger', 'surprise', 'disgust', 'fear')
 KINDS = ('image', 'video')
+SETTINGS = dict(images=11200, clips=2800, seed=0, size=80)  # counts; pixels of a side
 MARKER = 'quickstart.json'  # holds the settings of the set in this folder
 DRAWING = 4  # raise when the drawing changes: old files are not mixed in
 TEST_SHARE = 0.2
 FPS = 10
-FIELDS = list(Expression.__dataclass_fields__)
 
 
 class Sample(NamedTuple):
@@ -43,9 +43,7 @@ class Sample(NamedTuple):
 
     @property
     def path(self) -> str:
-        if self.kind == 'image':
-            return f'images/{self.split}/{self.index:05d}.jpg'
-        return f'clips/{self.index:05d}.mp4'
+        return path_of(self.kind, self.split, f'{self.index:05d}')
 
     def rng(self, seed: int) -> np.random.Generator:
         return np.random.default_rng([seed, KINDS.index(self.kind), self.index])
@@ -75,7 +73,7 @@ def draw_clip(sample: Sample, seed: int, size: int, fps: int = FPS) -> list[np.n
     """Draw the RGB frames of a clip: from neutral to the apex; the head sways, the eyes blink."""
     rng, who = sample.rng(seed), sample.identity(seed)
     pose, scene = Pose.draw(rng), Scene(rng, size)
-    apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(FIELDS))
+    apex, rest = _apex(sample, rng), rng.normal(0, 0.04, len(Expression._fields))
     seconds = rng.integers(32, 49) / 25
     onset, rise = rng.uniform(0.05, 0.3), rng.uniform(0.2, 0.35)
     blink = rng.uniform(0.0, 1.0)
@@ -85,77 +83,97 @@ def draw_clip(sample: Sample, seed: int, size: int, fps: int = FPS) -> list[np.n
         x = np.clip((t - onset) / rise, 0, 1)
         face = rest + (apex - rest) * x * x * (3 - 2 * x)  # smooth step
         if abs(t - blink) * seconds < 0.08:
-            face[FIELDS.index('eye')] = -1
+            face[Expression._fields.index('eye')] = -1
         sway = np.sin(phase + 2 * np.pi * speed * t)
         angle, scale = pose.angle + 2 * sway[2], pose.scale * (1 + 0.015 * sway[3])
         x, y, yaw = (pose.x, pose.y, pose.yaw) + (0.012, 0.012, 0.2) * sway[[0, 1, 0]]
-        now = replace(pose, x=x, y=y, angle=angle, scale=scale, yaw=yaw)
+        now = pose._replace(x=x, y=y, angle=angle, scale=scale, yaw=yaw)
         frames.append(draw_face(who, Expression(*face), now, scene))
     return frames
 
 
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     """The expression at its strongest; each part of the face takes part a little more or less."""
-    full = EXPRESSIONS[sample.expression].vector()
+    full = np.array(EXPRESSIONS[sample.expression])
     strength = rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, len(full))
     return full * strength + rng.normal(0, 0.04, len(full))
 
 
 def make_sample(sample: Sample, out: str, seed: int, size: int) -> None:
-    cv2.setNumThreads(1)
-    with atomic_path(osp.join(out, sample.path)) as part:
-        if sample.kind == 'image':
-            media.write_image(part, draw_image(sample, seed, size), '.jpg', quality=92)
+    is_image = sample.kind == 'image'
+    frames = [draw_image(sample, seed, size)] if is_image else draw_clip(sample, seed, size)
+    write_sample(osp.join(out, sample.path), frames, FPS)
+
+
+def make_set(out: str, workers: int | None = None, **options: int) -> int:
+    """Make the set of ``SETTINGS`` and options, or what is missing of it; how many were drawn."""
+    settings = SETTINGS | options
+    claim_folder(out, MARKER, dict(drawing=DRAWING, **settings))
+    samples = list_samples('image', settings['images']) + list_samples('video', settings['clips'])
+    work = partial(make_sample, out=out, seed=settings['seed'], size=settings['size'])
+    made = make_files(work, samples, out, workers)
+    write_lists(samples, out, (AFFECTNET, DFEW), 'expression')
+    return made
+
+
+# ---- for every set that is made: see make_benchmark.py, too
+def path_of(kind: str, split: str, name: str) -> str:
+    return f'images/{split}/{name}.jpg' if kind == 'image' else f'clips/{name}.mp4'
+
+
+def write_sample(path: str, frames: Sequence[np.ndarray], fps: int, quality: int = 92) -> None:
+    with atomic_path(path) as part:
+        if path.endswith('.jpg'):
+            media.write_image(part, frames[0], '.jpg', quality=quality)
         else:
-            media.write_mp4(part, draw_clip(sample, seed, size), FPS)
+            media.write_mp4(part, frames, fps)
 
 
-def annotations(samples: list[Sample]) -> dict[str, str]:
-    texts = {}
-    for split in ('train', 'test'):
-        images, clips = ([s for s in samples if (s.kind, s.split) == (k, split)] for k in KINDS)
-        lines = [
-            f'{split}/{osp.basename(s.path)} {AFFECTNET.index(s.expression)}\n' for s in images
-        ]
-        texts[f'annotations/affectnet_{split}.txt'] = ''.join(lines)
-        lines = [f'{s.index:05d},{DFEW.index(s.expression)}\n' for s in clips]
-        texts[f'annotations/dfew_{split}.csv'] = 'video_name,label\n' + ''.join(lines)
-    return texts
-
-
-def make_set(
-    out: str,
-    images: int = 11200,
-    clips: int = 2800,
-    seed: int = 0,
-    size: int = 80,
-    workers: int | None = None,
-) -> int:
-    """Make the set, or what is missing of it; returns how many files were drawn."""
-    settings = dict(drawing=DRAWING, images=images, clips=clips, seed=seed, size=size)
-    claim_folder(out, MARKER, settings)
-    samples = list_samples('image', images) + list_samples('video', clips)
+def make_files(make: Callable, samples: Sequence, out: str, workers: int | None) -> int:
+    """Call ``make`` with each sample whose file is missing, in processes; returns how many."""
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
-    work = partial(make_sample, out=out, seed=seed, size=size)
-    make_files(work, todo, workers)
-    for path, text in annotations(samples).items():
-        atomic_write(osp.join(out, path), text)
+    made = in_processes(make, todo, workers, partial(cv2.setNumThreads, 1))
+    for done, _ in enumerate(made, 1):
+        if done % 500 == 0 or done == len(todo):
+            print(f'  {done}/{len(todo)} files', flush=True)
     return len(todo)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description='Make a small set of drawn facial expressions')
+def write_lists(samples: Sequence, out: str, classes: Sequence, field: str) -> None:
+    """Write the lists, as AffectNet's and DFEW's; ids follow the classes of each kind."""
+    for kind, names in zip(KINDS, classes):
+        for split in ('train', 'test'):
+            chosen = [s for s in samples if (s.kind, s.split) == (kind, split)]
+            lines = [] if kind == 'image' else ['video_name,label']
+            for sample in chosen:
+                name, label = osp.basename(sample.path), names.index(getattr(sample, field))
+                is_image = kind == 'image'
+                lines.append(f'{split}/{name} {label}' if is_image else f'{name[:-4]},{label}')
+            file = f'affectnet_{split}.txt' if kind == 'image' else f'dfew_{split}.csv'
+            atomic_write(osp.join(out, 'annotations', file), ''.join(f'{ln}\n' for ln in lines))
+
+
+def run(make: Callable, doc: str, options: dict, argv: list[str] | None) -> int:
+    """The command line of a tool that makes a set; an option that is a tuple has choices."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument('out', help='folder to write to')
-    for name, default in dict(images=11200, clips=2800, size=80, workers=None).items():
-        parser.add_argument(f'--{name}', type=int, default=default)
+    for name, value in options.items():
+        choices = value if isinstance(value, tuple) else None
+        default = choices[0] if choices else value
+        parser.add_argument(f'--{name}', type=type(default), default=default, choices=choices)
+    parser.add_argument('--workers', type=int, help='processes; default: one for each core')
     args = parser.parse_args(argv)
     try:
-        made = make_set(**vars(args))
-    except ValueError as e:
-        print(f'make_quickstart: {e}', file=sys.stderr)
+        made = make(**vars(args))
+    except (OSError, ValueError) as e:
+        print(f'{parser.prog}: {e}', file=sys.stderr)
         return 1
-    print(f'{args.out}: {f"drew {made} files" if made else "already complete with these settings"}')
+    print(f'{args.out}: {f"made {made} files" if made else "already complete with these settings"}')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(make_set, __doc__, SETTINGS, argv)
 
 
 if __name__ == '__main__':

@@ -7,9 +7,7 @@ Repeat the command after an interruption: it resumes. See docs/data/prepare.md.
 """
 
 import argparse
-import csv
 import errno
-import io
 import json
 import multiprocessing
 import os
@@ -20,8 +18,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
@@ -32,7 +29,6 @@ import clip_files as files
 import cv2
 import numpy as np
 from clip_files import Source
-from face_crops import fill_squares, find_cuts, find_jumps
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write, remove
 from s4d_mm_alone.files.text import printable, safe_cell
@@ -42,9 +38,10 @@ from s4d_mm_alone.predict.faces import (
     check_settings,
     crop_square,
     detector_name,
+    square_box,
     square_corners,
 )
-from s4d_mm_alone.predict.tracking import follow_faces
+from s4d_mm_alone.predict.tracking import PlacedFace, follow_faces
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
@@ -53,6 +50,7 @@ COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'mess
 SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
 CELLS, CELL, LINE = 6, 144, 20  # frames of a clip; pixels
 WHITE, GREEN, YELLOW = (255,) * 3, (0, 220, 0), (255, 200, 0)
+Placed = Sequence[PlacedFace | None]  # the face in each frame
 _detect = None  # the detector of this process
 
 
@@ -87,8 +85,7 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
     missing = files.missing_frames(source, count)
-    jumps = find_jumps(track, settings['margin'])
-    cuts = find_cuts(track, jumps, settings['max_jump'])
+    jumps, cuts = find_jumps(track, settings['margin'], settings['max_jump'])
     record.update(frames=count, faces=faces, missing=missing)
     record['largest_jump'] = round(float(jumps.max()), 3)
     if faces == 0 or faces < settings['min_found'] * count:
@@ -109,6 +106,46 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
         record['output'] = source.output
 
 
+def find_jumps(placed: Placed, margin: float, max_jump: float) -> tuple[np.ndarray, list[int]]:
+    """How far an edge of the face's box moved since it was last seen, relative to its size, (N,).
+
+    0 in the first frame with a face, and where the same face as before is not seen. Then the cuts:
+    frames at which another face is followed, more than ``max_jump`` away.
+    """
+    jumps, cuts, last, number = np.zeros(len(placed)), [], None, None
+    for t, face in enumerate(placed):
+        if face is None or (not face.seen and face.face == number):
+            continue
+        cx, cy, side, _, *height = face.square
+        sides = np.array([side, *height]) / (1 + margin)
+        box = np.array(square_box((cx, cy, sides[0], 0, *sides[1:])))
+        if last is not None:
+            jumps[t] = np.abs(box - last).max() / max(*(last[2:] - last[:2]), 1e-6)
+            if face.face != number and jumps[t] > max_jump:
+                cuts.append(t)
+        last, number = box, face.face
+    return jumps, cuts
+
+
+def fill_squares(placed: Placed, cuts: Sequence[int]) -> np.ndarray:
+    """A square for each frame, (N, 4 or 5); in one frame at least there must be a face.
+
+    Between two tracks the square goes in a straight line from the one to the other, unless there
+    is a cut: then half of the gap goes to either side, as do the ends of the clip.
+    """
+    known = np.array([t for t, face in enumerate(placed) if face is not None])
+    starts = [0]
+    for cut in cuts:
+        starts.append((int(known[known < cut][-1]) + cut + 1) // 2)
+    out = np.empty((len(placed), len(placed[known[0]].square)))
+    for start, stop in zip(starts, [*starts[1:], len(placed)]):
+        here = known[(start <= known) & (known < stop)]
+        squares = np.array([placed[t].square for t in here])
+        for column in range(out.shape[1]):
+            out[start:stop, column] = np.interp(np.arange(start, stop), here, squares[:, column])
+    return out
+
+
 def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> None:
     pairs = zip(files.read_frames(source), squares)
     crops = (crop_square(frame, square, settings['size']) for frame, square in pairs)
@@ -124,10 +161,9 @@ def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> 
 
 
 def write_report(dst: str, records: list[dict]) -> None:
-    text = io.StringIO(newline='')
-    csv.writer(text).writerows([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
+    text = files.csv_text([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
     # names need not be UTF-8
-    atomic_write(osp.join(dst, 'report.csv'), text.getvalue().encode('utf-8', 'replace'))
+    atomic_write(osp.join(dst, 'report.csv'), text.encode('utf-8', 'replace'))
 
 
 def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
@@ -167,14 +203,11 @@ def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
 
 def _cell(frame: np.ndarray, number: int, square: list | None, detected: bool) -> np.ndarray:
     h, w = frame.shape[:2]
-    k = (CELL - 4) / max(h, w)
-    size = max(1, round(w * k)), max(1, round(h * k))
-    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    side, middle = 1.03 * max(h, w), (w / 2, h / 2)  # a gap between wide frames
+    cell = crop_square(frame, (*middle, side, 0), CELL)
     if square is not None:
-        corners = np.round(square_corners(square) * k).astype(np.int32)
-        cv2.polylines(small, [corners], True, GREEN if detected else YELLOW, 2)
-    cell = np.full((CELL, CELL, 3), 30, np.uint8)
-    cell[2 : 2 + len(small), 2 : 2 + small.shape[1]] = small
+        corners = (square_corners(square) - middle) * CELL / side + CELL / 2
+        cv2.polylines(cell, [corners.astype(int)], True, GREEN if detected else YELLOW, 2)
     write(cell, str(number + 1), (6, CELL - 8))
     return cell
 
@@ -214,6 +247,8 @@ def prepare(
 
     ``workers=1`` works in this process; ``options`` are those of the command and ``FaceSettings``.
     """
+    from mmengine.utils import track_iter_progress
+
     form, min_found = options.pop('format', 'frames'), options.pop('min_found', 0.1)
     faces = FaceSettings(**options)
     check_settings(faces)
@@ -244,40 +279,24 @@ def prepare(
         if todo:
             for path in list(Path(dst).rglob('*.part')):
                 remove(str(path))
-            _run(todo, dst, settings, workers or os.cpu_count(), make_detector, done)
+            work = partial(prepare_one, dst=dst, settings=settings)
+            start = partial(start_worker, make_detector)
+            if workers == 1:
+                start()
+                records = map(work, todo)
+            else:
+                records = files.in_processes(work, todo, workers, start)
+            with open(osp.join(dst, JOURNAL), 'ab') as journal:
+                for record in track_iter_progress((records, len(todo))):
+                    # a line that was cut off ends here
+                    journal.write(b'\n' + json.dumps(record).encode())
+                    journal.flush()
+                    done[record['path']] = record
     finally:  # also where a process was killed
         records = [done[s.path] for s in sources if s.path in done]
         write_report(dst, records)
     write_sheet(dst, sources, records)
     return records
-
-
-def _run(todo: list, dst: str, settings: dict, workers: int, make_detector, done: dict) -> None:
-    from mmengine.utils import track_iter_progress
-
-    work = partial(prepare_one, dst=dst, settings=settings)
-    records = _records(work, todo, workers, make_detector)
-    with open(osp.join(dst, JOURNAL), 'ab') as journal:
-        for record in track_iter_progress((records, len(todo))):
-            journal.write(b'\n' + json.dumps(record).encode())  # a line that was cut off ends here
-            journal.flush()
-            done[record['path']] = record
-
-
-def _records(work: Callable, todo: list, workers: int, make_detector: Callable) -> Iterator[dict]:
-    if workers == 1:
-        start_worker(make_detector)
-        yield from map(work, todo)
-        return
-    # not forked: a fork of a process in which OpenCV has threads can hang
-    context, count = multiprocessing.get_context('spawn'), min(workers, len(todo))
-    with ProcessPoolExecutor(count, context, start_worker, (make_detector,)) as pool:
-        try:
-            for future in as_completed([pool.submit(work, source) for source in todo]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -170,10 +170,8 @@ class Picture:
         cover = cv2.GaussianBlur(self.cover, (0, 0), 1)[..., None]
         light = (light * (1 - cover) + self.cover_colour * cover) * self.exposure
         image = (light / (1 + 0.25 * light)) ** (1 / self.gamma) * 265
-        if self.scale < 1:
-            image = cv2.resize(
-                image, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_AREA
-            )
+        if (k := self.scale) < 1:
+            image = cv2.resize(image, None, fx=k, fy=k, interpolation=cv2.INTER_AREA)
             image = cv2.resize(image, (self.size, self.size))
         if self.blur:
             image = cv2.GaussianBlur(image, (0, 0), self.blur)
@@ -188,9 +186,8 @@ class Camera:
 
     def __init__(self, target, angles, distance: float) -> None:
         yaw, pitch, roll = np.deg2rad(angles)
-        ahead = np.array(
-            [-np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), -np.sin(pitch)]
-        )
+        level = np.cos(pitch)
+        ahead = np.array([-np.sin(yaw) * level, np.cos(yaw) * level, -np.sin(pitch)])
         right = np.array([np.cos(yaw), np.sin(yaw), 0])
         up = np.cross(right, ahead)
         turned = right * np.cos(roll) + up * np.sin(roll), up * np.cos(roll) - right * np.sin(roll)
@@ -214,11 +211,9 @@ class Camera:
 @lru_cache(1)
 def load(path: str) -> tuple:
     """The model of a file, and its renderers by whether there are long hair and glasses."""
-    import warp as wp
     from head_model import HeadModel
     from head_render import FRAME, HAIR, Renderer
 
-    wp.config.quiet = True
     with np.load(path) as f:
         model = HeadModel(**f)
     renderers = {}
@@ -228,9 +223,7 @@ def load(path: str) -> tuple:
     return model, renderers
 
 
-def render(
-    sample, settings, model, renderers: dict, actions: np.ndarray | None = None
-) -> tuple[list, dict]:
+def render(sample, settings, model, renderers: dict, actions=None) -> tuple[list, dict]:
     """Frames, RGB, of a ``Sample`` and its ``Settings``, and the truth about them.
 
     ``actions`` (frames, 52) take the place of those that are drawn for the sample's label.

@@ -7,7 +7,6 @@ Exits with 1 if there is trouble. See docs/data/verify.md.
 """
 
 import argparse
-import csv
 import hashlib
 import json
 import os
@@ -42,7 +41,7 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import numpy as np
-from clip_files import frame_numbers, missing_numbers
+from clip_files import csv_text, frame_numbers, missing_numbers
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import track_iter_progress
 
@@ -51,6 +50,7 @@ from s4d_mm.datasets import DFEW, BaseExpressionDataset
 from s4d_mm.datasets.lists import SYNONYMS
 from s4d_mm.engine.checks import PATH_KEYS
 from s4d_mm.engine.options import dicts_in, load_config
+from s4d_mm.files.atomic_write import atomic_write
 from s4d_mm.files.text import printable, safe_cell
 from s4d_mm.media import NumberedFrames, list_frames, open_image, read_image
 
@@ -326,10 +326,8 @@ def main(argv: list | None = None) -> int:
     print('\n\n'.join(map(table, splits)))
     findings = [f for split in splits for f in split.findings]
     if args.out:
-        os.makedirs(osp.dirname(osp.abspath(args.out)), exist_ok=True)
-        with open(args.out, 'w', newline='', encoding='utf-8') as file:
-            rows = [Finding._fields, *(map(safe_cell, f) for f in findings)]
-            csv.writer(file).writerows(rows)
+        rows = [Finding._fields, *(map(safe_cell, f) for f in findings)]
+        atomic_write(args.out, csv_text(rows).encode('utf-8', 'replace'))
         print(f'\n{args.out}: {len(findings)} findings')
     return int(any(f.level == 'trouble' for f in findings))
 

@@ -15,7 +15,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--half', action='store_true', help='weights as 16-bit floats: half as big')
     args = parser.parse_args(argv)
 
-    import s4d_mm.guard  # noqa: F401
     from s4d_mm.files.download import local_file
     from s4d_mm.weights.io import publish
 

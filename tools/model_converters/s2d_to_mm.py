@@ -22,7 +22,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--landmarks has no meaning with --reverse: the authors' file has none")
     classes = (args.config or {}).get('video')
 
-    import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.s2d import convert_s2d_file
 
     return convert_s2d_file(args.src, args.dst, args.landmarks, args.reverse, classes)

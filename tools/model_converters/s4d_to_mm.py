@@ -17,7 +17,6 @@ def main(argv: list[str] | None = None) -> int:
     add('--config', type=classes_of, help='config whose datasets give the names of the classes')
     args = parser.parse_args(argv)
 
-    import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.s4d import convert_authors_file
 
     return convert_authors_file(args.src, args.dst, args.stage, args.reverse, args.config)

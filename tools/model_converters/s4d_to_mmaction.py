@@ -16,7 +16,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(option, type=int, required=True, help=f"the VisionTransformer's {name}")
     args = parser.parse_args(argv)
 
-    import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.io import convert_file
     from s4d_mm.weights.vit import to_mmaction_vit
 

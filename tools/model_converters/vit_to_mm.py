@@ -14,7 +14,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--tubelet-size', type=int, help='frames of a tubelet, for an image model')
     args = parser.parse_args(argv)
 
-    import s4d_mm.guard  # noqa: F401
     from s4d_mm.weights.io import convert_file
     from s4d_mm.weights.vit import from_vit
 

@@ -1,32 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""A reference file of S2D in any size, computed step by step under the authors' names."""
-
-import re
+"""S2D written from the paper, under the names of the authors' code."""
 
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS, init_default_scope
-
-from s4d_mm.models.landmark_net import cut_tail
-
-TAIL = ('conv_45.conv.conv', 'conv_5.model.0.conv.conv', 'conv_6_sep.conv', 'output_layer.linear')
-
-
-def landmark_settings(state_dict: dict) -> dict:
-    """``channels``, ``widths`` and ``depths`` of ``LandmarkMobileFaceNet`` for these weights."""
-
-    def rows(*keys: str) -> tuple[int, ...]:
-        return tuple(len(state_dict[f'{key}.conv.weight']) for key in keys)
-
-    def depth(stage: str) -> int:
-        pattern = re.compile(rf'{stage}\.model\.(\d+)\.')
-        return 1 + max(int(m[1]) for m in map(pattern.match, state_dict) if m)
-
-    return dict(
-        channels=rows('conv1', 'conv_23.project', 'conv_34.project'),
-        widths=rows('conv_23.conv', 'conv_3.model.0.conv', 'conv_34.conv', 'conv_4.model.0.conv'),
-        depths=(depth('conv_3'), depth('conv_4')),
-    )
 
 
 def random_weights(arch, channels, seed=0):
@@ -76,10 +52,10 @@ def random_weights(arch, channels, seed=0):
 
 
 class PlainS2D:
-    """S2D by the paper and the names of the authors' code; keeps what each stage gives."""
+    """S2D by the paper; scores of clips, given the maps of the landmark network."""
 
     def __init__(self, arch, weights):
-        self.arch, self.weights, self.stages = arch, weights, {}
+        self.arch, self.weights = arch, weights
 
     def linear(self, name, x):
         weight = self.weights[f'{name}.weight'].flatten(1)
@@ -114,10 +90,6 @@ class PlainS2D:
         x = self.norm(f'{name}.TMA.norm', x, self.arch['tma_norm_eps'])
         x = F.gelu(self.linear(f'{name}.TMA.S_Adapter.D_fc1', x))
         adapted = self.linear(f'{name}.TMA.S_Adapter.D_fc2', x)
-        grid = self.arch['img_size'] // self.arch['patch_size']
-        self.stages[f'fovea.{i}'] = fovea.transpose(1, 2).unflatten(2, (grid, grid))
-        self.stages[f'mcp.{i}'] = prompt.transpose(1, 2).unflatten(2, (grid, grid))
-        self.stages[f'tma.{i}'] = adapted
         return prompt + adapted, prompt
 
     def __call__(self, video, landmark_map):
@@ -126,7 +98,6 @@ class PlainS2D:
         kernel, bias = weights['patch_embed.proj.weight'], weights['patch_embed.proj.bias']
         tokens = F.conv2d(frames, kernel, bias, arch['patch_size']).flatten(2).transpose(1, 2)
         prompt = self.linear('patch_embed_prompt.proj', landmark_map.flatten(2).transpose(1, 2))
-        self.stages.update(landmark_feat=landmark_map, patch_tokens=tokens, landmark_tokens=prompt)
         token = weights['cls_token'].expand(len(tokens), 1, -1)
         for i in range(arch['depth']):
             image = self.norm(f'prompt_norms.{max(i - 1, 0)}', tokens, eps)
@@ -141,41 +112,7 @@ class PlainS2D:
             )
             y = F.gelu(self.linear(f'{name}.mlp.fc1', self.norm(f'{name}.norm2', x, eps)))
             x = x + self.linear(f'{name}.mlp.fc2', y)
-            self.stages[f'block.{i}'] = x
             token, tokens = x[:, :1], x[:, 1:]
         features = self.norm('ln_post', token[:, 0], eps)
         pooled = features.unflatten(0, (len(video), -1)).mean(dim=1)
-        self.stages.update(
-            frame_feat=features, pooled=pooled, logits=self.linear('head.fc_cls', pooled)
-        )
-        return self.stages
-
-
-@torch.no_grad()
-def made_up_reference(arch, landmark_sizes, batch=2, frames_part=(1, 4)):
-    """What a reference file holds for the network, without the part on anchors.
-
-    ``frames_part`` are the frames whose tokens are kept. The landmark network has its last layers.
-    """
-    init_default_scope('mmaction')
-    torch.manual_seed(3)
-    grid = arch['img_size'] // arch['patch_size']
-    net = MODELS.build(dict(type='LandmarkMobileFaceNet', input_size=8 * grid, **landmark_sizes))
-    weights = {k: v.clone() for k, v in net.state_dict().items()}
-    weights.update({f'{name}.weight': torch.zeros(2, 2) for name in TAIL})
-    net.load_state_dict(cut_tail(weights, 'made up'))
-    assert landmark_settings(weights) == landmark_sizes
-    size = arch['img_size']
-    video = torch.randn(batch, 3, arch['num_frames'], size, size)
-    vit = random_weights(arch, landmark_sizes['channels'][2])
-    stages = PlainS2D(arch, vit)(video, net(video.transpose(1, 2).flatten(0, 1)))
-    whole = ('frame_feat', 'pooled', 'logits')
-    return dict(
-        arch=arch,
-        vit_state_dict=vit,
-        landmark_state_dict=weights,
-        video=video,
-        frames_part=list(frames_part),
-        stages={k: v for k, v in stages.items() if k in whole},
-        stages_part={k: v[list(frames_part)] for k, v in stages.items() if k not in whole},
-    )
+        return self.linear('head.fc_cls', pooled)

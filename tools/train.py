@@ -23,6 +23,8 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     add('--no-validate', action='store_true', help='do not validate during training')
     add('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
     add('--seed', type=int, help='random seed')
+    add('--diff-rank-seed', action='store_true', help='another seed for each process')
+    add('--deterministic', action='store_true', help='use only deterministic algorithms of CUDNN')
     return parse_run_arguments(parser, argv, 'resume')
 
 
@@ -71,8 +73,13 @@ def make_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
-    if args.seed is not None:
-        cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': args.seed}
+    given = dict(
+        seed=args.seed,
+        diff_rank_seed=args.diff_rank_seed or None,
+        deterministic=args.deterministic or None,
+    )
+    given = {name: value for name, value in given.items() if value is not None}
+    cfg.randomness = {**(cfg.get('randomness') or dict(seed=None)), **given}
     return cfg
 
 

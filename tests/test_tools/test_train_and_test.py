@@ -68,7 +68,8 @@ def test_seed():
     file = train().randomness
     options = ['--cfg-options', 'randomness.seed=3', 'randomness.deterministic=True']
     assert train(*options).randomness == {**file, 'seed': 3, 'deterministic': True}
-    assert train('--seed', '0', *options).randomness == {**file, 'seed': 0, 'deterministic': True}
+    cfg = train('--seed', '0', '--deterministic', *options)
+    assert cfg.randomness == {**file, 'seed': 0, 'deterministic': True}
     assert file['diff_rank_seed'] is True  # processes differ without the flag
 
 

@@ -1,0 +1,57 @@
+# Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
+"""One look for the pictures of these tools, and a .csv beside each of them."""
+
+import csv
+import os
+import os.path as osp
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# of Okabe and Ito, which the colour-blind can tell apart
+COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#999999')
+
+
+def colours(number: int) -> Sequence:
+    """As many colours; viridis beyond those of Okabe and Ito."""
+    many = matplotlib.colormaps['viridis'].resampled(number)
+    return COLOURS[:number] if number <= len(COLOURS) else many(range(number))
+
+
+def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, columns), each ``width`` by ``height`` inches."""
+    fig = Figure((width * columns, height * rows), layout='constrained')
+    return fig, fig.subplots(rows, columns, squeeze=False)
+
+
+def heat(
+    ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, low: float = 0.0, **labels
+) -> list[dict]:
+    """Draw a matrix of values from ``low`` to 1 in percent; its lines for a .csv file."""
+    ax.imshow(values, vmin=low, vmax=1, cmap='viridis', aspect='auto')
+    for (i, j), value in np.ndenumerate(values):
+        color = 'white' if value < (1 + low) / 2 else 'black'
+        text = '' if np.isnan(value) else f'{100 * value:.0f}'
+        ax.text(j, i, text, ha='center', va='center', fontsize=8, color=color)
+    turned = dict(rotation=45, ha='right') if isinstance(columns[0], str) else {}
+    ax.set_xticks(range(len(columns)), columns, **turned)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.set(**labels)
+    title = labels['title'].replace('\n', ', ')
+    cells = np.ndenumerate(values)
+    return [dict(panel=title, row=rows[i], column=columns[j], value=v) for (i, j), v in cells]
+
+
+def save(fig: Figure, rows: list[dict], path: str) -> None:
+    """Write the picture, and the numbers that it shows as a .csv file of the same name."""
+    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    fig.savefig(path, dpi=110)
+    table = f'{osp.splitext(path)[0]}.csv'
+    with open(table, 'w', encoding='utf-8', newline='') as f:
+        writer = csv.DictWriter(f, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f'{path}, {table}')

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442', '#999999')
 
 
-def colours(number: int) -> Sequence:
-    """As many colours; viridis beyond those of Okabe and Ito."""
-    many = matplotlib.colormaps['viridis'].resampled(number)
-    return COLOURS[:number] if number <= len(COLOURS) else many(range(number))
+def colours(number: int) -> np.ndarray:
+    """RGB in 0..1, (number, 3); of viridis where there are not enough others."""
+    chosen = COLOURS if number <= len(COLOURS) else matplotlib.colormaps['viridis'](range(number))
+    return matplotlib.colors.to_rgba_array(chosen)[:number, :3]
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -28,27 +28,26 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def heat(
-    ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, low: float = 0.0, **labels
+    ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, span=(0, 100), **labels
 ) -> list[dict]:
-    """Draw a matrix of values from ``low`` to 1 in percent; its lines for a .csv file."""
-    ax.imshow(values, vmin=low, vmax=1, cmap='viridis', aspect='auto')
+    """Draw numbers (rows, columns), coloured over a span; lines of a .csv with them."""
+    ax.imshow(values, vmin=span[0], vmax=span[1], cmap='viridis', aspect='auto')
     for (i, j), value in np.ndenumerate(values):
-        color = 'white' if value < (1 + low) / 2 else 'black'
-        text = '' if np.isnan(value) else f'{100 * value:.0f}'
+        color = 'white' if value < sum(span) / 2 else 'black'
+        text = '' if np.isnan(value) else f'{value:.0f}'
         ax.text(j, i, text, ha='center', va='center', fontsize=8, color=color)
     turned = dict(rotation=45, ha='right') if isinstance(columns[0], str) else {}
     ax.set_xticks(range(len(columns)), columns, **turned)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(**labels)
-    title = labels['title'].replace('\n', ', ')
-    cells = np.ndenumerate(values)
+    cells, title = np.ndenumerate(values), labels['title'].replace('\n', ' ')
     return [dict(panel=title, row=rows[i], column=columns[j], value=v) for (i, j), v in cells]
 
 
 def save(fig: Figure, rows: list[dict], path: str) -> None:
-    """Write the picture, and the numbers that it shows as a .csv file of the same name."""
+    """Write the picture, and what it shows as a .csv of the same name."""
     os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    fig.savefig(path, dpi=110)
+    fig.savefig(path, dpi=100)
     table = f'{osp.splitext(path)[0]}.csv'
     with open(table, 'w', encoding='utf-8', newline='') as f:
         writer = csv.DictWriter(f, list(rows[0]))

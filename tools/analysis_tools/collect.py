@@ -1,21 +1,22 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Run a model once over its test data and keep, in one .npz file, what look_inside.py draws.
+"""Run a model once over its test data and keep what look_inside.py draws, in one .npz file.
 
-Of each modality, under ``video_`` and ``image_``: ``classes``, and of N samples ``id``, ``label``,
-``scores`` (N, classes), which are probabilities, and ``features`` (N, C), the classifier's input;
-``shown``, a sample of each class, and its ``frames`` (classes, T, H, W, 3). Of the B ``blocks``
-with experts: ``share`` (N, B, E) of the tokens, and ``experts`` (N, B, t, h, w), that with the
-largest weight, in the first view. Of the first view of clips: ``hidden`` (N, T), the true class's
-probability where the mean frame is in the place of a frame; ``alone`` (N, T, classes), what the
-image classifier says of a frame; ``strength`` (N, T) of the facial actions.
+    python tools/analysis_tools/collect.py CONFIG CHECKPOINT [--out collected.npz]
+
+Under ``video_`` and ``image_``: ``classes``; of N samples ``id``, ``label``, ``scores`` (N, classes)
+as probabilities, and ``features`` (N, C), the classifier's input; the places of one sample of each
+class, ``shown``, and its ``frames`` (classes, T, H, W, 3). Of B ``blocks`` with experts: ``share``
+(N, B, E) of the tokens and ``experts`` (N, B, t, h, w), those with the largest weight, of the first
+view. Of clips: ``hidden`` (N, T), the true class's probability with the mean frame in the place of
+a frame; ``alone`` (N, T, classes), what the image classifier says of a frame of the first view; and
+``strength`` (N, T) of its facial actions.
 """
 
-import hashlib
+import argparse
 import io
 import json
 import math
 import os.path as osp
-from argparse import Namespace
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
 import s4d_mm.guard  # noqa: F401
+from s4d_mm.engine.launch import errors_as_messages
 from s4d_mm.files.atomic_write import atomic_write
 from s4d_mm.models import MoAENeck, S4DViT
 from s4d_mm.models.tokens import last_stage
@@ -31,7 +33,7 @@ from s4d_mm.predict.scorers import TorchScorer
 
 
 def watch(model: nn.Module) -> dict:
-    """What the routers return, by block, and ``input`` of the neck, in the model's last call."""
+    """What the routers return, by block, and the neck's ``input``, in the model's last call."""
     neck, found = getattr(model, 'neck', None), {}
     if isinstance(neck, MoAENeck):
         neck.register_forward_pre_hook(lambda _, args: found.update(input=args[0]))
@@ -41,22 +43,22 @@ def watch(model: nn.Module) -> dict:
 
 
 def routing(found: dict, model: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
-    """``share`` and, of feature maps and the tokens of ``S4DViT``, ``experts`` of a sample."""
-    features, blocks = last_stage(found['input']), model.neck.routers()
+    """``share`` and, of ``S4DViT`` and of feature maps, ``experts`` of the model's last sample."""
+    features, shares, main = last_stage(found['input']), [], []
     count = max(block.moae.num_experts for block in model.neck.blocks)
-    ids = torch.stack([found[block].experts.cpu() for block in blocks])  # B S K
-    shares = [torch.bincount(part.flatten(), minlength=count) / part.numel() for part in ids]
+    for block in model.neck.routers():
+        ids, weights = found[block].experts.cpu(), found[block].weights.cpu()
+        shares.append(ids.flatten().bincount(minlength=count) / ids.numel())
+        main.append(ids.gather(1, weights.argmax(1, keepdim=True))[:, 0])
     kept = dict(share=torch.stack(shares))
-    grid = ()
-    if isinstance(features, Tensor) and features.ndim > 3:
-        grid = (1, *features.shape[2:])[-3:]
-    elif isinstance(model.backbone, S4DViT):
+    if isinstance(model.backbone, S4DViT):
         grid = model.backbone.patch_embed.grid(pixels)
-    if grid:
-        first = torch.stack([found[block].weights.argmax(1, True).cpu() for block in blocks])
-        main = ids.gather(2, first)[:, : math.prod(grid), 0]  # the views follow each other
-        kept['experts'] = main.unflatten(1, grid).byte()
-    return kept
+    elif isinstance(features, Tensor) and features.ndim > 3:
+        grid = (1, *features.shape[2:])[-3:]
+    else:
+        return kept
+    first = torch.stack(main)[:, : math.prod(grid)]  # the tokens of a view follow each other
+    return dict(kept, experts=first.unflatten(1, grid).byte())
 
 
 def frame_by_frame(scorer: TorchScorer, data: dict, info: dict) -> dict[str, np.ndarray]:
@@ -69,33 +71,32 @@ def frame_by_frame(scorer: TorchScorer, data: dict, info: dict) -> dict[str, np.
         return scorer.score(samples, kind)[0]
 
     clip = data['inputs']  # V 3 T H W
-    mean, length = clip.float().mean(2, keepdim=True).to(clip.dtype), clip.shape[2]
-    at = torch.arange(length)[:, None, None]
-    hidden = [torch.where(at == t, mean, clip) for t in range(length)]
+    mean, times = clip.float().mean(2, keepdim=True).to(clip.dtype), torch.arange(clip.shape[2])
+    hidden = [torch.where((times == t)[:, None, None], mean, clip) for t in times]
     kept = dict(hidden=score(hidden, 'video')[:, info['label']])
     if 'image' in scorer.classes:
         kept['alone'] = score(list(clip[0].transpose(0, 1)[:, None]), 'image')
-    frames = data['data_samples'].frame_inds[:length]
+    frames = data['data_samples'].frame_inds[: len(times)]
     return dict(kept, strength=strength_of(info['filename'], frames))
 
 
 def strength_of(media: str, frames: np.ndarray) -> np.ndarray:
-    """Sum of the facial actions but blinks and gaze, of the ``.json`` beside a clip; NaN if none."""
+    """Sum of the actions in the ``.json`` beside a clip, but blinks and gaze; NaN without one."""
     path = f'{osp.splitext(media)[0]}.json'
     if not osp.isfile(path):
         return np.full(len(frames), np.nan)
     with open(path, encoding='utf-8') as f:
         actions = json.load(f)['actions']
-    gaze = ('eyeBlink', 'eyeLook')
-    total = sum(np.array(v) for name, v in actions.items() if not name.startswith(gaze))
-    return np.broadcast_to(total, max(np.size(total), frames.max() + 1))[frames]
+    other = ('eyeBlink', 'eyeLook')
+    own = [values for name, values in actions.items() if not name.startswith(other)]
+    return np.sum(own or np.zeros((1, max(frames) + 1)), axis=0)[frames]
 
 
-def collect(args: Namespace, cfg: Config) -> dict[str, np.ndarray]:
-    """Run the model on at most ``args.max_samples`` of each modality, drawn at random."""
-    scorer = TorchScorer(cfg, args.checkpoint, args.device)
+def collect(cfg: Config, checkpoint: str, most: int, device: str | None) -> dict[str, np.ndarray]:
+    """The arrays, of at most so many samples of each modality, drawn at random."""
+    scorer = TorchScorer(cfg, checkpoint, device)
     if not cfg.get('test_dataloader'):
-        raise ValueError(f'{args.config} has no test_dataloader: give a config of fine-tuning.')
+        raise ValueError(f'{cfg.filename} has no test_dataloader. Give a config of fine-tuning.')
     found, kept = watch(scorer.model), {}
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     for part in getattr(dataset, 'datasets', [dataset]):
@@ -103,7 +104,7 @@ def collect(args: Namespace, cfg: Config) -> dict[str, np.ndarray]:
             if hasattr(step, 'meta_keys'):
                 step.meta_keys = (*step.meta_keys, 'frame_inds')
         kind, rows, shown = part.INPUT_TYPE, [], {}
-        for i in np.random.default_rng(0).permutation(len(part))[: args.max_samples].tolist():
+        for i in np.random.default_rng(0).permutation(len(part))[: max(most, 1)].tolist():
             info, data = part.get_data_info(i), part[i]
             if 'unreadable' in data['data_samples']:
                 continue
@@ -118,21 +119,25 @@ def collect(args: Namespace, cfg: Config) -> dict[str, np.ndarray]:
         kept |= {f'{kind}_{key}': np.stack([row[key] for row in rows]) for key in rows[0]}
         kept[f'{kind}_shown'], kept[f'{kind}_frames'] = map(np.stack, zip(*shown.values()))
         kept[f'{kind}_classes'] = np.array(part.metainfo['classes'])
-    return dict(kept, blocks=np.array(list(scorer.model.neck.routers()))) if found else kept
+    return dict(kept, blocks=list(scorer.model.neck.routers())) if found else kept
 
 
-def collected(args: Namespace) -> dict[str, np.ndarray]:
-    """What ``collected.npz`` in ``args.out`` holds; made anew if it is of something else."""
-    path, cfg = osp.join(args.out, 'collected.npz'), Config.fromfile(args.config)
-    time = osp.getmtime(args.checkpoint) if osp.isfile(args.checkpoint) else 0
-    made_of = repr((cfg.to_dict(), osp.abspath(args.checkpoint), time, args.max_samples))
-    made_of = hashlib.sha256(made_of.encode()).hexdigest()
-    if osp.isfile(path):
-        with np.load(path) as file:
-            if file['made_of'] == made_of:
-                print(f'The model has run before: {path}')
-                return dict(file)
-    found, content = collect(args, cfg), io.BytesIO()
-    np.savez_compressed(content, made_of=made_of, **found)
-    atomic_write(path, content.getvalue())
-    return found
+def main(argv: list | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='fine-tuning config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', default='collected.npz')
+    parser.add_argument('--max-samples', type=int, default=500, help='of each modality, at random')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    args = parser.parse_args(argv)
+    content = io.BytesIO()
+    with errors_as_messages(config=True):
+        cfg = Config.fromfile(args.config)
+        found = collect(cfg, args.checkpoint, args.max_samples, args.device)
+        np.savez_compressed(content, **found)
+        atomic_write(args.out, content.getvalue())
+    print(f'{args.out}: {", ".join(key for key in found if key.endswith("scores"))}')
+
+
+if __name__ == '__main__':
+    main()

@@ -82,10 +82,13 @@ def draw_confusion(ax: Axes, own: dict, title: str) -> list[dict]:
     metrics = own['metrics']
     title = f'{title}: {said}\nWAR {metrics["WAR"]:.1f} %, UAR {metrics["UAR"]:.1f} %'
     share = 100 * matrix / np.maximum(support, 1)[:, None]
-    rows = heat(ax, share, names, names, title=title, xlabel='predicted, % of a class')
+    labels = dict(xlabel='predicted', ylabel='true (samples), 95 % interval of the recall')
+    rows = heat(ax, share, names, names, title=title, **labels)
     low, high = wilson(np.diag(matrix), support)
-    ends = [f'{100 * a:.0f}-{100 * b:.0f} % of {n}' for a, b, n in zip(low, high, support)]
-    ax.set_yticks(range(len(names)), [f'{name}\n{end}' for name, end in zip(names, ends)])
+    ends = [
+        f'{n} ({k})\n{100 * a:.0f}-{100 * b:.0f} %' for n, k, a, b in zip(names, support, low, high)
+    ]
+    ax.set_yticks(range(len(names)), ends)
     recalls = dict(samples=support, recall=np.diag(share), low=100 * low, high=100 * high)
     cells = [(name, key, v) for key, values in recalls.items() for name, v in zip(names, values)]
     return rows + [dict(rows[0], row=name, column=key, value=value) for name, key, value in cells]
@@ -99,7 +102,13 @@ def draw_reliability(ax: Axes, own: dict, title: str) -> list[dict]:
     error_bars = np.abs(np.subtract((low, high), accuracy))
     ax.errorbar(confidence, accuracy, error_bars, fmt='o', capsize=3)
     title = f'{title}: reliability\nexpected calibration error {100 * error:.1f} %'
-    ax.set(title=title, xlabel='confidence', ylabel='share that is right', xlim=(0, 1), ylim=(0, 1))
+    ax.set(
+        title=title,
+        xlabel='confidence',
+        ylabel='share that is right',
+        xlim=(0, 1.03),
+        ylim=(0, 1.03),
+    )
     columns = dict(samples=counts, confidence=confidence, accuracy=accuracy, low=low, high=high)
     cells = [(i, key, value) for key, values in columns.items() for i, value in enumerate(values)]
     rows = [dict(row=f'bin {i}', column=key, value=value) for i, key, value in cells]

@@ -76,7 +76,7 @@ def faces(found: dict) -> Drawn:
             rows.append(dict(place, expert=int(expert)))
     picture = np.concatenate(tiles, axis=1).swapaxes(1, 2)  # 1+B SIZE t SIZE 3
     height, width = len(picture), picture.shape[2]
-    fig, ((ax,),) = panels(1, 1, 0.4 + width, 0.9 + height)
+    fig, ((ax,),) = panels(1, 1, 0.8 + 0.9 * width, 0.8 + 0.9 * height)
     ax.imshow(picture.reshape(height * SIZE, width * SIZE, 3))
     ax.set_xticks((np.arange(width) + 0.5) * SIZE, titles)
     ax.set_yticks((np.arange(height) + 0.5) * SIZE, ['', *(f'block {block}' for block in blocks)])
@@ -110,9 +110,6 @@ def tasks(found: dict) -> Drawn:
         own = of_classes(values, labels, labels.max() + 1)[order]
         own -= np.nanmean(own, axis=0)
         centres.append(own / np.linalg.norm(own, axis=1, keepdims=True))
-    hits = [int((scores.argmax(axis=1) == truth).sum()) for scores in answers.values()]
-    low, high = wilson(hits, len(truth))
-    wars = 100 * np.stack((np.divide(hits, len(truth)), low, high), axis=1)
     fig, axes = panels(1, 3, 4.8, 4.2)
     title = 'Image classifier on single frames:\n% of the frames of a class'
     labels = dict(title=title, xlabel='said of the frame', ylabel='class of the clip')
@@ -120,8 +117,16 @@ def tasks(found: dict) -> Drawn:
     title = "Cosine x 100 of the class centres' features,\neach less the mean of its task"
     labels = dict(title=title, xlabel='image', ylabel='clip', span=(-100, 100))
     rows += heat(axes[0, 1], 100 * centres[0] @ centres[1].T, both, both, **labels)
-    title = f'WAR of clips, % (apex: the strongest actions\nin {known.sum()} of {len(truth)} clips, else most confident)'
-    rows += heat(axes[0, 2], wars, list(answers), ['WAR', '95 % low', '95 % high'], title=title)
+    ax, last = axes[0, 2], len(truth)
+    for i, (name, scores) in enumerate(answers.items()):
+        hits = np.sum(scores.argmax(axis=1) == truth)
+        war, low, high = 100 * np.array([hits / last, *wilson(hits, last)])
+        ax.bar(i, war, yerr=[[war - low], [high - war]], color=colours(4)[i], capsize=4)
+        ax.text(i, 2, f'{war:.1f}', ha='center', color='white')
+        cells = dict(WAR=war, low=low, high=high).items()
+        rows += [dict(panel='WAR', row=name, column=key, value=v) for key, v in cells]
+    ax.set_xticks(range(len(answers)), answers, rotation=20)
+    ax.set(title=f'WAR of clips, %\n(apex by truth: {known.sum()} of {last})', ylim=(0, 100))
     return fig, rows
 
 
@@ -143,7 +148,8 @@ def features(found: dict) -> Drawn:
     for kind, shape in zip(kinds, 'o^'):
         for label, color in zip(classes, colours(len(classes))):
             own = x[(labels == label) & (marks == kind)].T
-            ax.scatter(*own, 25, [color], shape, alpha=0.7, lw=0, label=f'{label}, {kind}')
+            look = dict(marker=shape, alpha=0.7, lw=0, label=f'{label}, {kind}')
+            ax.scatter(*own, 25, [color], **look)
     title = f'Features of {len(x)} samples'
     ax.set(title=title, xlabel=f'{name}, first axis', ylabel=f'{name}, second axis')
     fig.legend(loc='outside right center')
@@ -158,26 +164,25 @@ def frames(found: dict) -> Drawn:
     labels, strength, ids = (found[f'video_{key}'] for key in ('label', 'strength', 'id'))
     own = np.take_along_axis(found['video_scores'], labels[:, None], axis=1)
     drop = 100 * (own - found['video_hidden'])
-    shown = max(range(len(found['video_shown'])), key=lambda i: drop[found['video_shown'][i]].max())
-    n, clip = found['video_shown'][shown], found['video_frames'][shown]
-    length, name = len(clip), found['video_classes'][labels[n]]
-    fig, axes = panels(3, 2, 5.5, 1.6)
-    axes[0, 0].imshow(np.hstack(list(clip)), extent=(-0.5, length - 0.5, 0, 1))
-    axes[0, 0].set(title=f'{name}, clip {ids[n]}', xticks=[], yticks=[])
+    best = max(
+        range(len(found['video_shown'])), key=lambda i: np.ptp(drop[found['video_shown'][i]])
+    )
+    n, clip = found['video_shown'][best], found['video_frames'][best]
+    names, ends = found['video_classes'][labels], (-0.5, len(clip) - 0.5)
+    fig, axes = panels(3, 2, 5.5, 1.5)
+    axes[0, 0].imshow(np.hstack(list(clip)), extent=(*ends, 0, 1))
+    axes[0, 0].set(title=f'{names[n]}, clip {ids[n]}', xticks=[], yticks=[])
     axes[0, 1].set_axis_off()
-    axes[0, 1].set_title(f'Mean of {len(drop)} clips with 95 % intervals')
-    for row, values, label in ((1, drop, 'drop, % points'), (2, strength, 'actions, sum')):
+    axes[1, 1].set_title(f'mean of {len(drop)} clips, 95 % intervals')
+    for pair, values, color in zip(axes[1:], (drop, strength), colours(2)):
         error = 1.96 * values.std(axis=0) / len(values) ** 0.5
-        axes[row, 0].bar(range(length), values[n], color=colours(3)[row])
-        axes[row, 1].bar(range(length), values.mean(axis=0), yerr=error, color=colours(3)[row])
-        axes[row, 0].set_ylabel(label)
+        pair[0].bar(range(len(clip)), values[n], color=color)
+        pair[1].bar(range(len(clip)), values.mean(axis=0), yerr=error, color=color)
+        pair[0].set(xlim=ends, ylabel='drop, points' if values is drop else 'facial actions')
     fig.supxlabel('frame')
     keys = ('sample', 'class', 'frame', 'drop', 'strength')
-    cells = [(n, t) for n in range(len(ids)) for t in range(length)]
-    classes = found['video_classes'][labels]
-    return fig, [
-        dict(zip(keys, (ids[n], classes[n], t, drop[n, t], strength[n, t]))) for n, t in cells
-    ]
+    cells = [(ids[n], names[n], t, v, strength[n, t]) for (n, t), v in np.ndenumerate(drop)]
+    return fig, [dict(zip(keys, row)) for row in cells]
 
 
 DRAWN = dict(experts=experts, faces=faces, tasks=tasks, features=features, frames=frames)

@@ -3,13 +3,12 @@
 
     python tools/analysis_tools/collect.py CONFIG CHECKPOINT [--out collected.npz]
 
-Under ``video_`` and ``image_``: ``classes``; of N samples ``id``, ``label``, ``scores`` (N, classes)
-as probabilities, and ``features`` (N, C), the classifier's input; the places of one sample of each
-class, ``shown``, and its ``frames`` (classes, T, H, W, 3). Of B ``blocks`` with experts: ``share``
-(N, B, E) of the tokens and ``experts`` (N, B, t, h, w), those with the largest weight, of the first
-view. Of clips: ``hidden`` (N, T), the true class's probability with the mean frame in the place of
-a frame; ``alone`` (N, T, classes), what the image classifier says of a frame of the first view; and
-``strength`` (N, T) of its facial actions.
+It has ``blocks`` and, under ``video_`` and ``image_``, of N samples: ``id``, ``label``, ``scores``
+(N, classes), probabilities; ``features`` (N, C), the classifier's input; ``share`` (N, B, E) of the
+tokens that the experts of B blocks get; ``experts`` (N, B, t, h, w) of the largest weight. Of clips
+``hidden`` (N, T), the true class's probability with the mean frame in the place of a frame;
+``alone`` (N, T, classes), the image classifier on a frame; ``strength`` (N, T) of facial actions. Of
+several views these are of the first. ``classes``; ``shown``, one sample of each, and its ``frames``.
 """
 
 import argparse

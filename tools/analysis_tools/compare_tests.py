@@ -1,17 +1,16 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Print and draw what tests have given, with 95 % intervals.
+"""Print and draw what tests have given: WAR and UAR, differences, recalls, reliability.
 
     python tools/analysis_tools/compare_tests.py CONFIG 'A=a.json' 'B=b.json' [--out tests.png]
 
-The table has WAR and UAR and, of the second and further tests, the difference to the first by a
-paired bootstrap. The picture has the confusion matrix with the recalls, and the reliability.
+Differences are those to the first test, by a paired bootstrap; intervals are of 95 %.
 """
 
 import argparse
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from statistics_of import calibration, paired_bootstrap, wilson
 from style import heat, panels, save
@@ -22,48 +21,42 @@ from s4d_mm.evaluation.predictions import figures_by_modality, read_predictions
 
 
 def read_test(path: str, classes: dict[str, tuple]) -> dict[str, dict]:
-    """Figures by modality, and the samples' ``ids``, ``labels``, ``hits``, ``confidences``."""
+    """Figures by modality, with ``labels`` by sample, ``hits`` and ``confidences``."""
     samples = read_predictions(path)
     found = figures_by_modality(samples, classes)
     for modality, own in found.items():
         group = [s for s in samples if (s.get('input_type') or next(iter(classes))) == modality]
-        own['ids'] = [sample.get('sample_id', i) for i, sample in enumerate(group)]
-        own['labels'] = np.array([sample['gt_label'][0] for sample in group])
         scores = np.array([sample['pred_score'] for sample in group], np.float32)
-        readable = np.array([not sample.get('unreadable') for sample in group])
-        own['hits'] = (scores.argmax(axis=1) == own['labels']) & readable
+        labels = [sample['gt_label'][0] for sample in group]
+        readable = [not sample.get('unreadable') for sample in group]
+        own['labels'] = {s.get('sample_id', i): y for i, (s, y) in enumerate(zip(group, labels))}
+        own['hits'] = (scores.argmax(axis=1) == labels) & readable
         own['confidences'] = scores.max(axis=1)
     return found
 
 
 def difference(first: dict, own: dict, key: str) -> str:
     """That of two tests of the same samples, in percentage points."""
-    places = {name: i for i, name in enumerate(own['ids'])}
-    labels = dict(zip(own['ids'], own['labels']))
-    if labels != dict(zip(first['ids'], first['labels'])):
-        raise ValueError(
-            f'The samples or their labels differ ({len(labels)} and {len(first["ids"])} samples), '
-            'so no pairs can be made. Give tests of the same data.'
-        )
-    hits = own['hits'][[places[name] for name in first['ids']]]
-    labels = first['labels'] if key == 'UAR' else None
+    if own['labels'] != first['labels']:
+        raise ValueError('The samples or labels of two tests differ: compare tests of the same.')
+    place = {name: i for i, name in enumerate(own['labels'])}
+    hits = own['hits'][[place[name] for name in first['labels']]]
+    labels = list(first['labels'].values()) if key == 'UAR' else None
     value, low, high = paired_bootstrap(first['hits'], hits, labels=labels)
     return f'{value:+.1f} [{low:+.1f}, {high:+.1f}]'
 
 
 def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
-    """WAR and UAR in percent, then differences; the last line is what guessing would reach."""
+    """WAR and UAR in percent, and differences; the last line is what guessing would reach."""
     columns = [(m, key) for m in classes for key in ('WAR', 'UAR')]
-    rows = [['', *(f'{modality} {key}' for modality, key in columns)]]
+    rows, (base, first) = [['', *(f'{m} {key}' for m, key in columns)]], next(iter(tests.items()))
     for name, own in tests.items():
         values = [f'{own[m]["metrics"][key]:.1f}' if m in own else '-' for m, key in columns]
         rows.append([name, *values])
-    (base, first), *others = tests.items()
-    for name, own in others:
-        both = [
-            difference(first[m], own[m], k) if m in {*first} & {*own} else '-' for m, k in columns
-        ]
-        rows.append([f'{name} - {base}', *both])
+    for name, own in list(tests.items())[1:]:
+        both = first.keys() & own.keys()
+        values = [difference(first[m], own[m], key) if m in both else '-' for m, key in columns]
+        rows.append([f'{name} - {base}', *values])
     rows.append(['chance', *(f'{100 / len(classes[m]):.1f}' for m, _ in columns)])
     first, *others = (max(map(len, column)) for column in zip(*rows))
     return '\n'.join(
@@ -72,61 +65,39 @@ def table_of(tests: dict[str, dict], classes: dict[str, tuple]) -> str:
     )
 
 
-def draw_confusion(ax: Axes, own: dict, title: str) -> list[dict]:
+def draw_confusion(ax: Axes, own: dict, title: str) -> Iterator[dict]:
     """Rows are true classes, with their recalls; unreadable samples count as wrong."""
-    order = np.argsort(own['classes'])  # of the alphabet: the same for both modalities
+    order = np.argsort(own['classes'])  # the same for both modalities
     names, support = np.array(own['classes'])[order].tolist(), np.array(own['support'])[order]
     matrix = np.array(own['matrix'])[np.ix_(order, order)]
-    unread = own['samples'] - matrix.sum()
-    said = f'{own["samples"]} samples' + (f' ({unread} unreadable)' if unread else '')
-    metrics = own['metrics']
-    title = f'{title}: {said}\nWAR {metrics["WAR"]:.1f} %, UAR {metrics["UAR"]:.1f} %'
     share = 100 * matrix / np.maximum(support, 1)[:, None]
+    low, high = 100 * np.array(wilson(np.diag(matrix), support))
+    unread = own['samples'] - matrix.sum()
+    title += f': {own["samples"]} samples' + (f' ({unread} unreadable)' if unread else '')
+    title += '\nWAR {WAR:.1f} %, UAR {UAR:.1f} %'.format(**own['metrics'])
     labels = dict(xlabel='predicted', ylabel='true (samples), 95 % interval of the recall')
-    rows = heat(ax, share, names, names, title=title, **labels)
-    low, high = wilson(np.diag(matrix), support)
-    ends = [
-        f'{n} ({k})\n{100 * a:.0f}-{100 * b:.0f} %' for n, k, a, b in zip(names, support, low, high)
-    ]
-    ax.set_yticks(range(len(names)), ends)
-    recalls = dict(samples=support, recall=np.diag(share), low=100 * low, high=100 * high)
-    cells = [(name, key, v) for key, values in recalls.items() for name, v in zip(names, values)]
-    return rows + [dict(rows[0], row=name, column=key, value=value) for name, key, value in cells]
+    yield from heat(ax, share, names, names, title=title, **labels)
+    ends = zip(names, support, low, high)
+    ax.set_yticks(range(len(names)), ['{} ({})\n{:.0f}-{:.0f} %'.format(*end) for end in ends])
+    for key, values in dict(samples=support, low=low, high=high).items():
+        for name, value in zip(names, values):
+            yield dict(panel=title.replace('\n', ' '), row=name, column=key, value=value)
 
 
-def draw_reliability(ax: Axes, own: dict, title: str) -> list[dict]:
+def draw_reliability(ax: Axes, own: dict, title: str) -> Iterator[dict]:
     """How often answers of a confidence are right."""
-    error, counts, confidence, accuracy = calibration(own['confidences'], own['hits'], bins=10)
+    error, counts, confidence, accuracy = calibration(own['confidences'], own['hits'])
     low, high = wilson(accuracy * counts, counts)
+    bars = np.abs(np.subtract((low, high), accuracy))
     ax.plot((0, 1), (0, 1), ':', color='grey')
-    error_bars = np.abs(np.subtract((low, high), accuracy))
-    ax.errorbar(confidence, accuracy, error_bars, fmt='o', capsize=3)
+    ax.errorbar(confidence, accuracy, bars, fmt='o', capsize=3)
+    ax.set(xlabel='confidence', ylabel='share that is right', xlim=(0, 1.03), ylim=(0, 1.03))
     title = f'{title}: reliability\nexpected calibration error {100 * error:.1f} %'
-    ax.set(
-        title=title,
-        xlabel='confidence',
-        ylabel='share that is right',
-        xlim=(0, 1.03),
-        ylim=(0, 1.03),
-    )
+    ax.set_title(title)
     columns = dict(samples=counts, confidence=confidence, accuracy=accuracy, low=low, high=high)
-    cells = [(i, key, value) for key, values in columns.items() for i, value in enumerate(values)]
-    rows = [dict(row=f'bin {i}', column=key, value=value) for i, key, value in cells]
-    return [dict(panel=title.replace('\n', ' '), **row) for row in rows]
-
-
-def draw(tests: dict[str, dict], classes: dict[str, tuple]) -> tuple[Figure, list[dict]]:
-    """Two panels for each modality, a row for each test."""
-    fig, axes = panels(len(tests), 2 * len(classes), 4.6, 4.4)
-    rows = []
-    for (name, found), places in zip(tests.items(), axes):
-        for modality, pair in zip(classes, places.reshape(-1, 2)):
-            for ax, panel in zip(pair, (draw_confusion, draw_reliability)):
-                if modality in found:
-                    rows += panel(ax, found[modality], f'{name}, {modality}')
-                else:
-                    ax.set_axis_off()
-    return fig, rows
+    for key, values in columns.items():
+        for i, value in enumerate(values):
+            yield dict(panel=title.replace('\n', ' '), row=f'bin {i}', column=key, value=value)
 
 
 def main(argv: list | None = None) -> None:
@@ -144,8 +115,15 @@ def main(argv: list | None = None) -> None:
         classes = class_names_of_test(Config.fromfile(args.config))
         tests = {name: read_test(path, classes) for name, path in args.tests}
         print(table_of(tests, classes))
-        if args.out:
-            save(*draw(tests, classes), args.out)
+        if not args.out:
+            return
+        drawn = [(f'{name}, {m}', own) for name, found in tests.items() for m, own in found.items()]
+        fig, axes = panels(len(drawn), 2, 5.2, 4.4)
+        rows = []
+        for (title, own), pair in zip(drawn, axes):
+            for ax, draw in zip(pair, (draw_confusion, draw_reliability)):
+                rows += draw(ax, own, title)
+        save(fig, rows, args.out)
 
 
 if __name__ == '__main__':

@@ -7,8 +7,8 @@ It has ``blocks`` and, under ``video_`` and ``image_``, of N samples: ``id``, ``
 (N, classes), probabilities; ``features`` (N, C), the classifier's input; ``share`` (N, B, E) of the
 tokens that the experts of B blocks get; ``experts`` (N, B, t, h, w) of the largest weight. Of clips
 ``hidden`` (N, T), the true class's probability with the mean frame in the place of a frame;
-``alone`` (N, T, classes), the image classifier on a frame; ``strength`` (N, T) of facial actions. Of
-several views these are of the first. ``classes``; ``shown``, one sample of each, and its ``frames``.
+``alone`` (N, T, classes), the image classifier on a frame; ``strength`` (N, T) of facial actions.
+Of several views these are of the first. ``classes``; ``shown``, one sample of each; its ``frames``.
 """
 
 import argparse

@@ -106,7 +106,7 @@ def tasks(found: dict) -> Drawn:
         own = of_classes(found[f'{kind}_features'], labels, max(*order, *labels) + 1)[order]
         own -= np.nanmean(own, axis=0)
         centres.append(own / np.linalg.norm(own, axis=1, keepdims=True))
-    fig, axes = panels(1, 3, 4.8, 4.2)
+    fig, axes = panels(1, 3, 5.2, 4.2)
     title = 'Image classifier on single frames:\n% of the frames of a class'
     style = dict(title=title, xlabel='said of the frame', ylabel='class of the clip')
     rows = heat(axes[0, 0], 100 * of_classes(said, truth, len(both)), both, both, **style)
@@ -114,14 +114,12 @@ def tasks(found: dict) -> Drawn:
     style = dict(title=title, xlabel='image', ylabel='clip', span=(-100, 100))
     rows += heat(axes[0, 1], 100 * centres[0] @ centres[1].T, both, both, **style)
     ax, title = axes[0, 2], 'WAR of clips, %, with 95 % intervals'
-    for i, (name, scores) in enumerate(answers.items()):
-        hits = np.sum(scores.argmax(axis=1) == truth)
-        war, low, high = 100 * np.array([hits / len(truth), *wilson(hits, len(truth))])
-        ax.bar(i, war, yerr=[[war - low], [high - war]], color=colours(4)[i], capsize=4)
-        ax.text(i, 95, f'{war:.1f}', ha='center')
-        for key, value in dict(WAR=war, low=low, high=high).items():
-            rows.append(dict(panel=title, row=name, column=key, value=value))
-    ax.set_xticks(range(len(answers)), answers, rotation=20)
+    hits = np.array([np.sum(scores.argmax(axis=1) == truth) for scores in answers.values()])
+    wars = 100 * np.array([hits / len(truth), *wilson(hits, len(truth))])
+    names = [f'{war:.1f}\n' + name.replace(' ', '\n') for name, war in zip(answers, wars[0])]
+    ax.bar(names, wars[0], yerr=np.abs(wars[1:] - wars[0]), color=colours(4), capsize=4)
+    for key, values in zip(('WAR', 'low', 'high'), wars):
+        rows += [dict(panel=title, row=n, column=key, value=v) for n, v in zip(answers, values)]
     said = f'apex: the strongest actions in {known.sum()} of {len(truth)} clips,\n'
     ax.set(title=title, ylim=(0, 100), xlabel=f'{said}the most confident frame in others')
     return fig, rows

@@ -24,6 +24,7 @@ from mmengine.registry import DATASETS
 from torch import Tensor, nn
 
 import s4d_mm.guard  # noqa: F401
+from s4d_mm.datasets import BaseExpressionDataset
 from s4d_mm.engine.launch import errors_as_messages
 from s4d_mm.files.atomic_write import atomic_write
 from s4d_mm.models import MoAENeck, S4DViT
@@ -99,6 +100,8 @@ def collect(cfg: Config, checkpoint: str, most: int, device: str | None) -> dict
     found, kept = watch(scorer.model), {}
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     for part in getattr(dataset, 'datasets', [dataset]):
+        if not isinstance(part, BaseExpressionDataset):
+            raise ValueError(f'{cfg.filename} tests {type(part).__name__}, no data of s4d_mm.')
         for step in part.pipeline.transforms:
             if hasattr(step, 'meta_keys'):
                 step.meta_keys = (*step.meta_keys, 'frame_inds')

@@ -273,7 +273,7 @@ def test_tasks_have_their_own_order_of_classes(tmp_path):
     mmengine.dump(dict(actions=actions), tmp_path / 'a.json')
     strength = collect.strength_of(str(tmp_path / 'a.mp4'), np.array([0, 2]))
     assert strength == pytest.approx([0.1, 1.2])
-    fear, anger = [0.2, 0.1, 0.7], [0.1, 0.7, 0.2]
+    fear, anger = [0.1, 0.2, 0.7], [0.1, 0.7, 0.2]
     np.savez(
         tmp_path / 'x.npz',
         video_classes=['fear', 'anger', 'shame'],  # images have no shame

@@ -140,8 +140,8 @@ finish
 
 begin 'pictures'
 start 'confusion matrix' confusion_matrix \
-    python tools/analysis_tools/plot_confusion_matrix.py "$finetune" \
-    "$out/test/with.json" --out "$out/confusion_matrix.png"
+    python tools/analysis_tools/compare_tests.py "$finetune" \
+    "with pre-training=$out/test/with.json" --out "$out/confusion_matrix.png"
 start 'reconstruction' reconstruction \
     python tools/analysis_tools/visualize_reconstruction.py "$pretrain" \
     "$pretrained" --out "$out/reconstruction.png"

@@ -1,15 +1,19 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """tools/analysis_tools/*.py and publish_model.py."""
 
+import csv
+import functools
 import hashlib
 import os.path as osp
+import re
 
+import collect
 import compare_tests
 import cv2
 import get_flops
+import look_inside
 import mmengine
 import numpy as np
-import plot_confusion_matrix
 import publish_model
 import pytest
 import torch
@@ -19,8 +23,11 @@ import visualize_reconstruction
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from runs import FINETUNE, PRETRAIN, ROOT
+from statistics_of import calibration, overlap, paired_bootstrap
 
 from s4d_mm.apis import ExpressionInferencer, init_model
+from s4d_mm.models.tokens import to_tokens
+from s4d_mm.predict.models import published_weights
 
 CONFIGS = osp.join(ROOT, 'configs')
 
@@ -130,65 +137,161 @@ def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, cap
             vis_cam.main(wrong)
 
 
-@pytest.fixture
-def drawn(toolbox_run, monkeypatch):
-    """What the confusion matrix is drawn of, panel by panel."""
-    monkeypatch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
-    found = []
-    monkeypatch.setattr(plot_confusion_matrix, 'draw', lambda *args: found.append(args[1:]))
-    return found
+def predictions(path, pairs, names=(0, 1, 2, 3)):
+    samples = [
+        dict(gt_label=[y], pred_score=np.eye(7)[said].tolist(), input_type='image', sample_id=name)
+        for (y, said), name in zip(pairs, names)
+    ]
+    samples[2]['unreadable'] = pairs[2][0] == 6
+    mmengine.dump(samples, path)
+    return str(path)
 
 
-def predictions(pairs, kind):
-    scores = torch.eye(7).tolist()
-    return [dict(gt_label=[y], pred_score=scores[said], input_type=kind) for y, said in pairs]
+def table(path):
+    with open(path, encoding='utf-8') as f:
+        return list(csv.DictReader(f))
 
 
-def test_confusion_matrix_counts_unreadable_samples_as_wrong(drawn, tmp_path):
-    samples = predictions([(0, 0), (0, 0), (0, 2), (0, 0)], 'image')
-    samples[3]['unreadable'] = True
-    mmengine.dump(samples, tmp_path / 'x.json')
-    out = tmp_path / 'x.png'
-    plot_confusion_matrix.main([FINETUNE, str(tmp_path / 'x.json'), '--out', str(out)])
-    ((counts, names, title, support),) = drawn
-    assert support[:3] == [4, 0, 0]
-    assert counts[0].tolist() == [2, 0, 1, 0, 0, 0, 0] and counts.sum() == 3
-    assert names[:2] == ['neutral', 'happiness']
-    assert title == 'image: 4 samples (1 unreadable)\nWAR 50.0 %, UAR 50.0 %'
-    assert out.stat().st_size > 5000
-
-
-def test_panels_have_one_order_of_classes(drawn, tmp_path):
-    """The data sets number their classes differently; the second panel follows the first."""
-    ids = dict(
-        video=dict(happiness=0, neutral=2, anger=3),
-        image=dict(happiness=1, neutral=0, anger=6),
-    )
-    pairs = [('anger', 'happiness'), ('anger', 'anger'), ('neutral', 'anger')]
-    samples = []
-    for kind, of in ids.items():
-        samples += predictions([(of[true], of[said]) for true, said in pairs], kind)
-    mmengine.dump(samples, tmp_path / 'x.json')
-    arguments = [FINETUNE, str(tmp_path / 'x.json'), '--out', str(tmp_path / 'x.png')]
-    plot_confusion_matrix.main(arguments)
-    (counts, names, _, support), image = drawn
-    assert names[:4] == image[1][:4] == ['happiness', 'sadness', 'neutral', 'anger']
-    assert counts[3].tolist() == [1, 0, 0, 1, 0, 0, 0] and support == [0, 0, 1, 2, 0, 0, 0]
-    assert image[0].tolist() == counts.tolist() and image[3] == support
-
-
-def test_tests_are_compared_in_a_table(drawn, tmp_path, capsys):
-    for name, said in (('a', (0, 0, 0, 1)), ('b', (0, 1, 1, 1))):
-        samples = predictions(zip((0, 0, 0, 1), said), 'image')
-        mmengine.dump(samples, tmp_path / f'{name}.json')
-    compare_tests.main([FINETUNE, f'one={tmp_path}/a.json', f'two rows={tmp_path}/b.json'])
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines == [
-        ['video', 'WAR', 'video', 'UAR', 'image', 'WAR', 'image', 'UAR'],
-        ['one', '-', '-', '100.0', '100.0'],
-        ['two', 'rows', '-', '-', '50.0', '66.7'],
+def test_tests_are_compared_in_pairs(tmp_path, capsys):
+    one = predictions(tmp_path / 'a.json', [(0, 0), (0, 0), (6, 6), (0, 2)])
+    pairs = [(0, 0), (6, 6), (0, 2), (0, 2)]  # the same samples, the other way round
+    two = predictions(tmp_path / 'b.json', pairs, (3, 2, 1, 0))
+    out = str(tmp_path / 'x.png')
+    compare_tests.main([FINETUNE, f'one={one}', f'two rows={two}', '--out', out])
+    lines = [re.split(r' {2,}', line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:-1] == [
+        ['video WAR', 'video UAR', 'image WAR', 'image UAR'],
+        ['one', '-', '-', '50.0', '33.3'],
+        ['two rows', '-', '-', '50.0', '66.7'],
+        ['two rows - one', '-', '-', '+0.0 [-100.0, +100.0]', '+33.3 [-100.0, +100.0]'],
         ['chance', '14.3', '14.3', '14.3', '14.3'],
     ]
+    rows = [r for r in table(tmp_path / 'x.csv') if r['panel'].startswith('one')]
+    title = 'one, image: 4 samples (1 unreadable) WAR 50.0 %, UAR 33.3 %'
+    found = {(r['row'], r['column']): float(r['value']) for r in rows if r['panel'] == title}
+    names = ['anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise']
+    assert [row for row, column in found if column == 'fear'] == names  # of the alphabet
+    assert [round(found['neutral', name]) for name in names] == [0, 0, 0, 0, 67, 33, 0]
+    assert not any(found['anger', name] for name in names)  # what was not read
+    ends = [found['neutral', key] for key in ('samples', 'low', 'high')]
+    assert ends == pytest.approx([3, 20.77, 93.85], abs=0.01)
+    assert [float(r['value']) for r in rows if r['row'] == 'bin 9'][:3] == [4, 1, 0.5]
+    with pytest.raises(SystemExit):
+        compare_tests.main([FINETUNE, f'one={one}', f'b={predictions(two, pairs)}'])
+    assert 'differ' in capsys.readouterr().err
+
+
+def test_statistics():
+    error, counts, *_ = calibration([0.2, 0.2, 0.9, 1.0], [0, 1, 1, 1], 2)
+    assert error == pytest.approx((2 * 0.3 + 2 * 0.05) / 4) and counts.tolist() == [2, 2]
+    assert [overlap(np.eye(2)[0], np.eye(2)[i]) for i in (0, 1)] == pytest.approx([1, 0])
+    rng = np.random.default_rng(0)
+    a, labels = rng.random((2, 4000)) < 0.6, np.arange(4000) % 4 == 0
+    b = a | (rng.random(4000) < 0.3) & labels  # gains in the smaller class
+    gain = 100.0 * (b ^ a)
+    mean, error = gain[0].mean(), 1.96 * gain[0].std() / 4000**0.5
+    expected = (mean, mean - error, mean + error)
+    assert paired_bootstrap(a[0], b[0]) == pytest.approx(expected, abs=0.05)
+    value, low, high = paired_bootstrap(a, b, labels=labels)
+    assert value == pytest.approx(gain[:, labels].mean() / 2) and low < value < high
+    assert paired_bootstrap(a, b, labels=labels) == (value, low, high)  # one seed, one answer
+
+
+@pytest.fixture(scope='module')
+def collected(toolbox_run, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp('collected') / 'x.npz')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('QUICKSTART_DIR', str(toolbox_run.folder))
+        options = ['--device', 'cpu', '--max-samples', '5', '--out', out]
+        collect.main([FINETUNE, toolbox_run.finetuned, *options])
+    return out
+
+
+def test_collected_is_what_the_model_does(toolbox_run, model, collected):
+    found = dict(np.load(collected))
+    clip = toolbox_run.folder / 'data' / 'clips' / f'{found["video_id"][0]}.mp4'
+    batch = vis_cam.read_media(model, str(clip))
+
+    def score(pixels, kind='video'):
+        batch['data_samples'][0].set_metainfo(dict(input_type=kind))
+        return model.test_step(dict(batch, inputs=[pixels]))[0].pred_score
+
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        pixels = batch['inputs'][0]  # two views
+        close(found['video_scores'][0], score(pixels))
+        hidden = pixels.clone()
+        hidden[:, :, 1] = pixels.float().mean(2).to(torch.uint8)
+        close(found['video_hidden'][0, 1], score(hidden)[found['video_label'][0]])
+        close(found['video_alone'][0, 1], score(pixels[:1, :, 1], 'image'))
+        tokens = model.backbone(model.data_preprocessor(batch)['inputs'].flatten(0, 1))
+        close(found['video_features'][0], model.cls_head.features(model.neck(tokens)[0]).mean(0))
+        block = model.neck.blocks[0]
+        tokens = block.norm2(tokens + block.attn(block.norm1(tokens)))
+        chosen = block.moae.router(tokens.flatten(0, 1)).experts
+    close(found['video_share'][0, 0], np.bincount(chosen.flatten(), minlength=4) / chosen.numel())
+    assert found['image_experts'].shape[1:] == (2, 1, 2, 2)  # blocks, t, h, w
+    np.testing.assert_array_equal(found['video_experts'][0, 0], chosen[:8, 0].view(2, 2, 2))
+
+
+def test_experts_of_feature_maps():
+    weights = published_weights('rendered_people', None, None)
+    model = init_model(osp.join(CONFIGS, 'rendered_people.py'), weights, 'cpu')
+    found, x = collect.watch(model), torch.rand(1, 3, 8, 96, 96)
+    with torch.no_grad():
+        tokens, restore = to_tokens(model.backbone(x))
+        model.neck(restore(tokens))
+    experts = collect.routing(found, model, x)['experts']
+    assert experts.shape == (1, 8, 3, 3)  # B t h w
+    torch.testing.assert_close(experts.long(), restore(found[0].experts[None, :, :1])[0])
+
+
+def test_pictures_of_a_model(collected, tmp_path, capsys):
+    found, rows = dict(np.load(collected)), {}
+    look_inside.main([collected, '--out', str(tmp_path)])
+    for name in ('experts', 'faces', 'tasks', 'features', 'frames'):
+        assert (tmp_path / f'{name}.png').stat().st_size > 5000
+        rows[name] = table(tmp_path / f'{name}.csv')
+    means = [float(r['value']) for r in rows['experts'] if r['row'] == 'all']
+    shares = np.stack([found[f'{kind}_share'].mean(axis=0) for kind in ('video', 'image')], axis=1)
+    np.testing.assert_allclose(means, 100 * shares.flatten(), rtol=1e-5)
+    seen = found['image_experts'][found['image_shown'][0]].flatten()
+    assert [int(r['expert']) for r in rows['faces'] if r['modality'] == 'image'] == seen.tolist()
+    drop = found['video_scores'][0, found['video_label'][0]] - found['video_hidden'][0, 1]
+    assert float(rows['frames'][1]['drop']) == pytest.approx(100 * drop, abs=1e-3)
+    plain = str(tmp_path / 'plain.npz')
+    np.savez(plain, **{key: found[key] for key in found if not key.endswith('_share')})
+    for wrong, said in (([plain, 'experts'], 'MoAENeck'), ([f'{plain}.x'], 'is not there')):
+        with pytest.raises(SystemExit):
+            look_inside.main(wrong)
+        assert said in capsys.readouterr().err
+
+
+def test_tasks_have_their_own_order_of_classes(tmp_path):
+    """The image classifier is right at the apex, by the facial actions beside a clip."""
+    actions = dict(jawOpen=[0, 0.5, 1], mouthSmileLeft=[0.1, 0.1, 0.2], eyeBlinkLeft=[9, 0, 0])
+    mmengine.dump(dict(actions=actions), tmp_path / 'a.json')
+    strength = collect.strength_of(str(tmp_path / 'a.mp4'), np.array([0, 2]))
+    assert strength == pytest.approx([0.1, 1.2])
+    fear, anger = [0.1, 0.2, 0.7], [0.1, 0.7, 0.2]
+    np.savez(
+        tmp_path / 'x.npz',
+        video_classes=['fear', 'anger', 'shame'],  # images have no shame
+        image_classes=['neutral', 'anger', 'fear'],
+        video_label=[0, 1, 2],
+        image_label=[0, 1, 2, 2],
+        video_features=[[3.0, 0.0], [1.0, 0.0], [9.0, 9.0]],
+        image_features=[[5.0, 5.0], [0.0, 1.0], [0.0, 2.0], [0.0, 4.0]],
+        video_scores=[[0.5, 0.3, 0.2], [0.6, 0.4, 0.0], [0.0, 0.1, 0.9]],
+        video_alone=[[anger, fear], [fear, anger], [fear, fear]],
+        video_strength=[strength] * 3,
+    )
+    look_inside.main([str(tmp_path / 'x.npz'), 'tasks', '--out', str(tmp_path)])
+    rows = table(tmp_path / 'tasks.csv')
+    values = {(r['panel'][:3], r['row'], r['column']): float(r['value']) for r in rows}
+    wars = [values['WAR', name, 'WAR'] for name in ('apex', 'mean of frames', 'clip classifier')]
+    assert wars == [100, 50, 50] and values['Ima', 'fear', 'fear'] == 50
+    assert values['Cos', 'fear', 'fear'] == pytest.approx(0)
 
 
 def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
@@ -211,7 +314,6 @@ def test_reconstruction_command(toolbox_run, tmp_path, monkeypatch):
         np.testing.assert_array_equal(rebuilt[~grey], original[~grey])
         assert np.abs(rebuilt.astype(float) - original)[grey].mean() > 1
     assert osp.getsize(out) > 5000
-    plot_confusion_matrix.plt.close('all')
 
 
 def test_published_checkpoint_predicts_the_same(toolbox_run, tmp_path):

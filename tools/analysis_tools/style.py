@@ -2,7 +2,6 @@
 """One look for the pictures of these tools, and a .csv beside each of them."""
 
 import csv
-import os
 import os.path as osp
 from collections.abc import Sequence
 
@@ -16,9 +15,9 @@ COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F
 
 
 def colours(number: int) -> np.ndarray:
-    """RGB in 0..1, (number, 3); of viridis where there are not enough others."""
-    chosen = COLOURS if number <= len(COLOURS) else matplotlib.colormaps['viridis'](range(number))
-    return matplotlib.colors.to_rgba_array(chosen)[:number, :3]
+    """RGB in 0..1, (number, 3); of viridis if they are many."""
+    many = matplotlib.colormaps['viridis'].resampled(number)(range(number))
+    return matplotlib.colors.to_rgba_array(COLOURS if number <= len(COLOURS) else many)[:, :3]
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -27,17 +26,14 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
     return fig, fig.subplots(rows, columns, squeeze=False)
 
 
-def heat(
-    ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, span=(0, 100), **labels
-) -> list[dict]:
-    """Draw numbers (rows, columns), coloured over a span; lines of a .csv with them."""
+def heat(ax: Axes, values: np.ndarray, rows: Sequence, columns: Sequence, span=(0, 100), **labels):
+    """Draw numbers (rows, columns), coloured over a span; their lines for the .csv file."""
     ax.imshow(values, vmin=span[0], vmax=span[1], cmap='viridis', aspect='auto')
     for (i, j), value in np.ndenumerate(values):
         color = 'white' if value < sum(span) / 2 else 'black'
         text = '' if np.isnan(value) else f'{value:.0f}'
         ax.text(j, i, text, ha='center', va='center', fontsize=8, color=color)
-    turned = dict(rotation=45, ha='right') if isinstance(columns[0], str) else {}
-    ax.set_xticks(range(len(columns)), columns, **turned)
+    ax.set_xticks(range(len(columns)), columns, rotation=45)
     ax.set_yticks(range(len(rows)), rows)
     ax.set(**labels)
     cells, title = np.ndenumerate(values), labels['title'].replace('\n', ' ')
@@ -45,12 +41,10 @@ def heat(
 
 
 def save(fig: Figure, rows: list[dict], path: str) -> None:
-    """Write the picture, and what it shows as a .csv of the same name."""
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    """Write the picture, and what it shows as a .csv file of the same name."""
     fig.savefig(path, dpi=100)
-    table = f'{osp.splitext(path)[0]}.csv'
-    with open(table, 'w', encoding='utf-8', newline='') as f:
+    with open(f'{osp.splitext(path)[0]}.csv', 'w', encoding='utf-8', newline='') as f:
         writer = csv.DictWriter(f, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f'{path}, {table}')
+    print(f'{path}, {f.name}')

@@ -236,7 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.smoke:
         print(f'{len(jobs)} rows: {forecast(jobs, plan):.0f} minutes on {os.cpu_count()} cores')
     errors = run_all(jobs, plan, out)
-    results = Results(out, plan, SEEDS)
+    results = Results(out, plan, class_names_of_test(Config.fromfile(CONFIGS / 'drawn_faces.py')))
     seconds = sum(float(p.read_text().split()[0]) for p in Path(out).glob('*/*/*/trained'))
     command = ' '.join(['python tools/evidence.py', *(argv or sys.argv[1:])])
     text = report(results, command, seconds)

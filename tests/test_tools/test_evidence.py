@@ -12,7 +12,10 @@ import pytest
 import yaml
 from evidence import Job
 from helpers import write_text
+from mmengine.config import Config
 from mmengine.runner import Runner
+
+from s4d_mm.datasets.config import class_names_of_test
 
 PLAN = yaml.safe_load((evidence.CONFIGS / 'rows.yml').read_text())
 ROWS = [(table, row) for table, own in PLAN['tables'].items() for row in own['rows']]
@@ -60,7 +63,7 @@ def write_predictions(out, table, row, seed, video, image):
         for i, hit in enumerate(hits)
     ]
     for sample in samples:
-        sample['pred_score'] = [0.0, 1.0] if sample['pred_label'][0] else [1.0, 0.0]
+        sample['pred_score'] = np.eye(7)[sample['pred_label'][0]].tolist()
     path = out / Job(table, row, seed).name / 'predictions.json'
     write_text(str(path), json.dumps(samples[::-1] if seed else samples))
 
@@ -72,7 +75,8 @@ def test_tables_and_claims_of_made_up_predictions(tmp_path):
         write_predictions(tmp_path, 'drawn_faces', 'clips', seed, some, some)
         write_predictions(tmp_path, 'drawn_faces', 'joint', seed, some, some)
         write_predictions(tmp_path, 'drawn_faces', 'moae', seed, np.ones(200), some)
-    results = evidence_report.Results(str(tmp_path), PLAN, (0, 1, 2))
+    classes = class_names_of_test(Config.fromfile(evidence.CONFIGS / 'drawn_faces.py'))
+    results = evidence_report.Results(str(tmp_path), PLAN, classes)
     middle, low, high = results.difference('drawn_faces', 'moae', 'clips', 'video')
     assert (middle, low > 15, high < 35) == (25.0, True, True)
     assert results.difference('drawn_faces', 'joint', 'clips', 'video') == (0, 0, 0)

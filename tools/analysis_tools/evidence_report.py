@@ -5,55 +5,46 @@
 """
 
 import os
-import os.path as osp
 import platform
 import time
+from pathlib import Path
 
 import mmaction
 import mmengine
 import numpy as np
 import style
 import torch
+from compare_tests import read_test
 from statistics_of import paired_bootstrap
 
 import s4d_mm
-from s4d_mm.evaluation.predictions import read_predictions
 
 VERDICTS = dict(stands='blue', refuted='orange', open='green')  # the first colours of the style
 MODALITIES = ('video', 'image')
 
 
-def read_hits(out: str, table: str, row: str, seeds: tuple) -> dict[str, dict[int, np.ndarray]]:
-    """By modality and seed 1 where a sample was right, in the order of the samples' names."""
-    found: dict[str, dict[int, np.ndarray]] = {name: {} for name in MODALITIES}
-    for seed in seeds:
-        path = osp.join(out, table, row, str(seed), 'predictions.json')
-        if not osp.isfile(path):
-            continue
-        samples = sorted(read_predictions(path), key=lambda s: s['sample_id'])
-        for modality in found:
-            own = [s for s in samples if s['input_type'] == modality]
-            hits = [s['pred_label'] == s['gt_label'] and not s.get('unreadable') for s in own]
-            found[modality][seed] = np.array(hits, float)
-    return found
+def hits_of(path: str, classes: dict[str, tuple]) -> dict[str, np.ndarray]:
+    """By modality whether a sample was right, in the order of the samples' names."""
+    found = read_test(path, classes)
+    return {name: own['hits'][np.argsort(list(own['labels']))] for name, own in found.items()}
 
 
 class Results:
     """The hits of all rows, their scores and their differences."""
 
-    def __init__(self, out: str, plan: dict, seeds: tuple) -> None:
+    def __init__(self, out: str, plan: dict, classes: dict[str, tuple]) -> None:
         self.plan = plan
-        self.rows = {
-            (table, row): read_hits(out, table, row, seeds)
-            for table, settings in plan['tables'].items()
-            for row in settings['rows']
-        }
+        self.hits: dict[tuple, dict[str, dict[str, np.ndarray]]] = {}  # by row and seed
+        for path in sorted(Path(out).glob('*/*/*/predictions.json')):
+            table, row, seed = path.parts[-4:-1]
+            self.hits.setdefault((table, row), {})[seed] = hits_of(str(path), classes)
 
-    def runs(self, table: str, row: str, modality: str) -> dict[int, np.ndarray]:
+    def runs(self, table: str, row: str, modality: str) -> dict[str, np.ndarray]:
         """Hits by seed; none of a classifier that was not trained."""
         other = dict(video='images_only', image='clips_only')[modality]
-        untrained = other in self.plan['tables'][table]['rows'][row].get('use', ())
-        return {} if untrained else self.rows[table, row][modality]
+        if other in self.plan['tables'][table]['rows'][row].get('use', ()):
+            return {}
+        return {seed: hits[modality] for seed, hits in self.hits.get((table, row), {}).items()}
 
     def difference(self, table: str, row: str, other: str, modality: str) -> tuple | None:
         """Row minus other row, and its 95 % interval, over the seeds that both have."""
@@ -77,8 +68,8 @@ class Results:
             for modality in MODALITIES:
                 runs = [100 * hits.mean() for hits in self.runs(name, row, modality).values()]
                 spread = f' ({min(runs):.1f} to {max(runs):.1f})' if len(runs) > 1 else ''
-                done = any(self.rows[name, row].values())
-                cells.append(f'{np.mean(runs):.1f}{spread}' if runs else '-' if done else 'not run')
+                nothing = '-' if (name, row) in self.hits else 'not run'
+                cells.append(f'{np.mean(runs):.1f}{spread}' if runs else nothing)
             against = own.get('against')
             cells.append(f'`{against}`' if against else '-')
             for modality in MODALITIES:

@@ -83,8 +83,9 @@ class Attention(nn.Module):
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         qkv = F.linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, -1))
         # B N 3 heads C/heads -> 3 x (B heads N C/heads)
-        # the backward pass of the CPU's kernel takes 30 times as long in bfloat16
+        # with few tokens the backward pass of the CPU's kernel is slow in bfloat16
         slow = qkv.dtype == torch.bfloat16 and qkv.device.type == 'cpu'
+        slow = slow and torch.is_grad_enabled() and qkv.shape[1] <= 200
         q, k, v = (qkv.float() if slow else qkv).permute(2, 0, 3, 1, 4)
         with torch.autocast('cpu', enabled=False) if slow else nullcontext():
             x = F.scaled_dot_product_attention(q, k, v)

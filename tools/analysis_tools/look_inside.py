@@ -75,6 +75,7 @@ def faces(found: dict) -> Drawn:
     height, _, width = picture.shape[:3]
     fig, ((ax,),) = panels(1, 1, 0.8 + 0.9 * width, 0.8 + 0.9 * height)
     ax.imshow(picture.reshape(height * SIZE, width * SIZE, 3))
+    ax.set_title('Expert with the largest weight of each token')
     ax.set_xticks((np.arange(width) + 0.5) * SIZE, titles)
     ax.set_yticks((np.arange(1, height) + 0.5) * SIZE, [f'block {block}' for block in blocks])
     marks = [Line2D([], [], ls='', marker='s', color=c, label=e) for e, c in enumerate(palette)]

@@ -17,7 +17,7 @@ COLOURS = ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F
 def colours(number: int) -> np.ndarray:
     """RGB in 0..1, (number, 3); of viridis if they are many."""
     many = matplotlib.colormaps['viridis'].resampled(number)(range(number))
-    return matplotlib.colors.to_rgba_array(COLOURS if number <= len(COLOURS) else many)[:, :3]
+    return matplotlib.colors.to_rgba_array(COLOURS if number <= len(COLOURS) else many)[:number, :3]
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:

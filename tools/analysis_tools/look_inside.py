@@ -73,7 +73,7 @@ def faces(found: dict) -> Drawn:
             rows.append(dict(zip(keys, (kind, name, blocks[b], times[t], i, j, expert))))
     picture = np.concatenate(tiles, axis=1).swapaxes(1, 2)  # 1+B SIZE t SIZE 3
     height, _, width = picture.shape[:3]
-    fig, ((ax,),) = panels(1, 1, 0.8 + 0.9 * width, 0.8 + 0.9 * height)
+    fig, ((ax,),) = panels(1, 1, 0.8 + 0.9 * width, 1.2 + 0.9 * height)
     ax.imshow(picture.reshape(height * SIZE, width * SIZE, 3))
     ax.set_title('Expert with the largest weight of each token')
     ax.set_xticks((np.arange(width) + 0.5) * SIZE, titles)

@@ -13,7 +13,6 @@ import os
 import os.path as osp
 import sys
 from collections import Counter, namedtuple
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -29,8 +28,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     add('config')
     add('--cfg-options', nargs='+', action=DictAction)
     add('--workers', type=int, default=os.cpu_count(), help='processes; 0 for none but this one')
-    add('--out', help='CSV file for everything found')
-    add('--decode', choices=('all', 'ends', 'none'), default='all', help='frames of each clip')
+    add('--decode', choices=('all', 'none'), default='all', help='frames of each clip')
     args = parser.parse_args(argv)
     if not osp.isfile(args.config):
         parser.error(f'config file {args.config} does not exist')
@@ -41,7 +39,7 @@ if __name__ == '__main__':
     parse_args()  # -h and mistakes end here, before the slow imports
 
 import numpy as np
-from clip_files import csv_text, frame_numbers, missing_numbers
+from clip_files import frame_numbers, missing_numbers
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import track_iter_progress
 
@@ -50,20 +48,16 @@ from s4d_mm.datasets import DFEW, BaseExpressionDataset
 from s4d_mm.datasets.lists import SYNONYMS
 from s4d_mm.engine.checks import PATH_KEYS
 from s4d_mm.engine.options import dicts_in, load_config
-from s4d_mm.files.atomic_write import atomic_write
-from s4d_mm.files.text import printable, safe_cell
+from s4d_mm.files.text import printable
 from s4d_mm.media import NumberedFrames, list_frames, open_image, read_image
 
 # what does not change which samples a dataset has
 NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
 NOT_DATA += ('max_fault_share', 'allow_test_faults')
-LISTED = 10  # findings of a kind that are printed one by one
 LEAST_SHARES = 200  # samples of a list whose counts are compared with those of the data set
-# kinds of findings that are no trouble
-NOTES = ('same content', 'frame sizes', 'slow to decode', 'short clip', 'class without samples')
 
-# level is 'trouble' or 'note', line is file:number in the annotation file
-Finding = namedtuple('Finding', 'level split path line label what kind')
+# line is file:number in the annotation file
+Finding = namedtuple('Finding', 'split path line label what kind')
 Sample = namedtuple('Sample', 'path label line', defaults=(None, ''))
 # what a file or a folder of frames is: frames is 0 if it cannot be read, sizes are (h, w),
 # content is a hash, findings are (kind, what)
@@ -79,22 +73,18 @@ class Split:
     name: str = ''
     classes: tuple[str, ...] = ()  # in label order; () without labels
     stages: list[str] = field(default_factory=list)
-    steps: list[dict] = field(default_factory=list)  # of the pipelines
+    interval: int = 1  # largest frame_interval of the pipelines
     dataset: object = None  # once it is built
     samples: list[Sample] = field(default_factory=list)
     media: dict[str, Media] = field(default_factory=dict)  # by path
     findings: list[Finding] = field(default_factory=list)
-
-    def largest(self, key: str) -> int:
-        return max([1, *(step.get(key, 1) for step in self.steps)])
 
     def add(self, kind: str, what: str, sample: Sample | None = None) -> None:
         """Add a finding; it is of the annotation file where no sample is given."""
         sample = sample or Sample(self.cfg.get('ann_file', ''))
         name = dict(enumerate(self.classes)).get(sample.label, '')
         label = '' if sample.label is None else f'{sample.label} {name}'.strip()
-        level = 'note' if kind in NOTES else 'trouble'
-        self.findings.append(Finding(level, self.name, sample.path, sample.line, label, what, kind))
+        self.findings.append(Finding(self.name, sample.path, sample.line, label, what, kind))
 
 
 def find_splits(cfg: Config) -> list[Split]:
@@ -110,7 +100,7 @@ def find_splits(cfg: Config) -> list[Split]:
             key = json.dumps(data, sort_keys=True, default=str)
             split = splits.setdefault(key, Split(data, modality))
             split.stages += [stage] * (stage not in split.stages)
-            split.steps += nodes
+            split.interval = max([split.interval, *(n.get('frame_interval', 1) for n in nodes)])
     if not splits:
         sys.exit(f'{cfg.filename} has no dataset: no dataloader is set')
     for split in splits.values():
@@ -162,10 +152,9 @@ def _check_frames(frames: list[str], decode: str) -> Media:
     count, findings = len(frames), []
     if decode == 'none':
         with open_image(frames[0]) as image:
-            sizes = [image.size[::-1]]
+            sizes = {image.size[::-1]}
     else:
-        shown = frames if decode == 'all' else frames[:: max(1, count - 1)]
-        sizes = sorted({read_image(frame).shape[:2] for frame in shown})
+        sizes = {read_image(frame).shape[:2] for frame in frames}
     numbers = frame_numbers(frames)
     missing = missing_numbers(numbers)
     if missing:
@@ -173,56 +162,28 @@ def _check_frames(frames: list[str], decode: str) -> Media:
     for number in [n for n, times in Counter(numbers).items() if times > 1]:
         what = f'several frames of the number {number}; remove all but one'
         findings.append(('frame numbers', what))
-    if len(sizes) > 1:
-        what = f'its frames differ in size: {sizes[0]} to {sizes[-1]} (height, width)'
-        findings.append(('frame sizes', what))
     content = hash_of(*dict.fromkeys((frames[0], frames[count // 2], frames[-1])))
     return Media(count, sizes, f'{count} {content}', findings)
 
 
 def _check_video(path: str, decode: str) -> Media:
     reader = NumberedFrames(path)
-    numbers = dict(all=range(len(reader)), ends=sorted({0, len(reader) - 1}), none=[0])[decode]
-    sizes = {frame.shape[:2] for frame in reader.read(numbers)}
-    what = 'each sample decodes it from its first frame; mend it: ffmpeg -i OLD -crf 12 NEW.mp4'
-    findings = [] if reader.indexed else [('slow to decode', what)]
-    return Media(len(reader), sizes, hash_of(path), findings)
-
-
-def check_all(jobs: list, workers: int, part: int = 10**6) -> Iterator[Media]:
-    """Check files in parallel, in order; a decoder that crashes ends the check of its file only."""
-    for start in range(0, len(jobs), part):
-        some, done = jobs[start : start + part], 0
-        try:
-            with ProcessPoolExecutor(min(workers, len(some))) as pool:
-                for media in pool.map(check_media, some, chunksize=8):
-                    yield media
-                    done += 1
-        except BrokenProcessPool:
-            said = 'the decoder crashes on it (or memory is short); get it anew'
-            alone = [Media(findings=[('unreadable', said)])]
-            yield from alone if part == 1 else check_all(some[done:], workers, part // 100)
+    sizes = {
+        frame.shape[:2] for frame in reader.read(range(len(reader)) if decode == 'all' else [0])
+    }
+    return Media(len(reader), sizes, hash_of(path))
 
 
 def check_samples(split: Split, is_s2d: bool) -> None:
-    wanted, counts = split.largest('clip_len'), []
+    counts = [split.media[s.path].frames for s in split.samples if split.media[s.path].frames]
     for sample in split.samples:
-        media = split.media[sample.path]
-        counts += [media.frames] * (media.frames > 0)
-        for finding in media.findings:
+        for finding in split.media[sample.path].findings:
             split.add(*finding, sample)
-        if split.modality == 'video' and 0 < media.frames < wanted:
-            what = f'it has {media.frames} frames, fewer than clip_len={wanted}'
-            split.add('short clip', what, sample)
-    present = {s.label for s in split.samples}
-    for i, name in enumerate(split.classes):
-        if split.samples and i not in present:
-            split.add('class without samples', f'no sample of {name}')
     if split.samples and 'train' in split.stages and len(split.stages) > 1:
         what = f'{" and ".join(split.stages)} are the same samples; give another ann_file'
         split.add('list of training and test', what)
     sixteen = counts.count(16) > 0.9 * len(counts)
-    other = not sixteen if is_s2d else sixteen and split.largest('frame_interval') > 1
+    other = not sixteen if is_s2d else sixteen and split.interval > 1
     if counts and other and isinstance(split.dataset, DFEW):
         have, want = ('clip_224x224', 'clip_224x224_16f')[:: 1 if is_s2d else -1]
         what = f'these are {have}, but the recipe is for {want}: see docs/data/dfew.md'
@@ -259,8 +220,9 @@ def check_copies(split: Split, trains: list[Split]) -> None:
             first, place = seen.setdefault((same, key), (sample, home))
             if home is not split or first is sample:
                 continue
-            kind = 'twice' if same == 'file' or first.label != sample.label else 'same content'
-            kind = 'in the training data' if place is not split else kind
+            if place is split and same == 'content' and first.label == sample.label:
+                break
+            kind = 'twice' if place is split else 'in the training data'
             what = f'the same {same} as {first.path} ({place.name}, {first.line}) with the label '
             split.add(kind, f'{what}{first.label}; remove one of the two', sample)
             break
@@ -270,10 +232,10 @@ def verify(cfg: Config, workers: int = 0, decode: str = 'all') -> list[Split]:
     init_default_scope(cfg.get('default_scope', 'mmaction'))
     splits = find_splits(cfg)
     jobs = {(s.path, split.modality, decode): None for split in splits for s in split.samples}
-    found = check_all(list(jobs), workers) if workers else map(check_media, jobs)
-    if jobs and sys.stderr.isatty():
+    with ProcessPoolExecutor(workers or 1) as pool:  # starts no process before it is used
+        found = pool.map(check_media, jobs, chunksize=8) if workers else map(check_media, jobs)
         found = track_iter_progress((found, len(jobs)), file=sys.stderr)
-    media = {job[0]: one for job, one in zip(jobs, found)}
+        media = {job[0]: one for job, one in zip(jobs, found)}
     for split in splits:
         split.media = media
         check_samples(split, is_s2d='S2DViT' in str(cfg.get('model')))
@@ -281,24 +243,6 @@ def verify(cfg: Config, workers: int = 0, decode: str = 'all') -> list[Split]:
         same = [s for s in splits if 'train' in s.stages and s.modality == split.modality]
         check_copies(split, [] if 'train' in split.stages else same)
     return splits
-
-
-def report(splits: list[Split]) -> Iterator[str]:
-    """How much was found of each kind, then the first ones of each; trouble before notes."""
-    findings = [f for split in splits for f in split.findings]
-    findings.sort(key=lambda f: f.level, reverse=True)
-    for level in ('trouble', 'note'):
-        kinds = Counter((f.split, f.kind) for f in findings if f.level == level)
-        yield f'{kinds.total()} {level}{"s" * (kinds.total() != 1)}'
-        yield from (f'  {split}: {count} {kind}' for (split, kind), count in kinds.items())
-    shown = Counter()
-    for f in findings:
-        shown[f.split, f.kind] += 1
-        if shown[f.split, f.kind] <= LISTED:
-            where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
-            yield printable(f'{f.kind}: {f.path} ({where}): {f.what}')
-    if max(shown.values(), default=0) > LISTED:
-        yield f'... and more; these are {LISTED} of each kind, --out FILE.csv writes all'
 
 
 def table(split: Split) -> str:
@@ -315,21 +259,25 @@ def table(split: Split) -> str:
     for label, name in enumerate(split.classes):
         share = counts[label] / max(1, len(found))
         rows.append((f'  {label} {name}', f'{counts[label]} ({share:.1%})'))
-    title = f'{split.name}: {split.cfg["type"]}, {split.cfg.get("ann_file")}'
+    title = f'\n{split.name}: {split.cfg["type"]}, {split.cfg.get("ann_file")}'
     return '\n'.join([title] + [f'  {k:<26}{v}' for k, v in rows])
 
 
 def main(argv: list | None = None) -> int:
     args = parse_args(argv)
-    splits = verify(load_config(args.config, args.cfg_options), args.workers, args.decode)
-    print('\n'.join(report(splits)), end='\n\n')
-    print('\n\n'.join(map(table, splits)))
+    try:
+        splits = verify(load_config(args.config, args.cfg_options), args.workers, args.decode)
+    except BrokenProcessPool:
+        sys.exit('verify: a file crashes the decoder, or memory is short; try fewer --workers')
     findings = [f for split in splits for f in split.findings]
-    if args.out:
-        rows = [Finding._fields, *(map(safe_cell, f) for f in findings)]
-        atomic_write(args.out, csv_text(rows).encode('utf-8', 'replace'))
-        print(f'\n{args.out}: {len(findings)} findings')
-    return int(any(f.level == 'trouble' for f in findings))
+    for f in findings:
+        where = ', '.join(filter(None, (f.split, f.line, f.label and f'label {f.label}')))
+        print(printable(f'{f.kind}: {f.path} ({where}): {f.what}'))
+    print(f'{len(findings)} troubles')
+    for (split, kind), count in Counter((f.split, f.kind) for f in findings).items():
+        print(f'  {split}: {count} {kind}')
+    print(*map(table, splits), sep='\n')
+    return int(bool(findings))
 
 
 if __name__ == '__main__':

@@ -17,8 +17,6 @@ from helpers import ONE_PROCESS, ROOT, run_script
 from small_models import ARCH, PRETRAIN, build
 from user_files import write_clip, write_picture
 
-from s4d_mm.datasets import AffectNet
-
 OWN = {osp.basename(p)[:-3]: p for p in glob.glob(osp.join(ROOT, 'configs', 'own', '*.py'))}
 THREE = ('anger', 'happiness', 'neutral')
 SEVEN = ('anger', 'disgust', 'fear', 'happiness', 'neutral', 'sadness', 'surprise')
@@ -116,7 +114,7 @@ def write_samples(folder, *names):
 def test_lists_of_a_table(tmp_path):
     """Semicolons, a header, suffixes, persons, a line without a file."""
     clips = tmp_path / 'clips'
-    write_samples(clips, 'a.1/1.jpg', 'a.1/2.jpg', 'b/1.jpg', 'c.mp4', 'd.mp4', 'contact_sheet.jpg')
+    write_samples(clips, 'a.1/1.jpg', 'a.1/2.jpg', 'b/1.jpg', 'c.mp4', 'd.mp4', 'thumbnail.jpg')
     table = tmp_path / 'labels.csv'
     lines = 'file;emotion;who', 'a.1;sad;A', 'b.mp4;happy;B', 'c.mp4;sad;C', 'd;happy;C', 'x;sad;A'
     table.write_text('\n'.join(lines), encoding='utf-8-sig')
@@ -145,23 +143,3 @@ def test_a_mistake_is_named_in_a_sentence(names, arguments, message, tmp_path):
     write_samples(tmp_path / 'clips', *names)
     assert message in lists('clips', tmp_path / 'clips', tmp_path / 'x', *arguments, code=2)
     assert not (tmp_path / 'x').exists()
-
-
-def test_a_part_of_a_public_list(tmp_path):
-    """Of the official CSV of AffectNet: at most so many a class, the same for the same seed."""
-    source, part = tmp_path / 'train_7.txt', tmp_path / 'annotations' / 'train_7_20.txt'
-    counts = [50, 30, 20, 7, 5, 3, 21, 9, 4]  # the last two are no classes here
-    rows_of = [f'{c}/{i}.jpg,1,1,9,9,1;2,{c},0,0' for c, n in enumerate(counts) for i in range(n)]
-    source.write_text('\n'.join(rows_of))
-    command = ['AffectNet', source, part, '--max-per-class', 20]
-    assert 'happiness 20, sadness 20, surprise 7' in lists(*command)
-    chosen, every = (AffectNet(ann_file=str(path)).read_list() for path in (part, source))
-    assert Counter(s['label'] for s in chosen) == dict(zip(range(7), (20, 20, 20, 7, 5, 3, 20)))
-    names = {sample['sample_id'] for sample in chosen}
-    assert len(names) == 95 and chosen == [s for s in every if s['sample_id'] in names]
-    first = part.read_text()
-    lists(*command)
-    assert part.read_text() == first
-    part.unlink()
-    lists(*command, '--seed', 1)
-    assert part.read_text() != first

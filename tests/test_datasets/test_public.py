@@ -154,7 +154,7 @@ def test_affectnet_csv(tmp_path):
 
 
 def test_affectnet_reads_a_part_if_it_is_there(tmp_path):
-    """The recipe's: the authors' list first, then one of make_lists.py, then all images."""
+    """The recipe's: the authors' list first, then a drawn one, then all images."""
     cfg = read_config('s4d_finetune_dfew')
     recipe = cfg.train_dataloader.dataset.image
     wanted = ['train_affectnet7_2w.txt', 'train_7_20000.txt', 'train_7.txt']

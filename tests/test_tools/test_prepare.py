@@ -7,7 +7,6 @@ import os
 import os.path as osp
 import shutil
 
-import av
 import cv2
 import numpy as np
 import prepare as tool
@@ -56,20 +55,19 @@ def placed(number, x):
 
 def test_a_long_gap_is_crossed_in_a_straight_line_and_a_cut_is_not():
     near = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 14)] * 2 + [None]
-    jumps, cuts = tool.find_jumps(near, 0.3, 0.5)
-    np.testing.assert_allclose(jumps, [0, 0, 0, 0, 0, 0.4, 0, 0])
-    assert cuts == []
+    assert tool.find_cuts(near, 0.3, 0.5) == []  # it moved by 0.4 of its size
+    assert tool.find_cuts(near, 0.3, 0.39) == [5]
     squares = tool.fill_squares([None, *near], [])
     assert squares[:, 0].tolist() == [10, 10, 10, 11, 12, 13, 14, 14, 14]
     far = [placed(1, 10)] * 2 + [None] * 3 + [placed(2, 90)] * 2
-    assert tool.find_jumps(far, 0.3, 0.5)[1] == [5]
+    assert tool.find_cuts(far, 0.3, 0.5) == [5]
     squares = tool.fill_squares(far, [5])  # half of the gap to either side
     assert squares[:, 0].tolist() == [10, 10, 10, 90, 90, 90, 90]
     # within a track nothing is
-    assert tool.find_jumps([placed(1, 10), placed(1, 90)], 0.3, 0.5)[1] == []
+    assert tool.find_cuts([placed(1, 10), placed(1, 90)], 0.3, 0.5) == []
 
 
-def test_report_output_and_contact_sheet(videos, tmp_path):
+def test_report_and_output(videos, tmp_path):
     dst = tmp_path / 'dst'
     run(videos, dst)
     rows = read_report(dst)
@@ -83,7 +81,6 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
     }
     assert rows['b/gaps']['missing'] == '14-16 22'  # in steps of 2
     assert (rows['blink']['frames'], rows['blink']['faces']) == ('12', '11')
-    assert float(rows['b/cut.avi']['largest_jump']) == pytest.approx(2.5, 0.1)
     assert 'jump at frame 7' in rows['b/cut.avi']['message']
     assert os.listdir(dst / 'a') == ['good']
     for clip, count in (('a/good', 12), ('b/cut', 12), ('b/gaps', 6), ('blink', 12)):
@@ -96,7 +93,6 @@ def test_report_output_and_contact_sheet(videos, tmp_path):
             assert picture.shape == (32, 32, 3)
             assert picture[8:24, 8:24].mean() > 220  # the face, with a
             assert picture[:, :2].mean() < 100  # margin round it
-    assert read(dst / 'contact_sheet.jpg').shape == (6 * 164, 6 * 144, 3)
 
 
 def test_images_keep_their_names(tmp_path):
@@ -122,14 +118,13 @@ def test_prediction_sees_the_pixels_that_are_prepared(how, tmp_path, monkeypatch
     frames[10:12] = [scene()] * 2
     write_clip(path, frames)
     crops = []
-    monkeypatch.setattr(tool.files, 'write_frames', lambda folder, images: crops.extend(images))
-    monkeypatch.setattr(tool.os, 'replace', lambda part, target: None)
+    monkeypatch.setattr(tool.media, 'write_image', lambda path, image: crops.append(image))
     monkeypatch.setattr(tool, '_detect', find_white)
     settings = FaceSettings(align=True, **how)
     record = tool.prepare_one(
         tool.Source('x.mp4', 'video', path, 'x'),
         str(tmp_path / 'dst'),
-        dict(settings._asdict(), min_found=0.1, format='frames'),
+        dict(settings._asdict(), min_found=0.1),
     )
     assert record['message'] == '2 frames interpolated'
     mine = [
@@ -137,16 +132,6 @@ def test_prediction_sees_the_pixels_that_are_prepared(how, tmp_path, monkeypatch
         for _, frame, faces in follow_faces(read_video(path), find_white, settings, 'auto')
     ]
     np.testing.assert_array_equal(crops, mine)
-
-
-def test_mp4_and_a_single_file(videos, tmp_path):
-    good = osp.join(videos, 'a', 'good.mp4')
-    (record,) = run(good, tmp_path / 'dst', format='mp4', align=True)
-    assert record['status'] == 'ok' and record['output'] == 'good.mp4'
-    with av.open(str(tmp_path / 'dst' / 'good.mp4')) as container:
-        stream = container.streams.video[0]
-        assert (stream.codec_context.name, float(stream.average_rate)) == ('h264', 10)
-        assert len([*container.decode(stream)]) == 12
 
 
 def test_a_rerun_does_only_what_is_left(videos, tmp_path):
@@ -191,14 +176,14 @@ def test_other_settings_and_foreign_folders_are_refused(videos, tmp_path):
 
 
 def test_a_bad_name_does_not_end_the_others(tmp_path):
-    """251 letters, bytes that are not UTF-8, and a name that is too long for what is written."""
+    """251 letters, and bytes that are not UTF-8."""
     src, dst = tmp_path / 'src', tmp_path / 'dst'
     write_clip(str(src / 'good.mp4'), [scene((20, 30, 30))] * 3)
-    for name in ('l' * 251 + '.mp4', os.fsdecode(b'caf\xe9.mp4'), 's' * 252 + '.ts'):
+    for name in ('l' * 251 + '.mp4', os.fsdecode(b'caf\xe9.mp4')):
         shutil.copy(src / 'good.mp4', src / name)
-    run(src, dst, format='mp4')
+    run(src, dst)
     status = {path[:4]: row['status'] for path, row in read_report(dst).items()}
-    assert status == {'good': 'ok', 'llll': 'ok', 'caf?': 'ok', 'ssss': 'unreadable'}
+    assert status == {'good': 'ok', 'llll': 'ok', 'caf?': 'ok'}
 
 
 def test_real_detector_on_a_real_face(tmp_path):
@@ -209,8 +194,6 @@ def test_real_detector_on_a_real_face(tmp_path):
     dst = str(tmp_path / 'dst')
     assert tool.main(['RAFDB', str(photo), f'{photo}/dst', '--workers', '1']) == 1
     assert tool.main(['RAFDB', str(photo), dst, '--workers', '1', '--align']) == 0
-    with open(osp.join(dst, 'journal.jsonl'), encoding='utf-8') as f:
-        ((_, (cx, cy, side, angle), _),) = json.loads(f.read())['samples']
     # her face in the photograph, 512 x 600, from brow to chin
-    assert abs(cx - 268) < 20 and abs(cy - 232) < 20 and 220 < side < 310
-    assert abs(angle) < 0.3
+    face = crop_square(read(photo), (268, 232, 265, 0), 224)
+    assert np.corrcoef(read(f'{dst}/grace_hopper.jpg').ravel(), face.ravel())[0, 1] > 0.8

@@ -10,7 +10,6 @@ import os.path as osp
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +17,6 @@ import numpy as np
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
-FPS = 25  # of the mp4 made from a folder of frames
-SHEET = 'contact_sheet.jpg'  # what prepare.py writes beside the clips
 LOST_SHARE = 0.1  # of its frames that a video may be short of
 
 
@@ -27,12 +24,12 @@ class Source(NamedTuple):
     """One clip or image to prepare."""
 
     path: str  # relative to the folder that is prepared
-    kind: str  # 'video', 'frames', 'image'; 'mixed' cannot be prepared
+    kind: str  # 'video', 'frames', 'image'
     file: str  # file, or folder of frames
     output: str  # relative to the folder that is written
 
 
-def list_sources(src: str, input_type: str, form: str) -> list[Source]:
+def list_sources(src: str, input_type: str) -> list[Source]:
     """The clips or images below a folder, in natural order, and where each is written to."""
 
     def is_listed(name: str) -> bool:  # also what the report will call unreadable
@@ -43,11 +40,11 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
     found = [(osp.basename(src), input_type, src)] if osp.isfile(src) and is_listed(src) else []
     for folder, folders, names in os.walk(src):
         folders[:] = [d for d in folders if not d.startswith('.')]
-        names = [n for n in names if not n.startswith('.') and n != SHEET]
+        names = [n for n in names if not n.startswith('.')]
         files = [osp.join(folder, name) for name in filter(is_listed, names)]
         found += [(osp.relpath(file, src), input_type, file) for file in files]
-        # images beside videos are their thumbnails, not a clip
-        if input_type == 'video' and not files and any(map(media.is_picture, names)):
+        # images beside videos or above folders are thumbnails, not a clip
+        if input_type == 'video' and not (files or folders) and any(map(media.is_picture, names)):
             path = osp.basename(src) if folder == src else osp.relpath(folder, src)
             found.append((path, 'frames', folder))
     if not found:
@@ -57,19 +54,11 @@ def list_sources(src: str, input_type: str, form: str) -> list[Source]:
     for path, kind, file in sorted(found, key=lambda source: media.natural_key(source[0])):
         path = path.replace(os.sep, '/')
         output = osp.splitext(path)[0] if kind == 'video' else path
-        if kind != 'image' and form == 'mp4':
-            output += '.mp4'
-        if '.part/' in f'{output.lower()}/':
-            raise ValueError(f'{path}: a name with .part is that of an unfinished file; rename it')
         if output in sources:
             both = f'{sources[output].path} and {path} would both'
             raise ValueError(f'{both} be written to {output}; rename one of them')
         sources[output] = Source(path, kind, file, output)
-    above = {'/'.join(out.split('/')[:i]) for out in sources for i in range(1, out.count('/') + 1)}
-    return [
-        s._replace(kind='mixed') if s.output in above or (s.file == src and len(found) > 1) else s
-        for s in sources.values()
-    ]
+    return list(sources.values())
 
 
 def stamp(file: str) -> list:
@@ -103,27 +92,14 @@ def missing_frames(source: Source, count: int) -> str:
     return missing_numbers(frame_numbers(frame_files(source)))
 
 
-def frame_rate(source: Source) -> Fraction:
-    fps = media.video_info(source.file).fps if source.kind == 'video' else None
-    return Fraction(fps or FPS).limit_denominator(1001)
-
-
 def frame_files(source: Source) -> list[str]:
     return [source.file] if source.kind == 'image' else media.list_frames(source.file)
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
-    if source.kind == 'mixed':
-        raise media.MediaReadError('other clips are below it; move its frames to their own folder')
     if source.kind == 'video':
         return media.read_video(source.file)
     return map(media.read_image, frame_files(source))
-
-
-def write_frames(folder: str, frames: Iterable[np.ndarray]) -> None:
-    os.makedirs(folder)
-    for i, frame in enumerate(frames, 1):
-        media.write_image(osp.join(folder, f'{i:05d}.jpg'), frame)
 
 
 def csv_text(rows: Iterable[Sequence]) -> str:

@@ -2,14 +2,12 @@
 """Write the lists of training and test samples for a folder of your own clips or images.
 
     python tools/data/make_lists.py clips data/mine/clips data/mine/clip_lists --person '(p[0-9]+)_'
-    python tools/data/make_lists.py AffectNet LIST PART --max-per-class 20000
 
-The second form draws a part of the list of a public dataset. See docs/own_data.md.
+See docs/own_data.md.
 """
 
 import argparse
 import csv
-import io
 import os.path as osp
 import random
 import re
@@ -22,9 +20,7 @@ from clip_files import csv_text, list_sources
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
 
-HEADER_NAMES = ('label', 'labels', 'class', 'emotion', 'expression')
 PERSONS = 'persons.csv'
-LISTED = 5  # samples that a message names
 
 # name is the path below the folder, as in the lists
 Sample = namedtuple('Sample', 'name label person')
@@ -32,23 +28,13 @@ Sample = namedtuple('Sample', 'name label person')
 
 def read_table(path: str) -> dict[str, tuple[str, str]]:
     """Label and person ('' if unknown) of each name without suffix, from a table of labels."""
-    try:
-        text = Path(path).read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise ValueError(f'--labels {path}: {e}') from e
-    first = text.partition('\n')[0]
-    reader = csv.reader(io.StringIO(text), delimiter=max(',;\t', key=first.count))
+    header, *lines = Path(path).read_text(encoding='utf-8-sig').splitlines() or ['']
     table = {}
-    for row in reader:
-        row, where = [field.strip() for field in row], f'{path}:{reader.line_num}'
-        if not any(row) or (reader.line_num == 1 and row[1:2] and row[1].lower() in HEADER_NAMES):
-            continue
-        if len(row) < 2 or not all(row[:2]):
-            raise ValueError(f'{where}: expected a name and a label, but got {row}')
-        name = without_suffix(row[0].replace('\\', '/'))
-        if name in table:
-            raise ValueError(f'{where}: {row[0]} is there for the second time')
-        table[name] = (row[1], row[2] if len(row) > 2 else '')
+    for row in csv.reader(lines, delimiter=max(',;\t', key=header.count)):
+        name, label, *person = [field.strip() for field in (*row, '', '', '')]
+        stem = without_suffix(name.replace('\\', '/'))
+        if name and table.setdefault(stem, (label, person[0])) != (label, person[0]):
+            raise ValueError(f'--labels {path} has two lines of {name}; remove one')
     return table
 
 
@@ -123,57 +109,30 @@ def write_tables(out: str, tables: dict[str, list[Sequence]]) -> None:
         atomic_write(path, text)
 
 
-def draw_part(args: argparse.Namespace) -> str:
-    """Write at most so many samples of each class of a public list; what is said of them."""
-    from mmengine.registry import DATASETS
-
-    import s4d_mm  # noqa: F401
-
-    if DATASETS.get(args.kind) is None:
-        raise ValueError(f'{args.kind} is neither clips, images nor a registered dataset')
-    data = DATASETS.build(dict(type=args.kind, ann_file=args.folder, lazy_init=True))
-    found, classes = data.read_list(), data.metainfo['classes']
-    draw, taken = random.Random(args.seed), set()
-    for label in range(len(classes)):
-        own = [i for i, sample in enumerate(found) if sample['label'] == label]
-        taken.update(draw.sample(own, min(args.max_per_class, len(own))))
-    rows = [(s['sample_id'], classes[s['label']]) for i, s in enumerate(found) if i in taken]
-    write_tables(osp.dirname(args.out), {osp.basename(args.out): [('name', 'label'), *rows]})
-    counts = Counter(label for _, label in rows)
-    said = ', '.join(f'{name} {counts[name]}' for name in classes)
-    return f'{args.out}: {len(rows)} of {len(found)} samples: {said}'
-
-
-def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> str:
+def report(samples: Sequence[Sample], lists: dict[str, list[Sample]]) -> None:
     classes = sorted({s.label for s in samples}, key=media.natural_key)
-    lines = [f'{len(samples)} samples, {len({s.person for s in samples})} persons']
+    print(f'{len(samples)} samples, {len({s.person for s in samples})} persons')
     if all(s.person == s.name for s in samples):
-        lines.append('No persons were named: each sample counts as its own. See --person.')
-    lines.append(f'{"":22} {"all":>5} ' + ' '.join(f'{c:>9}' for c in classes))
+        print('No persons were named: each sample counts as its own. See --person.')
     for name, rows in lists.items():
         counts = Counter(s.label for s in rows)
-        lines.append(f'{name:22} {len(rows):>5} ' + ' '.join(f'{counts[c]:>9}' for c in classes))
-    numbers = all(c.isdigit() for c in classes)
-    lines.append(f'classes = {tuple(classes)}' + ', which are numbers: name them' * numbers)
-    return '\n'.join(lines)
+        print(f'{name}: {len(rows)} (' + ', '.join(f'{c} {counts[c]}' for c in classes) + ')')
+    print(f'classes = {tuple(classes)}')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('kind', help='clips or images; or a dataset, such as AffectNet, to draw a part of its list')
-    add('folder', help='of the clips or images; faces are cut out already; or LIST')
-    add('out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to; or PART')
-    add('--max-per-class', type=int, help='of a dataset: samples of a class that are drawn')
-    add('--labels', help='table of name, label and, if known, person; else the folder is the label')
+    add('kind', choices=('clips', 'images'))
+    add('folder', help='of the clips or images; faces are cut out already')
+    add('out', help='folder to write set_<n>_train.csv, set_<n>_test.csv to')
+    add('--labels', help='table of name, label, person, with a header; else a folder is a label')
     add('--person', help="regular expression that finds the person in a name: '(p[0-9]+)_'")
     add('--persons', help=f'{PERSONS} of an earlier call, whose persons stay in their folds')
     add('--folds', type=int, default=5, help='a test list has 1/FOLDS (default: 5)')
     add('--val', action='store_true', help='also a validation list, of the next fold')
-    add('--seed', type=int, default=0, help='of the split, or of the draw')
+    add('--seed', type=int, default=0, help='of the split')
     args = parser.parse_args(argv)
-    if (args.kind in ('clips', 'images')) == (args.max_per_class is not None):
-        parser.error(f'{args.kind}: a dataset needs --max-per-class, clips and images have none')
     least = 3 if args.val else 2
     if args.folds < least:
         parser.error(f'--folds {args.folds}: must be {least} or more')
@@ -187,12 +146,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        if args.max_per_class is not None:
-            print(draw_part(args))
-            return 0
         table = read_table(args.labels) if args.labels else None
         kind = 'image' if args.kind == 'images' else 'video'
-        sources = list_sources(args.folder, kind, 'frames')
+        sources = list_sources(args.folder, kind)
         names = [s.path for s in sources if s.file != osp.abspath(args.folder)]
         samples = label_samples(names, table, args.person)
         known = read_persons(args.persons) if args.persons else {}
@@ -210,10 +166,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as e:
         print(f'make_lists: {e}', file=sys.stderr)
         return 2
-    print(report(samples, lists))
-    lost = sorted(set(table or ()) - {without_suffix(name) for name in names})
-    if lost:
-        print(f'{len(lost)} names of {args.labels} have no file: {", ".join(lost[:LISTED])}')
+    report(samples, lists)
+    if lost := sorted(set(table or ()) - {without_suffix(name) for name in names}):
+        print(f'{len(lost)} names of {args.labels} have no file: {", ".join(lost)}')
     return 0
 
 

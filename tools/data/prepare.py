@@ -16,13 +16,11 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import clip_files as files
@@ -39,17 +37,12 @@ from s4d_mm_alone.predict.faces import (
     crop_square,
     detector_name,
     square_box,
-    square_corners,
 )
 from s4d_mm_alone.predict.tracking import PlacedFace, follow_faces
 
 MARKER, JOURNAL = 'prepare.json', 'journal.jsonl'
 VERSION = 2  # raise when the same settings give other pictures
-STATUSES = ('ok', 'no_face', 'jump', 'missing_frames', 'unreadable')
-COLUMNS = ('path', 'frames', 'faces', 'largest_jump', 'missing', 'status', 'message')
-SHEET_ROWS, SHEET_OK = 60, 3  # rows of troubled and of good clips
-CELLS, CELL, LINE = 6, 144, 20  # frames of a clip; pixels
-WHITE, GREEN, YELLOW = (255,) * 3, (0, 220, 0), (255, 200, 0)
+COLUMNS = ('path', 'frames', 'faces', 'missing', 'status', 'message')
 Placed = Sequence[PlacedFace | None]  # the face in each frame
 _detect = None  # the detector of this process
 
@@ -66,15 +59,15 @@ def start_worker(make_detector: Callable) -> None:
 
 
 def prepare_one(source: Source, dst: str, settings: dict) -> dict:
-    record = dict(path=source.path, stamp=None, output=None, frames=0, faces=0, largest_jump=0.0)
-    record.update(missing='', status='unreadable', message='', samples=[])
+    record = dict(path=source.path, stamp=None, output=None, frames=0, faces=0, missing='')
+    record.update(status='unreadable', message='')
     try:
         _prepare(source, dst, settings, record)
     except Exception as e:  # one file must not end the work on the others
         if isinstance(e, OSError) and e.errno == errno.ENOSPC:
             raise
         said = str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
-        record.update(status='unreadable', message=said, samples=[])
+        record.update(status='unreadable', message=said)
     return record
 
 
@@ -85,46 +78,37 @@ def _prepare(source: Source, dst: str, settings: dict, record: dict) -> None:
     track = [faces[0] if faces else None for _, _, faces in placed]  # of each frame
     count, faces = len(track), sum(f is not None and f.seen for f in track)
     missing = files.missing_frames(source, count)
-    jumps, cuts = find_jumps(track, settings['margin'], settings['max_jump'])
+    cuts = find_cuts(track, settings['margin'], settings['max_jump'])
     record.update(frames=count, faces=faces, missing=missing)
-    record['largest_jump'] = round(float(jumps.max()), 3)
     if faces == 0 or faces < settings['min_found'] * count:
-        squares, messages = None, [f'face in {faces} of {count} frames']
-        record['status'] = 'no_face'
-    else:
-        squares = fill_squares(track, cuts)
-        record['status'] = 'jump' if cuts else 'missing_frames' if missing else 'ok'
-        messages = [f'jump at frame {cut + 1}' for cut in cuts[:3]]
-        messages += [f'missing: {missing}'] * bool(missing)
-        messages += [f'{count - faces} frames interpolated'] * (faces < count)
+        record.update(status='no_face', message=f'face in {faces} of {count} frames')
+        return
+    record['status'] = 'jump' if cuts else 'missing_frames' if missing else 'ok'
+    messages = [f'jump at frame {cut + 1}' for cut in cuts[:3]]
+    messages += [f'{count - faces} frames interpolated'] * (faces < count)
     record['message'] = '; '.join(messages)
-    for i in sheet_frames(count, cuts[0] if cuts else 0):
-        square = None if squares is None else squares[i].round(2).tolist()
-        record['samples'].append([i, square, track[i] is not None and track[i].seen])
-    if squares is not None:
-        _write(source, osp.join(dst, source.output), squares, settings)
-        record['output'] = source.output
+    squares = fill_squares(track, cuts)
+    _write(source, osp.join(dst, source.output), squares, settings['size'])
+    record['output'] = source.output
 
 
-def find_jumps(placed: Placed, margin: float, max_jump: float) -> tuple[np.ndarray, list[int]]:
-    """How far an edge of the face's box moved since it was last seen, relative to its size, (N,).
+def find_cuts(placed: Placed, margin: float, max_jump: float) -> list[int]:
+    """Frames at which another face is followed, whose box is elsewhere.
 
-    0 in the first frame with a face, and where the same face as before is not seen. Then the cuts:
-    frames at which another face is followed, more than ``max_jump`` away.
+    That is: an edge is more than ``max_jump`` away, relative to the size of the face before.
     """
-    jumps, cuts, last, number = np.zeros(len(placed)), [], None, None
+    cuts, last, number = [], None, None
     for t, face in enumerate(placed):
         if face is None or (not face.seen and face.face == number):
             continue
         cx, cy, side, _, *height = face.square
         sides = np.array([side, *height]) / (1 + margin)
         box = np.array(square_box((cx, cy, sides[0], 0, *sides[1:])))
-        if last is not None:
-            jumps[t] = np.abs(box - last).max() / max(*(last[2:] - last[:2]), 1e-6)
-            if face.face != number and jumps[t] > max_jump:
-                cuts.append(t)
+        if last is not None and face.face != number:
+            size = max(*(last[2:] - last[:2]), 1e-6)
+            cuts += [t] * bool(np.abs(box - last).max() > max_jump * size)
         last, number = box, face.face
-    return jumps, cuts
+    return cuts
 
 
 def fill_squares(placed: Placed, cuts: Sequence[int]) -> np.ndarray:
@@ -146,70 +130,24 @@ def fill_squares(placed: Placed, cuts: Sequence[int]) -> np.ndarray:
     return out
 
 
-def _write(source: Source, target: str, squares: np.ndarray, settings: dict) -> None:
+def _write(source: Source, target: str, squares: np.ndarray, size: int) -> None:
     pairs = zip(files.read_frames(source), squares)
-    crops = (crop_square(frame, square, settings['size']) for frame, square in pairs)
+    crops = (crop_square(frame, square, size) for frame, square in pairs)
     with atomic_path(target) as part:
         remove(part)
         if source.kind == 'image':
             media.write_image(part, next(crops), osp.splitext(target)[1])
-        elif settings['format'] == 'frames':
-            files.write_frames(part, crops)
-            remove(target)  # a folder that is not empty is not replaced
-        else:
-            media.write_mp4(part, crops, files.frame_rate(source))
+            return
+        os.makedirs(part)
+        for i, crop in enumerate(crops, 1):
+            media.write_image(osp.join(part, f'{i:05d}.jpg'), crop)
+        remove(target)  # a folder that is not empty is not replaced
 
 
 def write_report(dst: str, records: list[dict]) -> None:
     text = files.csv_text([COLUMNS, *([safe_cell(r[c]) for c in COLUMNS] for r in records)])
     # names need not be UTF-8
     atomic_write(osp.join(dst, 'report.csv'), text.encode('utf-8', 'replace'))
-
-
-def write_sheet(dst: str, sources: list[Source], records: list[dict]) -> None:
-    pairs = sorted(zip(sources, records), key=lambda pair: STATUSES.index(pair[1]['status']))
-    good = [pair for pair in pairs if pair[1]['status'] == 'ok']
-    rows = [draw_row(*pair) for pair in pairs[len(good) :][:SHEET_ROWS] + good[:SHEET_OK]]
-    with atomic_path(osp.join(dst, files.SHEET)) as part:
-        media.write_image(part, np.concatenate(rows), '.jpg')
-
-
-def sheet_frames(count: int, jump_at: int = 0) -> list[int]:
-    """Which frames of a clip to show: evenly spaced ones, or those round a jump."""
-    if jump_at:
-        first = max(0, min(jump_at - CELLS // 2, count - CELLS))
-        return list(range(first, min(first + CELLS, count)))
-    return sorted(set(np.linspace(0, count - 1, CELLS).astype(int).tolist()))
-
-
-def draw_row(source: Source, record: dict) -> np.ndarray:
-    """A row of frames of a clip with the squares that were cut, by the record's ``samples``."""
-    row = np.full((LINE + CELL, CELLS * CELL, 3), 30, np.uint8)
-    text = f'{record["status"]}: {record["path"]} ({record["message"]})'
-    write(row, text.encode('ascii', 'replace').decode(), (4, LINE - 6))
-    samples = {number: rest for number, *rest in record['samples']}
-    with suppress(OSError):  # the row says so; what could be read is shown
-        frames = enumerate(files.read_frames(source))
-        shown = ((i, frame) for i, frame in frames if i in samples or not samples)
-        for place, (i, frame) in enumerate(islice(shown, len(samples) or CELLS)):
-            cell = _cell(frame, i, *samples.get(i, (None, False)))
-            row[LINE:, place * CELL : (place + 1) * CELL] = cell
-    return row
-
-
-def write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, WHITE, 1, cv2.LINE_AA)
-
-
-def _cell(frame: np.ndarray, number: int, square: list | None, detected: bool) -> np.ndarray:
-    h, w = frame.shape[:2]
-    side, middle = 1.03 * max(h, w), (w / 2, h / 2)  # a gap between wide frames
-    cell = crop_square(frame, (*middle, side, 0), CELL)
-    if square is not None:
-        corners = (square_corners(square) - middle) * CELL / side + CELL / 2
-        cv2.polylines(cell, [corners.astype(int)], True, GREEN if detected else YELLOW, 2)
-    write(cell, str(number + 1), (6, CELL - 8))
-    return cell
 
 
 def read_journal(dst: str) -> dict[str, dict]:
@@ -249,24 +187,22 @@ def prepare(
     """
     from mmengine.utils import track_iter_progress
 
-    form, min_found = options.pop('format', 'frames'), options.pop('min_found', 0.1)
+    min_found = options.pop('min_found', 0.1)
     faces = FaceSettings(**options)
     check_settings(faces)
     if not 0 <= min_found <= 1:
         raise ValueError(f'min_found={min_found}: must be 0 to 1')
-    if form == 'mp4' and faces.size % 2:
-        raise ValueError(f'size={faces.size}: must be even for mp4 (H.264)')
     kind = input_type(dataset)
     here, there = osp.realpath(src), osp.realpath(dst)
     if there == here or there.startswith(here + os.sep):
         raise ValueError(f'{dst} lies in {src}; write to another place')
-    sources = files.list_sources(src, kind, form)
+    sources = files.list_sources(src, kind)
     settings = dict(version=VERSION, source=osp.abspath(src), input_type=kind, min_found=min_found)
     settings.update(faces._asdict())
     if not faces.stretch:  # folders of 0.2 do not name it
         del settings['stretch']
     if kind == 'video':
-        settings['format'] = form
+        settings['format'] = 'frames'  # there was another one
     if make_detector is None:
         settings['detector'] = detector_name()
         make_detector = partial(FaceDetector, faces.detect_side, faces.threshold)
@@ -295,7 +231,6 @@ def prepare(
     finally:  # also where a process was killed
         records = [done[s.path] for s in sources if s.path in done]
         write_report(dst, records)
-    write_sheet(dst, sources, records)
     return records
 
 
@@ -310,11 +245,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, default in FaceSettings()._asdict().items():
         how = dict(action='store_true') if default is False else dict(type=type(default))
         add(f'--{name.replace("_", "-")}', help=said[name], default=default, **how)
-    add('--format', choices=('frames', 'mp4'), default='frames', help='of prepared clips')
     add('--min-found', type=float, default=0.1, help='least share of the frames with the face')
     add('--workers', type=int, help='processes (None: all CPUs)')
     args = parser.parse_args(argv)
-    start = time.time()
     try:
         records = prepare(**vars(args))
     except (ValueError, ImportError, OSError) as e:
@@ -324,8 +257,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'\nprepare: {type(e).__name__}; run this again to resume', file=sys.stderr)
         return 1
     counts = Counter(r['status'] for r in records)
-    print(f'{args.dst}: {len(records)} in {time.time() - start:.0f} s; see report.csv there')
-    print(', '.join(f'{status} {count}' for status, count in sorted(counts.items())))
+    said = ', '.join(f'{status} {count}' for status, count in sorted(counts.items()))
+    print(f'{args.dst}/report.csv: {said}')
     return 0
 
 

@@ -119,7 +119,7 @@ train_dataloader = dict(
             type='AffectNet',
             data_root='data/AffectNet',
             ann_file='annotations/train_7.txt',
-            # the authors' list, or one of make_lists.py; without either all images are read
+            # the authors' list, or that of docs/data/affectnet.md; without either all are read
             subsets=('annotations/train_affectnet7_2w.txt', 'annotations/train_7_20000.txt'),
             data_prefix=dict(img='images'),
             pipeline=image_train_pipeline,

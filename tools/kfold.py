@@ -7,11 +7,9 @@ Repeat the command after an interruption: it resumes. See docs/kfold.md.
 """
 
 import argparse
-import csv
 import json
 import os
 import os.path as osp
-import re
 import signal
 import subprocess
 import sys
@@ -21,11 +19,10 @@ from mmengine.config import Config, DictAction
 
 
 def parse_folds(text: str) -> list[int]:
-    is_list = re.fullmatch(r'\d+(-\d+)?(,\d+(-\d+)?)*', text)
-    parts = [part.split('-') for part in text.split(',')] if is_list else []
-    folds = {fold for part in parts for fold in range(int(part[0]), int(part[-1]) + 1)}
+    ranges = [part.split('-') for part in text.split(',')]
+    folds = {fold for ends in ranges for fold in range(int(ends[0]), int(ends[-1]) + 1)}
     if not folds:
-        raise argparse.ArgumentTypeError(f'{text!r}: expected folds such as 1-5 or 1,3,5')
+        raise ValueError('no folds')
     return sorted(folds)
 
 
@@ -54,8 +51,6 @@ import s4d_mm.guard  # noqa: F401  whose mmengine.dump writes a file whole or no
 from s4d_mm.datasets.config import class_names_of_test
 from s4d_mm.engine.checkpoint import changed_settings
 from s4d_mm.engine.options import ConfigError, fold_datasets, load_config
-from s4d_mm.evaluation.functional import classification_report
-from s4d_mm.evaluation.metric import format_matrix
 from s4d_mm.evaluation.predictions import LAST, figures_by_modality, name_of_best, read_predictions
 from s4d_mm.files.last_checkpoint import find_checkpoint
 
@@ -155,48 +150,29 @@ def train_fold(args: argparse.Namespace, fold: int, folder: str, best: str) -> d
 
 
 def summarise(parts: list[dict]) -> dict:
-    """Mean, standard deviation (n - 1; None for one fold) and pooled figures of a modality."""
-    values = {m: [p['metrics'][m] for p in parts] for m in METRICS}
-    matrix = np.sum([p['matrix'] for p in parts], axis=0)
-    support = np.sum([p['support'] for p in parts], axis=0)
-    return dict(
-        mean={m: float(np.mean(v)) for m, v in values.items()},
-        std={m: float(np.std(v, ddof=1)) if len(parts) > 1 else None for m, v in values.items()},
-        pooled=classification_report(matrix, support),
-        classes=parts[0]['classes'],
-        samples=int(support.sum()),
-        confusion_matrix=matrix.tolist(),
-    )
+    """Mean of the metrics of folds and, of several folds, the standard deviation (n - 1)."""
+    values = {name: [part[name] for part in parts] for name in METRICS}
+    own = dict(mean={name: float(np.mean(v)) for name, v in values.items()})
+    if len(parts) > 1:
+        own['std'] = {name: float(np.std(v, ddof=1)) for name, v in values.items()}
+    return own
 
 
 def report(args: argparse.Namespace, results: list[dict]) -> dict:
-    summary, matrices = {}, []
-    rows = [['checkpoint', 'modality', 'fold', 'samples', *METRICS]]
+    summary = {}
     # the checkpoints that every fold has, so that each mean is one of all folds
     kinds = [k for k in results[0]['checkpoints'] if all(k in r['checkpoints'] for r in results)]
     for kind in kinds:
         figures = [r['checkpoints'][kind]['modalities'] for r in results]
         for modality in figures[0]:
-            parts = [of_fold[modality] for of_fold in figures]
+            parts = [of_fold[modality]['metrics'] for of_fold in figures]
             own = summary.setdefault(kind, {})[modality] = summarise(parts)
-            table = [(r['fold'], p['samples'], p['metrics']) for r, p in zip(results, parts)]
-            table += [('mean', '', own['mean']), ('std', '', own['std'])]
-            table += [('pooled', own['samples'], own['pooled'])]
-            print(f'\n{kind}: {modality}, folds {args.folds}')
-            for name, samples, values in table:
-                rows.append([kind, modality, name, samples, *(values[m] for m in METRICS)])
-                texts = ['-' if values[m] is None else f'{values[m]:.2f}' for m in METRICS]
-                print(f'  {name!s:<8}', *(f'{m} {v:<7}' for m, v in zip(METRICS, texts)))
-            matrix, classes = own['confusion_matrix'], own['classes']
-            print('Pooled confusion matrix (rows: true class, columns: prediction)')
-            print(format_matrix(np.array(matrix), classes))
-            matrices += [[], [f'{kind}, {modality}, pooled: true class', *classes]]
-            matrices += [[name, *row] for name, row in zip(classes, matrix)]
+            print(f'\n{kind}: {modality}')
+            for name, values in [*zip(args.folds, parts), *own.items()]:
+                print(f'  {name!s:<6}', *(f'{m} {values[m]:<7.2f}' for m in METRICS))
     path = osp.join(args.work_dir, 'kfold.json')
     mmengine.dump(dict(config=args.config, folds=results, summary=summary), path, indent=1)
-    with open(f'{path[:-5]}.csv', 'w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([*rows, *matrices])
-    print(f'\n{path}, kfold.csv')
+    print(f'\n{path}')
     return summary
 
 

@@ -1,19 +1,15 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """tools/kfold.py: a real run of two folds on a miniature of DFEW, its figures, and a resumption."""
 
-import csv
 import json
 import os
 
 import kfold
-import numpy as np
 import pytest
 import torch
 from helpers import ONE_PROCESS, config_path, run_script, write_frames, write_image, write_text
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
-
-from s4d_mm.evaluation.predictions import figures_by_modality
 
 # clips of 4 x 32 x 32 and a narrow model of 4 blocks
 CONFIG = f"""
@@ -155,28 +151,16 @@ def test_two_folds(finished):
         assert list(summary) == [LAST, BEST]
 
 
-def test_files(finished):
+def test_summary(finished):
     work, _, summary = finished
     written = json.loads((work / 'kfold.json').read_text())
     assert written['summary'] == json.loads(json.dumps(summary))
-    with open(work / 'kfold.csv', newline='') as f:
-        rows = list(csv.reader(f))
-    tables = [(kind, modality) for kind in (LAST, BEST) for modality in ('video', 'image')]
-    for i, (kind, modality) in enumerate(tables):
-        own = summary[kind][modality]
-        war = [r['checkpoints'][kind]['modalities'][modality]['metrics'] for r in written['folds']]
-        war = [m['WAR'] for m in war]
-        assert own['mean']['WAR'] == pytest.approx(sum(war) / 2)
-        assert own['std']['WAR'] == pytest.approx(abs(war[0] - war[1]) / 2**0.5)
-        lines = rows[1 + 5 * i : 6 + 5 * i]
-        assert [r[:3] for r in lines] == [
-            [kind, modality, name] for name in ('1', '2', 'mean', 'std', 'pooled')
-        ]
-        assert float(lines[2][4]) == pytest.approx(sum(war) / 2)
-        block = rows[21 + 9 * i : 30 + 9 * i]
-        assert [list(map(int, r[1:])) for r in block[2:]] == own['confusion_matrix']
-    video = np.array(summary[LAST]['video']['confusion_matrix'])
-    assert video.sum(axis=1).tolist() == [1, 1, 1, 1, 1, 0, 0]
+    for kind in (LAST, BEST):
+        for modality in ('video', 'image'):
+            parts = [r['checkpoints'][kind]['modalities'][modality] for r in written['folds']]
+            war, own = [part['metrics']['WAR'] for part in parts], summary[kind][modality]
+            assert own['mean']['WAR'] == pytest.approx(sum(war) / 2)
+            assert own['std']['WAR'] == pytest.approx(abs(war[0] - war[1]) / 2**0.5)
 
 
 def test_finished_folds_are_not_run_again(finished, launch, capsys):
@@ -185,7 +169,7 @@ def test_finished_folds_are_not_run_again(finished, launch, capsys):
     command = arguments(work, options=['train_dataloader.num_workers=1'])
     assert kfold.main([*command, '--gpus', '2']) == summary
     one = kfold.main(arguments(work, folds='2'))
-    assert one[LAST]['video']['std']['WAR'] is None
+    assert list(one[LAST]['video']) == ['mean']
     with pytest.raises(SystemExit):
         kfold.main(arguments(work, options=['train_cfg.max_epochs=9']))
     assert 'train_cfg.max_epochs is 9, was 2' in capsys.readouterr().err
@@ -239,21 +223,3 @@ def test_what_ends_it_before_training(root, launch, monkeypatch, capsys):
         kfold.main(arguments(root / 'failed'))
     text = 'Fold 1: training ended with exit code 3 and left no checkpoint'
     assert text in capsys.readouterr().err
-
-
-def test_mean_and_deviation():
-    """Of folds of 4 and 2 samples with WAR 75 and 50."""
-
-    def fold(pairs):
-        scores = torch.eye(2)
-        samples = [dict(gt_label=torch.tensor([y]), pred_score=scores[said]) for y, said in pairs]
-        samples = [dict(sample, input_type='video') for sample in samples]
-        return figures_by_modality(samples, dict(video='ab'))['video']
-
-    own = kfold.summarise([fold([(0, 0), (0, 0), (0, 1), (1, 1)]), fold([(0, 1), (1, 1)])])
-    assert own['mean']['WAR'] == 62.5
-    assert own['std']['WAR'] == pytest.approx(25 / 2**0.5)
-    assert own['mean']['UAR'] == pytest.approx((250 / 3 + 50) / 2)
-    assert own['confusion_matrix'] == [[2, 2], [0, 2]]
-    assert own['pooled']['WAR'] == pytest.approx(400 / 6)
-    assert own['pooled']['UAR'] == 75

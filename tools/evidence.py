@@ -211,7 +211,10 @@ def main(argv: list[str] | None = None) -> int:
     add('--out', required=True, help='folder to write to')
     add('--all', action='store_true', help='all rows, not the core alone')
     add('--smoke', action='store_true', help='a few steps of one seed on few data: does it run?')
-    add('--page', help='page of which the part between the evidence marks is written, too')
+    add(
+        '--page',
+        help='page with marks: the tables go between them, the picture into its folder pictures',
+    )
     args = parser.parse_args(argv)
     out = osp.abspath(args.out)
     os.environ['EVIDENCE_DIR'] = out
@@ -246,6 +249,8 @@ def main(argv: list[str] | None = None) -> int:
         page = Path(args.page).read_text(encoding='utf-8')
         head, tail = page.split(BEGIN)[0], page.split(END)[1]
         atomic_write(args.page, f'{head}{BEGIN}\n{text}\n{END}{tail}')
+        picture = Path(args.page).parent / 'pictures' / 'evidence_claims.png'
+        atomic_write(str(picture), Path(out, 'claims.png').read_bytes())
     print(text)
     return 1 if errors else 0
 

@@ -238,7 +238,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     if not args.smoke:
         print(f'{len(jobs)} rows: {forecast(jobs, plan):.0f} minutes on {os.cpu_count()} cores')
-    errors = run_all(jobs, plan, out)
+    try:
+        errors = run_all(jobs, plan, out)
+    except KeyboardInterrupt:
+        print('evidence: stopped; run this again to go on', file=sys.stderr)
+        return 130
     results = Results(out, plan, class_names_of_test(Config.fromfile(CONFIGS / 'drawn_faces.py')))
     seconds = sum(float(p.read_text().split()[0]) for p in Path(out).glob('*/*/*/trained'))
     command = ' '.join(['python tools/evidence.py', *(argv or sys.argv[1:])])

@@ -1,8 +1,8 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """Train and test the rows of configs/evidence/rows.yml, and write what they say of S4D's claims.
 
-    python tools/evidence.py --out DIR            the core, 50 minutes on 2 cores
-    python tools/evidence.py --out DIR --all      all rows, 90 minutes
+    python tools/evidence.py --out DIR            the core, 60 minutes on 2 cores
+    python tools/evidence.py --out DIR --all      all rows, 100 minutes
     python tools/evidence.py --out DIR --smoke    all of the core for a few steps, 4 minutes
 
 Each row is trained with three seeds, a process for each core. DIR/TABLE/ROW holds its config, and

@@ -21,7 +21,7 @@ NAME_HEADER = re.compile(r'path|name|file(name)?|(video|image)(_name)?', re.I)
 SYNONYMS = dict(
     angry='anger', happy='happiness', sad='sadness', fearful='fear', surprised='surprise'
 )
-NOT_LISTED = ('contact_sheet.jpg',)  # of tools/data/prepare.py
+NOT_LISTED = ('contact_sheet.jpg',)  # of former versions of tools/data/prepare.py
 LISTED = 20  # entries of a folder that an error message names
 
 

@@ -67,7 +67,7 @@ class Results:
             cells = [f'`{row}`: {own["says"]}']
             for modality in MODALITIES:
                 runs = [100 * hits.mean() for hits in self.runs(name, row, modality).values()]
-                spread = f' ({min(runs):.1f} to {max(runs):.1f})' if len(runs) > 1 else ''
+                spread = f' ({min(runs):.1f} to {max(runs):.1f})' if len(runs) > 1 else ' (1 seed)'
                 nothing = '-' if (name, row) in self.hits else 'not run'
                 cells.append(f'{np.mean(runs):.1f}{spread}' if runs else nothing)
             against = own.get('against')
@@ -100,7 +100,7 @@ class Results:
         axes[0, 0].set_yticks(range(len(found)), names, fontsize=7)
         axes[0, 0].axvline(0, color='black', lw=0.8)
         said = ', '.join(f'{verdict}: {name}' for verdict, name in VERDICTS.items())
-        axes[0, 0].set(title=f'Differences with 95 % intervals ({said})', xlabel='WAR, points')
+        axes[0, 0].set(title='95 % intervals', xlabel=f'WAR, points ({said})')
         rows = [
             dict(claim=n, difference=d[0], low=d[1], high=d[2]) for n, (_, d) in zip(names, found)
         ]

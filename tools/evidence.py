@@ -102,9 +102,18 @@ def read_drawn_faces(drawn: str) -> None:
 
 
 # ------------------------------------------------------------------------ jobs
+def row_of(plan: dict, job: Job) -> dict:
+    return plan['tables'][job.table]['rows'][job.row]
+
+
+def source_of(row: dict) -> str | None:
+    """The row whose weights this one begins with or tests."""
+    return row.get('weights') or row.get('from')
+
+
 def config_of(plan: dict, job: Job, smoke: bool) -> Config:
     """The config of a row; its seed is an argument of the training."""
-    row = plan['tables'][job.table]['rows'][job.row]
+    row = row_of(plan, job)
     cfg = Config.fromfile(CONFIGS / row.get('config', plan['tables'][job.table]['config']))
     for name in row.get('use', ()):
         cfg.merge_from_dict(plan['changes'][name])
@@ -134,10 +143,10 @@ def write_configs(jobs: list[Job], plan: dict, out: str, smoke: bool) -> None:
 
 def run(job: Job, plan: dict, out: str) -> None:
     """Train and test a row, or what is left of that."""
-    row, folder = plan['tables'][job.table]['rows'][job.row], osp.join(out, job.name)
+    row, folder = row_of(plan, job), osp.join(out, job.name)
     path, predictions = config_path(job, out), osp.join(folder, 'predictions.json')
     os.makedirs(folder, exist_ok=True)
-    source = row.get('weights') or row.get('from')
+    source = source_of(row)
     start = source and last_checkpoint(osp.join(out, job.table, source, str(job.seed)))
     weights = start
     if 'weights' not in row:
@@ -176,8 +185,7 @@ def run_all(jobs: list[Job], plan: dict, out: str) -> dict[Job, str]:
     start, errors = time.time(), {}
 
     def work(job: Job) -> None:
-        row = plan['tables'][job.table]['rows'][job.row]
-        source = row.get('weights') or row.get('from')
+        source = source_of(row_of(plan, job))
         if source:  # begun before: the row stands above
             futures[job._replace(row=source)].result()
         run(job, plan, out)
@@ -200,7 +208,7 @@ def run_all(jobs: list[Job], plan: dict, out: str) -> dict[Job, str]:
 
 def forecast(jobs: list[Job], plan: dict) -> float:
     """Minutes on this machine's cores, by the seconds of the rows."""
-    rows = (plan['tables'][job.table]['rows'][job.row] for job in jobs)
+    rows = (row_of(plan, job) for job in jobs)
     return sum(row['seconds'] + STARTING for row in rows) / os.cpu_count() / 60
 
 
@@ -231,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
             if args.all or own.get('core')
             for seed in (SMOKE['seeds'] if args.smoke else SEEDS)
         ]
-        jobs.sort(key=lambda job: not plan['tables'][job.table]['rows'][job.row].get('core'))
+        jobs.sort(key=lambda job: not row_of(plan, job).get('core'))
         write_configs(jobs, plan, out, args.smoke)
     except (OSError, ValueError, subprocess.CalledProcessError) as e:
         print(f'evidence: {e}', file=sys.stderr)

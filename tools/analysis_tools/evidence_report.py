@@ -7,6 +7,7 @@
 import os
 import platform
 import time
+from functools import cached_property
 from pathlib import Path
 
 import mmaction
@@ -77,10 +78,15 @@ class Results:
             lines.append(f'| {" | ".join(cells)} |')
         return '\n'.join(lines) + '\n'
 
+    @cached_property
+    def claimed(self) -> list[tuple[dict, tuple | None]]:
+        """Each claim and its difference, which takes a bootstrap."""
+        claims = self.plan['claims']
+        return [(c, self.difference(c['table'], *c['rows'], c['by'])) for c in claims]
+
     def claims(self) -> str:
         lines = ['| claim | data | difference | |', '|' + ' --- |' * 4]
-        for claim in self.plan['claims']:
-            difference = self.difference(claim['table'], *claim['rows'], claim['by'])
+        for claim, difference in self.claimed:
             where = f'{claim["table"]}: {" - ".join(f"`{row}`" for row in claim["rows"])}'
             verdict = judge(difference, claim['side'])
             lines.append(f'| {claim["says"]} | {where} | {shown(difference)} | {verdict} |')
@@ -88,8 +94,7 @@ class Results:
 
     def draw(self, path: str) -> None:
         """Each claim's difference and interval."""
-        found = [(c, self.difference(c['table'], *c['rows'], c['by'])) for c in self.plan['claims']]
-        found = [(c, d) for c, d in found if d][::-1]
+        found = [(claim, difference) for claim, difference in self.claimed if difference][::-1]
         fig, axes = style.panels(1, 1, 9, 1 + 0.3 * len(found))
         for y, (claim, (middle, low, high)) in enumerate(found):
             verdict = judge((middle, low, high), claim['side'])

@@ -175,6 +175,7 @@ setup(
         'hub': requirements('hub.txt'),
         'lite': requirements('lite.txt'),
         'mim': requirements('mminstall.txt'),
+        'pack': requirements('pack.txt'),
         'tests': requirements('tests.txt'),
     },
     scripts=['tools/s4d'],  # no entry point, which would import the package first

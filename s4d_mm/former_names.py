@@ -17,8 +17,7 @@ FORMER = {
     'models.mix': 'models.backbones.frame_wise_backbone models.heads.clip_tsn_head '
     'models.classifiers.moae_image_classifier',
     'models.preprocessor': 'models.data_preprocessors.dual_modal_data_preprocessor',
-    'models.device_augment': 'models.data_preprocessors.batch_augments '
-    'models.data_preprocessors.blending models.data_preprocessors.erasing',
+    'models.blending': 'models.data_preprocessors.blending',
     'datasets.expression': 'datasets.expression_dataset',
     'datasets.joint': 'datasets.dual_modal_dataset datasets.samplers datasets.seeding',
     'datasets.public': 'datasets.public_dataset datasets.dfew datasets.ferv39k datasets.mafw '

@@ -5,6 +5,7 @@ It imports nothing of the package, so that a process which only reads and writes
 neither torch nor the toolbox (``tools/data/s4d_mm_alone.py``).
 """
 
+import io
 import os
 import os.path as osp
 import re
@@ -54,8 +55,8 @@ def refuse_suffix(path: str) -> None:
 
 
 @contextmanager
-def open_image(path: str) -> Iterator[Image.Image]:
-    """Open an image file with Pillow; it is decoded inside the ``with`` block.
+def open_image(path: str, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image file, or its content, with Pillow; it is decoded inside the ``with`` block.
 
     Unlike OpenCV, Pillow never takes a truncated file for a whole one. Of a phone's double picture
     (MPO) the first is taken; other files with several pictures are refused.
@@ -66,7 +67,8 @@ def open_image(path: str) -> Iterator[Image.Image]:
     """
     refuse_suffix(path)
     try:
-        with open(path, 'rb') as f, Image.open(f) as image:
+        file = open(path, 'rb') if content is None else io.BytesIO(content)
+        with file, Image.open(file) as image:
             count = getattr(image, 'n_frames', 1)
             if count > 1 and image.format != 'MPO':
                 raise OSError(f'it has {count} pictures. Save the one that is meant as .png')
@@ -115,9 +117,9 @@ def _bits_of_grey(image: Image.Image) -> int | None:
     return None
 
 
-def read_image(path: str) -> np.ndarray:
-    """Read an image file as RGB, uint8, (height, width, 3)."""
-    with open_image(path) as image:
+def read_image(path: str, content: bytes | None = None) -> np.ndarray:
+    """Read an image file, or its content, as RGB, uint8, (height, width, 3)."""
+    with open_image(path, content) as image:
         return to_rgb(image)
 
 

@@ -1,27 +1,63 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""RandAugment (arXiv 1909.13719) with timm's operations, once for Pillow images and tensors."""
+"""RandAugment (arXiv 1909.13719) with timm's operations, the same for all frames of a clip.
 
+The pixels are those of Pillow. What moves the pixels of several frames is computed for all of them
+at once, and what depends on one value of one channel is looked up in a table.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Any
 
+import cv2
+import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as TF
 
 Color = float | Sequence[float]
-Picture = Tensor | Image.Image
 Operations = list[tuple[str, float]]
+Frames = list[np.ndarray]
+
+# strength of an operation by level (0..1) and size of the picture; whether its sign is random
+SPACE = {
+    'AutoContrast': (lambda level, height, width: 0, False),
+    'Equalize': (lambda level, height, width: 0, False),
+    'Invert': (lambda level, height, width: 0, False),
+    'Rotate': (lambda level, height, width: 30 * level, True),
+    'Posterize': (lambda level, height, width: 4 - int(4 * level), False),
+    'Solarize': (lambda level, height, width: 256 - int(256 * level), False),
+    'SolarizeAdd': (lambda level, height, width: int(110 * level), False),
+    'Color': (lambda level, height, width: 0.9 * level, True),
+    'Contrast': (lambda level, height, width: 0.9 * level, True),
+    'Brightness': (lambda level, height, width: 0.9 * level, True),
+    'Sharpness': (lambda level, height, width: 0.9 * level, True),
+    'ShearX': (lambda level, height, width: 0.3 * level, True),
+    'ShearY': (lambda level, height, width: 0.3 * level, True),
+    'TranslateX': (lambda level, height, width: 0.45 * level * width, True),
+    'TranslateY': (lambda level, height, width: 0.45 * level * height, True),
+}
+OF_VALUES = {  # each value of a channel has one result
+    'Invert': lambda image, strength: ImageOps.invert(image),
+    'Posterize': lambda image, strength: ImageOps.posterize(image, int(strength)),
+    'Solarize': lambda image, strength: ImageOps.solarize(image, int(strength)),
+    'SolarizeAdd': lambda image, strength: image.point(
+        [i + strength * (i < 128) for i in range(256)] * 3
+    ),
+    'Brightness': lambda image, strength: ImageEnhance.Brightness(image).enhance(1 + strength),
+}
+OF_PICTURES = {
+    'AutoContrast': lambda image, strength: ImageOps.autocontrast(image),
+    'Equalize': lambda image, strength: ImageOps.equalize(image),
+    'Color': lambda image, strength: ImageEnhance.Color(image).enhance(1 + strength),
+    'Contrast': lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + strength),
+    'Sharpness': lambda image, strength: ImageEnhance.Sharpness(image).enhance(1 + strength),
+}
+RAMP = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
 
 
-def per_channel(value: Color) -> list[float]:
-    """A grey level, or one for each of 3 channels, as a list of 3."""
-    return [float(v) for v in (value if isinstance(value, Sequence) else [value] * 3)]
-
-
-class RandAugmentIncreasing(v2.RandAugment):
-    """torchvision's RandAugment with operations and strengths of timm's "increasing" set.
+class RandAugmentIncreasing:
+    """RandAugment with the operations and strengths of timm's "increasing" set.
 
     The options are those of mmpretrain's ``RandAugment``; in timm's words they are
     ``rand-m{magnitude_level}-n{num_policies}-mstd{magnitude_std}-inc1``. Each operation is drawn on
@@ -33,28 +69,8 @@ class RandAugmentIncreasing(v2.RandAugment):
         magnitude_level (float): Strength, 0..10.
         magnitude_std (float): Standard deviation of the strength.
         pad_val (float | Sequence[float]): Colour of what comes from outside of the picture, 0..255.
-        interpolation (str): 'nearest', 'bilinear', or for Pillow images 'bicubic'.
+        interpolation (str): 'nearest', 'bilinear' or 'bicubic'.
     """
-
-    # strength of an operation, in torchvision's units, by level (0..1) and size
-    # of the picture; whether its sign is random
-    _AUGMENTATION_SPACE = {
-        'AutoContrast': (lambda level, height, width: 0, False),
-        'Equalize': (lambda level, height, width: 0, False),
-        'Invert': (lambda level, height, width: 0, False),
-        'Rotate': (lambda level, height, width: 30 * level, True),
-        'Posterize': (lambda level, height, width: 4 - int(4 * level), False),
-        'Solarize': (lambda level, height, width: 256 - int(256 * level), False),
-        'SolarizeAdd': (lambda level, height, width: int(110 * level), False),
-        'Color': (lambda level, height, width: 0.9 * level, True),
-        'Contrast': (lambda level, height, width: 0.9 * level, True),
-        'Brightness': (lambda level, height, width: 0.9 * level, True),
-        'Sharpness': (lambda level, height, width: 0.9 * level, True),
-        'ShearX': (lambda level, height, width: 0.3 * level, True),
-        'ShearY': (lambda level, height, width: 0.3 * level, True),
-        'TranslateX': (lambda level, height, width: 0.45 * level * width, True),
-        'TranslateY': (lambda level, height, width: 0.45 * level * height, True),
-    }
 
     def __init__(
         self,
@@ -69,52 +85,99 @@ class RandAugmentIncreasing(v2.RandAugment):
             raise ValueError(
                 f"policies of RandAugment must be 'timm_increasing', but got {policies!r}."
             )
-        super().__init__(
-            num_policies,
-            interpolation=v2.InterpolationMode(interpolation),
-            fill=per_channel(pad_val),
-        )
-        self.level = magnitude_level / 10
-        self.std = magnitude_std / 10
-
-    def forward(self, x: Picture) -> Picture:
-        """Augment a Pillow image or uint8 pixels (..., 3, H, W), all frames alike."""
-        return self.operate(x, self.draw(*TF.get_size(x)))
+        self.num_policies = num_policies
+        self.level, self.std = magnitude_level / 10, magnitude_std / 10
+        color = pad_val if isinstance(pad_val, Sequence) else [pad_val] * 3
+        self.color = tuple(int(value) for value in color)
+        self.resampling = Image.Resampling[interpolation.upper()]
 
     def draw(self, height: int, width: int) -> Operations:
         """Names and strengths of the operations for pictures of this size, by torch's generator."""
         operations = []
-        for _ in range(self.num_ops):
-            name, (strength, signed) = self._get_random_item(self._AUGMENTATION_SPACE)
+        for _ in range(self.num_policies):
+            name = tuple(SPACE)[int(torch.randint(len(SPACE), ()))]
             if torch.rand(()) < 0.5:
                 continue
             level = self.level + self.std * float(torch.randn(()))
-            magnitude = strength(min(max(level, 0), 1), height, width)
+            strength, signed = SPACE[name]
+            value = strength(min(max(level, 0), 1), height, width)
             if signed and torch.rand(()) < 0.5:
-                magnitude = -magnitude
-            operations.append((name, magnitude))
+                value = -value
+            operations.append((name, value))
         return operations
 
-    def operate(self, x: Picture, operations: Operations) -> Picture:
-        """Do the operations, one after the other."""
-        for name, magnitude in operations:
-            x = self._apply_image_or_video_transform(
-                x, name, magnitude, self.interpolation, self._fill
-            )
-        return x
+    def operate(self, frames: Frames, operations: Operations) -> Frames:
+        """Do the operations, one after the other, to frames of one size, uint8 (H, W, 3)."""
+        for name, strength in operations:
+            if name in OF_VALUES:
+                table = np.asarray(OF_VALUES[name](Image.fromarray(RAMP), strength))
+                frames = [cv2.LUT(frame, table) for frame in frames]
+                continue
+            if name not in OF_PICTURES:
+                matrix = map_of(name, strength, *frames[0].shape[:2])
+                if len(frames) > 3 and self.resampling == Image.Resampling.BICUBIC:
+                    frames = warp_bicubic(frames, matrix, self.color)
+                    continue
+            images = map(Image.fromarray, frames)
+            if name in OF_PICTURES:
+                images = [OF_PICTURES[name](image, strength) for image in images]
+            else:
+                how = Image.Transform.AFFINE, matrix, self.resampling
+                images = [
+                    image.transform(image.size, *how, fillcolor=self.color) for image in images
+                ]
+            frames = [np.array(image) for image in images]
+        return frames
 
-    def _apply_image_or_video_transform(
-        self, image: Picture, transform_id: str, magnitude: float, *args: Any
-    ) -> Picture:
-        """Do an operation; four are not as in torchvision."""
-        if transform_id == 'Solarize':  # 256 is no grey level, and torchvision refuses it
-            return image if magnitude > 255 else TF.solarize(image, magnitude)
-        if transform_id == 'SolarizeAdd':
-            if isinstance(image, Image.Image):
-                return image.point([i + magnitude * (i < 128) for i in range(256)] * 3)
-            return torch.where(image < 128, image + magnitude, image)
-        if transform_id in ('TranslateX', 'TranslateY'):  # torchvision moves by whole pixels
-            by = [magnitude, 0.0] if transform_id == 'TranslateX' else [0.0, magnitude]
-            fill = self._fill['others']
-            return TF.affine(image, 0.0, by, 1.0, [0.0, 0.0], self.interpolation, fill)
-        return super()._apply_image_or_video_transform(image, transform_id, magnitude, *args)
+
+def map_of(name: str, strength: float, height: int, width: int) -> tuple[float, ...]:
+    """Pillow's affine map (a, b, c, d, e, f): x of the source is a x + b y + c, y is d x + e y + f."""
+    if name == 'Rotate':  # degrees, anticlockwise, round the middle
+        sine, cosine = math.sin(math.radians(strength)), math.cos(math.radians(strength))
+        x, y = width / 2, height / 2
+        return cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y
+    return {
+        'ShearX': (1, strength, 0, 0, 1, 0),
+        'ShearY': (1, 0, 0, strength, 1, 0),
+        'TranslateX': (1, 0, -strength, 0, 1, 0),
+        'TranslateY': (1, 0, 0, 0, 1, -strength),
+    }[name]
+
+
+def warp_bicubic(frames: Frames, matrix: Sequence[float], color: Sequence[int]) -> Frames:
+    """Move the pixels of all frames alike; Pillow's ``transform(..., AFFINE, BICUBIC)``.
+
+    It differs by 1 grey level at most. Each pixel is a weighted sum of up to 16, with the same
+    weights in all frames: torch's ``embedding_bag`` of a table with a row for each pixel.
+    """
+    a, b, c, d, e, f = matrix
+    (height, width), count = frames[0].shape[:2], len(frames)
+    x = torch.arange(width, dtype=torch.float64) + 0.5
+    y = torch.arange(height, dtype=torch.float64)[:, None] + 0.5
+    x, y = (a * x + b * y + c).flatten(), (d * x + e * y + f).flatten()
+    outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
+    (columns, of_columns), (rows, of_rows) = _neighbours(x, width), _neighbours(y, height)
+    places = (rows[:, None] * width + columns).flatten(0, 1)  # up to 16, H * W
+    places = places.masked_fill_(outside, height * width).t().contiguous()
+    weights = (of_rows[:, None] * of_columns).flatten(0, 1).t().contiguous()
+    table = torch.empty(height * width + 1, 3 * count)
+    table[:-1] = torch.from_numpy(cv2.merge(frames)).view(-1, 3 * count)
+    table[-1] = torch.tensor(color, dtype=torch.float32).repeat(count)
+    out = F.embedding_bag(places, table, mode='sum', per_sample_weights=weights)
+    # cut off as in Pillow; rounding has left some whole numbers a little below
+    out = out.add_(1e-3).clamp_(0, 255).byte().view(height, width, count, 3)
+    return list(out.permute(2, 0, 1, 3).contiguous().numpy())
+
+
+def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Indices and weights, (4, P), of the pixels in a line that count for each position, or fewer.
+
+    The weights are those of Keys' cubic convolution with a = -1.
+    """
+    first = (position - 0.5).floor()
+    t = (position - 0.5 - first).float()
+    u = 1 - t
+    weights = torch.stack([-t * u * u, 1 - 2 * t * t + t**3, 1 - 2 * u * u + u**3, -u * t * t])
+    indices = first.int() + torch.arange(-1, 3, dtype=torch.int32)[:, None]
+    used = (weights != 0).any(dim=1)
+    return indices.clamp_(0, size - 1)[used], weights[used]

@@ -17,7 +17,10 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, ConcatDataset, DefaultSampler, force_full_init
 from mmengine.registry import DATA_SAMPLERS, DATASETS, TRANSFORMS
+from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
+
+from ..packed import in_parts
 
 MODALITIES = ('video', 'image')
 
@@ -175,6 +178,12 @@ class DualModalDataset(SeededItems, ConcatDataset):
             return np.asarray(dataset.get_gt_labels(), np.int64)
         return np.array([dataset.get_data_info(i)['label'] for i in range(len(dataset))], np.int64)
 
+    @force_full_init
+    def get_parts(self, modality: str) -> list[list[int]]:
+        """Samples of a modality, counted from 0, in each part of its packed data."""
+        dataset = self.datasets[self.modalities.index(modality)]
+        return in_parts([dataset.get_data_info(i)['filename'] for i in range(len(dataset))])
+
 
 # -------------------------------------------------------------------- samplers
 @DATA_SAMPLERS.register_module()
@@ -197,6 +206,10 @@ class DualModalSampler(DefaultSampler):
         balance (Sequence[str]): Modalities that are drawn with replacement and inverse
             class-frequency weights, so that each class is drawn equally often, such as
             ``('image', )``. Defaults to ().
+        node_parts (Sequence[str]): Modalities whose packed data (``tools/data/pack.py``) have as
+            many parts as the job has nodes, such as ``('video', )``: the processes of the first
+            node draw from the first part alone, and so on, equally many from each part. It must
+            be no modality of ``balance``. Defaults to ().
     """
 
     def __init__(
@@ -206,23 +219,33 @@ class DualModalSampler(DefaultSampler):
         shuffle: bool = True,
         share: dict[str, float] | None = None,
         balance: Sequence[str] = (),
+        node_parts: Sequence[str] = (),
     ) -> None:
         share = dict(share or {})
         balance = (balance,) if isinstance(balance, str) else tuple(balance)
-        named, shares = {*share, *balance}, share.values()
+        node_parts = (node_parts,) if isinstance(node_parts, str) else tuple(node_parts)
+        named, shares = {*share, *balance, *node_parts}, share.values()
         if not named <= set(dataset.modalities) or not all(0 < value <= 1 for value in shares):
             raise ValueError(
-                f'share={share!r} (above 0, at most 1) and balance={balance!r} of DualModalSampler '
-                f'are for the modalities {dataset.modalities}.'
+                f'share={share!r} (above 0, at most 1), balance={balance!r} and '
+                f'node_parts={node_parts!r} of DualModalSampler are for the modalities '
+                f'{dataset.modalities}.'
             )
-        if named and not shuffle:
-            raise ValueError('share and balance of DualModalSampler need shuffle=True.')
+        if set(balance) & set(node_parts) or (named and not shuffle):
+            raise ValueError(
+                'share, balance and node_parts of DualModalSampler need shuffle=True, and '
+                f'balance={balance!r} and node_parts={node_parts!r} no modality in common.'
+            )
         super().__init__(dataset, shuffle, seed)
         # samples of an epoch, of all processes together and of each one
         self.num_used_of, self.num_samples_of = {}, {}
         self._weights = {}  # of the samples that are drawn with replacement
+        self._parts = {}  # samples of each node
         for name in dataset.modalities:
             size = len(dataset.modality_range(name))
+            if name in node_parts:
+                self._parts[name] = self._parts_of(name)
+                size = min(map(len, self._parts[name])) * len(self._parts[name])
             used = max(1, round(size * share.get(name, 1.0)))
             self.num_used_of[name] = used
             self.num_samples_of[name] = math.ceil(used / self.world_size)
@@ -230,6 +253,15 @@ class DualModalSampler(DefaultSampler):
                 labels = torch.from_numpy(dataset.get_gt_labels(name))
                 counts = torch.bincount(labels)
                 self._weights[name] = 1.0 / counts[labels].double()
+
+    def _parts_of(self, name: str) -> list[Tensor]:
+        parts = list(map(torch.tensor, self.dataset.get_parts(name)))
+        if self.world_size % len(parts) or min(map(len, parts)) * len(parts) < self.world_size:
+            raise ValueError(
+                f'The packed data of {name!r} have parts of {[len(part) for part in parts]} '
+                f'samples, but the job has {self.world_size} processes. Pack with --parts NODES.'
+            )
+        return parts
 
     def draw_all(self) -> dict[str, tuple[list[int], np.ndarray]]:
         """Draw the indices of all processes in the current epoch, and their seeds (uint64).
@@ -248,6 +280,15 @@ class DualModalSampler(DefaultSampler):
                 order = torch.multinomial(
                     self._weights[name], self.num_used_of[name], True, generator=generator
                 )
+            elif name in self._parts:
+                # the processes of a node follow one another, and so do their samples
+                rows = [
+                    part[torch.randperm(len(part), generator=generator)]
+                    for part in self._parts[name]
+                ]
+                per_node = self.world_size // len(rows)
+                least = min(map(len, rows)) // per_node * per_node
+                order = torch.stack([row[:least].view(-1, per_node) for row in rows], 1).flatten()
             else:
                 order = torch.randperm(len(indices), generator=generator)
             order = order.repeat(math.ceil(total / len(order)))[:total]

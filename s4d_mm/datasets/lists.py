@@ -13,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from ..media import IMAGE_SUFFIXES, REFUSED_SUFFIXES, VIDEO_SUFFIXES
+from ..packed import is_there, open_folder, packed_folder
 
 # what the last column of a header line is called, and the only column of a list without labels
 LABEL_HEADER = re.compile(r'label(s|_id)?|id|class(_id|_name)?|category|emotion|expression', re.I)
@@ -157,7 +158,10 @@ class ListDataset(BaseDataset):
             raise ValueError(f'{type(self).__name__} needs ann_file; official lists: {official}.')
         folder = self.data_prefix[self.PREFIX_KEY]
         frames = self.INPUT_TYPE == 'video' and not self.suffix
-        names = sorted(list_folder(folder, self.suffix, frames))
+        if packed_folder(folder) == folder:
+            names = open_folder(folder).keys()
+        else:
+            names = sorted(list_folder(folder, self.suffix, frames))
         return [(osp.join(folder, name), name) for name in names]
 
     def is_header(self, line: str) -> bool:
@@ -207,7 +211,7 @@ class ListDataset(BaseDataset):
         folder, forms = self.data_prefix[self.PREFIX_KEY], self.path_forms()
         several = (n for n in names[:10_000] if len(forms) > 1 and len({f(n) for f in forms}) > 1)
         for name in itertools.islice(several, 100):
-            forms = [f for f in forms if osp.exists(osp.join(folder, f(name)))] or forms
+            forms = [f for f in forms if is_there(osp.join(folder, f(name)))] or forms
         return [osp.join(folder, forms[0](name)) for name in names]
 
     def path_forms(self) -> list[Callable[[str], str]]:

@@ -120,6 +120,7 @@ class VoxCeleb2(ExpressionVideoDataset):
 
     HAS_LABELS = False
     FROM_FOLDER = True
+    FACE_WINDOW = ((0, 160), (32, 192))  # rows and columns with the face
 
 
 # --------------------------------------------------------------- labels in names

@@ -9,35 +9,42 @@ import random
 from dataclasses import dataclass
 
 import cv2
-import mmcv
 import numpy as np
+import torch
+import torch.nn.functional as F
 from mmaction.datasets.transforms import RandomResizedCrop
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
-from PIL import Image
 
 from ..media import MediaReadError, NumberedFrames, list_frames, read_image
+from ..packed import find_packed
 from ..rand_augment import RandAugmentIncreasing
+
+CV2_CODES = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
 
 
 # --------------------------------------------------------------------- loading
 @TRANSFORMS.register_module()
 class ClipInit(BaseTransform):
-    """Open ``filename``: a video file or a folder of frames.
+    """Open ``filename``: a video file, a folder of frames, or a packed clip.
 
-    Adds ``total_frames``, ``start_index`` (0), and ``video_reader`` and ``avg_fps`` (video file) or
-    ``frame_paths`` (folder).
+    Adds ``total_frames``, ``start_index`` (0), and ``video_reader`` and ``avg_fps`` (video file,
+    packed clip) or ``frame_paths`` (folder). A packed clip may be cut already: ``fixed_crop``.
     """
 
     def transform(self, results: dict) -> dict:
-        path = _existing_file(results)
+        path = results['filename']
         results['start_index'] = 0
-        if osp.isdir(path):
+        reader = find_packed(path)
+        if reader is not None:
+            results['fixed_crop'] = reader.window
+        elif osp.isdir(_existing_file(results)):
             results['frame_paths'] = list_frames(path)
             results['total_frames'] = len(results['frame_paths'])
+            return results
         else:
-            reader = results['video_reader'] = NumberedFrames(path)
-            results['total_frames'], results['avg_fps'] = len(reader), reader.fps
+            reader = NumberedFrames(path)
+        results.update(video_reader=reader, total_frames=len(reader), avg_fps=reader.fps)
         return results
 
 
@@ -121,16 +128,17 @@ class ClipDecode(BaseTransform):
         reader = results.pop('video_reader', None)
         if reader is not None:
             frames = list(reader.read(inds.tolist()))
+            names = [f'{results["filename"]}, frame {i}' for i in inds]
         else:
             paths = results.pop('frame_paths')
-            paths = [paths[i] for i in inds]
-            frames = [read_image(path) for path in paths]
-            for path, frame in zip(paths, frames):
-                if frame.shape != frames[0].shape:
-                    raise MediaReadError(
-                        'Frames of a clip must have one size (height, width): '
-                        f'{paths[0]} has {frames[0].shape[:2]}, {path} has {frame.shape[:2]}.'
-                    )
+            names = [paths[i] for i in inds]
+            frames = [read_image(path) for path in names]
+        for name, frame in zip(names, frames):
+            if frame.shape != frames[0].shape:
+                raise MediaReadError(
+                    'Frames of a clip must have one size (height, width): '
+                    f'{names[0]} has {frames[0].shape[:2]}, {name} has {frame.shape[:2]}.'
+                )
         places = enumerate(where.reshape(-1).tolist())
         imgs = [frames[i] if first[i] == place else frames[i].copy() for place, i in places]
         results['imgs'] = imgs
@@ -143,7 +151,8 @@ class ImageLoad(BaseTransform):
     """Read the image ``filename`` as a clip of one frame, with the keys of :class:`ClipDecode`."""
 
     def transform(self, results: dict) -> dict:
-        img = read_image(_existing_file(results))
+        packed = find_packed(results['filename'])
+        img = read_image(_existing_file(results)) if packed is None else next(packed.read([0]))
         results['imgs'] = [img]
         results['original_shape'] = results['img_shape'] = img.shape[:2]
         results.update(total_frames=1, num_clips=1, clip_len=1)
@@ -156,16 +165,16 @@ class ImageLoad(BaseTransform):
 class ClipResize(BaseTransform):
     """Resize frames to ``scale`` (width, height) as Pillow and the authors do: antialiased.
 
+    torch's resizing of uint8 pixels differs from Pillow's by a grey level or two at most.
     OpenCV makes sharper pictures than the authors' models know.
     """
 
     scale: tuple[int, int]
 
     def transform(self, results: dict) -> dict:
-        results['imgs'] = [
-            mmcv.imresize(img, self.scale, backend='pillow') for img in results['imgs']
-        ]
-        results['img_shape'] = tuple(self.scale[::-1])
+        width, height = self.scale
+        results['imgs'] = list(_resize(results['imgs'], height, width))
+        results['img_shape'] = height, width
         return results
 
 
@@ -182,6 +191,8 @@ class FixedCrop(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         (top, bottom), (left, right) = self.rows, self.columns
+        if results.get('fixed_crop') == [[top, bottom], [left, right]]:
+            return results  # so it was packed
         for img in results['imgs']:
             if img.shape[0] < bottom or img.shape[1] < right:
                 raise ValueError(
@@ -238,7 +249,7 @@ class ClipRandomResizedCrop(RandomCropBoxes):
 
     Gives the pixels of mmaction2's ``RandomResizedCrop``, ``Resize`` and ``Flip`` for the same
     window, ``times`` times over the same frames, as an array (V * T, size, size, 3), views one
-    after the other. ``interpolation`` is 'bilinear' or 'bicubic'; with ``antialias`` Pillow
+    after the other. ``interpolation`` is 'bilinear' or 'bicubic'; with ``antialias`` as Pillow
     resizes, as for the images of S4D's pre-training, whose clips are resized without.
     """
 
@@ -250,12 +261,13 @@ class ClipRandomResizedCrop(RandomCropBoxes):
         imgs, size = results['imgs'], (self.size, self.size)
         boxes = self.draw(*imgs[0].shape[:2])
         out = np.empty((len(boxes), len(imgs), *size, 3), np.uint8)
-        backend = 'pillow' if self.antialias else 'cv2'
+        how = CV2_CODES[self.interpolation]
         for view, (x1, y1, x2, y2, flip) in zip(out, boxes.tolist()):
+            if self.antialias:
+                view[:] = _resize([i[y1:y2, x1:x2] for i in imgs], *size, self.interpolation)
             for frame, img in zip(view, imgs):
-                frame[:] = mmcv.imresize(
-                    img[y1:y2, x1:x2], size, False, self.interpolation, frame, backend
-                )
+                if not self.antialias:
+                    cv2.resize(img[y1:y2, x1:x2], size, frame, interpolation=how)
                 if flip:
                     cv2.flip(frame, 1, frame)
         results['imgs'] = out.reshape(-1, *size, 3)  # V*T size size 3
@@ -290,10 +302,15 @@ class ClipRandAugment(BaseTransform):
         imgs = results['imgs']
         operations = self.augment.draw(*imgs[0].shape[:2])
         if operations:
-            results['imgs'] = [
-                np.array(self.augment.operate(Image.fromarray(img), operations)) for img in imgs
-            ]
+            results['imgs'] = self.augment.operate(imgs, operations)
         return results
+
+
+def _resize(frames: list, height: int, width: int, interpolation: str = 'bilinear') -> np.ndarray:
+    """Resize frames (H, W, 3) of one size, antialiased; (T, height, width, 3)."""
+    pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)  # H W 3 in memory
+    pixels = F.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _existing_file(results: dict) -> str:

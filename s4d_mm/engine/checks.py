@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..evaluation.metric import FIGURES, ExpressionMetric
 from ..files.errors import WeightsError
+from ..packed import is_there
 from ..models import DualModalHead, ViewsI3DHead, state_dict
 from .checkpoint import changed_settings, settings_of
 from .options import ConfigError, check_fold, dicts_in
@@ -155,7 +156,7 @@ def require_files(dataset: Dataset, name: str) -> None:
         places = np.linspace(0, len(part) - 1, min(LOOKED_AT, len(part))).astype(int).tolist()
         infos = [part.get_data_info(i) for i in places if hasattr(part, 'get_data_info')]
         paths = [info[key] for info in infos for key in PATH_KEYS if key in info]
-        missing = [path for path in paths if '://' not in path and not osp.exists(path)]
+        missing = [path for path in paths if '://' not in path and not is_there(path)]
         tolerated = getattr(part, 'allow_test_faults', False) and len(missing) < len(paths)
         if missing and not tolerated:
             raise ConfigError(

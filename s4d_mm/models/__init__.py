@@ -4,7 +4,7 @@
 
 ``tokens.py`` (tubelets, positions), ``encoder.py``, ``mae.py`` (masked auto-encoder), ``moae.py``
 (router, experts, block, neck), ``joint.py`` (fine-tuning); ``preprocessor.py`` and
-``device_augment.py`` feed them; ``mix.py`` joins them with other models; ``s2d.py`` and
+``blending.py`` feed them; ``mix.py`` joins them with other models; ``s2d.py`` and
 ``landmark_net.py`` are S2D; ``state_dict.py`` has what happens when weights are loaded.
 
 Letters that shapes are written with, in the whole package:
@@ -29,13 +29,7 @@ A     assignments of a token to an expert, S * K
 ====  ==============================================================================
 """
 
-from .device_augment import (
-    BatchRandAugment,
-    BatchRandomErasing,
-    BatchRandomResizedCrop,
-    ReversedCutmixBlending,
-    ReversedMixupBlending,
-)
+from .blending import ReversedCutmixBlending, ReversedMixupBlending
 from .encoder import S4DViT
 from .joint import DualModalHead, DualModalRecognizer
 from .landmark_net import LandmarkMobileFaceNet

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
+import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
-from torch import Tensor, nn
-
-from .device_augment import crop_and_resize
+from torch import Tensor
 
 MODALITIES = ('video', 'image')
 
@@ -41,10 +39,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         crops (dict[str, dict], optional): Windows to cut on the device, under 'video' and/or
             'image': ``dict(video=dict(size=160, interpolation='bilinear'))``, for pipelines with
             :class:`RandomCropBoxes`.
-        augments (dict[str, list[dict]], optional): Configs of augmentations of the uint8 pixels
-            for training, done one after the other on the device, under 'video' and/or 'image':
-            :class:`BatchRandAugment`, :class:`BatchRandomResizedCrop`,
-            :class:`BatchRandomErasing`. They come before ``crops``.
         image_frames (int, optional): If given, images become clips of this many equal frames, for
             backbones that take clips only.
     """
@@ -58,10 +52,9 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         pack_views: bool = False,
         crops: dict[str, dict] | None = None,
         image_frames: int | None = None,
-        augments: dict[str, list[dict]] | None = None,
     ) -> None:
         super().__init__(non_blocking=True)
-        options = dict(blending=blending or {}, crops=crops or {}, augments=augments or {})
+        options = dict(blending=blending or {}, crops=crops or {})
         for name, option in options.items():
             if not set(option) <= set(MODALITIES):
                 raise ValueError(
@@ -78,9 +71,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self.blending = {
             name: MODELS.build(cfg) for name, cfg in options['blending'].items() if cfg is not None
         }
-        self.augments = nn.ModuleDict(
-            {name: MODELS.build(cfgs) for name, cfgs in options['augments'].items()}
-        )
         self.merge_views = merge_views
         self.pack_views = pack_views
         self.crops = options['crops']
@@ -93,7 +83,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         Args:
             data (dict): ``inputs``, a tensor (V, 3, T, H, W) of each clip or (V, 3, H, W) of each
                 image; ``data_samples``.
-            training (bool): Whether to augment and blend. Defaults to False.
+            training (bool): Whether to blend. Defaults to False.
 
         Returns:
             dict: ``inputs``, float32 (B, V, 3, [T, ]H, W), or (B * V, 3, [T, ]H, W) with
@@ -106,8 +96,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         input_type = self._check_batch(inputs, data_samples, pack)
         boxes = self._check_boxes(inputs, data_samples, input_type)
         x = self._stack(inputs, data_samples, pack)
-        if training and input_type in self.augments:
-            x = self._augment(x, input_type, boxes is not None)
         if boxes is not None:
             x = crop_and_resize(x[:, 0], boxes, **self.crops[input_type])
         per_channel = (-1,) + (1,) * (x.ndim - 3)
@@ -173,18 +161,26 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
             return torch.cat(inputs_on_device)[:, None]  # sum of V, 1, 3 [T] H W
         return torch.stack(inputs_on_device)  # B V 3 [T] H W
 
-    def _augment(self, x: Tensor, input_type: str, has_boxes: bool) -> Tensor:
-        size = x.shape[-2:]
-        # without the rank, processes with one seed would augment their samples alike
-        seed = int(torch.randint(2**62, ())) + get_rank()
-        devices = [x.device] if x.is_cuda else []
-        # half precision would lose grey levels
-        with torch.random.fork_rng(devices), torch.autocast(x.device.type, enabled=False):
-            torch.manual_seed(seed)
-            x = self.augments[input_type](x)
-        if has_boxes and x.shape[-2:] != size:
-            raise ValueError(
-                f'augments of DualModalDataPreprocessor change the {input_type} size, for which '
-                'crop_boxes were drawn. Leave out either BatchRandomResizedCrop or crops.'
-            )
-        return x
+
+def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'bilinear') -> Tensor:
+    """Cut the windows of ``RandomCropBoxes`` out of a batch and resize them.
+
+    The result is that of ``ClipRandomResizedCrop`` before that one rounds it to whole grey levels.
+
+    Args:
+        x (Tensor): Clips or images, uint8 or float, (B, 3, [T, ]H, W).
+        boxes (Tensor): int64, on the host, (B, V, 5): first column, first row, column after the
+            last, row after the last, 1 to mirror left to right.
+        size (int): Height and width of the result.
+        interpolation (str): 'bilinear' or 'bicubic'.
+
+    Returns:
+        Tensor: float32, 0..255, (B, V, 3, [T, ]size, size).
+    """
+    out = torch.empty((*boxes.shape[:2], *x.shape[1:-2], size, size), device=x.device)
+    for sample, boxes_of_sample, views in zip(x, boxes.tolist(), out):
+        for (left, top, right, bottom, mirror), view in zip(boxes_of_sample, views):
+            window = sample[..., top:bottom, left:right].float().flatten(0, -3)  # 3*T rows columns
+            window = F.interpolate(window[None], (size, size), mode=interpolation)[0]
+            view.copy_((window.flip(-1) if mirror else window).view_as(view))
+    return out.clamp_(0, 255)  # bicubic overshoots

@@ -51,6 +51,12 @@ def noise_clip(frames=3, height=50, width=70):
     return list(rng.integers(0, 256, (frames, height, width, 3), np.uint8))
 
 
+def assert_near(found, wanted):
+    """Torch rounds differently from Pillow: 2 grey levels at most, of noise, .2 on average."""
+    difference = np.abs(np.array(found).astype(int) - np.array(wanted))
+    assert difference.max() <= 2 and difference.mean() < 0.2
+
+
 # --------------------------------------------------------------------- loading
 @pytest.mark.parametrize('layout', ['video', 'frames'])
 def test_clip_init_and_decode(tmp_path, layout):
@@ -184,12 +190,12 @@ def test_a_clip_within_the_window_ends_with_its_last_frame(total, interval, want
 # --------------------------------------------------------- resizing and windows
 @pytest.mark.parametrize('size', [(50, 70), (20, 30)])
 def test_clip_resize_antialiases(size):
-    """As torchvision's on Pillow."""
+    """As torchvision's on Pillow, but for rounding."""
     imgs = noise_clip(2, *size)
     results = build('ClipResize', scale=(48, 40))(dict(imgs=list(imgs)))
     assert results['img_shape'] == (40, 48)
     for img, out in zip(imgs, results['imgs']):
-        np.testing.assert_array_equal(out, TF.resize(Image.fromarray(img), (40, 48)))
+        assert_near(out, TF.resize(Image.fromarray(img), (40, 48)))
         out[:] = 0  # a step may work in place
 
 
@@ -219,7 +225,7 @@ def test_clip_random_resized_crop(interpolation, antialias, frames, size):
             with mock.patch.object(theirs, 'get_crop_bbox', return_value=(x1, y1, x2, y2)):
                 views = build('mmaction.Resize', **scale)(theirs(data))['imgs']
         wanted += [np.array(v)[:, ::-1] if mirror else np.array(v) for v in views]
-    np.testing.assert_array_equal(out, np.stack(wanted))
+    (assert_near if antialias else np.testing.assert_array_equal)(out, np.stack(wanted))
     out[0] = 0  # a step that works in place changes this frame alone
     assert out[1:].any(axis=(1, 2, 3)).all()
 

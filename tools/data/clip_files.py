@@ -9,7 +9,8 @@ import os
 import os.path as osp
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,10 +128,14 @@ def in_processes(work: Callable, todo: Sequence, workers: int | None, start: Cal
     """What ``work`` gives for each of ``todo``, as it comes; ``start`` sets a process up."""
     # not forked: a fork of a process in which OpenCV has threads can hang
     context = multiprocessing.get_context('spawn')
+    left, ahead = iter(todo), 4 * (workers or os.cpu_count())  # results wait in memory
     with ProcessPoolExecutor(workers, context, start) as pool:
+        running = {pool.submit(work, one) for one in islice(left, ahead)}
         try:
-            for future in as_completed([pool.submit(work, one) for one in todo]):
-                yield future.result()
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                running |= {pool.submit(work, one) for one in islice(left, len(done))}
+                yield from (future.result() for future in done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -67,8 +67,7 @@ def open_image(path: str, content: bytes | None = None) -> Iterator[Image.Image]
     """
     refuse_suffix(path)
     try:
-        file = open(path, 'rb') if content is None else io.BytesIO(content)
-        with file, Image.open(file) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             count = getattr(image, 'n_frames', 1)
             if count > 1 and image.format != 'MPO':
                 raise OSError(f'it has {count} pictures. Save the one that is meant as .png')

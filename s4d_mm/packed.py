@@ -15,7 +15,6 @@ import os.path as osp
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,8 @@ from .media import VIDEO_SUFFIXES, MediaReadError, read_image
 SETTINGS = 'packed.json'
 HEAD = struct.Struct('<IIf')
 NEEDED = 'Packed data needs lmdb and simplejpeg: pip install "s4d_mm[pack]"'
-_folders: list[str] = []  # packed folders that are known
+# packed folders that are known: the process that opened one, and what it opened
+_folders: dict[str, tuple[int, 'PackedFolder | None']] = {}
 
 
 def part_name(part: int, parts: int) -> str:
@@ -164,19 +164,20 @@ def packed_folder(path: str) -> str | None:
     while folder and not osp.exists(osp.join(folder, SETTINGS)):
         above = osp.dirname(folder)
         folder = above if above != folder and not osp.exists(folder) else ''
-    if folder and folder not in _folders:
-        _folders.append(folder)
+    if folder:
+        _folders.setdefault(folder, (0, None))
     return folder or None
-
-
-@lru_cache(maxsize=64)
-def _open(folder: str, process: int) -> PackedFolder:
-    return PackedFolder(folder)
 
 
 def open_folder(folder: str) -> PackedFolder:
     """Open a packed folder, once in each process."""
-    return _open(folder, os.getpid())  # what a fork has from its parent is not used
+    process, opened = _folders.get(folder, (0, None))
+    if opened is None or process != os.getpid():
+        for env in opened.envs.values() if opened else ():
+            env.close()  # LMDB forbids to use after a fork what was opened before it
+        opened = PackedFolder(folder)
+        _folders[folder] = os.getpid(), opened
+    return opened
 
 
 def find_packed(path: str) -> PackedClip | None:

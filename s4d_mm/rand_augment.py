@@ -131,7 +131,7 @@ class RandAugmentIncreasing:
 
 
 def map_of(name: str, strength: float, height: int, width: int) -> tuple[float, ...]:
-    """Pillow's affine map (a, b, c, d, e, f): x of the source is a x + b y + c, y is d x + e y + f."""
+    """Pillow's affine map (a, ..., f): the source is x = a x + b y + c, y = d x + e y + f."""
     if name == 'Rotate':  # degrees, anticlockwise, round the middle
         sine, cosine = math.sin(math.radians(strength)), math.cos(math.radians(strength))
         x, y = width / 2, height / 2

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..evaluation.metric import FIGURES, ExpressionMetric
 from ..files.errors import WeightsError
-from ..packed import is_there
 from ..models import DualModalHead, ViewsI3DHead, state_dict
+from ..packed import is_there
 from .checkpoint import changed_settings, settings_of
 from .options import ConfigError, check_fold, dicts_in
 

@@ -50,6 +50,7 @@ from s4d_mm.engine.checks import PATH_KEYS
 from s4d_mm.engine.options import dicts_in, load_config
 from s4d_mm.files.text import printable
 from s4d_mm.media import NumberedFrames, list_frames, open_image, read_image
+from s4d_mm.packed import PackedClip, find_packed, packed_folder
 
 # what does not change which samples a dataset has
 NOT_DATA = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
@@ -138,12 +139,15 @@ def check_media(job: tuple[str, str, str]) -> Media:
     """Open and decode one sample: its path, 'video' or 'image', and how much to decode."""
     path, modality, decode = job
     try:
+        packed = find_packed(path)
+        if packed is not None:
+            return _check_packed(packed, decode)
         if modality == 'video' and not osp.isdir(path):
             return _check_video(path, decode)
         return _check_frames([path] if modality == 'image' else list_frames(path), decode)
     except Exception as e:  # one file must not end the check of the others
         kind, what = 'unreadable', str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
-        if not osp.exists(path):
+        if isinstance(e, FileNotFoundError) or not (packed_folder(path) or osp.exists(path)):
             kind, what = 'missing', 'not there; check data_root, data_prefix and suffix'
         return Media(findings=[(kind, what)])
 
@@ -172,6 +176,12 @@ def _check_video(path: str, decode: str) -> Media:
         frame.shape[:2] for frame in reader.read(range(len(reader)) if decode == 'all' else [0])
     }
     return Media(len(reader), sizes, hash_of(path))
+
+
+def _check_packed(clip: PackedClip, decode: str) -> Media:
+    frames = clip.read(range(len(clip)) if decode == 'all' else [0])
+    sizes = {frame.shape[:2] for frame in frames}
+    return Media(len(clip), sizes, hashlib.blake2b(clip.record()).hexdigest())
 
 
 def check_samples(split: Split, is_s2d: bool) -> None:

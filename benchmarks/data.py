@@ -1,27 +1,44 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Clips and images a second out of training pipelines, against raw decoding.
+"""Clips and images a second out of training pipelines, from files and packed.
 
 In one process with one thread, as a worker of a data loader runs. Raw decoding is that of the
-same frames by PyAV, or of the image by Pillow: what no pipeline can do without.
+same frames of the mp4 by PyAV, or of the image by Pillow. The plain pre-training data are written
+as the authors' are: decord, Pillow, torchvision on float tensors.
 """
 
+import os
 import os.path as osp
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
+import decord
 import numpy as np
+import pack
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
+from torchvision.transforms import v2
 
 import s4d_mm  # noqa: F401  (registers the transforms)
-from s4d_mm.media import NumberedFrames
+from s4d_mm.media import NumberedFrames, read_video, write_image
 
 from . import media, timing
+from .plain_s4d import MEAN, STD
+
+NORMALIZE = v2.Normalize(MEAN, STD)
+CLIP_CROP = v2.RandomResizedCrop(160, (0.08, 1.0), antialias=False)
+TO_FLOAT = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), NORMALIZE]
+IMAGE_STEPS = v2.Compose(
+    [
+        v2.RandomResizedCrop(160, (0.2, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
+        v2.RandomHorizontalFlip(),
+        *TO_FLOAT,
+    ]
+)
 
 
 def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[dict]:
@@ -34,42 +51,75 @@ def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[di
         repeats (int): Rounds. Defaults to 5.
 
     Returns:
-        list[dict]: A row for each.
+        list[dict]: A row for each pipeline and form of the data.
     """
     threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        videos = [media.write_clip(f'{folder}/{i}.mp4', 150, seed=i) for i in range(clips)]
-        pictures = [media.write_image(f'{folder}/{i}.jpg', seed=i) for i in range(4 * clips)]
-        for modality, paths in dict(video=videos, image=pictures).items():
-            pipelines = {osp.basename(c): training_pipeline(c, modality) for c in configs}
+        for modality in ('video', 'image'):
+            files = write_files(folder, modality, clips)
+            cases = {}
+            for config in configs:
+                cases.update(cases_of(config, modality, files, folder))
+            plain = plain_clip if modality == 'video' else plain_image
+            cases['plain pre-training'] = partial(call_each, plain, next(iter(files.values())))
             if modality == 'image':
-                raw = partial(call_each, raw_image, paths)
+                cases['raw decoding'] = partial(call_each, raw_image, files['jpg'])
             else:
-                first = next(iter(pipelines.values()))
-                frames = [chosen_frames(first, path, i) for i, path in enumerate(paths)]
-                raw = partial(call_each, raw_clip, paths, frames)
-            cases = {'raw decoding': raw}
-            for name, pipeline in pipelines.items():
-                cases[name] = partial(run_pipeline, pipeline, paths, modality)
+                first = training_pipeline(configs[0], modality)
+                frames = [chosen_frames(first, path, i) for i, path in enumerate(files['mp4'])]
+                cases['raw decoding'] = partial(call_each, raw_clip, files['mp4'], frames)
             seconds = timing.interleave(cases, repeats)
+            count = len(next(iter(files.values())))
             for name in cases:
-                found = timing.summary(seconds[name], seconds['raw decoding'])
+                to_plain = timing.summary(seconds[name], seconds['plain pre-training'])
+                to_raw = timing.summary(seconds[name], seconds['raw decoding'])
                 rows.append(
                     dict(
                         modality=modality,
                         pipeline=name,
-                        min_ms=found['min_s'] / len(paths) * 1e3,
-                        median_ms=found['median_s'] / len(paths) * 1e3,
-                        per_second=len(paths) / found['median_s'],
-                        share_of_raw=found['ratio'],
+                        min_ms=to_plain['min_s'] / count * 1e3,
+                        median_ms=to_plain['median_s'] / count * 1e3,
+                        per_second=count / to_plain['median_s'],
+                        times_plain=to_plain['ratio'],
+                        share_of_raw=timing.summary(seconds[name], seconds['raw decoding'])[
+                            'ratio'
+                        ],
                     )
                 )
     cv2.setNumThreads(threads[0])
     torch.set_num_threads(threads[1])
     return rows
+
+
+def write_files(folder: str, modality: str, clips: int) -> dict[str, list[str]]:
+    """Write clips as mp4 and as JPEG frames, or images; the paths of each kind."""
+    for kind in ('jpg', 'mp4'):
+        os.makedirs(f'{folder}/{kind}', exist_ok=True)
+    if modality == 'image':
+        images = [media.write_image(f'{folder}/jpg/{i}.jpg', seed=i) for i in range(4 * clips)]
+        return dict(jpg=images)
+    videos = [media.write_clip(f'{folder}/mp4/{i}.mp4', 150, seed=i) for i in range(clips)]
+    frames = [f'{folder}/frames/{i}' for i in range(clips)]
+    for video, path in zip(videos, frames):
+        os.makedirs(path)
+        for number, frame in enumerate(read_video(video)):
+            write_image(f'{path}/{number:03d}.jpg', frame)
+    return dict(mp4=videos, frames=frames)
+
+
+def cases_of(config: str, modality: str, files: dict, folder: str) -> dict[str, Callable]:
+    """Functions that run the pipeline of a config on each kind of files, and on packed data."""
+    dataset = Config.fromfile(config).train_dataloader.dataset[modality].type
+    kind = 'mp4' if dataset == 'VoxCeleb2' else list(files)[-1]
+    packed = f'{folder}/{dataset}_{modality}'
+    pack.pack(dataset, f'{folder}/{kind}', packed, workers=1)
+    kinds = dict(files, packed=[f'{packed}/{osp.basename(path)}' for path in files[kind]])
+    run = partial(run_pipeline, training_pipeline(config, modality), modality)
+    name = osp.basename(config)
+    return {f'{name}, {kind}': partial(run, paths) for kind, paths in kinds.items()}
 
 
 def training_pipeline(config: str, modality: str) -> Compose:
@@ -81,16 +131,10 @@ def training_pipeline(config: str, modality: str) -> Compose:
 
 def sample(path: str, modality: str) -> dict:
     """Make what a dataset hands to the pipeline."""
-    return dict(
-        filename=path,
-        sample_id=osp.basename(path),
-        input_type=modality,
-        modality='RGB',
-        start_index=0,
-    )
+    return dict(filename=path, sample_id=path, input_type=modality, modality='RGB', start_index=0)
 
 
-def run_pipeline(pipeline: Compose, paths: Sequence[str], modality: str) -> None:
+def run_pipeline(pipeline: Compose, modality: str, paths: Sequence[str]) -> None:
     """Run the pipeline on each file, with the same random numbers in each round."""
     for i, path in enumerate(paths):
         np.random.seed(i)
@@ -121,7 +165,22 @@ def raw_clip(path: str, frames: np.ndarray) -> np.ndarray:
     return np.stack(list(NumberedFrames(path).read(inds.tolist())))[where]
 
 
-def raw_image(path: str) -> np.ndarray:
-    """Decode an image, (H, W, 3) uint8."""
+def raw_image(path: str) -> Image.Image:
+    """Decode an image."""
     with Image.open(path) as image:
-        return np.asarray(image.convert('RGB'))
+        return image.convert('RGB')
+
+
+def plain_clip(path: str) -> torch.Tensor:
+    """Four crops of 16 frames, every fourth of a video, (4, 16, 3, 160, 160) float32."""
+    reader = decord.VideoReader(path, num_threads=1)
+    start = np.random.randint(len(reader) - 63)
+    frames = reader.get_batch(range(start, start + 64, 4)).asnumpy()[:, :160, 32:192]
+    frames = [Image.fromarray(f).resize((192, 192), Image.Resampling.BILINEAR) for f in frames]
+    clip = torch.stack([v2.functional.pil_to_tensor(frame) for frame in frames]).float() / 255
+    return torch.stack([NORMALIZE(CLIP_CROP(clip)) for _ in range(4)])
+
+
+def plain_image(path: str) -> torch.Tensor:
+    """A crop of an image, (3, 160, 160) float32."""
+    return IMAGE_STEPS(raw_image(path))

@@ -185,7 +185,7 @@ def find_packed(path: str) -> PackedClip | None:
     folder = packed_folder(path)
     if folder is None:
         return None
-    return PackedClip(open_folder(folder), key_of(osp.relpath(path, folder)))
+    return PackedClip(open_folder(folder), key_of(path[len(folder) + 1 :]))
 
 
 def is_there(path: str) -> bool:

@@ -43,7 +43,7 @@ def share_per_modality(mask_ratio: float | dict | None, owner: nn.Module) -> dic
 
 
 def take_tokens(x: Tensor, places: Tensor) -> Tensor:
-    """The tokens (B, K, C) at ``places`` (B, K) of tokens (B, N, C)."""
+    """The tokens (B, n, C) at ``places`` (B, n) of tokens (B, N, C)."""
     return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
 
 
@@ -194,8 +194,6 @@ class S4DMAEDecoder(BaseModule):
         self.mask_ratio = share_per_modality(mask_ratio, self)
         slots, side = num_frames // tubelet_size, img_size // patch_size
         self.slot_tokens = side**2
-        if out_channels is None:
-            out_channels = tubelet_size * patch_size**2 * 3
 
         self.decoder_embed = nn.Linear(in_channels, dims, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
@@ -204,14 +202,13 @@ class S4DMAEDecoder(BaseModule):
             sincos_position_table(slots * self.slot_tokens, dims),
             persistent=False,
         )
-        order = running_cell_order(slots, side)
-        self.register_buffer('running_order', order, persistent=False)
+        self.register_buffer('running_order', running_cell_order(slots, side), persistent=False)
         self.decoder_blocks = nn.ModuleList(
             TransformerBlock(dims, arch['num_heads'], arch['mlp_ratio'])
             for _ in range(arch['num_layers'])
         )
         self.decoder_norm = nn.LayerNorm(dims, eps=LN_EPS)
-        self.decoder_pred = nn.Linear(dims, out_channels)
+        self.decoder_pred = nn.Linear(dims, out_channels or tubelet_size * patch_size**2 * 3)
         self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:
@@ -225,14 +222,23 @@ class S4DMAEDecoder(BaseModule):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         super().init_weights()
 
+    def _check_tokens(self, num_tokens: int) -> None:
+        if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
+            raise ValueError(
+                f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size an image has '
+                f'{self.slot_tokens} and a clip of num_frames {len(self.decoder_pos_embed)}. Crop '
+                'the input to img_size.'
+            )
+
     def predicted_places(self, ids_restore: Tensor, num_visible: int) -> Tensor | None:
-        """Masked tokens (B, K) that are predicted with ``mask_ratio``; None means all tokens.
+        """Masked tokens (B, m) that are predicted with ``mask_ratio``; None means all tokens.
 
         They are spread evenly: of 4 masked tokens that follow each other in the running order, 2
-        with ``mask_ratio=0.5``. K = M - int(ratio * M) of the M masked tokens. Each sample of a
-        batch begins one token later than the one before.
+        with ``mask_ratio=0.5``. m = (N - n) - int(ratio * (N - n)). Each sample of a batch begins
+        one token later than the one before.
         """
         num_samples, num_tokens = ids_restore.shape
+        self._check_tokens(num_tokens)
         ratio = self.mask_ratio.get('image' if num_tokens == self.slot_tokens else 'video')
         if ratio is None:
             return None
@@ -245,22 +251,17 @@ class S4DMAEDecoder(BaseModule):
         return masked.gather(1, (spread + start) % total)
 
     def forward(self, x: Tensor, ids_restore: Tensor, places: Tensor | None = None) -> Tensor:
-        """Predict all tokens, (B, N, ``out_channels``), or (B, K, ...) those at ``places``.
+        """Predict all tokens, (B, N, ``out_channels``), or (B, m, ...) those at ``places``.
 
         Args:
             x (Tensor): Encoded visible tokens (B, n, ``in_channels``).
             ids_restore (Tensor): (B, N), the place of each token among the visible ones followed
                 by the masked ones.
-            places (Tensor, optional): Masked tokens (B, K); the others are left out of the
+            places (Tensor, optional): Masked tokens (B, m); the others are left out of the
                 decoder. Defaults to None, which leaves out none.
         """
         num_samples, num_tokens = ids_restore.shape
-        if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
-            raise ValueError(
-                f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size an image has '
-                f'{self.slot_tokens} and a clip of num_frames {len(self.decoder_pos_embed)}. Crop '
-                'the input to img_size.'
-            )
+        self._check_tokens(num_tokens)
         num_visible, positions = x.shape[1], self.decoder_pos_embed[:num_tokens]
         num_masked = num_tokens - num_visible if places is None else places.shape[1]
         x = self.decoder_embed(x)  # B n C
@@ -271,7 +272,7 @@ class S4DMAEDecoder(BaseModule):
         else:
             visible = ids_restore.argsort(dim=1)[:, :num_visible]
             positions = positions[torch.cat((visible, places), dim=1)]
-        x = x + positions.to(x)  # B N C, or B n+K C
+        x = x + positions.to(x)  # B N C, or B n+m C
         for block in self.decoder_blocks:
             x = run_block(block, x, self.with_cp)
         if places is not None:
@@ -332,10 +333,10 @@ class S4DMAEHead(BaseModule):
             pred (Tensor): Prediction for all tokens (B, N, P), or for those at ``places``.
             target (Tensor): The model's normalised input.
             mask (Tensor): (B, N), 1 where masked.
-            places (Tensor, optional): Tokens (B, K) of the prediction. Defaults to None: all.
+            places (Tensor, optional): Tokens (B, m) of the prediction. Defaults to None: all.
         """
         mask = mask if places is None else mask.gather(1, places)
-        loss = (pred.float() - self.target(target, places)).square().mean(dim=-1)  # B N or B K
+        loss = (pred.float() - self.target(target, places)).square().mean(dim=-1)  # B N or B m
         return (loss * mask).sum() / mask.sum()
 
     @torch.no_grad()

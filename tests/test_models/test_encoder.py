@@ -162,6 +162,8 @@ def test_places_that_the_decoder_predicts_by_hand():
     neck.mask_ratio = dict(video=0.7)  # int(4.2) of 6 are left out
     assert neck.predicted_places(ids, 2).tolist() == [[1, 6], [3, 4]]
     assert neck.predicted_places(ids[:, :4], 1) is None
+    with pytest.raises(ValueError, match='got 12 tokens, but at its img_size an image has 4'):
+        neck.predicted_places(torch.arange(12)[None], 2)
 
 
 def test_places_that_the_decoder_predicts_are_spread():

@@ -33,7 +33,8 @@ BATCH = dict(pretrain=dict(video=4, image=16), finetune=dict(video=2, image=16))
 class Step(NamedTuple):
     """What a training step is made of.
 
-    ``impl`` is 'plain', 'ours' or 'no_experts' (ours without the mixture of experts).
+    ``impl`` is 'plain', 'ours', 'no_experts' (ours without the mixture of experts) or
+    'decoder_masking' (ours, whose decoder predicts half of the masked tokens).
     """
 
     impl: str
@@ -72,7 +73,7 @@ def measure(
         list[dict]: A row for each implementation.
     """
     batch = batch or BATCH[stage][modality]
-    impls = ('plain', 'ours', 'no_experts')[: 3 if stage == 'finetune' else 2]
+    impls = ('plain', 'ours', 'no_experts' if stage == 'finetune' else 'decoder_masking')
     steps = {i: Step(i, stage, modality, batch, device=device, **options) for i in impls}
     runs = {impl: build_step(step) for impl, step in steps.items()}
     seconds = timing.interleave(runs, repeats, device)
@@ -112,6 +113,8 @@ def _build_ours(step: Step) -> Callable:
     wrapper stands in, with autocast around it.
     """
     cfg = our_config(step.stage, step.arch, with_experts=step.impl != 'no_experts')
+    if step.impl == 'decoder_masking':
+        cfg.model.neck.mask_ratio = 0.5
     model = build_model(cfg).to(step.device).train()
     wrapper = {k: v for k, v in cfg.optim_wrapper.items() if k not in ('dtype', 'loss_scale')}
     if step.device == 'cuda' and step.dtype != 'float32':

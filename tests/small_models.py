@@ -19,6 +19,7 @@ PRETRAIN = dict(
     neck=dict(type='S4DMAEDecoder', in_channels=32, arch=DECODER, **SIZE),
     head=dict(type='S4DMAEHead'),
 )
+DECODER_MASKING = dict(PRETRAIN, neck=dict(PRETRAIN['neck'], mask_ratio=0.5))
 FINETUNE = dict(
     type='DualModalRecognizer',
     backbone=dict(type='S4DViT', arch=ARCH, depth=2, **SIZE),

@@ -31,6 +31,9 @@ def test_ours_does_no_more_than_plain(stage, modality):
     )
     # an image is embedded once, not twice; masked tubelets are not embedded at all
     assert ours <= plain if (stage, modality) == ('finetune', 'video') else ours < 0.9 * plain
+    if stage == 'pretrain':
+        step = steps.build_step(steps.Step('decoder_masking', stage, modality, 2, 'tiny'))
+        assert 0.4 * ours < timing.count_flops(step) < 0.8 * ours
 
 
 def test_table_of_steps(monkeypatch, tmp_path, capsys):

@@ -19,6 +19,7 @@ t     temporal slots of tokens, T / s
 h, w  rows and columns of tokens, H / p and W / p
 N     tokens of a sample, t * h * w
 n     visible tokens of a masked sample
+m     masked tokens that a masked decoder predicts
 P     pixel values of a token, s * p * p * 3
 C     channels of a token
 S     tokens of a whole batch, B * N

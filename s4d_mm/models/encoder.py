@@ -226,12 +226,10 @@ class S4DViT(BaseModule):
             sincos_position_table(slots * self.pos_grid[0] ** 2, self.embed_dims),
             persistent=False,
         )
-        rates = drop_path_rates(drop_path_rate, num_layers)
+        heads, mlp_ratio = self.arch['num_heads'], self.arch['mlp_ratio']
         self.blocks = nn.ModuleList(
-            TransformerBlock(
-                self.embed_dims, self.arch['num_heads'], self.arch['mlp_ratio'], rates[i]
-            )
-            for i in range(depth)
+            TransformerBlock(self.embed_dims, heads, mlp_ratio, rate)
+            for rate in drop_path_rates(drop_path_rate, num_layers)[:depth]
         )
         self.norm = nn.LayerNorm(self.embed_dims, eps=LN_EPS) if final_norm else nn.Identity()
         for hook in (take_authors_names, check_shapes, check_part, refuse_further_blocks):

@@ -28,6 +28,36 @@ DECODER_ZOO = {
 }
 
 
+def share_per_modality(mask_ratio: float | dict | None, owner: nn.Module) -> dict[str, float]:
+    """A share in (0, 1) of 'image' and/or 'video'; one number stands for both, None for nothing."""
+    if mask_ratio is None:
+        return {}
+    if not isinstance(mask_ratio, dict):
+        mask_ratio = dict(image=mask_ratio, video=mask_ratio)
+    if not set(mask_ratio) <= {'image', 'video'} or not all(0 < r < 1 for r in mask_ratio.values()):
+        raise ValueError(
+            f'mask_ratio of {type(owner).__name__} must be a share in (0, 1), or a dict of one for '
+            f'`image` and/or one for `video`, but got {mask_ratio}.'
+        )
+    return dict(mask_ratio)
+
+
+def take_tokens(x: Tensor, places: Tensor) -> Tensor:
+    """The tokens (B, n, C) at ``places`` (B, n) of tokens (B, N, C)."""
+    return x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def running_cell_order(slots: int, side: int) -> Tensor:
+    """Number of each token (slots * side**2, ) in the order of the running cells of VideoMAE v2.
+
+    A cell has 2 x 2 places, which follow each other in a ring. It passes all slots before the next
+    cell comes, and begins one place further in each slot.
+    """
+    slot, row, column = torch.meshgrid(*map(torch.arange, (slots, side, side)), indexing='ij')
+    cell = (row // 2 * side + column // 2) * slots + slot
+    return (4 * cell + (2 * (row % 2) + (row + column) % 2 + slot) % 4).flatten()
+
+
 @MODELS.register_module()
 class S4DMAEViT(S4DViT):
     """Masked encoder: :class:`S4DViT` on the visible tokens of a random mask.
@@ -35,8 +65,8 @@ class S4DMAEViT(S4DViT):
     Args:
         *args: As :class:`S4DViT`.
         mask_ratio (float | dict, optional): Share of tokens that is masked, in (0, 1), or one
-            share per modality. Number masked = int(ratio * tokens). Defaults to None, which
-            means ``dict(image=0.9, video=0.95)``.
+            share per modality. Number masked = int(ratio * tokens). Defaults to None, or a
+            modality left out, which means ``dict(image=0.9, video=0.95)``.
         mask_type (str): 'random', over all tokens of a sample (S4D), or 'tube', the same places
             in all temporal slots (VideoMAE). For an image they are the same.
         final_norm (bool): LayerNorm after the last block.
@@ -57,16 +87,7 @@ class S4DMAEViT(S4DViT):
         if mask_type not in MASK_TYPES:
             raise ValueError(f'mask_type={mask_type!r} is not one of {MASK_TYPES}.')
         self.mask_type = mask_type
-        if mask_ratio is None:
-            mask_ratio = dict(image=0.9, video=0.95)
-        elif not isinstance(mask_ratio, dict):
-            mask_ratio = dict(image=mask_ratio, video=mask_ratio)
-        if set(mask_ratio) != {'image', 'video'} or not all(0 < r < 1 for r in mask_ratio.values()):
-            raise ValueError(
-                'mask_ratio must be a share in (0, 1), or a dict of one for `image` and one for '
-                f'`video`, but got {mask_ratio}.'
-            )
-        self.mask_ratio = dict(mask_ratio)
+        self.mask_ratio = dict(image=0.9, video=0.95) | share_per_modality(mask_ratio, self)
 
     def forward(self, x: Tensor, mask: bool | Tensor | None = True):
         """Encode the visible tokens.
@@ -99,8 +120,7 @@ class S4DMAEViT(S4DViT):
         ids_restore = ids_shuffle.argsort(dim=1)
         keep = ids_shuffle[:, : num_tokens - num_masked]  # B n
 
-        patches = self.patch_embed.patches(x)  # B N values
-        visible = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[-1]))
+        visible = take_tokens(self.patch_embed.patches(x), keep)  # B n values
         tokens = self.patch_embed.embed(visible, is_image)
         tokens = tokens + self.positions(grid).to(tokens)[keep]
         return self.run_blocks(tokens)[-1], mask.float(), ids_restore
@@ -143,6 +163,10 @@ class S4DMAEDecoder(BaseModule):
         patch_size (int): Side of a patch in pixels.
         out_channels (int, optional): Values predicted per token. Defaults to None, which means
             ``tubelet_size * patch_size**2 * 3``.
+        mask_ratio (float | dict, optional): Share of the masked tokens that :class:`S4DMAE` does
+            not predict in training, to save time, in (0, 1), or one share per modality (VideoMAE
+            v2, arXiv 2303.16727). A modality that is left out has none; a clip of one tubelet
+            counts as an image. Defaults to None, which predicts all tokens.
         with_cp (bool): Recompute blocks in the backward pass.
         init_cfg (dict, optional): mmengine initialisation config.
     """
@@ -158,6 +182,7 @@ class S4DMAEDecoder(BaseModule):
         out_channels: int | None = None,
         with_cp: bool = False,
         init_cfg: dict | None = None,
+        mask_ratio: float | dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if in_channels is None:
@@ -166,23 +191,24 @@ class S4DMAEDecoder(BaseModule):
         dims = arch['embed_dims']
         self.num_frames = num_frames
         self.with_cp = with_cp
-        self.slot_tokens = (img_size // patch_size) ** 2
-        if out_channels is None:
-            out_channels = tubelet_size * patch_size**2 * 3
+        self.mask_ratio = share_per_modality(mask_ratio, self)
+        slots, side = num_frames // tubelet_size, img_size // patch_size
+        self.slot_tokens = side**2
 
         self.decoder_embed = nn.Linear(in_channels, dims, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dims))
         self.register_buffer(
             'decoder_pos_embed',
-            sincos_position_table(num_frames // tubelet_size * self.slot_tokens, dims),
+            sincos_position_table(slots * self.slot_tokens, dims),
             persistent=False,
         )
+        self.register_buffer('running_order', running_cell_order(slots, side), persistent=False)
         self.decoder_blocks = nn.ModuleList(
             TransformerBlock(dims, arch['num_heads'], arch['mlp_ratio'])
             for _ in range(arch['num_layers'])
         )
         self.decoder_norm = nn.LayerNorm(dims, eps=LN_EPS)
-        self.decoder_pred = nn.Linear(dims, out_channels)
+        self.decoder_pred = nn.Linear(dims, out_channels or tubelet_size * patch_size**2 * 3)
         self.register_load_state_dict_pre_hook(check_shapes)
 
     def init_weights(self) -> None:
@@ -196,28 +222,61 @@ class S4DMAEDecoder(BaseModule):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
         super().init_weights()
 
-    def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:
-        """Predict all tokens, (B, N, ``out_channels``).
-
-        Args:
-            x (Tensor): Encoded visible tokens (B, n, ``in_channels``).
-            ids_restore (Tensor): (B, N), the place of each token among the visible ones followed
-                by the masked ones.
-        """
-        num_samples, num_tokens = ids_restore.shape
+    def _check_tokens(self, num_tokens: int) -> None:
         if num_tokens % self.slot_tokens or num_tokens > len(self.decoder_pos_embed):
             raise ValueError(
                 f'S4DMAEDecoder got {num_tokens} tokens, but at its img_size an image has '
                 f'{self.slot_tokens} and a clip of num_frames {len(self.decoder_pos_embed)}. Crop '
                 'the input to img_size.'
             )
+
+    def predicted_places(self, ids_restore: Tensor, num_visible: int) -> Tensor | None:
+        """Masked tokens (B, m) that are predicted with ``mask_ratio``; None means all tokens.
+
+        They are spread evenly: of 4 masked tokens that follow each other in the running order, 2
+        with ``mask_ratio=0.5``. m = (N - n) - int(ratio * (N - n)). Each sample of a batch begins
+        one token later than the one before.
+        """
+        num_samples, num_tokens = ids_restore.shape
+        self._check_tokens(num_tokens)
+        ratio = self.mask_ratio.get('image' if num_tokens == self.slot_tokens else 'video')
+        if ratio is None:
+            return None
+        masked = ids_restore.argsort(dim=1)[:, num_visible:]
+        masked = masked.gather(1, self.running_order[masked].argsort(dim=1))
+        total = num_tokens - num_visible
+        count = total - int(ratio * total)
+        spread = torch.arange(count, device=masked.device) * total // count
+        start = torch.arange(num_samples, device=masked.device)[:, None]
+        return masked.gather(1, (spread + start) % total)
+
+    def forward(self, x: Tensor, ids_restore: Tensor, places: Tensor | None = None) -> Tensor:
+        """Predict all tokens, (B, N, ``out_channels``), or (B, m, ...) those at ``places``.
+
+        Args:
+            x (Tensor): Encoded visible tokens (B, n, ``in_channels``).
+            ids_restore (Tensor): (B, N), the place of each token among the visible ones followed
+                by the masked ones.
+            places (Tensor, optional): Masked tokens (B, m); the others are left out of the
+                decoder. Defaults to None, which leaves out none.
+        """
+        num_samples, num_tokens = ids_restore.shape
+        self._check_tokens(num_tokens)
+        num_visible, positions = x.shape[1], self.decoder_pos_embed[:num_tokens]
+        num_masked = num_tokens - num_visible if places is None else places.shape[1]
         x = self.decoder_embed(x)  # B n C
-        masked = self.mask_token.to(x.dtype).expand(num_samples, num_tokens - x.shape[1], -1)
+        masked = self.mask_token.to(x.dtype).expand(num_samples, num_masked, -1)
         x = torch.cat((x, masked), dim=1)
-        x = x.gather(1, ids_restore[..., None].expand(-1, -1, x.shape[-1]))
-        x = x + self.decoder_pos_embed[:num_tokens].to(x)  # B N C
+        if places is None:
+            x = take_tokens(x, ids_restore)
+        else:
+            visible = ids_restore.argsort(dim=1)[:, :num_visible]
+            positions = positions[torch.cat((visible, places), dim=1)]
+        x = x + positions.to(x)  # B N C, or B n+m C
         for block in self.decoder_blocks:
             x = run_block(block, x, self.with_cp)
+        if places is not None:
+            x = x[:, num_visible:]
         return self.decoder_pred(self.decoder_norm(x))
 
 
@@ -265,24 +324,30 @@ class S4DMAEHead(BaseModule):
             inputs = inputs[:, :, None]
         return self.tubelets(inputs.float() * self.std + self.mean)
 
-    def loss(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Reconstruction loss, averaged over P, then over the masked tokens.
+    def loss(
+        self, pred: Tensor, target: Tensor, mask: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """Reconstruction loss, averaged over P, then over the masked tokens that are predicted.
 
         Args:
-            pred (Tensor): Prediction for all tokens (B, N, P).
+            pred (Tensor): Prediction for all tokens (B, N, P), or for those at ``places``.
             target (Tensor): The model's normalised input.
             mask (Tensor): (B, N), 1 where masked.
+            places (Tensor, optional): Tokens (B, m) of the prediction. Defaults to None: all.
         """
-        loss = (pred.float() - self.target(target)).square().mean(dim=-1)  # B N
+        mask = mask if places is None else mask.gather(1, places)
+        loss = (pred.float() - self.target(target, places)).square().mean(dim=-1)  # B N or B m
         return (loss * mask).sum() / mask.sum()
 
     @torch.no_grad()
-    def target(self, inputs: Tensor) -> Tensor:
+    def target(self, inputs: Tensor, places: Tensor | None = None) -> Tensor:
         """What is to be predicted, (B, N, P): the pixels normalised per token and channel.
 
         Mean and deviation of the data cancel out, but for the constant in the divisor.
         """
         tubelets = self.tubelets(inputs.float())
+        if places is not None:
+            tubelets = take_tokens(tubelets, places)
         return normalize_per_channel(tubelets, eps=1e-6 / self.std.flatten().square())[0]
 
     @torch.no_grad()
@@ -315,8 +380,20 @@ class S4DMAEHead(BaseModule):
 
 @MODELS.register_module()
 class S4DMAE(MAE):
-    """``MAE`` of mmpretrain with the parts of S4D. Files of the authors' code load as they are."""
+    """``MAE`` of mmpretrain with the parts of S4D. Files of the authors' code load as they are.
+
+    With ``mask_ratio`` in :class:`S4DMAEDecoder` the loss is over the tokens that it predicts.
+    """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.register_load_state_dict_pre_hook(take_authors_names)
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None, **kwargs) -> dict:
+        """Reconstruction loss of normalised images or videos, as ``MAE.loss``."""
+        if not getattr(self.neck, 'mask_ratio', None):
+            return super().loss(inputs, data_samples, **kwargs)
+        latent, mask, ids_restore = self.backbone(inputs)
+        places = self.neck.predicted_places(ids_restore, latent.shape[1])
+        pred = self.neck(latent, ids_restore, places)
+        return dict(loss=self.head.loss(pred, inputs, mask, places))

@@ -5,6 +5,7 @@ Suffixes name the shape of a tensor by the letters of :mod:`s4d_mm.models`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -77,10 +78,8 @@ class NoisyTopKRouter(nn.Module):
         with torch.autocast(x_SC.device.type, enabled=False):
             logits_SE = F.linear(x_SC, self.gate.weight.float(), self.gate.bias.float())
             if self.training and self.noise is not None:
-                std_SE = F.softplus(
-                    F.linear(x_SC, self.noise.weight.float(), self.noise.bias.float())
-                )
-                logits_SE = logits_SE + torch.randn_like(std_SE) * std_SE
+                noise_SE = F.linear(x_SC, self.noise.weight.float(), self.noise.bias.float())
+                logits_SE = logits_SE + torch.randn_like(noise_SE) * F.softplus(noise_SE)
             kept_SK, experts_SK = logits_SE.topk(self.top_k, dim=-1)
             gates_SK, probs_SE = kept_SK.softmax(dim=-1), logits_SE.softmax(dim=-1)
         return Routing(gates_SK, experts_SK, load_balance_loss(probs_SE, experts_SK), probs_SE)
@@ -122,30 +121,26 @@ def has_grouped_mm(x_SC: Tensor, hidden_dims: int) -> bool:
 
 
 def sorted_experts(
-    x_SC: Tensor,
-    gates_SK: Tensor,
-    experts_SK: Tensor,
-    fc1: tuple[Tensor, Tensor],
-    fc2: tuple[Tensor, Tensor],
-    grouped: bool,
+    x_SC: Tensor, gates_SK: Tensor, experts_SK: Tensor, params: Sequence[Tensor], grouped: bool
 ) -> Tensor:
     """Sum (S, C) of the outputs of each token's experts, on the tokens sorted by expert.
 
-    ``fc1`` has weights (E, C, D) and biases (E, D) of all experts, ``fc2`` (E, D, C) and (E, C).
-    ``grouped`` uses the grouped product; otherwise one expert follows the other.
+    ``params`` are weights (E, C, D) and biases (E, D) of the first layer of all experts, (E, D, C)
+    and (E, C) of the second. ``grouped`` uses the grouped product; otherwise one expert follows
+    the other.
     """
+    w1_ECD, b1_ED, w2_EDC, b2_EC = params
     experts_A, order_A = experts_SK.flatten().sort(stable=True)
     tokens_A = order_A // experts_SK.shape[1]
-    counts_E = torch.bincount(experts_A, minlength=len(fc1[0]))
+    counts_E = torch.bincount(experts_A, minlength=len(w1_ECD))
     x_AC = x_SC.index_select(0, tokens_A)
     if grouped:
         ends_E = counts_E.cumsum(0, dtype=torch.int32)
-        x_AD = F.grouped_mm(x_AC, fc1[0], offs=ends_E) + fc1[1].index_select(0, experts_A)
-        y_AC = F.grouped_mm(F.gelu(x_AD), fc2[0], offs=ends_E)
-        y_AC = y_AC + fc2[1].index_select(0, experts_A)
+        x_AD = F.grouped_mm(x_AC, w1_ECD, offs=ends_E) + b1_ED.index_select(0, experts_A)
+        y_AC = F.grouped_mm(F.gelu(x_AD), w2_EDC, offs=ends_E) + b2_EC.index_select(0, experts_A)
     else:
         # unbind: one gradient for the stacked parameters, zeros for experts without tokens
-        experts = zip(x_AC.split(counts_E.tolist()), *(p.unbind() for p in (*fc1, *fc2)))
+        experts = zip(x_AC.split(counts_E.tolist()), *(p.unbind() for p in params))
         y_AC = torch.cat(
             [torch.addmm(b2, F.gelu(torch.addmm(b1, x, w1)), w2) for x, w1, b1, w2, b2 in experts]
         )
@@ -154,24 +149,20 @@ def sorted_experts(
 
 
 def dense_experts(
-    x_SC: Tensor,
-    gates_SK: Tensor,
-    experts_SK: Tensor,
-    fc1: tuple[Tensor, Tensor],
-    fc2: tuple[Tensor, Tensor],
+    x_SC: Tensor, gates_SK: Tensor, experts_SK: Tensor, params: Sequence[Tensor]
 ) -> Tensor:
     """:func:`sorted_experts` with all experts on all tokens, for traced models.
 
     The shapes do not depend on values: an expert that is not chosen has a gate of 0.
     """
+    w1_ECD, b1_ED, w2_EDC, b2_EC = params
     # shape, not len(), which would fix S to that of the traced batch
-    gates_SE = gates_SK.new_zeros(x_SC.shape[0], len(fc1[0])).scatter(1, experts_SK, gates_SK)
+    gates_SE = gates_SK.new_zeros(x_SC.shape[0], len(w1_ECD)).scatter(1, experts_SK, gates_SK)
     # the experts side by side, A = E * D, are one product each way
-    w1_CA, w2_AC = fc1[0].transpose(0, 1).flatten(1), fc2[0].flatten(0, 1)
-    x_SA = F.gelu(torch.addmm(fc1[1].flatten(), x_SC, w1_CA))
+    x_SA = F.gelu(torch.addmm(b1_ED.flatten(), x_SC, w1_ECD.transpose(0, 1).flatten(1)))
     gates_SE = gates_SE.to(x_SA.dtype)
-    x_SED = x_SA.unflatten(1, fc1[1].shape) * gates_SE[..., None]
-    return x_SED.flatten(1) @ w2_AC + gates_SE @ fc2[1]
+    x_SED = x_SA.unflatten(1, b1_ED.shape) * gates_SE[..., None]
+    return x_SED.flatten(1) @ w2_EDC.flatten(0, 1) + gates_SE @ b2_EC
 
 
 class MoAE(nn.Module):
@@ -234,22 +225,20 @@ class MoAE(nn.Module):
         x_SC = x.reshape(-1, x.shape[-1])
         routing = self.router(x_SC)
         gates_SK, experts_SK = routing.weights, routing.experts
-        if self.training and self.capacity_factor is not None:
-            gates_SK = drop_over_capacity(
-                gates_SK, experts_SK, self.num_experts, self.capacity_factor
-            )
+        factor = self.capacity_factor
+        if self.training and factor is not None:
+            gates_SK = drop_over_capacity(gates_SK, experts_SK, self.num_experts, factor)
         return self._run_experts(x_SC, gates_SK, experts_SK).view_as(x), routing.loss
 
     def _run_experts(self, x_SC: Tensor, gates_SK: Tensor, experts_SK: Tensor) -> Tensor:
-        fc1, fc2 = (self.fc1_weight, self.fc1_bias), (self.fc2_weight, self.fc2_bias)
+        params = [self.fc1_weight, self.fc1_bias, self.fc2_weight, self.fc2_bias]
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return dense_experts(x_SC, gates_SK, experts_SK, fc1, fc2)
+            return dense_experts(x_SC, gates_SK, experts_SK, params)
         if torch.is_autocast_enabled(x_SC.device.type):  # grouped_mm does not follow autocast
             dtype = torch.get_autocast_dtype(x_SC.device.type)
-            x_SC, *params = (t.to(dtype) for t in (x_SC, *fc1, *fc2))
-            fc1, fc2 = params[:2], params[2:]
-        grouped = has_grouped_mm(x_SC, fc1[0].shape[2])
-        return sorted_experts(x_SC, gates_SK, experts_SK, fc1, fc2, grouped)
+            x_SC, *params = (t.to(dtype) for t in (x_SC, *params))
+        grouped = has_grouped_mm(x_SC, hidden_dims=self.fc1_bias.shape[1])
+        return sorted_experts(x_SC, gates_SK, experts_SK, params, grouped)
 
 
 class MoAEBlock(TransformerBlock):
@@ -288,19 +277,15 @@ class MoAENeck(BaseModule):
         arch (str | dict): Architecture of the encoder whose last blocks these are, as in
             :class:`S4DViT`.
         num_layers (int): Number of blocks.
-        num_experts (int): Experts in a block.
-        top_k (int): Experts that a token uses.
-        expert_ratio (float): Hidden width of an expert over C.
-        noisy (bool): Add learned noise to the router's logits in training.
-        capacity_factor (float, optional): As in :class:`MoAE`.
-        router (dict, optional): Config of the routers, as in :class:`MoAE`.
-        moae (dict | list[dict], optional): Arguments of :class:`MoAE` in place of those above,
-            for all blocks, or one dict for each.
         loss_weight (float): Weight of the routers' loss, summed over the blocks.
         drop_path_rate (float): Stochastic depth rate of the last block, as in :class:`S4DViT`.
         final_norm (bool): LayerNorm after the last block.
         with_cp (bool): Recompute blocks in the backward pass.
         init_cfg (dict, optional): mmengine initialisation config.
+        moae (dict | list[dict], optional): Arguments of :class:`MoAE` in place of ``experts``,
+            for all blocks, or one dict for each.
+        **experts: Arguments of :class:`MoAE`: ``num_experts``, ``top_k``, ``expert_ratio``,
+            ``noisy``, ``capacity_factor`` and ``router``.
 
     Examples:
         >>> import torch
@@ -316,18 +301,14 @@ class MoAENeck(BaseModule):
         self,
         arch: str | dict = 'base',
         num_layers: int = 6,
-        num_experts: int = 8,
-        top_k: int = 2,
-        expert_ratio: float = 0.25,
-        noisy: bool = True,
-        capacity_factor: float | None = None,
+        *,
         loss_weight: float = 1e-3,
         drop_path_rate: float = 0.0,
         final_norm: bool = False,
         with_cp: bool = False,
         init_cfg: dict | None = None,
-        router: dict | None = None,
         moae: dict | list[dict] | None = None,
+        **experts,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.arch = get_arch(arch)
@@ -346,16 +327,8 @@ class MoAENeck(BaseModule):
         self.with_cp = with_cp
         dims = self.arch['embed_dims']
         rates = drop_path_rates(drop_path_rate, total)
-        common = dict(
-            num_experts=num_experts,
-            top_k=top_k,
-            expert_ratio=expert_ratio,
-            noisy=noisy,
-            capacity_factor=capacity_factor,
-            router=router,
-        )
         self.blocks = nn.ModuleList(
-            MoAEBlock(dims, self.arch['num_heads'], self.arch['mlp_ratio'], rate, {**common, **own})
+            MoAEBlock(dims, self.arch['num_heads'], self.arch['mlp_ratio'], rate, experts | own)
             for rate, own in zip(rates[total - num_layers :], each)
         )
         self.norm = nn.LayerNorm(dims, eps=LN_EPS) if final_norm else nn.Identity()

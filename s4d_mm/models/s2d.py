@@ -60,11 +60,9 @@ class Adapter(nn.Module):
         super().__init__()
         self.down = nn.Linear(embed_dims, hidden_dims)
         self.act = nn.GELU()
-        self.attn = (
-            MultiheadAttention(hidden_dims, num_heads, qkv_bias=False)
-            if num_heads
-            else nn.Identity()
-        )
+        self.attn = nn.Identity()
+        if num_heads:
+            self.attn = MultiheadAttention(hidden_dims, num_heads, qkv_bias=False)
         self.up = nn.Linear(hidden_dims, embed_dims)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -300,21 +298,11 @@ class EmotionAnchors(nn.Module):
         Features (B, dims), probabilities (B, classes), class ids (B, ), -1 for a sample that is
         left out.
         """
-        num_classes, size = self.probs.shape[:2]
-        known = labels >= 0
-        labels = labels.clamp(min=0)
-        hits = F.one_hot(labels, num_classes) * known[:, None]
-        counts = hits.sum(dim=0)
-        rank = (hits.cumsum(dim=0) - 1).gather(1, labels[:, None]).squeeze(1)
-        slots = size - counts[labels] + rank
-        # what has no place goes into a further slot, which is cut off
-        slots = torch.where(known & (slots >= 0), slots, size)
-        old = torch.arange(size, device=x.device)[None] + counts[:, None]
-        classes = torch.arange(num_classes, device=x.device)[:, None]
-        for bank, new in ((self.features, x), (self.probs, probs)):
-            kept = F.pad(bank[classes, old.clamp(max=size - 1)], (0, 0, 0, 1))
-            kept[labels, slots] = new.to(kept)
-            bank.copy_(kept[:, :size])
+        labels = labels.tolist()
+        for label in {*labels} - {-1}:
+            found = [i for i, other in enumerate(labels) if other == label]
+            for bank, new in ((self.features, x), (self.probs, probs)):
+                bank[label] = torch.cat((bank[label], new[found].to(bank)))[-bank.shape[1] :]
 
 
 @MODELS.register_module()

@@ -229,10 +229,10 @@ def check_shapes(module: nn.Module, state_dict: dict, prefix: str, *args) -> Non
     for name, param in module.named_parameters():
         other = state_dict.get(prefix + name)
         if other is not None and other.shape != param.shape:
-            raise ValueError(
+            raise WeightsError(
                 f'The checkpoint is of another size: {prefix}{name} is {tuple(other.shape)} there, '
-                f'but {tuple(param.shape)} in this {type(module).__name__}. Set `arch`, '
-                '`patch_size` and `tubelet_size` as they were in training.'
+                f'but {tuple(param.shape)} in this {type(module).__name__}. Give the config of its '
+                'training, or set `arch`, `patch_size`, `tubelet_size` and `num_classes` as there.'
             )
 
 
@@ -333,18 +333,14 @@ def check_head_weights(model: nn.Module, checkpoint: dict) -> None:
         return
     weights = checkpoint.get('state_dict', checkpoint)
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
-    for name, param in head.named_parameters():
+    for name, _ in head.named_parameters():
         key = f'{head_name}.{name}'
         if key not in weights:
             raise WeightsError(
                 f'The checkpoint has no {key}, so it cannot predict: it is from pre-training or of '
                 'a model with another head. Give one of the fine-tuned model.'
             )
-        if weights[key].shape != param.shape:
-            raise WeightsError(
-                f'The checkpoint is of another size: {key} is {tuple(weights[key].shape)} there, '
-                f'but {tuple(param.shape)} in this model. Give the config of its training.'
-            )
+    check_shapes(head, weights, f'{head_name}.')
 
 
 def group_keys(keys: Iterable[str]) -> str:

@@ -96,10 +96,8 @@ def sincos_position_table(num_positions: int, dim: int) -> Tensor:
     ``angle(p, i) = p / 10000 ** (2 * (i // 2) / dim)``; sine on even ``i``, cosine on odd ``i``.
     """
     index = torch.arange(dim)
-    power = 2 * torch.div(index, 2, rounding_mode='floor') / dim
-    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] / torch.pow(
-        torch.tensor(10000.0, dtype=torch.float64), power.double()
-    )
+    power = (2 * (index // 2) / dim).double()
+    angle = torch.arange(num_positions, dtype=torch.float64)[:, None] / 10000.0**power
     return torch.where(index % 2 == 0, angle.sin(), angle.cos()).float()
 
 
@@ -119,7 +117,6 @@ def _has_class_token(x: Features) -> bool:
         and len(x) == 2
         and all(isinstance(part, Tensor) for part in x)
         and x[0].ndim > 3
-        and x[1].ndim == 2
         and x[0].shape[:2] == x[1].shape
     )
 

@@ -5,7 +5,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS, init_default_scope
-from small_models import ARCH, FINETUNE, IMAGES, PRETRAIN, SIZE, VIDEOS, build, inputs
+from small_models import (
+    ARCH,
+    DECODER,
+    DECODER_MASKING,
+    FINETUNE,
+    IMAGES,
+    PRETRAIN,
+    SIZE,
+    VIDEOS,
+    build,
+    inputs,
+    run,
+)
 
 from s4d_mm.models.encoder import TransformerBlock
 from s4d_mm.models.moae import MoAEBlock
@@ -97,6 +109,9 @@ def test_drop_path_in_training(kind):
     [
         (dict(VIT, arch='huge'), "arch must be .* but is 'huge'"),
         (dict(VIT, img_size=40), 'img_size=40 is not a multiple of patch_size=16'),
+        (dict(BIG, mask_ratio=1), "of S4DMAEViT must be .* but got {'image': 1, 'video': 1}"),
+        (dict(PRETRAIN['neck'], mask_ratio=0), r'of S4DMAEDecoder must be a share in \(0, 1\)'),
+        (dict(PRETRAIN['neck'], mask_ratio=dict(clip=0.5)), "but got {'clip': 0.5}"),
         (dict(FINETUNE['neck'], top_k=9), r'top_k must be in 1\.\.num_experts=4'),
         (dict(FINETUNE['cls_head'], num_classes=7), 'num_classes of DualModalHead'),
         (dict(type='DualModalDataPreprocessor', mean=[0.5], std=[0.5]), r'pixels in 0..255'),
@@ -136,6 +151,74 @@ def test_tube_mask_is_the_same_in_all_slots():
     assert latent.shape == (3, 80, 32) and not torch.equal(slots[0, 0], slots[1, 0])
     # an image has one slot
     assert model(inputs((2, 3, 160, 160)))[1].sum(1).tolist() == [90, 90]
+
+
+def test_places_that_the_decoder_predicts_by_hand():
+    """2 x 2 places, 2 slots; the ring is 0, 1, 3, 2, and begins at 5 in the second slot."""
+    mask = torch.tensor([[0, 1, 1, 1, 1, 0, 1, 1]] * 2)
+    ids = mask.argsort(dim=1, stable=True).argsort(dim=1)
+    neck = build(DECODER_MASKING).neck
+    assert neck.predicted_places(ids, 2).tolist() == [[1, 2, 4], [3, 6, 7]]
+    neck.mask_ratio = dict(video=0.7)  # int(4.2) of 6 are left out
+    assert neck.predicted_places(ids, 2).tolist() == [[1, 6], [3, 4]]
+    assert neck.predicted_places(ids[:, :4], 1) is None
+    with pytest.raises(ValueError, match='got 12 tokens, but at its img_size an image has 4'):
+        neck.predicted_places(torch.arange(12)[None], 2)
+
+
+def test_places_that_the_decoder_predicts_are_spread():
+    """Half of the masked tokens, 2 of 4 in each cell, the other 2 in the next slot."""
+    cfg = dict(type='S4DMAEDecoder', in_channels=32, arch=DECODER, mask_ratio=0.5)
+    backbone, neck = build(dict(BIG, mask_ratio=dict(image=0.3))), build(cfg)
+    for shape, visible, count in (((2, 3, 16, 160, 160), 40, 380), ((2, 3, 160, 160), 70, 15)):
+        latent, mask, ids = backbone(inputs(shape))
+        places = neck.predicted_places(ids, visible)
+        assert places.shape == (2, count) and latent.shape[1] == visible
+        assert neck(latent, ids, places).shape == (2, count, 1536)
+        assert neck(latent, ids).shape == (2, mask.shape[1], 1536)
+        chosen = torch.zeros_like(mask).scatter_(1, places, 1)
+        assert chosen.sum() == 2 * count and (chosen <= mask).all()
+        cells = [x.view(2, -1, 5, 2, 5, 2).transpose(3, 4).flatten(4) for x in (mask, chosen)]
+        full = cells[0].all(-1)  # cells (B, t, 5, 5) without a visible token
+        assert (cells[1].sum(-1)[full] == 2).all()
+        both = full[:, 1:] & full[:, :-1]
+        assert (cells[1][:, 1:] + cells[1][:, :-1] == 1)[both].all()
+        assert both.sum() > 100 or len(shape) == 4
+
+
+@pytest.mark.parametrize('shape', [VIDEOS, IMAGES], ids=['video', 'image'])
+def test_loss_with_decoder_masking(shape):
+    """That of a decoder which sees the visible and the predicted tokens, sample by sample."""
+    model, x = build(DECODER_MASKING), inputs(shape)
+    torch.manual_seed(1)
+    loss = run(model, shape)['loss']
+    torch.manual_seed(1)
+    latent, mask, ids = model.backbone(x)
+    neck, target = model.neck, model.head.target(x)
+    places = neck.predicted_places(ids, latent.shape[1])
+
+    def expected():
+        losses = []
+        for i in range(len(x)):
+            tokens = torch.cat((neck.decoder_embed(latent[i]), neck.mask_token[0].expand(4, -1)))
+            where = torch.cat(((mask[i] == 0).nonzero()[:, 0], places[i]))
+            tokens = tokens[: len(where)] + neck.decoder_pos_embed[where]
+            for block in neck.decoder_blocks:
+                tokens = block(tokens[None])[0]
+            pred = neck.decoder_pred(neck.decoder_norm(tokens))[latent.shape[1] :]
+            losses.append((pred - target[i][places[i]]).square().mean())
+        return sum(losses) / len(losses)
+
+    torch.testing.assert_close(loss, expected())
+    # without attention a token does not depend on what else there is
+    for block in neck.decoder_blocks:
+        block.attn.proj.weight.data.zero_()
+    errors = (neck(latent, ids) - target).square().mean(-1)
+    torch.testing.assert_close(errors.gather(1, places).mean(), expected())
+    # a modality without a share is predicted as before
+    neck.mask_ratio = {'video' if len(shape) == 4 else 'image': 0.5}
+    torch.manual_seed(1)
+    assert run(model, shape)['loss'] == model.head.loss(neck(latent, ids), x, mask)
 
 
 def test_without_mask_it_is_the_plain_encoder():

@@ -9,11 +9,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
-from small_models import FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs, run, samples
+from small_models import (
+    DECODER_MASKING,
+    FINETUNE,
+    IMAGES,
+    PRETRAIN,
+    VIDEOS,
+    build,
+    inputs,
+    run,
+    samples,
+)
 from torch._dynamo.utils import counters
 
+MODELS = dict(pre=PRETRAIN, masking=DECODER_MASKING, fine=FINETUNE)
 
-@pytest.mark.parametrize('cfg', [PRETRAIN, FINETUNE], ids=['pre', 'fine'])
+
+@pytest.mark.parametrize('cfg', MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize('shape', [IMAGES, VIDEOS], ids=['image', 'video'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_every_parameter_gets_a_gradient(cfg, shape, dtype):
@@ -27,7 +39,7 @@ def test_every_parameter_gets_a_gradient(cfg, shape, dtype):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-@pytest.mark.parametrize('cfg', [PRETRAIN, FINETUNE], ids=['pre', 'fine'])
+@pytest.mark.parametrize('cfg', MODELS.values(), ids=MODELS)
 def test_checkpointing_gives_the_same_gradients(cfg):
     grads = []
     for with_cp in (False, True):

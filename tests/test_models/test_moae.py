@@ -24,10 +24,10 @@ WAYS = ['loop', 'dense'] + ['grouped'] * hasattr(F, 'grouped_mm')
 
 def run_experts(way, layer, x_SC, gates_SK, experts_SK):
     """The experts of a layer, in one of the ways."""
-    fc1, fc2 = (layer.fc1_weight, layer.fc1_bias), (layer.fc2_weight, layer.fc2_bias)
+    params = (layer.fc1_weight, layer.fc1_bias, layer.fc2_weight, layer.fc2_bias)
     if way == 'dense':
-        return dense_experts(x_SC, gates_SK, experts_SK, fc1, fc2)
-    return sorted_experts(x_SC, gates_SK, experts_SK, fc1, fc2, grouped=way == 'grouped')
+        return dense_experts(x_SC, gates_SK, experts_SK, params)
+    return sorted_experts(x_SC, gates_SK, experts_SK, params, grouped=way == 'grouped')
 
 
 def by_the_formula(layer, x_SC, gates_SK, experts_SK):

@@ -84,9 +84,7 @@ def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[di
                         median_ms=to_plain['median_s'] / count * 1e3,
                         per_second=count / to_plain['median_s'],
                         times_plain=to_plain['ratio'],
-                        share_of_raw=timing.summary(seconds[name], seconds['raw decoding'])[
-                            'ratio'
-                        ],
+                        share_of_raw=to_raw['ratio'],
                     )
                 )
     cv2.setNumThreads(threads[0])

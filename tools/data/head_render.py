@@ -89,9 +89,9 @@ def skin_colour(look: dict, r: np.ndarray, lips: np.ndarray, mouth: np.ndarray) 
 
 
 def colour_of(look: dict, part: np.ndarray, r: np.ndarray, paint: np.ndarray) -> np.ndarray:
-    colour = np.array([[0, 0, 0], [0, 0, 0], [0.42, 0.12, 0.11], [0.78, 0.74, 0.66], look['hair']])[
-        part
-    ]
+    fixed = np.zeros((5, 3))
+    fixed[2:] = [0.42, 0.12, 0.11], [0.78, 0.74, 0.66], look['hair']
+    colour = fixed[part]
     skin, eye, hair = part == SKIN, part == EYE, part == HAIR
     colour[skin] = skin_colour(look, r[skin], *paint[skin].T)
     colour[eye] = eye_colour(look, r[eye])
@@ -126,13 +126,12 @@ class Renderer:
 
     def __call__(self, vertices: np.ndarray, eye: np.ndarray, rays: np.ndarray) -> np.ndarray:
         """Colour of each ray from a place, and 1 where it meets the head: (N, 4)."""
-        look, rng = self.look, np.random.default_rng(0)
         self.mesh.points.assign(vertices)
         self.mesh.refit()
         face, weights, far = self.cast(np.tile(eye, (len(rays), 1)), rays, 10)
         met = np.flatnonzero(face >= 0)
         face, weights, ray = face[met], weights[met], rays[met]
-        bent = unit(rng.normal(size=(len(rays), 3)))[met]  # of light, alike in all frames
+        bent = unit(np.random.default_rng(0).normal(size=(len(rays), 3)))[met]  # of light
         r, part = self.between(self.rest, face, weights), self.parts[face]
         paint = self.between(self.paint, face, weights)
         corners, ids = vertices[self.faces], self.faces.ravel()
@@ -148,19 +147,19 @@ class Renderer:
             is_open[facing] = self.cast(starts, way, reach)[0] < 0
             return np.maximum(is_open, LEAST[part])
 
-        colour, gloss = colour_of(look, part, r, paint), GLOSS[part]
-        gloss[part == SKIN] = look['oil'] * (0.3 + 0.7 * paint[part == SKIN, 0])
+        colour, gloss = colour_of(self.look, part, r, paint), GLOSS[part]
+        gloss[part == SKIN] = self.look['oil'] * (0.3 + 0.7 * paint[part == SKIN, 0])
         soft, sharp = 0.25 * (part == SKIN), np.where(part == EYE, 150, 18)
         around = 0.2 + 0.8 * open_to(unit(n + bent * 0.999), 0.06)
-        light = mix(look['ground'], look['sky'], 0.5 + 0.5 * n[:, 2]) * around[:, None]
-        shine = np.zeros_like(colour)
-        for name in ('light', 'fill'):  # a shadow of the fill light would hardly be seen
-            way = unit(look[f'{name}_from'] + bent * 0.1)
-            seen = open_to(way, 1) if name == 'light' else np.ones(len(met))
-            flat = ((dot(n, way) + soft) / (1 + soft)).clip(0) * np.where(seen > 0, 1, 0.25 * soft)
-            light += look[name] * mix(np.array([1, 0.75, 0.7]), np.ones(3), seen) * flat[:, None]
-            bright = seen * gloss * dot(n, unit(way - ray)).clip(0) ** sharp
-            shine += 0.35 * look[name] * bright[:, None]
+        light = mix(self.look['ground'], self.look['sky'], 0.5 + 0.5 * n[:, 2]) * around[:, None]
+        way = unit(self.look['light_from'] + bent * 0.1)
+        seen = open_to(way, 1)
+        flat = ((dot(n, way) + soft) / (1 + soft)).clip(0) * np.where(seen > 0, 1, 0.25 * soft)
+        light += (
+            self.look['light'] * mix(np.array([1, 0.75, 0.7]), np.ones(3), seen) * flat[:, None]
+        )
+        bright = 0.35 * seen * gloss * dot(n, unit(way - ray)).clip(0) ** sharp
+        shine = self.look['light'] * bright[:, None]
         out = np.zeros((len(rays), 4), np.float32)
         out[met] = np.concatenate([colour * light + shine, np.ones((len(met), 1))], axis=1)
         return out

@@ -109,9 +109,9 @@ def draw_person(rng: np.random.Generator) -> dict:
 
 
 def draw_light(rng: np.random.Generator) -> dict:
-    """A key light, a fill light, and light from all sides."""
+    """A key light, and light from all sides."""
     look = draw('lights', rng)
-    for name in ('light', 'fill', 'sky', 'ground'):
+    for name in ('light', 'sky', 'ground'):
         look[name] *= rng.normal(1, 0.1, 3).clip(0.65, 1.35)
     return look
 
@@ -192,8 +192,7 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     for head, place, axis in zip(heads, places, axes):
         rendered = renderer(head, place, rays @ axis.T)
         frames.append(picture(rendered.reshape(size, size, 4)))
-    truth = sample._asdict() | dict(
-        quality=int(picture.now['quality']), yaw_pitch_roll=poses.round(1).tolist()
-    )
+    truth = sample._asdict() | dict(quality=int(picture.now['quality']))
+    truth['yaw_pitch_roll'] = poses.round(1).tolist()
     truth['actions'] = {n: a.round(3).tolist() for n, a in zip(labels, actions.T) if a.any()}
     return frames, truth

@@ -2,7 +2,7 @@
 """Pictures of a head on the CPU: NVIDIA's Warp casts the rays, NumPy shades what they meet.
 
 Points at rest are those of the mean head: metres, x to its left, -y to the front, z up. Brows,
-iris and hairline are functions of them, so they follow the skin. Colours: linear RGB.
+iris, hairline and wrinkles are functions of them, so they follow the skin. Colours: linear RGB.
 """
 
 import numpy as np
@@ -58,6 +58,23 @@ def brows(look: dict, r: np.ndarray) -> np.ndarray:
     return share.clip(0, 1) * (r[:, 1] < look['eye'][1] + 0.02)
 
 
+def wrinkles(look: dict, r: np.ndarray) -> np.ndarray:
+    """How dark the lines of the forehead, between the brows, and beside the mouth are, 0 to 1."""
+    x, z = np.abs(r[:, 0]), r[:, 2] - look['eye'][2]
+    forehead, frown, mouth = look['lines']
+    waves = (0.5 + 0.5 * np.sin(z * 620 + 1.5 * grain(look, r, [60, 1, 30]))) ** 3
+    dark = forehead * waves * bell(z - 0.058, 0.022) * bell(x, 0.05)
+    dark += frown * bell(x - 0.007 - 0.1 * z.clip(0), 0.0028) * bell(z - 0.02, 0.016)
+    down = ((-0.032 - z) / 0.042).clip(-0.1, 1.2)  # 0 at the wing of the nose, 1 beside the mouth
+    dark += (
+        mouth
+        * bell(x - 0.021 - 0.017 * down, 0.0035)
+        * (1 - 0.6 * down)
+        * (np.abs(down - 0.5) < 0.55)
+    )
+    return dark.clip(0, 1) * (r[:, 1] < look['eye'][1] + 0.04)
+
+
 def eye_colour(look: dict, r: np.ndarray) -> np.ndarray:
     n = unit(np.concatenate([np.abs(r[:, :1]), r[:, 1:]], axis=1) - look['eye'])
     angle = np.arccos((-n[:, 1]).clip(-1, 1))[:, None]
@@ -79,7 +96,9 @@ def skin_colour(look: dict, r: np.ndarray, lips: np.ndarray, mouth: np.ndarray) 
     colour = mix(colour, look['hair'] * 0.7, beard.clip(0, 1))
     colour = mix(colour, look['lips'] * (1 + 0.3 * patch)[:, None], lips * 0.85)
     colour = mix(colour, [0.16, 0.035, 0.03], mouth)
-    colour = mix(colour, look['hair'] * 0.6, brows(look, r))
+    colour = mix(
+        colour * (1 - 0.55 * wrinkles(look, r))[:, None], look['hair'] * 0.6, brows(look, r)
+    )
     edge = (z - look['hairline']) / 0.006 + (r[:, 1] + 0.085) / 0.012
     edge = (edge + 1.5 * grain(look, r, [220, 220, 60])).clip(-9, 9)
     hair = look['hair'] * (0.8 + 0.5 * grain(look, r, [260, 260, 50]))[:, None]

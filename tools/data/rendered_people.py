@@ -189,7 +189,9 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     across, down = np.meshgrid(x + at, y - at)
     rays = unit(np.stack([across, down, np.ones_like(across)], axis=-1).reshape(-1, 3))
     renderer, frames = Renderer(model, look), []
-    for head, place, axis in zip(heads, places, axes):
+    folds = [[labels.index(name) for name in names] for names in FACTS['lines']]
+    for row, head, place, axis in zip(actions, heads, places, axes):
+        renderer.look['lines'] = [row[names].max() * look['wrinkles'] for names in folds]
         rendered = renderer(head, place, rays @ axis.T)
         frames.append(picture(rendered.reshape(size, size, 4)))
     truth = sample._asdict() | dict(quality=int(picture.now['quality']))

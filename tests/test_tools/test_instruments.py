@@ -197,7 +197,7 @@ def test_experts_of_feature_maps():
 def test_pictures_of_a_model(collected, tmp_path, capsys):
     found, rows = dict(np.load(collected)), {}
     look_inside.main([collected, '--out', str(tmp_path)])
-    for name in ('experts', 'faces', 'tasks', 'features', 'frames'):
+    for name in ('experts', 'faces', 'tasks', 'frames'):
         assert (tmp_path / f'{name}.png').stat().st_size > 5000
         rows[name] = table(tmp_path / f'{name}.csv')
     means = [float(r['value']) for r in rows['experts'] if r['row'] == 'all']

@@ -45,8 +45,8 @@ def render() -> None:
     settings = Settings(seed=2026, people=12, size=2 * SIDE, margin=1.2)
     with tempfile.TemporaryDirectory() as folder:
         path = osp.join(folder, 'people.npz')
-        np.savez(path, **build(settings.people, settings.seed)._asdict())
-        model, renderers = load(path)
+        np.savez(path, **build(settings.people, settings.seed))
+        model = load(path)
     labels, parts = model.labels.tolist(), []
     for person, names in PEOPLE.items():
         rng = np.random.default_rng([settings.seed, person])
@@ -54,7 +54,7 @@ def render() -> None:
         padded = np.pad(course, ((4, 4), (0, 0)), 'edge')  # from one into the next
         actions = np.stack([padded[i : i + 9].mean(axis=0) for i in range(len(course))])
         sample = Sample('video', person, 'test', names[0], names[0], person)
-        frames = render_sample(sample, settings, model, renderers, actions)[0]
+        frames = render_sample(sample, settings, model, actions)[0]
         size = (SIDE, SIDE)  # less noise than of rays one by one
         parts.append([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
     write_mp4(CLIP, [np.concatenate(both, axis=1) for both in zip(*parts)], FPS)

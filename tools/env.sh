@@ -14,40 +14,19 @@ die() {
     exit 1
 }
 
-_s4d_supported() {
-    "$1" -c 'import sys
-sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1
-}
-
 _s4d_active() {
     [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ] ||
         python -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' >/dev/null 2>&1
 }
 
-_s4d_make_venv() { # folder
-    local python names=(python3 python python3.11 python3.12 python3.13 python3.10)
-    [ -z "${PYTHON:-}" ] || names=("$PYTHON")
-    for python in "${names[@]}"; do
-        if _s4d_supported "$python"; then
-            echo "Making a virtual environment in $1 ($("$python" --version 2>&1))"
-            "$python" -m venv "$1" && return
-            rm -rf "$1"
-            die "'$python -m venv' failed; on Debian and Ubuntu install the" \
-                "package python3-venv, then run this again"
-        fi
-    done
-    die "no Python 3.10 to 3.13 found (tried: ${names[*]}); install one, or name it:" \
-        "PYTHON=/path/to/python3.11 $0"
-}
-
 if [ -z "$S4D_PACKED" ] && ! _s4d_active; then
     S4D_VENV="${S4D_VENV:-$S4D_ROOT/.venv}"
-    [ -e "$S4D_VENV/bin/activate" ] || _s4d_make_venv "$S4D_VENV"
-    "$S4D_VENV/bin/python" -c '' >/dev/null 2>&1 ||
-        die "$S4D_VENV does not run any more; delete it and run this again"
+    [ -e "$S4D_VENV/bin/activate" ] || "${PYTHON:-python3}" -m venv "$S4D_VENV" ||
+        die "'${PYTHON:-python3} -m venv $S4D_VENV' failed: on Debian and Ubuntu install" \
+            "python3-venv, or name an interpreter: PYTHON=/path/to/python3.11 $0"
     # shellcheck disable=SC1091
     . "$S4D_VENV/bin/activate"
 fi
-_s4d_supported python ||
-    die "the active environment has $(python --version 2>&1), but 3.10 to" \
-        "3.13 is supported; leave it (deactivate) or activate another one"
+python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' ||
+    die "the environment has $(python --version 2>&1), but 3.10 to 3.13 is supported: leave" \
+        "it (deactivate) or delete it, and run this with PYTHON=/path/to/python3.11"

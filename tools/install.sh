@@ -20,11 +20,6 @@ from importlib.metadata import distribution
 distribution(sys.argv[1])' "$1" >/dev/null 2>&1
 }
 
-pip_install() { # without a line for each package that is there
-    python -m pip install --disable-pip-version-check "$@" |
-        { grep -v '^Requirement already satisfied' || true; }
-}
-
 names=(runtime "$@")
 for extra in "$@"; do
     [ -f "$S4D_ROOT/requirements/$extra.txt" ] ||
@@ -51,15 +46,10 @@ for name in mmengine mmpretrain; do # pip would put the packages of these names 
 done
 echo "Installing what is missing of ${names[*]} (requirements/*.txt)"
 # mmengine imports pkg_resources, which setuptools 81 and later may lack
-{ pip_install 'pip>=23' 'setuptools>=77,<81' wheel && pip_install -r "$listed"; } ||
+install=(python -m pip install -q --disable-pip-version-check)
+{ "${install[@]}" 'pip>=23' 'setuptools>=77,<81' wheel && "${install[@]}" -r "$listed" &&
+    "${install[@]}" --no-build-isolation --no-deps -e "$S4D_ROOT"; } ||
     die "pip could not install what s4d_mm needs: see its message above"
-python -I -c 'import os, sys
-from importlib.util import find_spec
-spec = find_spec("s4d_mm")
-place = spec and os.path.dirname(os.path.dirname(spec.origin))
-sys.exit(not place or not os.path.samefile(place, sys.argv[1]))' "$S4D_ROOT" ||
-    pip_install --no-build-isolation --no-deps -e "$S4D_ROOT" ||
-    die "pip could not install s4d_mm: see its message above"
 python -I -c 'import cv2' || die "OpenCV does not start: see its message" \
     "above (on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0)"
 python -I -W ignore -c 'import s4d_mm' || die "s4d_mm does not start: see above"

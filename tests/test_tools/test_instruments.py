@@ -9,7 +9,6 @@ import re
 
 import collect
 import compare_tests
-import cv2
 import get_flops
 import look_inside
 import mmengine
@@ -17,10 +16,9 @@ import numpy as np
 import publish_model
 import pytest
 import torch
-import torch.nn.functional as F
-import vis_cam
 import visualize_reconstruction
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, init_default_scope
 from runs import FINETUNE, PRETRAIN, ROOT
 from statistics_of import calibration, overlap, paired_bootstrap
@@ -84,57 +82,6 @@ def test_flops_of_a_mix(capsys):
 @pytest.fixture(scope='module')
 def model(toolbox_run):
     return init_model(FINETUNE, toolbox_run.finetuned, 'cpu')
-
-
-def expected_maps(model, path, label):
-    """Grad-CAM of the last block, written down once more."""
-    data = model.data_preprocessor(vis_cam.read_media(model, path))
-    x = data['inputs'].flatten(0, 1)  # V C [T] H W
-    kind = data['data_samples'][0].metainfo['input_type']
-    with torch.no_grad():
-        tokens, _ = model.neck(model.backbone(x))
-    tokens.requires_grad_()
-    score = model.cls_head(tokens, kind)[:, label].sum()
-    (gradient,) = torch.autograd.grad(score, tokens)
-    grid = model.backbone.patch_embed.grid(x)
-    a, g = (t.detach().transpose(1, 2).unflatten(2, grid) for t in (tokens, gradient))
-    maps = (g.mean(dim=(3, 4), keepdim=True) * a).sum(dim=1).relu()
-    size = (len(x), x.shape[2] if x.ndim == 5 else 1, *x.shape[-2:])
-    maps = F.interpolate(maps[:, None], size[1:], mode='trilinear', align_corners=False)
-    low = maps.amin(dim=(1, 2, 3, 4), keepdim=True)
-    high = maps.amax(dim=(1, 2, 3, 4), keepdim=True)
-    return ((maps - low) / (high - low + 1e-20)).squeeze(1)
-
-
-@pytest.mark.parametrize('kind', ['clip', 'image'])
-def test_cam_is_that_of_the_class(toolbox_run, model, kind):
-    path, found = getattr(toolbox_run, kind), []
-    classes = vis_cam.class_names(model, 'video' if kind == 'clip' else 'image')
-    for target in ('anger', classes[0]):
-        frames, maps, name = vis_cam.heat_maps(model, path, target)
-        assert frames.shape == (*((2, 4) if kind == 'clip' else (1, 1)), 80, 80, 3)
-        assert name == target and frames.min() >= 0 and frames.max() <= 1
-        expected = expected_maps(model, path, classes.index(target))
-        torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-4)
-        found.append(maps)
-    assert (found[0] - found[1]).abs().max() > 0.1
-
-
-def test_cam_command_draws_the_predicted_class(toolbox_run, model, tmp_path, capsys):
-    out = str(tmp_path / 'cam.png')
-    command = [FINETUNE, toolbox_run.finetuned, toolbox_run.clip, '--out', out]
-    vis_cam.main(command)
-    # two views with two rows, two tubelets
-    assert cv2.imread(out).shape == (4 * 80, 2 * 80, 3)
-    with torch.no_grad():
-        (sample,) = model.test_step(vis_cam.read_media(model, toolbox_run.clip))
-    name = vis_cam.class_names(model, 'video')[int(sample.pred_label)]
-    assert f'looks like {name}' in capsys.readouterr().out
-    with pytest.raises(SystemExit, match='joy is not a class .*anger'):
-        vis_cam.main([*command, '--target-category', 'joy'])
-    for wrong in (['none.py', *command[1:]], [*command, '--out', f'{out}/none.py']):
-        with pytest.raises(SystemExit, match='none.py'):
-            vis_cam.main(wrong)
 
 
 def predictions(path, pairs, names=(0, 1, 2, 3)):
@@ -210,7 +157,8 @@ def collected(toolbox_run, tmp_path_factory):
 def test_collected_is_what_the_model_does(toolbox_run, model, collected):
     found = dict(np.load(collected))
     clip = toolbox_run.folder / 'data' / 'clips' / f'{found["video_id"][0]}.mp4'
-    batch = vis_cam.read_media(model, str(clip))
+    info = dict(filename=str(clip), label=-1, start_index=0, modality='RGB', input_type='video')
+    batch = pseudo_collate([Compose(model.cfg.test_pipeline)(dict(info, sample_id='clip'))])
 
     def score(pixels, kind='video'):
         batch['data_samples'][0].set_metainfo(dict(input_type=kind))
@@ -249,7 +197,7 @@ def test_experts_of_feature_maps():
 def test_pictures_of_a_model(collected, tmp_path, capsys):
     found, rows = dict(np.load(collected)), {}
     look_inside.main([collected, '--out', str(tmp_path)])
-    for name in ('experts', 'faces', 'tasks', 'features', 'frames'):
+    for name in ('experts', 'faces', 'tasks', 'frames'):
         assert (tmp_path / f'{name}.png').stat().st_size > 5000
         rows[name] = table(tmp_path / f'{name}.csv')
     means = [float(r['value']) for r in rows['experts'] if r['row'] == 'all']

@@ -24,7 +24,6 @@ WAYS = dict(
     init_cfg=(*TRAIN, *INIT),
     test=TEST,
     predict=('tools/predict.py', '{image}', '--model', FINE, '--weights', '{file}', *ON_CPU),
-    vis_cam=(f'{PICTURES}/vis_cam.py', FINE, '{file}', '{image}', *ON_CPU),
     reconstruction=(f'{PICTURES}/visualize_reconstruction.py', PRE, '{file}'),
     publish=(f'{CONVERTERS}/publish_model.py', '{file}', OUT),
     from_authors=(f'{CONVERTERS}/s4d_to_mm.py', '{file}', OUT, '--stage', 'finetune'),

@@ -120,11 +120,6 @@ DAMAGES = dict(
         'frames 20-25 are missing',
         lambda r: [os.remove(r / f'frames/b/f_{n}.png') for n in (20, 25)],
     ),
-    number_twice=(
-        FRAMES,
-        'several frames of the number 5',
-        lambda r: shutil.copy(r / FRAME, r / 'frames/a/5.jpg'),
-    ),
     cut_image=(HAPPY, 'Cannot decode image', lambda r: truncate(r / IMAGE)),
     label_too_large=(
         ('clips/9.mp4,3', 'train.csv:6', ''),

@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Draw what collect.py found inside of a model: experts, both tasks, features, a clip's frames.
+"""Draw what collect.py found inside of a model: experts, both tasks, a clip's frames.
 
     python tools/analysis_tools/look_inside.py collected.npz [experts faces ...] [--out FOLDER]
 
@@ -126,32 +126,6 @@ def tasks(found: dict) -> Drawn:
     return fig, rows
 
 
-def features(found: dict) -> Drawn:
-    """Features of both modalities in a plane: t-SNE if scikit-learn is there, else PCA."""
-    kinds = kinds_with(found, 'features')
-    x, ids = (np.concatenate([found[f'{k}_{key}'] for k in kinds]) for key in ('features', 'id'))
-    labels = np.concatenate([found[f'{k}_classes'][found[f'{k}_label']] for k in kinds])
-    marks = np.repeat(kinds, [len(found[f'{kind}_label']) for kind in kinds])
-    try:
-        from sklearn.manifold import TSNE
-
-        name = 't-SNE'
-        x = TSNE(perplexity=min(30, (len(x) - 1) / 3), random_state=0).fit_transform(x)
-    except ImportError:
-        name, x = 'PCA', x - x.mean(axis=0)
-        x = x @ np.linalg.svd(x, full_matrices=False)[2][:2].T
-    classes, (fig, ((ax,),)) = np.unique(labels), panels(1, 1, 8, 6)
-    for kind, marker in zip(kinds, 'o^'):
-        for label, color in zip(classes, colours(len(classes))):
-            own = x[(labels == label) & (marks == kind)].T
-            style = dict(marker=marker, alpha=0.7, lw=0, label=f'{label}, {kind}')
-            ax.scatter(*own, 25, [color], **style)
-    ax.set(title=f'{name} of the features of {len(x)} samples')
-    fig.legend(loc='outside right center')
-    keys = ('modality', 'sample', 'class', 'x', 'y')
-    return fig, [dict(zip(keys, row)) for row in zip(marks, ids, labels, *x.T)]
-
-
 def frames(found: dict) -> Drawn:
     """Drop of the true class's probability where the mean frame is in the place of a frame."""
     ids, labels, shown = (found[f'video_{key}'] for key in ('id', 'label', 'shown'))
@@ -183,7 +157,6 @@ DRAWN = dict(  # with the ends of the names of the arrays that are needed, in wo
     experts=(experts, ['_share'], 'a model with MoAENeck'),
     faces=(faces, ['_experts'], 'a MoAENeck on tokens of S4DViT or on feature maps'),
     tasks=(tasks, ['video_alone', 'image_label'], 'clips and images, and a classifier of each'),
-    features=(features, ['_features'], 'a file of collect.py'),
     frames=(frames, ['video_hidden'], 'clips in the test data'),
 )
 

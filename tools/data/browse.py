@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Save pictures of what a model gets: the decoded frames, and the tensor ``inputs`` below.
+"""Save pictures of what a model gets, the tensor ``inputs``: a row for each view.
 
 python tools/data/browse.py configs/s4d_finetune_dfew.py --num 8
 """
@@ -8,14 +8,11 @@ import argparse
 import os
 import os.path as osp
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 
 from s4d_mm.datasets.joint import seed_generators
@@ -24,44 +21,18 @@ from s4d_mm.media import write_image
 
 MAX_FRAMES = 8  # in a row
 GAP = 4  # pixels between frames
-PADDING = ((0, GAP), (0, GAP), (0, 0))
+PADDING = ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0))
 
 
-def run_pipeline(dataset: BaseDataset, idx: int) -> tuple[list, dict]:
-    data, frames = dataset.get_data_info(idx), None
-    for step in dataset.pipeline.transforms:
-        data = step(data)
-        if frames is None and 'imgs' in data:  # later steps work in place
-            frames = [np.array(img) for img in data['imgs']]
-    inputs = data.get('inputs')
-    shape = tuple(inputs.shape) if torch.is_tensor(inputs) else ()
-    if frames is None or len(shape) not in (4, 5) or inputs.dtype != torch.uint8:
-        raise ValueError(
-            f'The pipeline of {dataset.ann_file} must decode imgs and end in inputs, uint8 '
-            '(V, 3, T, H, W) or (V, 3, H, W): see FormatShape and PackActionInputs.'
-        )
-    return frames, data
-
-
-def row_of(frames: Sequence, height: int) -> np.ndarray:
-    parts = []
-    for i in np.linspace(0, len(frames) - 1, min(MAX_FRAMES, len(frames))).round().astype(int):
-        h, w = frames[i].shape[:2]
-        frame = cv2.resize(frames[i], (max(1, round(w * height / h)), height))
-        parts.append(np.pad(frame, PADDING, constant_values=255))
-    return np.concatenate(parts, axis=1)
-
-
-def draw(frames: list, inputs: torch.Tensor) -> np.ndarray:
-    """A row for each view as decoded, then one for each of ``inputs``, (V, 3, [T,] H, W)."""
+def draw(inputs: torch.Tensor) -> np.ndarray:
+    """A row of frames for each view of ``inputs``, (V, 3, [T,] H, W) uint8."""
     if inputs.ndim == 4:
         inputs = inputs[:, :, None]
-    after = inputs.permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
-    length, height = after.shape[1:3]
-    before = [frames[i : i + length] for i in range(0, len(frames), length)]
-    rows = [row_of(view, height) for view in (*before, *after)]
-    pads = [((0, 0), (0, max(r.shape[1] for r in rows) - row.shape[1]), (0, 0)) for row in rows]
-    return np.concatenate([np.pad(r, p, constant_values=255) for r, p in zip(rows, pads)])
+    count = min(MAX_FRAMES, inputs.shape[2])
+    shown = np.linspace(0, inputs.shape[2] - 1, count).round().astype(int)
+    views = inputs[:, :, shown].permute(0, 2, 3, 4, 1).numpy()  # V, T, H, W, 3
+    views = np.pad(views, PADDING, constant_values=255)
+    return np.concatenate([np.concatenate(list(view), axis=1) for view in views])
 
 
 def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[str]:
@@ -78,8 +49,11 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
         chosen = np.random.default_rng(seed).permutation(len(one))[:num]
         for idx in np.sort(chosen).tolist():
             seed_generators(seed + idx)  # a sample looks the same for any num
-            frames, data = run_pipeline(one, idx)
-            sample, label = data['data_samples'], 'no label'
+            data = one[idx]
+            inputs, sample, label = data['inputs'], data['data_samples'], 'no label'
+            if inputs.ndim not in (4, 5) or inputs.shape[1] != 3 or inputs.dtype != torch.uint8:
+                said = 'must be uint8, (V, 3, T, H, W) or (V, 3, H, W): see FormatShape'
+                raise ValueError(f'inputs of {one.ann_file}: {tuple(inputs.shape)} {said}')
             name = str(sample.metainfo.get('sample_id', '(without sample_id)'))
             if 'gt_label' in sample and getattr(one, 'has_labels', True):
                 classes = dict(enumerate(one.metainfo.get('classes', ())))
@@ -87,8 +61,8 @@ def browse(cfg: Config, split: str, num: int, out: str, seed: int = 0) -> list[s
             modality = getattr(one, 'INPUT_TYPE', 'video')
             stem = re.sub(r'[^\w.-]+', '_', name)[-100:]
             paths.append(osp.join(out, f'{modality}_{idx:06d}_{stem}.png'))
-            write_image(paths[-1], draw(frames, data['inputs']))
-            print(f'{paths[-1]}: {label}, inputs {tuple(data["inputs"].shape)}')
+            write_image(paths[-1], draw(inputs))
+            print(f'{paths[-1]}: {label}, inputs {tuple(inputs.shape)}')
     return paths
 
 

@@ -17,18 +17,10 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import make_quickstart as sets
 import numpy as np
 from clip_files import claim_folder
-from make_quickstart import (
-    AFFECTNET,
-    DFEW,
-    KINDS,
-    make_files,
-    path_of,
-    run,
-    write_lists,
-    write_sample,
-)
+from make_quickstart import AFFECTNET, DFEW, KINDS
 from rendered_people import COMPOUNDS, COURSES, load, render
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write
 
@@ -37,7 +29,7 @@ GRADES = dict(  # classes of the pictures, and of the clips; a part of them is i
     compound=((*AFFECTNET, *list(COMPOUNDS)[:5]), (*DFEW, *list(COMPOUNDS)[3:])),
     timing=(AFFECTNET, ('happiness', 'sadness', 'anger', 'surprise', *COURSES)),
 )
-VERSION = 1  # raise when the pictures change: old files are not mixed in
+VERSION = 2  # raise when the pictures change: old files are not mixed in
 TEST_SHARE = 0.15  # of the people and of the files
 FPS = 12
 
@@ -68,7 +60,7 @@ class Sample(NamedTuple):
 
     @property
     def path(self) -> str:
-        return path_of(self.kind, self.split, f'{self.index:06d}')
+        return sets.path_of(self.kind, self.split, f'{self.index:06d}')
 
 
 def list_samples(settings: Settings) -> list[Sample]:
@@ -89,10 +81,10 @@ def list_samples(settings: Settings) -> list[Sample]:
 
 
 def make_sample(sample: Sample, out: str, settings: Settings) -> None:
-    frames, truth = render(sample, settings, *load(osp.join(out, 'people.npz')))
+    frames, truth = render(sample, settings, load(osp.join(out, 'people.npz')))
     path = osp.join(out, sample.path)
     atomic_write(osp.splitext(path)[0] + '.json', json.dumps(truth) + '\n')
-    write_sample(path, frames, FPS, truth['quality'])  # last: where it is, the truth is
+    sets.write_sample(path, frames, FPS, truth['quality'])  # last: where it is, the truth is
 
 
 def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> int:
@@ -106,10 +98,10 @@ def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> 
 
         print('making the people, which takes some minutes the first time', flush=True)
         with atomic_path(people) as part, open(part, 'wb') as f:
-            np.savez(f, **build(settings.people, settings.seed)._asdict())
+            np.savez(f, **build(settings.people, settings.seed))
     samples = list_samples(settings)
-    made = make_files(partial(make_sample, out=out, settings=settings), samples, out, workers)
-    write_lists(samples, out, GRADES[settings.grade], 'rated')
+    made = sets.make_files(partial(make_sample, out=out, settings=settings), samples, out, workers)
+    sets.write_lists(samples, out, GRADES[settings.grade], 'rated')
     for kind, classes in zip(KINDS, GRADES[settings.grade]):
         right = [s.rated == s.label for s in samples if (s.kind, s.split) == (kind, 'test')]
         print(f'{kind}: the best possible WAR is {100 * np.mean(right or [1]):.1f} %')
@@ -122,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
         return make_benchmark(out, Settings(**options), workers)
 
     options = dict(Settings()._asdict(), grade=tuple(GRADES))
-    return run(make, __doc__, options, argv)
+    return sets.run(make, __doc__, options, argv)
 
 
 if __name__ == '__main__':

@@ -153,19 +153,15 @@ def check_media(job: tuple[str, str, str]) -> Media:
 
 
 def _check_frames(frames: list[str], decode: str) -> Media:
-    count, findings = len(frames), []
+    count = len(frames)
     if decode == 'none':
         with open_image(frames[0]) as image:
             sizes = {image.size[::-1]}
     else:
         sizes = {read_image(frame).shape[:2] for frame in frames}
-    numbers = frame_numbers(frames)
-    missing = missing_numbers(numbers)
-    if missing:
-        findings.append(('frame numbers', f'frames {missing} are missing; extract them anew'))
-    for number in [n for n, times in Counter(numbers).items() if times > 1]:
-        what = f'several frames of the number {number}; remove all but one'
-        findings.append(('frame numbers', what))
+    missing = missing_numbers(frame_numbers(frames))
+    said = f'frames {missing} are missing; extract them anew'
+    findings = [('frame numbers', said)] if missing else []
     content = hash_of(*dict.fromkeys((frames[0], frames[count // 2], frames[-1])))
     return Media(count, sizes, f'{count} {content}', findings)
 

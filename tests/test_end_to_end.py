@@ -143,7 +143,6 @@ RECIPES = [
     's4d_pretrain',
     's4d_pretrain_device-crops',
     's4d_finetune_dfew',
-    's4d_finetune_dfew_device-augment',
     's4d_finetune_ferv39k',
     's4d_finetune_mafw',
 ]

@@ -194,7 +194,6 @@ RECIPES = {
     's4d_pretrain_device-crops': OF_PRETRAINING,
     's4d_pretrain_batch1536': (4.8e-3, dict(video=384, image=1536)),
     's4d_finetune_dfew': OF_FINETUNING,
-    's4d_finetune_dfew_device-augment': OF_FINETUNING,
     's4d_finetune_ferv39k': OF_FINETUNING,
     's4d_finetune_mafw': OF_FINETUNING,
     's4d_finetune_dfew_as-trained': OF_FINETUNING,

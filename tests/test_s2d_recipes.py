@@ -110,8 +110,8 @@ def test_pipelines_are_the_published_ones(name):
     for step in (train['ClipResize'], train['Resize'], test['ClipResize']):
         assert tuple(step.scale) == (224, 224)
     augment = train['ClipRandAugment'].augment
-    assert (augment.num_ops, augment.level, augment.std) == (4, 7 / 10, 0.5 / 10)
-    assert (augment.interpolation.value, augment.fill) == ('bicubic', [128] * 3)
+    assert (augment.num_policies, augment.level, augment.std) == (4, 7 / 10, 0.5 / 10)
+    assert (augment.resampling.name, augment.color) == ('BICUBIC', (128,) * 3)
     crop = train['RandomResizedCrop']
     assert tuple(crop.area_range) == (0.08, 1.0)
     assert tuple(crop.aspect_ratio_range) == (3 / 4, 4 / 3)

@@ -25,7 +25,7 @@ from s4d_mm_alone import media, packed
 from s4d_mm_alone.files.text import printable
 
 COMMIT_BYTES = 2**28  # are written at once; a kill loses no more
-MAP_SIZE = 2**42  # bytes of addresses, not of memory or disk
+MAP_SIZE = 2**45  # bytes of addresses for all parts, not of memory or disk
 VERSION = 1
 MOST_KEY_BYTES = 511  # of LMDB
 JPEG_START = b'\xff\xd8'
@@ -97,8 +97,8 @@ class Writer:
         self.waiting = [{} for _ in range(parts)]
         self.bytes = 0
         self.envs = [
-            lmdb.open(osp.join(dst, packed.part_name(i, parts)), MAP_SIZE, subdir=False, lock=False)
-            for i in range(parts)
+            lmdb.open(path, MAP_SIZE // parts, subdir=False, lock=False)
+            for path in (osp.join(dst, packed.part_name(i, parts)) for i in range(parts))
         ]
 
     def keys(self) -> set[str]:
@@ -127,6 +127,14 @@ class Writer:
                     txn.put(key, record)
             records.clear()
         self.bytes = 0
+
+    def close(self) -> None:
+        """Write what waits, and give the addresses back."""
+        try:
+            self.commit()
+        finally:
+            for env in self.envs:
+                env.close()
 
 
 def pack(
@@ -178,7 +186,7 @@ def pack(
             else:
                 writer.add(key, record)
     finally:
-        writer.commit()
+        writer.close()
     return wrong
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
 
 Color = float | Sequence[float]
 Operations = list[tuple[str, float]]
@@ -51,7 +52,6 @@ OF_PICTURES = {
     'Equalize': lambda image, strength: ImageOps.equalize(image),
     'Color': lambda image, strength: ImageEnhance.Color(image).enhance(1 + strength),
     'Contrast': lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + strength),
-    'Sharpness': lambda image, strength: ImageEnhance.Sharpness(image).enhance(1 + strength),
 }
 RAMP = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
 
@@ -112,6 +112,11 @@ class RandAugmentIncreasing:
             if name in OF_VALUES:
                 table = np.asarray(OF_VALUES[name](Image.fromarray(RAMP), strength))
                 frames = [cv2.LUT(frame, table) for frame in frames]
+                continue
+            if name == 'Sharpness':  # torchvision's pixels are Pillow's
+                pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+                pixels = TF.adjust_sharpness(pixels, 1 + strength).permute(0, 2, 3, 1)
+                frames = list(pixels.contiguous().numpy())
                 continue
             if name not in OF_PICTURES:
                 matrix = map_of(name, strength, *frames[0].shape[:2])

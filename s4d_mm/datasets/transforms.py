@@ -250,23 +250,41 @@ class ClipRandomResizedCrop(RandomCropBoxes):
     Gives the pixels of mmaction2's ``RandomResizedCrop``, ``Resize`` and ``Flip`` for the same
     window, ``times`` times over the same frames, as an array (V * T, size, size, 3), views one
     after the other. ``interpolation`` is 'bilinear' or 'bicubic'; with ``antialias`` as Pillow
-    resizes, as for the images of S4D's pre-training, whose clips are resized without.
+    resizes, as for the images of S4D's pre-training, whose clips are resized without. With
+    ``scale`` (width, height) the windows are those of frames that are resized to it before; frames
+    that this would enlarge are resized once, from the original pixels, which differs by about half
+    a grey level on average.
     """
 
     size: int
     interpolation: str = 'bilinear'
     antialias: bool = False
+    scale: tuple[int, int] | None = None
 
     def transform(self, results: dict) -> dict:
         imgs, size = results['imgs'], (self.size, self.size)
-        boxes = self.draw(*imgs[0].shape[:2])
+        height, width = imgs[0].shape[:2]
+        target_width, target_height = self.scale or (width, height)
+        boxes = self.draw(target_height, target_width)
+        steps = np.array([width / target_width, height / target_height])
+        if (steps > 1).any() or (self.antialias and self.scale):
+            imgs, steps = _resize(imgs, target_height, target_width), np.ones(2)
         out = np.empty((len(boxes), len(imgs), *size, 3), np.uint8)
         how = CV2_CODES[self.interpolation]
         for view, (x1, y1, x2, y2, flip) in zip(out, boxes.tolist()):
             if self.antialias:
                 view[:] = _resize([i[y1:y2, x1:x2] for i in imgs], *size, self.interpolation)
+            # columns and rows of the source for those of the result, from pixel centre to centre
+            step = steps * (x2 - x1, y2 - y1) / self.size
+            start = steps * (x1, y1) + (step - 1) / 2
+            matrix = np.column_stack([np.diag(step), start])
             for frame, img in zip(view, imgs):
-                if not self.antialias:
+                if (steps < 1).any():
+                    options = dict(
+                        flags=how | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+                    )
+                    cv2.warpAffine(img, matrix, size, frame, **options)
+                elif not self.antialias:
                     cv2.resize(img[y1:y2, x1:x2], size, frame, interpolation=how)
                 if flip:
                     cv2.flip(frame, 1, frame)

@@ -3,6 +3,7 @@
 
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -228,6 +229,22 @@ def test_clip_random_resized_crop(interpolation, antialias, frames, size):
     (assert_near if antialias else np.testing.assert_array_equal)(out, np.stack(wanted))
     out[0] = 0  # a step that works in place changes this frame alone
     assert out[1:].any(axis=(1, 2, 3)).all()
+
+
+@pytest.mark.parametrize('size', [(80, 96), (150, 120)])
+def test_a_window_of_resized_frames_is_resized_once(size):
+    """The same windows as in two steps; half a grey level away, and the same where it shrinks."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (2, 8, 10, 3), np.uint8)  # smooth, as faces are
+    imgs = [cv2.resize(img, size[::-1], interpolation=cv2.INTER_CUBIC) for img in coarse]
+    options = dict(size=100, times=8, flip_ratio=0.5)
+    once = build('ClipRandomResizedCrop', scale=(120, 110), **options)(dict(imgs=imgs))
+    seed_generators(0)
+    twice = build('ClipResize', scale=(120, 110))(dict(imgs=imgs))
+    twice = build('ClipRandomResizedCrop', **options)(twice)
+    assert np.array_equal(once['crop_boxes'], twice['crop_boxes'])
+    difference = np.abs(once['imgs'].astype(int) - twice['imgs'])
+    assert difference.mean() < 1 and difference.any() == (size == (80, 96))
 
 
 def test_windows_are_those_of_mmaction():

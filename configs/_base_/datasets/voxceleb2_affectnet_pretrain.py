@@ -12,10 +12,16 @@ video_pipeline = [
     dict(type='ClipDecode'),
     # the face in VoxCeleb2's 224 x 224 frames
     dict(type='FixedCrop', rows=(0, 160), columns=(32, 192)),
-    dict(type='ClipResize', scale=(192, 192)),
-    # one crop for all frames of a view; no flip. As in the authors' code, clips
-    # are resized here without antialiasing (tensors), images with it (Pillow)
-    dict(type='ClipRandomResizedCrop', size=160, times=4, area_range=(0.08, 1.0)),
+    # one crop for all frames of a view, of frames of 192 x 192; no flip. As in the
+    # authors' code, clips are resized here without antialiasing (tensors), images
+    # with it (Pillow)
+    dict(
+        type='ClipRandomResizedCrop',
+        size=160,
+        times=4,
+        area_range=(0.08, 1.0),
+        scale=(192, 192),
+    ),
     dict(type='FormatShape', input_format='NCTHW'),
     dict(type='PackActionInputs', meta_keys=('input_type', 'sample_id', 'img_shape')),
 ]

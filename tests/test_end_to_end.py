@@ -141,7 +141,6 @@ def test_the_authors_files_are_used_as_they_are(pretrained, finetuned, tmp_path,
 
 RECIPES = [
     's4d_pretrain',
-    's4d_pretrain_device-crops',
     's4d_finetune_dfew',
     's4d_finetune_ferv39k',
     's4d_finetune_mafw',

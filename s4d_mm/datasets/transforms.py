@@ -207,22 +207,29 @@ class FixedCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 @dataclass(eq=False)
-class RandomCropBoxes(BaseTransform):
-    """Draw random windows and leave it to the device to cut them out.
+class ClipRandomResizedCrop(BaseTransform):
+    """Cut random windows out of a clip, the same for all frames of a view, and resize them.
 
-    The windows are those of mmaction2's ``RandomResizedCrop``, one for all frames of a view.
-    ``DualModalDataPreprocessor(crops=...)`` cuts and resizes, so a clip goes to the device once.
-    Put ``'crop_boxes'`` into ``meta_keys`` of ``PackActionInputs``. ``imgs`` becomes an array
-    (T, H, W, 3); ``crop_boxes`` is int64 (V, 5): first column, first row, column after the last,
-    row after the last, and 1 if the view is mirrored. ``times`` is V, ``area_range`` the smallest
-    and largest share of the frame's area, ``aspect_ratio_range`` that of width to height,
-    ``flip_ratio`` the share of the views that are mirrored.
+    Gives the pixels of mmaction2's ``RandomResizedCrop``, ``Resize`` and ``Flip`` for the same
+    window, ``times`` times over the same frames, as an array (V * T, size, size, 3), views one
+    after the other. ``area_range`` is the smallest and largest share of the frame's area,
+    ``aspect_ratio_range`` that of width to height, ``flip_ratio`` the share of the views that are
+    mirrored. ``interpolation`` is 'bilinear' or 'bicubic'; with ``antialias`` as Pillow resizes, as
+    for the images of S4D's pre-training, whose clips are resized without. With ``scale`` (width,
+    height) the windows are those of frames that are resized to it before; frames that this would
+    enlarge are resized once, from the original pixels, which differs by about half a grey level on
+    average. Adds ``crop_boxes``, int64 (V, 5): first column, first row, column after the last, row
+    after the last, and 1 if the view is mirrored.
     """
 
+    size: int
     times: int = 1
     area_range: tuple[float, float] = (0.08, 1.0)
     aspect_ratio_range: tuple[float, float] = (3 / 4, 4 / 3)
     flip_ratio: float = 0.0
+    interpolation: str = 'bilinear'
+    antialias: bool = False
+    scale: tuple[int, int] | None = None
 
     def draw(self, height: int, width: int) -> np.ndarray:
         """Draw the windows for frames of this size: (V, 5)."""
@@ -234,32 +241,6 @@ class RandomCropBoxes(BaseTransform):
             flip = self.flip_ratio > 0 and random.random() < self.flip_ratio
             boxes.append((*box, flip))
         return np.array(boxes, np.int64)
-
-    def transform(self, results: dict) -> dict:
-        imgs = results['imgs']
-        results['crop_boxes'] = self.draw(*imgs[0].shape[:2])
-        results['imgs'] = np.stack(imgs)  # T H W 3
-        return results
-
-
-@TRANSFORMS.register_module()
-@dataclass(eq=False, kw_only=True)
-class ClipRandomResizedCrop(RandomCropBoxes):
-    """Cut the windows of :class:`RandomCropBoxes` out of a clip and resize them.
-
-    Gives the pixels of mmaction2's ``RandomResizedCrop``, ``Resize`` and ``Flip`` for the same
-    window, ``times`` times over the same frames, as an array (V * T, size, size, 3), views one
-    after the other. ``interpolation`` is 'bilinear' or 'bicubic'; with ``antialias`` as Pillow
-    resizes, as for the images of S4D's pre-training, whose clips are resized without. With
-    ``scale`` (width, height) the windows are those of frames that are resized to it before; frames
-    that this would enlarge are resized once, from the original pixels, which differs by about half
-    a grey level on average.
-    """
-
-    size: int
-    interpolation: str = 'bilinear'
-    antialias: bool = False
-    scale: tuple[int, int] | None = None
 
     def transform(self, results: dict) -> dict:
         imgs, size = results['imgs'], (self.size, self.size)

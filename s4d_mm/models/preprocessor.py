@@ -6,9 +6,7 @@ Shapes use the letters of :mod:`s4d_mm.models`.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -36,9 +34,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         pack_views (bool): Whether in testing the samples of a batch may have different numbers of
             views, as with ``SampleClipViews(merge_equal=True)``, for ``DualModalHead``. Where
             they differ, the views are packed one after the other.
-        crops (dict[str, dict], optional): Windows to cut on the device, under 'video' and/or
-            'image': ``dict(video=dict(size=160, interpolation='bilinear'))``, for pipelines with
-            :class:`RandomCropBoxes`.
         image_frames (int, optional): If given, images become clips of this many equal frames, for
             backbones that take clips only.
     """
@@ -50,17 +45,15 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         blending: dict[str, dict] | None = None,
         merge_views: bool = False,
         pack_views: bool = False,
-        crops: dict[str, dict] | None = None,
         image_frames: int | None = None,
     ) -> None:
         super().__init__(non_blocking=True)
-        options = dict(blending=blending or {}, crops=crops or {})
-        for name, option in options.items():
-            if not set(option) <= set(MODALITIES):
-                raise ValueError(
-                    f'{name} of DualModalDataPreprocessor must be a dict with the keys '
-                    f'{MODALITIES}, but has the keys {tuple(option)}.'
-                )
+        blending = blending or {}
+        if not set(blending) <= set(MODALITIES):
+            raise ValueError(
+                'blending of DualModalDataPreprocessor must be a dict with the keys '
+                f'{MODALITIES}, but has the keys {tuple(blending)}.'
+            )
         if len(mean) != len(std) or max(std) < 1:
             raise ValueError(
                 'mean and std of DualModalDataPreprocessor must be those of pixels in 0..255, with '
@@ -69,11 +62,10 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32), persistent=False)
         self.blending = {
-            name: MODELS.build(cfg) for name, cfg in options['blending'].items() if cfg is not None
+            name: MODELS.build(cfg) for name, cfg in blending.items() if cfg is not None
         }
         self.merge_views = merge_views
         self.pack_views = pack_views
-        self.crops = options['crops']
         self.image_frames = image_frames
 
     @torch.compiler.disable  # numbers drawn on the host would compile again
@@ -94,10 +86,7 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         inputs, data_samples = list(data['inputs']), data['data_samples']
         pack = self.pack_views and not training
         input_type = self._check_batch(inputs, data_samples, pack)
-        boxes = self._check_boxes(inputs, data_samples, input_type)
         x = self._stack(inputs, data_samples, pack)
-        if boxes is not None:
-            x = crop_and_resize(x[:, 0], boxes, **self.crops[input_type])
         per_channel = (-1,) + (1,) * (x.ndim - 3)
         x = x.float().sub_(self.mean.view(per_channel)).div_(self.std.view(per_channel))
         if training and input_type in self.blending:
@@ -134,25 +123,6 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
         (input_type,) = modalities
         return input_type
 
-    def _check_boxes(
-        self, inputs: list[Tensor], data_samples: list, input_type: str
-    ) -> Tensor | None:
-        """Windows (B, V, 5) that the pipeline drew, if any."""
-        boxes = [sample.metainfo.get('crop_boxes') for sample in data_samples]
-        if input_type not in self.crops and all(b is None for b in boxes):
-            return None
-        if input_type not in self.crops or any(b is None for b in boxes):
-            raise ValueError(
-                f'crops of DualModalDataPreprocessor is {self.crops}: {input_type!r} in it needs '
-                'RandomCropBoxes in the pipeline and crop_boxes in meta_keys of PackActionInputs, '
-                'and they need it.'
-            )
-        if any(len(x) != 1 for x in inputs):
-            raise ValueError(
-                f'crop_boxes go with one view of a sample, but there are {max(map(len, inputs))}.'
-            )
-        return torch.from_numpy(np.stack(boxes))
-
     def _stack(self, inputs: list[Tensor], data_samples: list, pack: bool) -> Tensor:
         inputs_on_device = self.cast_data(inputs)
         if pack and len({len(x) for x in inputs}) > 1:
@@ -160,27 +130,3 @@ class DualModalDataPreprocessor(BaseDataPreprocessor):
                 sample.set_metainfo(dict(num_views=len(x)))
             return torch.cat(inputs_on_device)[:, None]  # sum of V, 1, 3 [T] H W
         return torch.stack(inputs_on_device)  # B V 3 [T] H W
-
-
-def crop_and_resize(x: Tensor, boxes: Tensor, size: int, interpolation: str = 'bilinear') -> Tensor:
-    """Cut the windows of ``RandomCropBoxes`` out of a batch and resize them.
-
-    The result is that of ``ClipRandomResizedCrop`` before that one rounds it to whole grey levels.
-
-    Args:
-        x (Tensor): Clips or images, uint8 or float, (B, 3, [T, ]H, W).
-        boxes (Tensor): int64, on the host, (B, V, 5): first column, first row, column after the
-            last, row after the last, 1 to mirror left to right.
-        size (int): Height and width of the result.
-        interpolation (str): 'bilinear' or 'bicubic'.
-
-    Returns:
-        Tensor: float32, 0..255, (B, V, 3, [T, ]size, size).
-    """
-    out = torch.empty((*boxes.shape[:2], *x.shape[1:-2], size, size), device=x.device)
-    for sample, boxes_of_sample, views in zip(x, boxes.tolist(), out):
-        for (left, top, right, bottom, mirror), view in zip(boxes_of_sample, views):
-            window = sample[..., top:bottom, left:right].float().flatten(0, -3)  # 3*T rows columns
-            window = F.interpolate(window[None], (size, size), mode=interpolation)[0]
-            view.copy_((window.flip(-1) if mirror else window).view_as(view))
-    return out.clamp_(0, 255)  # bicubic overshoots

@@ -252,7 +252,7 @@ def test_windows_are_those_of_mmaction():
     theirs = build('mmaction.RandomResizedCrop', area_range=(0.2, 1.0))
     drawn = [theirs(dict(imgs=noise_clip(1), img_shape=(50, 70)))['crop_bbox'] for _ in range(20)]
     seed_generators(0)
-    ours = build('RandomCropBoxes', times=20, area_range=(0.2, 1.0))
+    ours = build('ClipRandomResizedCrop', size=8, times=20, area_range=(0.2, 1.0))
     boxes = ours(dict(imgs=noise_clip(2)))['crop_boxes']
     assert boxes[:, :4].tolist() == np.array(drawn).tolist() and not boxes[:, 4].any()
 

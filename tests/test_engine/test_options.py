@@ -191,7 +191,6 @@ OF_PRETRAINING = (1.2e-3, dict(video=96, image=384))
 OF_FINETUNING = (4e-5, dict(video=32, image=64))
 RECIPES = {
     's4d_pretrain': OF_PRETRAINING,
-    's4d_pretrain_device-crops': OF_PRETRAINING,
     's4d_pretrain_batch1536': (4.8e-3, dict(video=384, image=1536)),
     's4d_finetune_dfew': OF_FINETUNING,
     's4d_finetune_ferv39k': OF_FINETUNING,

@@ -1,14 +1,11 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
 """DualModalDataPreprocessor: the toolbox's numbers, for both modalities."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, init_default_scope
 from small_models import pixel_batch
-
-from s4d_mm.models import DualModalDataPreprocessor
 
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SHAPES = dict(video=(1, 3, 4, 8, 8), image=(1, 3, 8, 8))  # of pixel_batch
@@ -116,46 +113,6 @@ def test_merged_views_and_images_as_clips_of_equal_frames():
 
 def joined(a, b):
     return {key: a[key] + b[key] for key in a}
-
-
-def crop_batch():
-    """Clips of 3 frames, with two windows each."""
-    data = pixel_batch('video', 2, (1, 3, 3, 40, 50))
-    for sample in data['data_samples']:
-        sample.set_metainfo(dict(crop_boxes=np.array([[3, 5, 33, 29, 0], [20, 0, 50, 40, 1]])))
-    return data
-
-
-@pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize(
-    'name, way', [('bilinear', cv2.INTER_LINEAR), ('bicubic', cv2.INTER_CUBIC)]
-)
-def test_crops_are_opencv_s_of_float_pixels(device, name, way):
-    data, size, wanted = crop_batch(), 12, []
-    for x, sample in zip(data['inputs'], data['data_samples']):
-        for left, top, right, bottom, mirror in sample.crop_boxes:
-            for frame in x[0].permute(1, 2, 3, 0).float().numpy():  # H W C
-                window = cv2.resize(frame[top:bottom, left:right], (size, size), interpolation=way)
-                wanted.append(window[:, ::-1] if mirror else window)
-    wanted = torch.from_numpy(np.stack(wanted)).clamp(0, 255)  # B*V*T S S C
-    crops = dict(video=dict(size=size, interpolation=name))
-    part = DualModalDataPreprocessor([0.0] * 3, [1.0] * 3, crops=crops).to(device)
-    with torch.autocast(device, torch.bfloat16):
-        ours = part(data)['inputs'].cpu().permute(0, 1, 3, 4, 5, 2)
-    assert ours.dtype == torch.float32
-    assert (ours.reshape(wanted.shape) - wanted).abs().max() < 0.002  # grey levels
-
-
-def test_crops_of_images():
-    data = pixel_batch('image')
-    for sample in data['data_samples']:
-        sample.set_metainfo(dict(crop_boxes=np.array([[0, 0, 8, 8, 1]])))
-    part = build(crops=dict(image=dict(size=8)))
-    torch.testing.assert_close(
-        part(data)['inputs'], build()(pixel_batch('image'))['inputs'].flip(-1)
-    )
-    with pytest.raises(ValueError, match="crops .*'image' in it needs RandomCropBoxes"):
-        part(pixel_batch('image'))
 
 
 def test_packed_views():

@@ -166,13 +166,7 @@ def build(inferencer: Inferencer, max_seconds: float = 60, max_mb: float = 100) 
     return page.queue(max_size=16)
 
 
-def serve(
-    inferencer: Inferencer,
-    host: str = '127.0.0.1',
-    port: int = 7860,
-    max_seconds: float = 60,
-    max_mb: float = 100,
-) -> None:
+def serve(inferencer: Inferencer, host: str, port: int, max_seconds: float, max_mb: float) -> None:
     """Serve the page until the process gets SIGINT (Ctrl-C) or SIGTERM, in the main thread.
 
     All files of the page are in one temporary folder, which is deleted then. Nothing is asked
@@ -180,10 +174,10 @@ def serve(
 
     Args:
         inferencer (callable): An ``ExpressionInferencer``.
-        host (str): Address to listen on; all but 127.0.0.1 get a warning. Defaults to '127.0.0.1'.
-        port (int): Port to listen on. Defaults to 7860.
-        max_seconds (float): Length of the longest video. Defaults to 60.
-        max_mb (float): Size of the largest file, in millions of bytes. Defaults to 100.
+        host (str): Address to listen on; all but this machine's own get a warning.
+        port (int): Port to listen on.
+        max_seconds (float): Length of the longest video.
+        max_mb (float): Size of the largest file, in millions of bytes.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -201,10 +195,7 @@ def serve(
 
         # a page from elsewhere, whose name was made to mean this address, could read the answers
         hosts = [*LOCAL, '[::1]'] if host in LOCAL else ['*']
-        middleware = [
-            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
-            Middleware(_policy),
-        ]
+        middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(_policy)]
         page = build(inferencer, max_seconds, max_mb)
         page.launch(
             server_name=host,

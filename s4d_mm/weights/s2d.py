@@ -14,15 +14,7 @@ from ..files.checkpoint import load_weights
 from ..files.errors import WeightsError
 from ..models.landmark_net import WHERE_TO_GET_LANDMARKS, cut_tail, is_landmark_net
 from ..models.state_dict import OTHER_CODES, S2D_MODEL, OtherCode
-from .io import (
-    Conversion,
-    StateDict,
-    check_classes,
-    convert_file,
-    has,
-    rename,
-    require,
-)
+from .io import Conversion, StateDict, check_classes, convert_file, has, rename, require
 
 # (authors' prefix, our prefix); the first that matches is taken
 PREFIXES = (

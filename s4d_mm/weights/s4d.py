@@ -10,16 +10,7 @@ from functools import partial
 import torch
 
 from ..models.state_dict import OTHER_CODES, OtherCode
-from .io import (
-    Classes,
-    Conversion,
-    StateDict,
-    check_classes,
-    convert_file,
-    has,
-    rename,
-    require,
-)
+from .io import Classes, Conversion, StateDict, check_classes, convert_file, has, rename, require
 
 STAGES = ('pretrain', 'finetune')
 CLASSIFIERS = {m: f'cls_head.classifiers.{m}.weight' for m in ('video', 'image')}

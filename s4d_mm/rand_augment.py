@@ -53,6 +53,7 @@ OF_PICTURES = {
     'Color': lambda image, strength: ImageEnhance.Color(image).enhance(1 + strength),
     'Contrast': lambda image, strength: ImageEnhance.Contrast(image).enhance(1 + strength),
 }
+AT_ONCE = 8  # frames that are moved at once: more do not fit into the cache
 RAMP = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(1, 256, 3)
 
 
@@ -156,7 +157,7 @@ def warp_bicubic(frames: Frames, matrix: Sequence[float], color: Sequence[int]) 
     weights in all frames: torch's ``embedding_bag`` of a table with a row for each pixel.
     """
     a, b, c, d, e, f = matrix
-    (height, width), count = frames[0].shape[:2], len(frames)
+    height, width = frames[0].shape[:2]
     x = torch.arange(width, dtype=torch.float64) + 0.5
     y = torch.arange(height, dtype=torch.float64)[:, None] + 0.5
     x, y = (a * x + b * y + c).flatten(), (d * x + e * y + f).flatten()
@@ -165,13 +166,17 @@ def warp_bicubic(frames: Frames, matrix: Sequence[float], color: Sequence[int]) 
     places = (rows[:, None] * width + columns).flatten(0, 1)  # up to 16, H * W
     places = places.masked_fill_(outside, height * width).t().contiguous()
     weights = (of_rows[:, None] * of_columns).flatten(0, 1).t().contiguous()
-    table = torch.empty(height * width + 1, 3 * count)
-    table[:-1] = torch.from_numpy(cv2.merge(frames)).view(-1, 3 * count)
-    table[-1] = torch.tensor(color, dtype=torch.float32).repeat(count)
-    out = F.embedding_bag(places, table, mode='sum', per_sample_weights=weights)
-    # cut off as in Pillow; rounding has left some whole numbers a little below
-    out = out.add_(1e-3).clamp_(0, 255).byte().view(height, width, count, 3)
-    return list(out.permute(2, 0, 1, 3).contiguous().numpy())
+    moved = []
+    for start in range(0, len(frames), AT_ONCE):
+        some = frames[start : start + AT_ONCE]
+        table = torch.empty(height * width + 1, 3 * len(some))
+        table[:-1] = torch.from_numpy(cv2.merge(some)).flatten(0, 1)
+        table[-1] = torch.tensor(color, dtype=torch.float32).repeat(len(some))
+        out = F.embedding_bag(places, table, mode='sum', per_sample_weights=weights)
+        # cut off as in Pillow; rounding has left some whole numbers a little below
+        out = out.add_(1e-3).clamp_(0, 255).byte().view(height, width, len(some), 3)
+        moved += out.permute(2, 0, 1, 3).contiguous().numpy()
+    return moved
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -175,7 +175,7 @@ def warp_bicubic(frames: Frames, matrix: Sequence[float], color: Sequence[int]) 
         out = F.embedding_bag(places, table, mode='sum', per_sample_weights=weights)
         # cut off as in Pillow; rounding has left some whole numbers a little below
         out = out.add_(1e-3).clamp_(0, 255).byte().view(height, width, len(some), 3)
-        moved += out.permute(2, 0, 1, 3).contiguous().numpy()
+        moved.extend(out.permute(2, 0, 1, 3).contiguous().numpy())
     return moved
 
 

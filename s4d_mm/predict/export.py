@@ -8,7 +8,6 @@ input of the classifier.
 """
 
 import json
-import logging
 import os
 import os.path as osp
 import tempfile
@@ -72,7 +71,7 @@ class PixelsToScores(nn.Module):
         return logits.softmax(dim=-1), logits, features
 
 
-def describe_model(scorer: TorchScorer, graph: PixelsToScores, int8: bool) -> dict[str, Any]:
+def describe_model(scorer: TorchScorer, graph: PixelsToScores) -> dict[str, Any]:
     """The metadata of a model's file, see docs/export.md."""
     kind = graph.input_type
     window = scorer.window if kind == 'video' else Window(None, None)
@@ -94,18 +93,12 @@ def describe_model(scorer: TorchScorer, graph: PixelsToScores, int8: bool) -> di
         std=graph.std.flatten().tolist(),
         steps=steps,
         interpolation=[text for text in words if text],
-        int8=int8,
         trained_on=scorer.trained_on,
     )
 
 
 def export_model(
-    config: str,
-    checkpoint: str,
-    out: str,
-    input_type: str,
-    opset: int | None = None,
-    int8: bool = False,
+    config: str, checkpoint: str, out: str, input_type: str, opset: int | None = None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Write a model to a file and compare what the file computes with PyTorch.
 
@@ -116,8 +109,6 @@ def export_model(
             compared.
         input_type (str): 'video' or 'image'.
         opset (int, optional): ONNX operator set. Defaults to None, torch's choice.
-        int8 (bool): Whether to make the weights of the matrix products 8-bit integers, for
-            ONNX. Such a file is not compared against ``TOLERANCE``. Defaults to False.
 
     Returns:
         tuple: The metadata of the file, and of each output the largest difference from PyTorch.
@@ -128,8 +119,8 @@ def export_model(
     is_onnx = out.lower().endswith('.onnx')
     if not is_onnx and not out.lower().endswith('.pt2'):
         raise ValueError(f'{out} must end with .onnx or .pt2, which says the format.')
-    if not is_onnx and (opset is not None or int8):
-        raise ValueError(f'opset and int8 are for .onnx files, but {out} is asked for.')
+    if not is_onnx and opset is not None:
+        raise ValueError(f'opset={opset} is for .onnx files, but {out} is asked for.')
     if is_onnx and not all(map(find_spec, ('onnx', 'onnxruntime', 'onnxscript'))):
         raise ImportError(f'To write {out}: pip install onnx onnxruntime onnxscript.')
     scorer = TorchScorer(config, checkpoint, 'cpu')
@@ -140,7 +131,7 @@ def export_model(
         known = ', '.join(map(repr, scorer.classes))
         raise ValueError(f'{config} is not for the input type {input_type!r}, but for {known}.')
     graph = PixelsToScores(model, input_type).eval().requires_grad_(False)
-    info = describe_model(scorer, graph, int8)
+    info = describe_model(scorer, graph)
     folder = osp.dirname(osp.abspath(out))
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.export_', dir=folder) as temporary:
@@ -149,7 +140,7 @@ def export_model(
             warnings.simplefilter('ignore')  # of torch to itself
             run = (write_onnx if is_onnx else write_pt2)(graph, info, path, opset)
             differences = compare(graph, info, run)
-        if not int8 and not max(differences.values()) <= TOLERANCE:
+        if not max(differences.values()) <= TOLERANCE:
             preprocessor = type(model.data_preprocessor).__name__
             raise RuntimeError(
                 f'The exported model gives other numbers than PyTorch: {differences}. It was not '
@@ -181,32 +172,11 @@ def write_onnx(graph: PixelsToScores, info: dict, path: str, opset: int | None) 
         opset_version=opset,
         verbose=False,
     ).model_proto
-    if info['int8']:
-        onnx_model = quantize(onnx_model, osp.dirname(path))
     strings = {key: json.dumps(value, ensure_ascii=False) for key, value in info.items()}
     onnx.helper.set_model_props(onnx_model, strings)
     onnx.save(onnx_model, path)
     session = open_session(path, 'cpu')
     return lambda pixels: map(torch.from_numpy, session.run(None, {'pixels': pixels.numpy()}))
-
-
-def quantize(onnx_model: Any, folder: str) -> Any:
-    """Make the constant factors of matrix products 8-bit integers (onnxruntime's dynamic way).
-
-    What comes in is rounded to 8 bits, in a range that is found anew for each batch.
-    """
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    traced, plain, small = (osp.join(folder, f'{name}.onnx') for name in ('a', 'b', 'c'))
-    onnx.save(onnx_model, traced)
-    logging.disable(logging.WARNING)  # it reports each operator
-    # it computes the constants, such as transposed weights, without which few are quantised
-    quant_pre_process(traced, plain, skip_symbolic_shape=True)
-    quantize_dynamic(plain, small, weight_type=QuantType.QInt8)
-    logging.disable(logging.NOTSET)
-    return onnx.load(small)
 
 
 def write_pt2(graph: PixelsToScores, info: dict, path: str, opset: None) -> Callable:

@@ -28,8 +28,8 @@ SPREAD_INTERVAL = 4
 # Steps that an exported model's file may name: they need nothing but frames. The list is closed,
 # since the file may be a stranger's.
 FRAME_STEPS = ('CenterCrop', 'ClipResize', 'FixedCrop', 'Resize')
-# what the metadata of older exported files lack
-OLDER_FILES = dict(int8=False, loop=False, spread=False, trained_on='unknown data')
+# what the metadata of other versions' exported files lack
+OTHER_FILES = dict(int8=False, loop=False, spread=False, trained_on='unknown data')
 
 
 class Scorer(Protocol):
@@ -244,8 +244,8 @@ def run_frame_steps(steps: Compose, images: list[np.ndarray]) -> np.ndarray:
 class OnnxScorer(Scorer):
     """A model of ``tools/deployment/export.py``, run by onnxruntime.
 
-    It takes one input type. A file with 8-bit integers runs its samples one by one, since in a
-    batch each would change the rounding of the others.
+    It takes one input type. A file with 8-bit integers, of 0.2, runs its samples one by one, since
+    in a batch each would change the rounding of the others.
 
     Args:
         path (str): The ``.onnx`` file.
@@ -299,7 +299,7 @@ def read_info(metadata: dict[str, str], path: str) -> dict:
             f'{path} was not written by tools/deployment/export.py, or is broken: it has not the '
             'metadata of that tool. Export the model again.'
         )
-    return dict(OLDER_FILES, **info)
+    return dict(OTHER_FILES, **info)
 
 
 def open_session(path: str, device: str | None) -> Any:

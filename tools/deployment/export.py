@@ -16,7 +16,6 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser.add_argument('out', help='file to write: .onnx, or .pt2 for torch.export')
     parser.add_argument('--input-type', choices=('video', 'image'), required=True)
     parser.add_argument('--opset', type=int, help="ONNX operator set; torch's choice if not given")
-    parser.add_argument('--int8', action='store_true', help='8-bit weights for ONNX on a CPU')
     args = parser.parse_args(argv)
     for path in (args.config, args.checkpoint):
         if not osp.isfile(path):
@@ -35,20 +34,19 @@ def main(argv: list | None = None) -> int:
     args = parse_args(argv)
     try:
         info, differences = export_model(
-            args.config, args.checkpoint, args.out, args.input_type, args.opset, args.int8
+            args.config, args.checkpoint, args.out, args.input_type, args.opset
         )
     except (ImportError, OSError, RuntimeError, ValueError) as e:
         print(f'export.py: error: {e}', file=sys.stderr)
         return 2
     height, width = info['size']
     window = f'{info["clip_len"]} frames of ' if info['clip_len'] else ''
-    limit = 'not limited, because of --int8' if args.int8 else f'limit {TOLERANCE:.0e}'
     found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
     print(
         f'{args.out}: {osp.getsize(args.out) / 1e6:.1f} MB\n'
         f'{args.input_type}, {window}{width} x {height} pixels, {len(info["classes"])} classes: '
         f'{", ".join(info["classes"])}\n'
-        f'largest difference from PyTorch ({limit}): {found}'
+        f'largest difference from PyTorch (limit {TOLERANCE:.0e}): {found}'
     )
     return 0
 

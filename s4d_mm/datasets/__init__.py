@@ -3,11 +3,7 @@
 # ruff: noqa: F401
 
 from . import transforms
-from .expression import (
-    BaseExpressionDataset,
-    ExpressionImageDataset,
-    ExpressionVideoDataset,
-)
+from .expression import BaseExpressionDataset, ExpressionImageDataset, ExpressionVideoDataset
 from .joint import (
     DualModalBatchSampler,
     DualModalDataset,

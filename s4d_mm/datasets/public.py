@@ -201,7 +201,7 @@ class RAVDESS(LabelInName, ExpressionVideoDataset):
     """
 
     METAINFO = dict(
-        classes=('neutral', 'calm', 'happiness', 'sadness', 'anger', 'fear', 'disgust', 'surprise'),
+        classes=('neutral', 'calm', 'happiness', 'sadness', 'anger', 'fear', 'disgust', 'surprise')
     )
     NAME_FORMAT = "'01-01-03-01-02-01-12' (third field 01 to 08)"
     NAME = r'(?:^|/)(?:\d\d-){2}0(?P<label>[1-8])-(?:\d\d-){3}(?P<person>\d\d)(?:\.\w+)?$'
@@ -346,10 +346,7 @@ class AffectNet(OfficialCsv):
             ().
     """
 
-    METAINFO = dict(
-        classes=AFFECT,
-        split_files=dict(train='training.csv', val='validation.csv'),
-    )
+    METAINFO = dict(classes=AFFECT, split_files=dict(train='training.csv', val='validation.csv'))
     HEADER = (
         'subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,'
         'valence,arousal'
@@ -399,8 +396,7 @@ class FERPlus(OfficialCsv):
     """
 
     METAINFO = dict(
-        classes=FER,
-        split_files=dict.fromkeys(('train', 'valid', 'test'), 'fer2013new.csv'),
+        classes=FER, split_files=dict.fromkeys(('train', 'valid', 'test'), 'fer2013new.csv')
     )
     HEADER = f'Usage,Image name,{",".join(FER)},unknown,NF'
     SPLITS = dict(train='Training', valid='PublicTest', test='PrivateTest')  # in the official file

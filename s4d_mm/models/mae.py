@@ -14,11 +14,7 @@ from torch import Tensor, nn
 
 from .encoder import LN_EPS, S4DViT, TransformerBlock, get_arch, init_transformer, run_block
 from .state_dict import check_shapes, take_authors_names
-from .tokens import (
-    normalize_per_channel,
-    sincos_position_table,
-    video_to_tubelets,
-)
+from .tokens import normalize_per_channel, sincos_position_table, video_to_tubelets
 
 MASK_TYPES = ('random', 'tube')
 DECODER_ZOO = {

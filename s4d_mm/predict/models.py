@@ -35,9 +35,7 @@ PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
 OWN_MODEL = 'rendered_people'  # taken where no model is named
 HUB = 'cyinen/S2D'
 PUBLISHED = dict(  # by name: the data set, what is in the names of its files, and its folds
-    s2d_dfew=('DFEW', 'dfew', 5),
-    s2d_ferv39k=('FERV39k', 'ferv', 0),
-    s2d_mafw=('MAFW', 'mafw', 5),
+    s2d_dfew=('DFEW', 'dfew', 5), s2d_ferv39k=('FERV39k', 'ferv', 0), s2d_mafw=('MAFW', 'mafw', 5)
 )
 OVERSAMPLED = re.compile(r'(?<!wo.)(?<!without.)(?<!no.)(?<!non.)(over.?sampl|bds)')
 SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.tar', '.safetensors')

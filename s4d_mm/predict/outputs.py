@@ -15,10 +15,7 @@ from ..media import TimedEncoder, TimedFrame, write_image
 from .inputs import Source
 from .results import ExpressionResult, MediaResult
 
-ENDINGS = dict(
-    video=('.csv', '.json', '.mp4', '_timeline.png'),
-    image=('.csv', '.json', '.png'),
-)
+ENDINGS = dict(video=('.csv', '.json', '.mp4', '_timeline.png'), image=('.csv', '.json', '.png'))
 
 
 class OutputFolder:

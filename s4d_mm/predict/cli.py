@@ -11,21 +11,16 @@ imports the package in functions only, after the arguments were read.
 import argparse
 import logging
 import os.path as osp
-import platform
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from importlib import metadata
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 PACKAGE = osp.dirname(osp.dirname(osp.abspath(__file__)))
 __version__ = runpy.run_path(osp.join(PACKAGE, 'version.py'))['__version__']
 printable = runpy.run_path(osp.join(PACKAGE, 'files', 'text.py'))['printable']
-# whose versions `s4d version` prints where they are installed
-DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'onedl-mmengine', 'mmcv', 'mmcv-lite')
-DISTRIBUTIONS += ('onedl-mmcv', 'mmaction2', 'mmpretrain', 'onedl-mmpretrain')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +47,6 @@ def make_parser() -> argparse.ArgumentParser:
     for name, text, run, add_options in (
         ('predict', 'find the faces in media and say what they express', run_predict, add_predict),
         ('models', 'list the models that have a name', run_models, None),
-        ('version', 'print the versions of s4d_mm and its toolbox', run_version, None),
         ('demo', 'open a web page on this machine that does the same', run_demo, add_demo),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -99,15 +93,6 @@ def add_demo(add: Callable) -> None:
     add('--port', type=int, default=7860, help='default: 7860')
     add('--max-seconds', type=float, default=60, help='longest video that is taken; default: 60')
     add('--max-mb', type=float, default=100, help='largest file that is taken; default: 100')
-
-
-def run_version(args: argparse.Namespace) -> int:
-    """Print the versions of the package and of what it stands on."""
-    print(f'{"s4d_mm":<12} {__version__}\n{"Python":<12} {platform.python_version()}')
-    for name in DISTRIBUTIONS:
-        with suppress(metadata.PackageNotFoundError):
-            print(f'{name:<12} {metadata.version(name)}')
-    return 0
 
 
 def run_models(args: argparse.Namespace) -> int:

@@ -14,7 +14,6 @@ import pytest
 from helpers import ROOT, encode, make_frame, process_env, truncate, write_image, write_video
 from user_files import CLASSES, CONFIG, write_checkpoint
 
-import s4d_mm
 from s4d_mm.predict import cli
 
 S4D = osp.join(ROOT, 'tools', 's4d')
@@ -113,10 +112,3 @@ def test_ctrl_c_leaves_no_half_file(folder, tmp_path):
         error = running.communicate()[1]
     assert (running.returncode, error) == (130, 's4d predict: stopped\n')
     assert os.listdir(tmp_path / 'out') == []
-
-
-def test_versions_are_listed(capsys):
-    assert cli.main(['version']) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {'s4d_mm', 'Python', 'torch', 'mmengine', 'mmaction2', 'mmpretrain'} < set(names)
-    assert {d for _, known, *_ in s4d_mm.REQUIREMENTS for d in known} < set(cli.DISTRIBUTIONS)

@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""From a fine-tuned model to a file that runs without this package.
+"""From a fine-tuned model to an ONNX file, which runs without this package.
 
 The graph takes pixels (B, 3, [T, ]H, W), uint8, RGB, as the steps of the test pipeline leave
 them, and normalises them itself. Only B is free. It gives ``probabilities`` and ``logits``
@@ -105,8 +105,7 @@ def export_model(
     Args:
         config (str): Config of fine-tuning.
         checkpoint (str): Its checkpoint.
-        out (str): File to write, ``.onnx`` or ``.pt2``. It appears when it is whole and has been
-            compared.
+        out (str): File to write, ``.onnx``. It appears when it is whole and has been compared.
         input_type (str): 'video' or 'image'.
         opset (int, optional): ONNX operator set. Defaults to None, torch's choice.
 
@@ -116,12 +115,9 @@ def export_model(
     Raises:
         RuntimeError: If the file computes something else than PyTorch.
     """
-    is_onnx = out.lower().endswith('.onnx')
-    if not is_onnx and not out.lower().endswith('.pt2'):
-        raise ValueError(f'{out} must end with .onnx or .pt2, which says the format.')
-    if not is_onnx and opset is not None:
-        raise ValueError(f'opset={opset} is for .onnx files, but {out} is asked for.')
-    if is_onnx and not all(map(find_spec, ('onnx', 'onnxruntime', 'onnxscript'))):
+    if not out.lower().endswith('.onnx'):
+        raise ValueError(f'{out} must end with .onnx.')
+    if not all(map(find_spec, ('onnx', 'onnxruntime', 'onnxscript'))):
         raise ImportError(f'To write {out}: pip install onnx onnxruntime onnxscript.')
     scorer = TorchScorer(config, checkpoint, 'cpu')
     model = scorer.model
@@ -138,8 +134,7 @@ def export_model(
         path = osp.join(temporary, osp.basename(out))
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of torch to itself
-            run = (write_onnx if is_onnx else write_pt2)(graph, info, path, opset)
-            differences = compare(graph, info, run)
+            differences = compare(graph, info, write_onnx(graph, info, path, opset))
         if not max(differences.values()) <= TOLERANCE:
             preprocessor = type(model.data_preprocessor).__name__
             raise RuntimeError(
@@ -177,15 +172,6 @@ def write_onnx(graph: PixelsToScores, info: dict, path: str, opset: int | None) 
     onnx.save(onnx_model, path)
     session = open_session(path, 'cpu')
     return lambda pixels: map(torch.from_numpy, session.run(None, {'pixels': pixels.numpy()}))
-
-
-def write_pt2(graph: PixelsToScores, info: dict, path: str, opset: None) -> Callable:
-    """Write a graph and its metadata by ``torch.export``; give a function to the outputs."""
-    dynamic = ({0: torch.export.Dim('batch')},)
-    program = torch.export.export(graph, (sample_pixels(info, 2),), dynamic_shapes=dynamic)
-    extra = {'s4d_mm.json': json.dumps(info, ensure_ascii=False)}
-    torch.export.save(program, path, extra_files=extra)
-    return torch.export.load(path).module()
 
 
 def compare(graph: PixelsToScores, info: dict, run: Callable) -> dict[str, float]:

@@ -1,5 +1,5 @@
 # Copyright (c) s4d_mm contributors. Licensed under Apache-2.0.
-"""Write a fine-tuned model as ONNX, or by torch.export, to run it without this package.
+"""Write a fine-tuned model as ONNX, to run it without this package.
 
 python tools/deployment/export.py CONFIG CHECKPOINT OUT.onnx --input-type video
 """
@@ -13,7 +13,7 @@ def parse_args(argv: list | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of fine-tuning')
     parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('out', help='file to write: .onnx, or .pt2 for torch.export')
+    parser.add_argument('out', help='file to write: .onnx')
     parser.add_argument('--input-type', choices=('video', 'image'), required=True)
     parser.add_argument('--opset', type=int, help="ONNX operator set; torch's choice if not given")
     args = parser.parse_args(argv)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import cv2
-import decord
 import numpy as np
 import pack
 import torch
@@ -171,6 +170,8 @@ def raw_image(path: str) -> Image.Image:
 
 def plain_clip(path: str) -> torch.Tensor:
     """Four crops of 16 frames, every fourth of a video, (4, 16, 3, 160, 160) float32."""
+    import decord  # not above: its copies of FFmpeg's libraries stand in the way of PyAV's
+
     reader = decord.VideoReader(path, num_threads=1)
     start = np.random.randint(len(reader) - 63)
     frames = reader.get_batch(range(start, start + 64, 4)).asnumpy()[:, :160, 32:192]

@@ -52,7 +52,6 @@ def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[di
     Returns:
         list[dict]: A row for each pipeline and form of the data.
     """
-    threads = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     rows = []
@@ -86,8 +85,6 @@ def measure(configs: Sequence[str], clips: int = 8, repeats: int = 5) -> list[di
                         share_of_raw=to_raw['ratio'],
                     )
                 )
-    cv2.setNumThreads(threads[0])
-    torch.set_num_threads(threads[1])
     return rows
 
 

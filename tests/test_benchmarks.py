@@ -2,13 +2,16 @@
 """The measuring code runs and measures what it says. Nothing here is timed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from runs import run_ranks
+from helpers import process_env
+from runs import TIMEOUT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import data, predict, run, steps, timing
+from benchmarks import predict, run, steps, timing
 
 
 def flops(case):
@@ -67,9 +70,10 @@ def test_test_protocols_agree(frames):
 
 
 def test_data_pipelines(tmp_path):
-    """In a fork, because decord stands in the way of PyAV in other tests."""
-    config = f'{steps.CONFIGS}/s4d_pretrain.py'
-    (rows,) = run_ranks(lambda: data.measure([config], clips=1, repeats=1), tmp_path / 'run', 1)
+    """In a process of its own: it sets threads, and decord stands in the way of PyAV."""
+    command = f'{sys.executable} {run.__file__} data --clips 1 --repeats 1 --out out.json'
+    subprocess.run(command.split(), cwd=tmp_path, env=process_env(), check=True, timeout=TIMEOUT)
+    rows = json.loads((tmp_path / 'out.json').read_text())['rows']
     names = [f's4d_pretrain.py, {kind}' for kind in ('mp4', 'frames', 'packed', 'jpg', 'packed')]
     others = ['plain pre-training', 'raw decoding']
     assert [r['pipeline'] for r in rows] == [*names[:3], *others, *names[3:], *others]

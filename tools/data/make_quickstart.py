@@ -132,7 +132,7 @@ def write_sample(path: str, frames: Sequence[np.ndarray], fps: int, quality: int
 def make_files(make: Callable, samples: Sequence, out: str, workers: int | None) -> int:
     """Call ``make`` with each sample whose file is missing, in processes; returns how many."""
     todo = [s for s in samples if not osp.isfile(osp.join(out, s.path))]
-    made = in_processes(make, todo, workers, partial(cv2.setNumThreads, 1))
+    made = in_processes(make, todo, workers, partial(cv2.setNumThreads, 0))
     for done, _ in enumerate(made, 1):
         if done % 500 == 0 or done == len(todo):
             print(f'  {done}/{len(todo)} files', flush=True)

@@ -50,7 +50,7 @@ _detect = None  # the detector of this process
 def start_worker(make_detector: Callable) -> None:
     """Set up a process, which ends when the one that started it does."""
     global _detect
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)
     parent = multiprocessing.parent_process()
     if parent is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import os.path as osp
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_write
+from s4d_mm_alone.files.text import printable
 
 LOST_SHARE = 0.1  # of its frames that a video may be short of
 
@@ -109,6 +112,12 @@ def csv_text(rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
+def require_apart(src: str, dst: str) -> None:
+    here, there = osp.realpath(src), osp.realpath(dst)
+    if there == here or there.startswith(here + os.sep):
+        raise ValueError(f'{dst} lies in {src}; write to another place')
+
+
 def claim_folder(out: str, marker: str, settings: dict) -> None:
     """Write the settings into the ``marker`` of a folder, which must be empty or have the same."""
     path = osp.join(out, marker)
@@ -139,3 +148,14 @@ def in_processes(work: Callable, todo: Sequence, workers: int | None, start: Cal
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def run_command(tool: str, work: Callable[[], int]) -> int:
+    """The exit code of a tool; what is wrong with its input is said in a line."""
+    try:
+        return work()
+    except (ValueError, ImportError, OSError) as e:
+        print(printable(f'{tool}: {e}'), file=sys.stderr)
+    except (BrokenProcessPool, KeyboardInterrupt) as e:
+        print(f'\n{tool}: {type(e).__name__}; run this again to resume', file=sys.stderr)
+    return 1

@@ -13,7 +13,6 @@ import os
 import os.path as osp
 import sys
 from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 
 import clip_files as files
@@ -157,9 +156,7 @@ def pack(
     if not 1 <= quality <= 100 or parts < 1:
         raise ValueError(f'quality={quality} must be 1 to 100, and parts={parts} at least 1')
     kind = input_type(dataset)
-    here, there = osp.realpath(src), osp.realpath(dst)
-    if there == here or there.startswith(here + os.sep):
-        raise ValueError(f'{dst} lies in {src}; write to another place')
+    files.require_apart(src, dst)
     window = getattr(DATASETS.get(dataset), 'FACE_WINDOW', None)
     window = window and [list(line) for line in window]
     sources = files.list_sources(src, kind)
@@ -203,18 +200,15 @@ def main(argv: list[str] | None = None) -> int:
     add('--workers', type=int, help='processes (None: all CPUs)')
     add('--verify', action='store_true', help='pack again and compare; write nothing')
     args = parser.parse_args(argv)
-    try:
+
+    def work() -> int:
         wrong = pack(**vars(args))
-    except (ValueError, ImportError, OSError) as e:
-        print(printable(f'pack: {e}'), file=sys.stderr)
-        return 1
-    except (BrokenProcessPool, KeyboardInterrupt) as e:
-        print(f'\npack: {type(e).__name__}; run this again to resume', file=sys.stderr)
-        return 1
-    print(*map(printable, wrong), sep='\n', end='\n' * bool(wrong))
-    what = 'are not as in the source' if args.verify else 'could not be packed'
-    print(f'{args.dst}: {len(wrong)} {what}')
-    return int(bool(wrong))
+        print(*map(printable, wrong), sep='\n', end='\n' * bool(wrong))
+        what = 'are not as in the source' if args.verify else 'could not be packed'
+        print(f'{args.dst}: {len(wrong)} {what}')
+        return int(bool(wrong))
+
+    return files.run_command('pack', work)
 
 
 if __name__ == '__main__':

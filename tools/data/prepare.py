@@ -18,7 +18,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ import numpy as np
 from clip_files import Source
 from s4d_mm_alone import media
 from s4d_mm_alone.files.atomic_write import atomic_path, atomic_write, remove
-from s4d_mm_alone.files.text import printable, safe_cell
+from s4d_mm_alone.files.text import safe_cell
 from s4d_mm_alone.predict.faces import (
     FaceDetector,
     FaceSettings,
@@ -193,9 +192,7 @@ def prepare(
     if not 0 <= min_found <= 1:
         raise ValueError(f'min_found={min_found}: must be 0 to 1')
     kind = input_type(dataset)
-    here, there = osp.realpath(src), osp.realpath(dst)
-    if there == here or there.startswith(here + os.sep):
-        raise ValueError(f'{dst} lies in {src}; write to another place')
+    files.require_apart(src, dst)
     sources = files.list_sources(src, kind)
     settings = dict(version=VERSION, source=osp.abspath(src), input_type=kind, min_found=min_found)
     settings.update(faces._asdict())
@@ -248,18 +245,14 @@ def main(argv: list[str] | None = None) -> int:
     add('--min-found', type=float, default=0.1, help='least share of the frames with the face')
     add('--workers', type=int, help='processes (None: all CPUs)')
     args = parser.parse_args(argv)
-    try:
-        records = prepare(**vars(args))
-    except (ValueError, ImportError, OSError) as e:
-        print(printable(f'prepare: {e}'), file=sys.stderr)
-        return 1
-    except (BrokenProcessPool, KeyboardInterrupt) as e:
-        print(f'\nprepare: {type(e).__name__}; run this again to resume', file=sys.stderr)
-        return 1
-    counts = Counter(r['status'] for r in records)
-    said = ', '.join(f'{status} {count}' for status, count in sorted(counts.items()))
-    print(f'{args.dst}/report.csv: {said}')
-    return 0
+
+    def work() -> int:
+        counts = Counter(record['status'] for record in prepare(**vars(args)))
+        said = ', '.join(f'{status} {count}' for status, count in sorted(counts.items()))
+        print(f'{args.dst}/report.csv: {said}')
+        return 0
+
+    return files.run_command('prepare', work)
 
 
 if __name__ == '__main__':

@@ -141,9 +141,9 @@ def check_media(job: tuple[str, str, str]) -> Media:
     try:
         packed = find_packed(path)
         if packed is not None:
-            return _check_packed(packed, decode)
+            return _check_clip(packed, decode, hashlib.blake2b(packed.record()).hexdigest())
         if modality == 'video' and not osp.isdir(path):
-            return _check_video(path, decode)
+            return _check_clip(NumberedFrames(path), decode, hash_of(path))
         return _check_frames([path] if modality == 'image' else list_frames(path), decode)
     except Exception as e:  # one file must not end the check of the others
         kind, what = 'unreadable', str(e) if isinstance(e, OSError) else f'{type(e).__name__}: {e}'
@@ -166,18 +166,9 @@ def _check_frames(frames: list[str], decode: str) -> Media:
     return Media(count, sizes, f'{count} {content}', findings)
 
 
-def _check_video(path: str, decode: str) -> Media:
-    reader = NumberedFrames(path)
-    sizes = {
-        frame.shape[:2] for frame in reader.read(range(len(reader)) if decode == 'all' else [0])
-    }
-    return Media(len(reader), sizes, hash_of(path))
-
-
-def _check_packed(clip: PackedClip, decode: str) -> Media:
+def _check_clip(clip: NumberedFrames | PackedClip, decode: str, content: str) -> Media:
     frames = clip.read(range(len(clip)) if decode == 'all' else [0])
-    sizes = {frame.shape[:2] for frame in frames}
-    return Media(len(clip), sizes, hashlib.blake2b(clip.record()).hexdigest())
+    return Media(len(clip), {frame.shape[:2] for frame in frames}, content)
 
 
 def check_samples(split: Split, is_s2d: bool) -> None:

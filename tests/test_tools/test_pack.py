@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 from pathlib import Path
 
 import lmdb
@@ -38,7 +39,7 @@ from s4d_mm.datasets import (
     VoxCeleb2,
 )
 from s4d_mm.media import read_image, read_video
-from s4d_mm.packed import find_packed, part_of
+from s4d_mm.packed import HEAD, find_packed, open_folder, part_of
 
 CLIP = [
     dict(type='ClipInit'),
@@ -58,6 +59,14 @@ def scope():
 
 def pack(dataset, src, dst, **options):
     return tool.pack(dataset, str(src), str(dst), **dict(dict(workers=1), **options))
+
+
+def damage_last_frame(folder, key, frames):
+    path = f'{folder}/part-00000-of-00001.lmdb'
+    with lmdb.open(path, subdir=False, lock=False) as env, env.begin(write=True) as txn:
+        record = txn.get(key)
+        (size,) = struct.unpack_from('<I', record, HEAD.size + 4 * (frames - 1))
+        txn.put(key, record[:-size] + bytes(size))
 
 
 def frames_of(folder):
@@ -184,16 +193,20 @@ def test_verify_finds_what_differs(tmp_path, capsys):
 
 
 def test_verify_of_a_config_reads_packed_data(tmp_path):
-    for name in ('1', '2'):
+    for name in ('1', '2', '4'):
         write_frames(tmp_path / 'src' / name, 5)
     pack('ExpressionVideoDataset', tmp_path / 'src', tmp_path / 'packed')
-    write_text(tmp_path / 'a.txt', '1 0', '2 1', '3 1')
+    damage_last_frame(tmp_path / 'packed', b'4', 5)
+    write_text(tmp_path / 'a.txt', '1 0', '2 1', '3 1', '4 0')
     data = dict(type='ExpressionVideoDataset', data_root=str(tmp_path), ann_file='a.txt')
     data.update(data_prefix=dict(video='packed'), **CLASSES)
-    (split,) = verify.verify(Config(dict(train_dataloader=dict(dataset=data))))
-    assert [split.media[s.path].frames for s in split.samples] == [5, 5, 0]
-    kinds = [finding.kind for finding in split.findings]
-    assert kinds == ['missing', 'twice']  # both have the same frames and other labels
+    cfg, kinds = Config(dict(train_dataloader=dict(dataset=data))), {}
+    for decode in ('all', 'none'):
+        (split,) = verify.verify(cfg, decode=decode)
+        kinds[decode] = [finding.kind for finding in split.findings]
+    assert [split.media[s.path].frames for s in split.samples] == [5, 5, 0, 5]
+    # two have the same frames and other labels
+    assert kinds == dict(all=['missing', 'unreadable', 'twice'], none=['missing', 'twice'])
 
 
 def test_workers_and_their_parent_read_at_once(tmp_path):
@@ -206,8 +219,15 @@ def test_workers_and_their_parent_read_at_once(tmp_path):
         'a.txt', str(tmp_path), dict(video='packed'), pipeline=CLIP, **CLASSES
     )
     wanted = [data[i]['data_samples'].sample_id for i in range(8)]
-    loader = DataLoader(data, num_workers=2, collate_fn=list, multiprocessing_context='fork')
+    mine = open_folder(str(tmp_path / 'packed'))
+
+    def collate(samples):
+        assert open_folder(str(tmp_path / 'packed')) is not mine
+        return samples
+
+    loader = DataLoader(data, num_workers=2, collate_fn=collate, multiprocessing_context='fork')
     assert [batch[0]['data_samples'].sample_id for batch in loader] == wanted
+    assert open_folder(str(tmp_path / 'packed')) is mine
     assert data[0]['inputs'].shape == (1, 3, 4, 48, 64)
 
 

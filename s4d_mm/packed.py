@@ -24,8 +24,8 @@ from .media import VIDEO_SUFFIXES, MediaReadError, read_image
 SETTINGS = 'packed.json'
 HEAD = struct.Struct('<IIf')
 NEEDED = 'Packed data needs lmdb and simplejpeg: pip install "s4d_mm[pack]"'
-# packed folders that are known: the process that opened one, and what it opened
-_folders: dict[str, tuple[int, 'PackedFolder | None']] = {}
+_folders: dict[str, str] = {}  # real paths of the packed folders that are known
+_opened: dict[str, tuple[int, 'PackedFolder']] = {}  # by real path; the process that opened it
 
 
 def part_name(part: int, parts: int) -> str:
@@ -51,6 +51,31 @@ def make_record(pictures: Sequence[bytes], is_plain_jpeg: bool, fps: float) -> b
     return b''.join((head, sizes.tobytes(), *pictures))
 
 
+def open_part(path: str, **options: Any) -> Any:
+    """Open a part as an environment of LMDB, with its options.
+
+    Raises:
+        ImportError: Without lmdb.
+        MediaReadError: If the file is no such part, or is cut off.
+    """
+    try:
+        import lmdb
+    except ImportError as e:
+        raise ImportError(f'{path}: {NEEDED}') from e
+    try:
+        env = lmdb.open(path, subdir=False, **options)
+        if osp.getsize(path) < size_of(env):  # reading beyond the end would kill the process
+            raise ValueError('it is cut off')
+    except (lmdb.Error, ValueError) as e:
+        raise MediaReadError(f'Cannot open packed data {path}: {e}. Copy it anew.') from e
+    return env
+
+
+def size_of(env: Any) -> int:
+    """Bytes that the file of an environment of LMDB must have."""
+    return (env.info()['last_pgno'] + 1) * env.stat()['psize']
+
+
 class PackedFolder:
     """The parts of a packed folder that are here, open for reading.
 
@@ -59,21 +84,17 @@ class PackedFolder:
     """
 
     def __init__(self, folder: str) -> None:
-        try:
-            import lmdb
-        except ImportError as e:
-            raise ImportError(f'{folder}: {NEEDED}') from e
         self.folder, self.envs = folder, {}
         try:
             with open(osp.join(folder, SETTINGS), encoding='utf-8') as f:
                 settings = json.load(f)
             self.parts, self.window = settings['parts'], settings['window']
-            for part in range(self.parts):
-                path = osp.join(folder, part_name(part, self.parts))
-                if osp.exists(path):
-                    self.envs[part] = lmdb.open(path, subdir=False, readonly=True, lock=False)
-        except (lmdb.Error, ValueError, KeyError) as e:
-            raise MediaReadError(f'Cannot open packed data {folder}: {e}. Copy it anew.') from e
+        except (ValueError, KeyError, TypeError) as e:
+            raise MediaReadError(f'{folder}/{SETTINGS} is damaged: {e!r}. Copy it anew.') from e
+        for part in range(self.parts):
+            path = osp.join(folder, part_name(part, self.parts))
+            if osp.exists(path):
+                self.envs[part] = open_part(path, readonly=True, lock=False)
 
     def env_of(self, key: str) -> Any:
         """LMDB environment of the part in which a sample lies.
@@ -97,6 +118,11 @@ class PackedFolder:
             with env.begin() as txn:
                 keys += [os.fsdecode(key) for key in txn.cursor().iternext(values=False)]
         return sorted(keys)
+
+    def close(self) -> None:
+        """Give the addresses of the files back."""
+        for env in self.envs.values():
+            env.close()
 
 
 class PackedClip:
@@ -144,48 +170,44 @@ class PackedClip:
             return
         from simplejpeg import decode_jpeg
 
-        space = [None] * len(files)  # memory for all frames in one piece, once their size is known
-        for number, file in enumerate(files):
+        for file in files:
             try:
-                frame = decode_jpeg(file, buffer=space[number])
+                frame = decode_jpeg(file)
             except ValueError as e:
                 raise MediaReadError(f'{self.path}: a frame is damaged: {e}') from e
-            if number == 0:
-                space = np.empty((len(files), *frame.shape), np.uint8)
             yield frame
 
 
 def packed_folder(path: str) -> str | None:
     """The packed folder in which a path lies, or that it is; None if it is a file or in none."""
-    for folder in _folders:
-        if path.startswith(folder + os.sep):
-            return folder
-    folder = path
+    folder = path = osp.normpath(path)
+    for known in _folders:
+        if path.startswith(known + os.sep):
+            return known
     while folder and not osp.exists(osp.join(folder, SETTINGS)):
         above = osp.dirname(folder)
         folder = above if above != folder and not osp.exists(folder) else ''
     if folder:
-        _folders.setdefault(folder, (0, None))
+        _folders[folder] = osp.realpath(folder)
     return folder or None
 
 
 def open_folder(folder: str) -> PackedFolder:
-    """Open a packed folder, once in each process."""
-    process, opened = _folders.get(folder, (0, None))
-    if opened is None or process != os.getpid():
-        for env in opened.envs.values() if opened else ():
-            env.close()  # LMDB forbids to use after a fork what was opened before it
-        opened = PackedFolder(folder)
-        _folders[folder] = os.getpid(), opened
+    """Open a folder that :func:`packed_folder` gave, once in each process."""
+    path = _folders[folder]
+    process, opened = _opened.get(path, (0, None))
+    if process != os.getpid():
+        if opened:
+            opened.close()  # LMDB forbids to use after a fork what was opened before it
+        opened = PackedFolder(path)
+        _opened[path] = os.getpid(), opened
     return opened
 
 
 def find_packed(path: str) -> PackedClip | None:
     """The packed sample that a path names; None if the path is not in a packed folder."""
     folder = packed_folder(path)
-    if folder is None:
-        return None
-    return PackedClip(open_folder(folder), key_of(path[len(folder) + 1 :]))
+    return folder and PackedClip(open_folder(folder), key_of(osp.relpath(path, folder)))
 
 
 def is_there(path: str) -> bool:
@@ -207,5 +229,5 @@ def in_parts(paths: Sequence[str]) -> list[list[int]]:
         raise ValueError(f'{paths[0]} is not in a packed folder, of tools/data/pack.py.')
     parts = [[] for _ in range(open_folder(folder).parts)]
     for number, path in enumerate(paths):
-        parts[part_of(key_of(path[len(folder) + 1 :]), len(parts))].append(number)
+        parts[part_of(key_of(osp.relpath(path, folder)), len(parts))].append(number)
     return parts

@@ -16,7 +16,6 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-Color = float | Sequence[float]
 Operations = list[tuple[str, float]]
 Frames = list[np.ndarray]
 
@@ -42,9 +41,7 @@ OF_VALUES = {  # each value of a channel has one result
     'Invert': lambda image, strength: ImageOps.invert(image),
     'Posterize': lambda image, strength: ImageOps.posterize(image, int(strength)),
     'Solarize': lambda image, strength: ImageOps.solarize(image, int(strength)),
-    'SolarizeAdd': lambda image, strength: image.point(
-        [i + strength * (i < 128) for i in range(256)] * 3
-    ),
+    'SolarizeAdd': lambda image, add: image.point([i + add * (i < 128) for i in range(256)] * 3),
     'Brightness': lambda image, strength: ImageEnhance.Brightness(image).enhance(1 + strength),
 }
 OF_PICTURES = {
@@ -79,13 +76,11 @@ class RandAugmentIncreasing:
         num_policies: int,
         magnitude_level: float,
         magnitude_std: float = 0.0,
-        pad_val: Color = 128,
+        pad_val: float | Sequence[float] = 128,
         interpolation: str = 'bicubic',
     ) -> None:
         if policies != 'timm_increasing':
-            raise ValueError(
-                f"policies of RandAugment must be 'timm_increasing', but got {policies!r}."
-            )
+            raise ValueError(f"policies={policies!r} of RandAugment must be 'timm_increasing'.")
         self.num_policies = num_policies
         self.level, self.std = magnitude_level / 10, magnitude_std / 10
         color = pad_val if isinstance(pad_val, Sequence) else [pad_val] * 3
@@ -129,9 +124,7 @@ class RandAugmentIncreasing:
                 images = [OF_PICTURES[name](image, strength) for image in images]
             else:
                 how = Image.Transform.AFFINE, matrix, self.resampling
-                images = [
-                    image.transform(image.size, *how, fillcolor=self.color) for image in images
-                ]
+                images = [one.transform(one.size, *how, fillcolor=self.color) for one in images]
             frames = [np.array(image) for image in images]
         return frames
 

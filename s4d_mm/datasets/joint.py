@@ -282,10 +282,8 @@ class DualModalSampler(DefaultSampler):
                 )
             elif name in self._parts:
                 # the processes of a node follow one another, and so do their samples
-                rows = [
-                    part[torch.randperm(len(part), generator=generator)]
-                    for part in self._parts[name]
-                ]
+                parts = self._parts[name]
+                rows = [part[torch.randperm(len(part), generator=generator)] for part in parts]
                 per_node = self.world_size // len(rows)
                 least = min(map(len, rows)) // per_node * per_node
                 order = torch.stack([row[:least].view(-1, per_node) for row in rows], 1).flatten()

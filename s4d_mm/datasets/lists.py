@@ -158,8 +158,8 @@ class ListDataset(BaseDataset):
             raise ValueError(f'{type(self).__name__} needs ann_file; official lists: {official}.')
         folder = self.data_prefix[self.PREFIX_KEY]
         frames = self.INPUT_TYPE == 'video' and not self.suffix
-        if packed_folder(folder) == folder:
-            names = open_folder(folder).keys()
+        if packed_folder(folder) == osp.normpath(folder):
+            names = open_folder(osp.normpath(folder)).keys()
         else:
             names = sorted(list_folder(folder, self.suffix, frames))
         return [(osp.join(folder, name), name) for name in names]

@@ -3,6 +3,7 @@
 
 import os
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -38,7 +39,7 @@ from s4d_mm.datasets import (
     ExpressionVideoDataset,
     VoxCeleb2,
 )
-from s4d_mm.media import read_image, read_video
+from s4d_mm.media import MediaReadError, read_image, read_video
 from s4d_mm.packed import HEAD, find_packed, open_folder, part_of
 
 CLIP = [
@@ -189,7 +190,87 @@ def test_verify_finds_what_differs(tmp_path, capsys):
         assert txn.delete(b'2')
     assert tool.main([*arguments, '--workers', '1', '--verify']) == 1
     shown = capsys.readouterr().out
-    assert '1: differs' in shown and '2: is missing' in shown and '0: ' not in shown
+    assert '1: differs' in shown and '2 is not in the packed data' in shown
+    shutil.rmtree(tmp_path / 'src' / '0')
+    (tmp_path / 'packed' / 'part-00000-of-00001.lmdb').unlink()
+    assert tool.main([*arguments, '--workers', '1', '--verify']) == 1
+    assert '1 lies in part-00000-of-00001.lmdb, which is not in' in capsys.readouterr().out
+    assert len(os.listdir(tmp_path / 'packed')) == 2  # it writes nothing: settings, and LMDB's lock
+    with pytest.raises(ValueError, match='other is no packed folder'):
+        pack('DFEW', tmp_path / 'src', tmp_path / 'other', verify=True)
+
+
+def test_verify_names_what_has_no_source(tmp_path):
+    for i in range(2):
+        write_frames(tmp_path / 'src' / f'{i}', 3)
+    pack('DFEW', tmp_path / 'src', tmp_path / 'packed')
+    shutil.rmtree(tmp_path / 'src' / '0')
+    (wrong,) = pack('DFEW', tmp_path / 'src', tmp_path / 'packed', verify=True)
+    assert wrong.startswith('0: is packed, but not in')
+
+
+def test_names_lose_a_suffix_once(tmp_path):
+    write_video(tmp_path / 'src' / 'a.avi.mp4', 5)
+    assert pack('DFEW', tmp_path / 'src', tmp_path / 'packed') == []
+    for name in ('a.avi.mp4', './a.avi.mp4', '/a.avi.mp4', '../packed/a.avi.mp4'):
+        assert len(find_packed(f'{tmp_path}/packed/{name}')) == 5
+    write_frames(tmp_path / 'src' / 'b.mp4', 3)
+    write_frames(tmp_path / 'src' / 'b', 3)
+    with pytest.raises(ValueError, match='b and b.mp4 would have one name'):
+        pack('DFEW', tmp_path / 'src', tmp_path / 'packed')
+
+
+def test_what_training_would_refuse_is_not_packed(tmp_path):
+    write_video(tmp_path / 'src' / 'cut.mkv', 40)
+    truncate(tmp_path / 'src' / 'cut.mkv')
+    write_frames(tmp_path / 'src' / 'sizes', 3)
+    write_image(tmp_path / 'src' / 'sizes' / '00002.jpg', height=64)
+    wrong = pack('DFEW', tmp_path / 'src', tmp_path / 'packed')
+    assert 'it is cut off' in wrong[0] and 'must have one size' in wrong[1]
+
+
+def test_one_folder_by_several_names(tmp_path):
+    """It is opened once: LMDB forbids more."""
+    write_frames(tmp_path / 'src' / 'a', 3, 224, 224)
+    pack('VoxCeleb2', tmp_path / 'src', tmp_path / 'packed')
+    os.symlink('packed', tmp_path / 'link')
+    for prefix in ('packed/', 'packed', './src/../packed//', 'link'):
+        data = VoxCeleb2('', str(tmp_path), dict(video=prefix), pipeline=CLIP)
+        assert data[0]['inputs'].shape == (1, 3, 4, 160, 160)
+
+
+@pytest.mark.parametrize('left', [100, 5000, 20000])
+def test_a_part_that_was_copied_in_part(left, tmp_path):
+    for i in range(9):
+        write_frames(tmp_path / 'src' / f'{i}', 3)
+    arguments = ['DFEW', tmp_path / 'src', tmp_path / 'packed']
+    pack(*arguments)
+    path = tmp_path / 'packed' / 'part-00000-of-00001.lmdb'
+    assert path.stat().st_size > left
+    os.truncate(path, left)
+    with pytest.raises(MediaReadError, match='Copy it anew'):
+        find_packed(f'{tmp_path}/packed/1')
+    for verify_it in (False, True):
+        with pytest.raises(OSError, match='Copy it anew'):
+            pack(*arguments, verify=verify_it)
+    (tmp_path / 'packed' / 'packed.json').write_text('[3]')
+    for read in (lambda: find_packed(f'{tmp_path}/packed/1'), lambda: pack(*arguments)):
+        with pytest.raises((MediaReadError, ValueError), match='packed.json is damaged'):
+            read()
+
+
+def test_a_full_disk_loses_nothing(tmp_path, capsys):
+    for i in range(20):
+        write_frames(tmp_path / 'src' / f'{i}', 3)
+    arguments = ['DFEW', str(tmp_path / 'src'), str(tmp_path / 'packed'), '--workers', '1']
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50000, limits[1]))
+    try:
+        assert tool.main(arguments) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert 'is the disk full? Make room, then run this again' in capsys.readouterr().err
+    assert tool.main(arguments) == tool.main([*arguments, '--verify']) == 0
 
 
 def test_verify_of_a_config_reads_packed_data(tmp_path):

@@ -122,7 +122,10 @@ def claim_folder(out: str, marker: str, settings: dict) -> None:
     """Write the settings into the ``marker`` of a folder, which must be empty or have the same."""
     path = osp.join(out, marker)
     if osp.isfile(path):
-        found = json.loads(Path(path).read_text(encoding='utf-8'))
+        try:
+            found = dict(json.loads(Path(path).read_text(encoding='utf-8')))
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{path} is damaged: {e}. Name a new folder') from e
         other = [k for k in sorted({*found, *settings}) if found.get(k) != settings.get(k)]
         said = '; '.join(f'{k} was {found.get(k)!r} and now is {settings.get(k)!r}' for k in other)
         if other:

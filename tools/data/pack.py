@@ -13,7 +13,9 @@ import os
 import os.path as osp
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
+from importlib.util import find_spec
 
 import clip_files as files
 import cv2
@@ -50,13 +52,18 @@ def record_of(source: Source, quality: int, window: Sequence | None, keep: bool)
 
     JPEG files stay as they are; other pictures, and all that are cut, are encoded.
     """
-    pictures, plain, is_video = [], True, source.kind == 'video'
-    if is_video or window:
+    pictures, sizes, plain, fps = [], set(), True, 0
+    if source.kind == 'video' or window:
         (top, bottom), (left, right) = window or ((0, None), (0, None))
-        for frame in files.read_frames(source):
+        frames = files.read_frames(source)
+        if source.kind == 'video':
+            reader = media.NumberedFrames(source.file)
+            frames, fps = reader.read(range(len(reader))), reader.fps
+        for frame in frames:
             if window and (frame.shape[0] < bottom or frame.shape[1] < right):
                 size = f'{frame.shape[0]} x {frame.shape[1]}'
                 raise ValueError(f'frames of {size} pixels have no rows and columns {window}')
+            sizes.add(frame.shape[:2])
             pictures.append(encode(frame[top:bottom, left:right], quality))
     for path in () if pictures else files.frame_files(source):
         with open(path, 'rb') as f:
@@ -66,14 +73,16 @@ def record_of(source: Source, quality: int, window: Sequence | None, keep: bool)
             plain = plain and decodes_alike(content, image)
         else:
             content = encode(image, quality)
+        sizes.add(image.shape[:2])
         pictures.append(content)
-    fps = media.video_info(source.file).fps or media.ASSUMED_FPS if is_video else 0
+    if len(sizes) > 1:
+        raise ValueError(f'frames of a clip must have one size, but have {sorted(sizes)}')
     return packed.make_record(pictures, plain, fps)
 
 
-def pack_one(source: Source, **options) -> tuple[str, bytes | None, str]:
+def pack_one(item: tuple[str, Source], **options) -> tuple[str, bytes | None, str]:
     """Key and record of a clip or image, or what is wrong with it."""
-    key = packed.key_of(source.output)
+    key, source = item
     try:
         if len(os.fsencode(key)) > MOST_KEY_BYTES:
             raise ValueError(f'its name has more than {MOST_KEY_BYTES} bytes; shorten it')
@@ -84,56 +93,58 @@ def pack_one(source: Source, **options) -> tuple[str, bytes | None, str]:
         return key, None, f'{source.path}: {e if isinstance(e, (OSError, ValueError)) else repr(e)}'
 
 
-class Writer:
-    """Writes records into the parts of a folder, each part in transactions of its own."""
+class Writer(packed.PackedFolder):
+    """A packed folder to write into, each part in transactions of its own."""
 
-    def __init__(self, dst: str, parts: int) -> None:
-        try:
-            import lmdb
-        except ImportError as e:
-            raise ImportError(packed.NEEDED) from e
-
-        self.waiting = [{} for _ in range(parts)]
+    def __init__(self, folder: str, parts: int) -> None:
+        self.folder, self.parts = folder, parts
+        self.envs = {
+            part: packed.open_part(
+                osp.join(folder, packed.part_name(part, parts)), map_size=MAP_SIZE // parts
+            )
+            for part in range(parts)
+        }
+        self.waiting = {part: {} for part in self.envs}
         self.bytes = 0
-        self.envs = [
-            lmdb.open(path, MAP_SIZE // parts, subdir=False, lock=False)
-            for path in (osp.join(dst, packed.part_name(i, parts)) for i in range(parts))
-        ]
-
-    def keys(self) -> set[str]:
-        """Keys of all samples that are there."""
-        found = set()
-        for env in self.envs:
-            with env.begin() as txn:
-                found.update(os.fsdecode(key) for key in txn.cursor().iternext(values=False))
-        return found
-
-    def get(self, key: str) -> bytes | None:
-        with self.envs[packed.part_of(key, len(self.envs))].begin() as txn:
-            return txn.get(os.fsencode(key))
 
     def add(self, key: str, record: bytes) -> None:
-        self.waiting[packed.part_of(key, len(self.envs))][os.fsencode(key)] = record
+        self.waiting[packed.part_of(key, self.parts)][os.fsencode(key)] = record
         self.bytes += len(record)
         if self.bytes > COMMIT_BYTES:
             self.commit()
 
     def commit(self) -> None:
         """Write what waits; all of a part, or nothing of it."""
-        for env, records in zip(self.envs, self.waiting):
-            with env.begin(write=True) as txn:
-                for key, record in sorted(records.items()):
-                    txn.put(key, record)
-            records.clear()
+        from lmdb import Error
+
+        for part, env in self.envs.items():
+            try:
+                with env.begin(write=True) as txn:
+                    for key, record in sorted(self.waiting[part].items()):
+                        txn.put(key, record)
+            except Error as e:
+                said = f'cannot write {env.path()} ({e}): is the disk full?'
+                raise OSError(f'{said} Make room, then run this again to resume') from e
+            # LMDB may leave out a free page at the end
+            os.truncate(env.path(), max(osp.getsize(env.path()), packed.size_of(env)))
+            self.waiting[part].clear()
         self.bytes = 0
 
     def close(self) -> None:
-        """Write what waits, and give the addresses back."""
         try:
             self.commit()
         finally:
-            for env in self.envs:
-                env.close()
+            super().close()
+
+
+def list_by_key(src: str, kind: str) -> dict[str, Source]:
+    sources: dict[str, Source] = {}
+    for source in files.list_sources(src, kind):
+        other = sources.setdefault(packed.key_of(source.path), source)
+        if other is not source:
+            both = f'{other.path} and {source.path} would have one name in the packed data'
+            raise ValueError(f'{both}; rename one of them')
+    return sources
 
 
 def pack(
@@ -155,16 +166,21 @@ def pack(
 
     if not 1 <= quality <= 100 or parts < 1:
         raise ValueError(f'quality={quality} must be 1 to 100, and parts={parts} at least 1')
+    if not all(map(find_spec, ('lmdb', 'simplejpeg'))):
+        raise ImportError(packed.NEEDED)
     kind = input_type(dataset)
     files.require_apart(src, dst)
     window = getattr(DATASETS.get(dataset), 'FACE_WINDOW', None)
     window = window and [list(line) for line in window]
-    sources = files.list_sources(src, kind)
+    sources = list_by_key(src, kind)
     settings = dict(version=VERSION, input_type=kind, window=window, parts=parts)
-    files.claim_folder(dst, packed.SETTINGS, dict(settings, quality=quality, keep=keep))
-    writer = Writer(dst, parts)
-    done = set() if verify else writer.keys()
-    todo = [s for s in sources if packed.key_of(s.output) not in done]
+    settings.update(quality=quality, keep=keep)
+    if verify and not osp.isfile(osp.join(dst, packed.SETTINGS)):
+        raise ValueError(f'{dst} is no packed folder: it has no {packed.SETTINGS}')
+    files.claim_folder(dst, packed.SETTINGS, settings)
+    store = packed.PackedFolder(dst) if verify else Writer(dst, parts)
+    done = set(store.keys())
+    todo = [item for item in sources.items() if verify or item[0] not in done]
     if len(todo) < len(sources):
         print(f'{len(sources) - len(todo)} of {len(sources)} are done')
     work = partial(pack_one, quality=quality, window=window, keep=keep)
@@ -172,19 +188,24 @@ def pack(
     if workers != 1 and todo:
         records = files.in_processes(work, todo, workers, partial(start_worker, str))
     wrong = []
-    try:
+    with closing(store):
         for key, record, message in track_iter_progress((records, len(todo))) if todo else ():
             if message:
                 wrong.append(message)
-            elif verify:
-                found = writer.get(key)
-                if found != record:
-                    wrong.append(f'{key}: {"differs" if found else "is missing"}')
+            elif not verify:
+                store.add(key, record)
             else:
-                writer.add(key, record)
-    finally:
-        writer.close()
-    return wrong
+                wrong += compare(store, key, record)
+    removed = sorted(done - sources.keys()) if verify else ()
+    return wrong + [f'{key}: is packed, but not in {src}' for key in removed]
+
+
+def compare(store: packed.PackedFolder, key: str, record: bytes) -> list[str]:
+    try:
+        found = packed.PackedClip(store, key).record()
+    except FileNotFoundError as e:
+        return [str(e)]
+    return [f'{key}: differs'] * (found != record)
 
 
 def main(argv: list[str] | None = None) -> int:

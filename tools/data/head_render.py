@@ -43,8 +43,7 @@ def brows(look: dict, r: np.ndarray) -> np.ndarray:
     """How much of the skin the brows cover, 0 to 1."""
     thickness, tilt, height = look['brow']
     along = (np.abs(r[:, 0]) - look['eye'][0]) / (EYE_SIZE * 1.75)
-    middle = 1.55 + height - 0.3 * along**2 + tilt * along
-    up = (r[:, 2] - look['eye'][2]) / EYE_SIZE - middle
+    up = (r[:, 2] - look['eye'][2]) / EYE_SIZE - 1.55 - height + 0.3 * along**2 - tilt * along
     up = up / np.maximum(thickness * (0.42 - 0.14 * along), 0.05)
     hairs = (0.75 + 0.5 * grain(look, r, [500, 200, 250])) * min(thickness * 1.4, 1)
     share = np.exp(-(along.clip(-2, 2) ** 6) - up.clip(-3, 3) ** 2) * hairs
@@ -76,7 +75,8 @@ def skin_colour(look: dict, r: np.ndarray, lips: np.ndarray, mouth: np.ndarray) 
     colour = mix(colour, look['hair'] * 0.6, brows(look, r))
     edge = (z - look['hairline']) / 0.006 + (r[:, 1] + 0.085) / 0.012
     is_hair = (0.5 + 0.3 * edge + 0.4 * grain(look, r, [220, 220, 60])).clip(0, 1)
-    colour = mix(colour, look['hair'], is_hair * (z > look['hairline'] - 0.11))
+    hair = look['hair'] * (0.7 + 0.6 * grain(look, r, [260, 260, 50]))[:, None]
+    colour = mix(colour, hair, is_hair * (z > look['hairline'] - 0.11))
     return mix(colour, look['cloth'], z < look['neck'] - 0.1 * r[:, 1])
 
 
@@ -122,9 +122,11 @@ def render_head(model, look: dict, head: np.ndarray, eye: np.ndarray, rays: np.n
     colour[part == EYE] = eye_colour(look, r[part == EYE])
     colour[part == HAIR] = look['hair']
     colour[part == HAIR] *= 0.8 + 0.6 * grain(look, r[part == HAIR], [400, 400, 14])[:, None]
-    bent = unit(np.random.default_rng(0).normal(size=(len(rays), 3)))[met]  # of light
-    way, soft = unit(look['light_from'] + bent * 0.1), 0.25 * is_skin
-    seen, around = look['light'] * open_to(way, 1), open_to(unit(n + bent * 0.999), 0.06)
+    bent = unit(np.random.default_rng(0).normal(size=(len(rays), 3)))[met]
+    ways = [np.roll(bent, 1009 * i, axis=0) for i in range(4)]  # of light that is not from one point
+    way, soft = unit(np.array([look['light_from']])), 0.25 * is_skin
+    seen = look['light'] * np.mean([open_to(unit(way + w * 0.1), 1) for w in ways], axis=0)
+    around = np.mean([open_to(unit(n + w * 0.999), 0.06) for w in ways], axis=0)
     light = seen * (((n * way).sum(axis=1) + soft) / (1 + soft)).clip(0)
     light += look['sky'] * (0.8 + 0.2 * n[:, 2]) * (0.2 + 0.8 * around)
     mirror = (n * unit(way - ray)).sum(axis=1).clip(0) ** np.where(part == EYE, 150, 18)

@@ -49,6 +49,8 @@ class Settings(NamedTuple):
 
 
 class Sample(sets.Sample):
+    """One file."""
+
     digits = 6
 
 

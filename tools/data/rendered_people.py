@@ -21,8 +21,7 @@ def draw_actions(name: str, labels: list[str], rng: np.random.Generator) -> np.n
     if name in COMPOUNDS:
         lower, upper = (draw_actions(part, labels, rng) for part in COMPOUNDS[name])
         return np.where([label.startswith(UPPER[:2]) for label in labels], upper, lower)
-    ways = EXPRESSIONS[name]
-    chosen, strength = ways[rng.integers(len(ways))], rng.uniform(0.75, 1.1)
+    chosen, strength = rng.choice(EXPRESSIONS[name]), rng.uniform(0.75, 1.1)
     uneven = rng.normal(0, 0.05, len(labels))
     values = np.abs(rng.normal(0, 0.05, len(labels))) * (rng.random(len(labels)) < 0.3)
     values[labels.index('tongueOut')] = 0
@@ -85,14 +84,14 @@ def draw(table: str, rng: np.random.Generator) -> dict:
 
 def draw_person(rng: np.random.Generator) -> dict:
     """Colours and hair."""
-    look, is_man = draw('looks', rng), rng.random() < 0.5
+    look = draw('looks', rng)
     tone = (1 - rng.uniform(0, 0.72)) ** np.array([0.75, 1, 1.2])
     look['skin'] = (np.array([0.95, 0.78, 0.66]) * tone * rng.uniform(0.93, 1.07, 3)) ** 2.2
     look['lips'] = look['skin'] * [0.8, 0.42, 0.42] * rng.uniform(0.75, 1.1)
     for name in ('hair', 'iris'):
         table = np.array(FACTS[name])
         look[name] = rng.choice(table, p=table[:, 3] / 100)[:3] * rng.uniform(0.7, 1.3)
-    if rng.random() < (0.9 if is_man else 0.2):
+    if rng.random() < 0.5:
         look['long_hair'] = [9, 9, 0]  # nowhere
     return look | dict(noise=rng.uniform(-0.9, 0.9, (32, 32, 32)))
 
@@ -141,8 +140,7 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     sway = np.sin(2 * np.pi * (rng.uniform(0.3, 1.2, 3) * t + rng.random(3))) * (not is_image)
     pose = rng.normal(0, 1, 3) * [17, 9, 7] * (1.8 if rng.random() < 0.2 else 1)
     poses = np.clip(pose + rng.uniform(0, 4, 3) * sway, -55, 55)  # yaw, pitch, roll
-    moved = np.tensordot(actions.astype(np.float32), model.actions, 1)
-    heads = model.people[sample.person] + moved
+    heads = model.people[sample.person] + np.tensordot(actions, model.actions, 1)
     # the cameras look at the middle of the face; the box is a detector's, with 2 % error
     turns = Rotation.from_euler('ZXY', poses * [1, -1, -1], degrees=True).as_matrix()
     axes = turns[:, :, [0, 2, 1]]  # right, up, ahead: the last index
@@ -151,7 +149,6 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     seen = (marks - places[:, None]) @ axes
     seen = seen[..., :2] / seen[..., 2:]
     low, high = seen.min(axis=1).mean(axis=0), seen.max(axis=1).mean(axis=0)
-    low[1] += 0.05 * (high[1] - low[1])
     side = (high - low).max()
     x, y = (low + high) / 2 + rng.normal(0, 0.025, 2) * side
     at = np.linspace(-0.5, 0.5, size) * side * (1 + settings.margin) * rng.uniform(0.93, 1.1)

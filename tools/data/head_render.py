@@ -123,7 +123,7 @@ def render_head(model, look: dict, head: np.ndarray, eye: np.ndarray, rays: np.n
     colour[part == HAIR] = look['hair']
     colour[part == HAIR] *= 0.8 + 0.6 * grain(look, r[part == HAIR], [400, 400, 14])[:, None]
     bent = unit(np.random.default_rng(0).normal(size=(len(rays), 3)))[met]
-    ways = [np.roll(bent, 1009 * i, axis=0) for i in range(2)]  # of light that is not from one point
+    ways = [np.roll(bent, 1009 * i, axis=0) for i in range(2)]  # of scattered light
     way, soft = unit(np.array([look['light_from']])), 0.25 * is_skin
     seen = look['light'] * np.mean([open_to(unit(way + w * 0.1), 1) for w in ways], axis=0)
     around = np.mean([open_to(unit(n + w * 0.999), 0.06) for w in ways], axis=0)

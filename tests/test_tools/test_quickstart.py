@@ -43,8 +43,8 @@ def test_annotations_name_every_file_once(small_set):
                 assert lines.pop(0) == ['video_name', 'label']
             assert {label for _, label in lines} == set('0123456')
             listed += [path.format(name) for name, _ in lines]
-    assert quickstart.list_samples('image', 4)[3].expression == 'surprise'  # AffectNet's 3
-    assert quickstart.list_samples('video', 4)[3].expression == 'anger'  # DFEW's 3
+    assert quickstart.list_samples('image', 4)[3].label == 'surprise'  # AffectNet's 3
+    assert quickstart.list_samples('video', 4)[3].label == 'anger'  # DFEW's 3
     media = [f for f in files_of(small_set) if f.endswith(('jpg', 'mp4'))]
     assert sorted(listed) == media and len(media) == 22 + 15
 

@@ -44,8 +44,7 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     places = np.stack([1 - places[:, 1], places[:, 0]], axis=1)  # down, across
     triangles = np.concatenate([groups[name] for name in PARTS])
     parts = np.concatenate([np.full(len(groups[name]), part) for name, part in PARTS.items()])
-    bottom = mean[groups['body'], 2].max() - 0.4
-    kept = (mean[triangles][..., 2] > bottom).all(axis=1)
+    kept = (mean[triangles][..., 2] > mean[groups['body'], 2].max() - 0.4).all(axis=1)
     used, triangles = np.unique(triangles[kept], return_inverse=True)
     eye = mean[used][np.isin(used, groups['helper-l-eye'])].mean(axis=0)
     teeth = np.isin(used, np.concatenate([groups[n] for n, part in PARTS.items() if part == TEETH]))
@@ -56,21 +55,18 @@ def build(count: int, seed: int) -> dict[str, np.ndarray]:
     for _ in range(count):
         body = draw('bodies', rng)
         body |= dict(zip(('african', 'asian', 'caucasian'), rng.dirichlet([0.5, 0.5, 0.5])))
-        local = {name: rng.normal(0, 0.25) for name in changes}
-        for name in changes:  # the sides of a face differ little
-            if name.startswith('r-'):
-                local[name] = local[f'l-{name[2:]}'] + rng.normal(0, 0.06)
+        drawn = {name.lstrip('lr-'): rng.normal(0, 0.25) for name in changes}  # of both sides
+        local = {name: drawn[name.lstrip('lr-')] + rng.normal(0, 0.05) for name in changes}
         people.append(vertices(body, {k: np.clip(v, -1, 1) for k, v in local.items()}, {}))
     people = np.stack(people)
     people[:, teeth, 1] += 0.003  # or they come through the lips of some
-    labels, start = list(model.facial_action_labels), vertices({}, {}, {})
+    labels, start = list(model.facial_action_labels), mean[used]
     actions = np.stack([vertices({}, {}, {label: 1.0}) for label in labels]) - start
     up, front = start[:, 2] - eye[2], start[:, 1] < eye[1] + 0.035
     marks = np.isin(used, groups['body']) & front & (up < 0.055) & (up > -0.115)
     paint = []
     for name in ('lips', 'inside-mouth'):
-        path = osp.join(folder, 'textures', f'mpfb_{name}.jpg')
-        image = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(osp.join(folder, 'textures', f'mpfb_{name}.jpg'), cv2.IMREAD_GRAYSCALE)
         rows, columns = (places * np.subtract(image.shape, 1)).astype(int).T
         paint.append(image[rows, columns] / 255)
     return dict(

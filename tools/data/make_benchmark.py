@@ -48,19 +48,10 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
-class Sample(NamedTuple):
+class Sample(sets.Sample):
     """One file."""
 
-    kind: str  # one of KINDS
-    index: int
-    split: str
-    label: str
-    rated: str  # the label in the list: another one in a share `noise` of the files
-    person: int
-
-    @property
-    def path(self) -> str:
-        return sets.path_of(self.kind, self.split, f'{self.index:06d}')
+    digits = 6
 
 
 def list_samples(settings: Settings) -> list[Sample]:
@@ -101,7 +92,7 @@ def make_benchmark(out: str, settings: Settings, workers: int | None = None) -> 
             np.savez(f, **build(settings.people, settings.seed))
     samples = list_samples(settings)
     made = sets.make_files(partial(make_sample, out=out, settings=settings), samples, out, workers)
-    sets.write_lists(samples, out, GRADES[settings.grade], 'rated')
+    sets.write_lists(samples, out, GRADES[settings.grade])
     for kind, classes in zip(KINDS, GRADES[settings.grade]):
         right = [s.rated == s.label for s in samples if (s.kind, s.split) == (kind, 'test')]
         print(f'{kind}: the best possible WAR is {100 * np.mean(right or [1]):.1f} %')

@@ -34,33 +34,39 @@ FPS = 10
 
 
 class Sample(NamedTuple):
-    """One file of the set."""
+    """One file of a set."""
 
     kind: str  # one of KINDS
     index: int
     split: str
-    expression: str
+    label: str
+    rated: str  # the label in the list; another one where raters are wrong
+    person: int
+    digits = 5  # of the file's name
 
     @property
     def path(self) -> str:
-        return path_of(self.kind, self.split, f'{self.index:05d}')
+        name = f'{self.index:0{self.digits}d}'
+        return f'images/{self.split}/{name}.jpg' if self.kind == 'image' else f'clips/{name}.mp4'
 
     def rng(self, seed: int) -> np.random.Generator:
         return np.random.default_rng([seed, KINDS.index(self.kind), self.index])
 
     def identity(self, seed: int) -> Identity:
         """Its person; images and clips have no person in common."""
-        number = self.index // len(EXPRESSIONS)
-        return Identity.draw(np.random.default_rng([seed, 2 + KINDS.index(self.kind), number]))
+        return Identity.draw(np.random.default_rng([seed, 2 + KINDS.index(self.kind), self.person]))
 
 
 def list_samples(kind: str, count: int) -> list[Sample]:
     """The samples of one modality: each person shows the 7 expressions; a fifth is for testing."""
     classes = AFFECTNET if kind == 'image' else DFEW
-    persons = -(-count // len(classes))
-    testers = max(1, round(persons * TEST_SHARE))
-    splits = ['test' if i // len(classes) < testers else 'train' for i in range(count)]
-    return [Sample(kind, i, split, classes[i % len(classes)]) for i, split in enumerate(splits)]
+    testers = max(1, round(-(-count // len(classes)) * TEST_SHARE))
+    samples = []
+    for i in range(count):
+        person, label = i // len(classes), classes[i % len(classes)]
+        split = 'test' if person < testers else 'train'
+        samples.append(Sample(kind, i, split, label, label, person))
+    return samples
 
 
 def draw_image(sample: Sample, seed: int, size: int) -> np.ndarray:
@@ -94,7 +100,7 @@ def draw_clip(sample: Sample, seed: int, size: int, fps: int = FPS) -> list[np.n
 
 def _apex(sample: Sample, rng: np.random.Generator) -> np.ndarray:
     """The expression at its strongest; each part of the face takes part a little more or less."""
-    full = np.array(EXPRESSIONS[sample.expression])
+    full = np.array(EXPRESSIONS[sample.label])
     strength = rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, len(full))
     return full * strength + rng.normal(0, 0.04, len(full))
 
@@ -112,15 +118,11 @@ def make_set(out: str, workers: int | None = None, **options: int) -> int:
     samples = list_samples('image', settings['images']) + list_samples('video', settings['clips'])
     work = partial(make_sample, out=out, seed=settings['seed'], size=settings['size'])
     made = make_files(work, samples, out, workers)
-    write_lists(samples, out, (AFFECTNET, DFEW), 'expression')
+    write_lists(samples, out, (AFFECTNET, DFEW))
     return made
 
 
 # ---- for every set that is made: see make_benchmark.py, too
-def path_of(kind: str, split: str, name: str) -> str:
-    return f'images/{split}/{name}.jpg' if kind == 'image' else f'clips/{name}.mp4'
-
-
 def write_sample(path: str, frames: Sequence[np.ndarray], fps: int, quality: int = 92) -> None:
     with atomic_path(path) as part:
         if path.endswith('.jpg'):
@@ -139,14 +141,14 @@ def make_files(make: Callable, samples: Sequence, out: str, workers: int | None)
     return len(todo)
 
 
-def write_lists(samples: Sequence, out: str, classes: Sequence, field: str) -> None:
+def write_lists(samples: Sequence, out: str, classes: Sequence) -> None:
     """Write the lists, as AffectNet's and DFEW's; ids follow the classes of each kind."""
     for kind, names in zip(KINDS, classes):
         for split in ('train', 'test'):
             chosen = [s for s in samples if (s.kind, s.split) == (kind, split)]
             lines = [] if kind == 'image' else ['video_name,label']
             for sample in chosen:
-                name, label = osp.basename(sample.path), names.index(getattr(sample, field))
+                name, label = osp.basename(sample.path), names.index(sample.rated)
                 is_image = kind == 'image'
                 lines.append(f'{split}/{name} {label}' if is_image else f'{name[:-4]},{label}')
             file = f'affectnet_{split}.txt' if kind == 'image' else f'dfew_{split}.csv'

@@ -21,8 +21,7 @@ def draw_actions(name: str, labels: list[str], rng: np.random.Generator) -> np.n
     if name in COMPOUNDS:
         lower, upper = (draw_actions(part, labels, rng) for part in COMPOUNDS[name])
         return np.where([label.startswith(UPPER[:2]) for label in labels], upper, lower)
-    ways = EXPRESSIONS[name]
-    chosen, strength = ways[rng.integers(len(ways))], rng.uniform(0.75, 1.1)
+    chosen, strength = rng.choice(EXPRESSIONS[name]), rng.uniform(0.75, 1.1)
     uneven = rng.normal(0, 0.05, len(labels))
     values = np.abs(rng.normal(0, 0.05, len(labels))) * (rng.random(len(labels)) < 0.3)
     values[labels.index('tongueOut')] = 0
@@ -35,13 +34,6 @@ def draw_actions(name: str, labels: list[str], rng: np.random.Generator) -> np.n
 
 def find_actions(labels: list[str], name: str) -> list[int]:
     return [i for i, n in enumerate(labels) if n in (name, f'{name}Left', f'{name}Right')]
-
-
-def look_at(labels: list[str], across: float, up: float) -> np.ndarray:
-    """Actions (52, ) that turn the eyes to the head's left (``across`` > 0) and up."""
-    ways = dict(OutLeft=across, InRight=across, InLeft=-across, OutRight=-across)
-    ways |= dict(UpLeft=up, UpRight=up, DownLeft=-up, DownRight=-up)
-    return np.clip([ways.get(label.removeprefix('eyeLook'), 0) for label in labels], 0, 1)
 
 
 def rise(t: np.ndarray, start: float, length: float) -> np.ndarray:
@@ -92,55 +84,33 @@ def draw(table: str, rng: np.random.Generator) -> dict:
 
 def draw_person(rng: np.random.Generator) -> dict:
     """Colours and hair."""
-    look, is_man = draw('looks', rng), rng.random() < 0.5
+    look = draw('looks', rng)
     tone = (1 - rng.uniform(0, 0.72)) ** np.array([0.75, 1, 1.2])
     look['skin'] = (np.array([0.95, 0.78, 0.66]) * tone * rng.uniform(0.93, 1.07, 3)) ** 2.2
     look['lips'] = look['skin'] * [0.8, 0.42, 0.42] * rng.uniform(0.75, 1.1)
     for name in ('hair', 'iris'):
         table = np.array(FACTS[name])
         look[name] = rng.choice(table, p=table[:, 3] / 100)[:3] * rng.uniform(0.7, 1.3)
-    look['beard'] *= is_man and rng.random() < 0.5
-    look['hairline'] += is_man and rng.random() < 0.2  # bald
-    if not is_man and rng.random() < 0.4:
-        look['lips'] = np.array([0.4, 0.04, 0.06]) * rng.uniform(0.5, 1.3)
-    if rng.random() < (0.9 if is_man else 0.2):
+    if rng.random() < 0.5:
         look['long_hair'] = [9, 9, 0]  # nowhere
-    return look
+    return look | dict(noise=rng.uniform(-0.9, 0.9, (32, 32, 32)))
 
 
-def draw_light(rng: np.random.Generator) -> dict:
-    """A key light, and light from all sides."""
-    look = draw('lights', rng)
-    for name in ('light', 'sky', 'ground'):
-        look[name] *= rng.normal(1, 0.1, 3).clip(0.65, 1.35)
-    return look
+def draw_background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Linear RGB: spots of any size."""
+    cells = int(rng.integers(2, 9))
+    colours = rng.normal(rng.uniform(0.1, 0.7), rng.uniform(0.05, 0.3), (cells, cells, 1))
+    colours = colours + rng.normal(0, 0.06, (cells, cells, 3))
+    return cv2.resize(colours, (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1) ** 2
 
 
-class Picture:
-    """What background, camera and file make of a rendered head; alike in all frames of a clip."""
-
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
-        self.rng, self.now, cells = rng, draw('pictures', rng), int(rng.integers(2, 9))
-        grey = rng.uniform(0.05, 0.7) + rng.uniform(0.05, 0.4) * rng.normal(size=(cells, cells, 1))
-        colours = grey + rng.uniform(0, 0.12) * rng.normal(size=(cells, cells, 3))
-        way = cv2.INTER_NEAREST if rng.random() < 0.5 else cv2.INTER_CUBIC
-        behind = cv2.resize(colours, (size, size), interpolation=way)
-        behind = cv2.GaussianBlur(behind, (0, 0), self.now['behind'] * size / 128)
-        self.background, self.is_grey = np.clip(behind, 0, 1) ** 2, rng.random() < 0.06
-
-    def __call__(self, rendered: np.ndarray) -> np.ndarray:
-        """RGB, uint8, of linear RGB and the share of the head in each pixel."""
-        size, now = len(rendered), self.now
-        light = rendered[..., :3] + self.background * (1 - rendered[..., 3:])
-        light = light * now['exposure']
-        image = (light / (1 + 0.25 * light)) ** (1 / now['gamma']) * 265
-        small = (round(size * min(now['scale'], 1)),) * 2
-        image = cv2.resize(cv2.resize(image, small, interpolation=cv2.INTER_AREA), (size, size))
-        image = cv2.GaussianBlur(image, (0, 0), max(now['blur'], 0.1) * size / 128)
-        image = image + self.rng.normal(0, max(now['noise'], 0), image.shape)
-        if self.is_grey:
-            image[:] = image.mean(axis=-1, keepdims=True)
-        return np.clip(image, 0, 255).astype(np.uint8)
+def take(light: np.ndarray, camera: dict, rng: np.random.Generator) -> np.ndarray:
+    """The picture, RGB, uint8, of linear RGB."""
+    light = light * camera['exposure'] * camera['tint']
+    image = (light / (1 + 0.25 * light)) ** (1 / camera['gamma']) * 265
+    image = cv2.GaussianBlur(image, (0, 0), max(camera['blur'], 0.1) * len(image) / 128)
+    image += rng.normal(0, max(camera['noise'], 0), image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(1)
@@ -155,13 +125,13 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
 
     ``actions`` (frames, 52) take the place of those that are drawn for the sample's label.
     """
-    from head_render import Renderer, unit
+    from head_render import render_head, unit
 
     labels, size = model.labels.tolist(), settings.size
     is_image = sample.kind == 'image'
     rng = np.random.default_rng([settings.seed, int(not is_image), sample.index])
     look = draw_person(np.random.default_rng([settings.seed, 4, sample.person]))
-    look |= draw_light(rng) | dict(eye=model.eye)
+    look |= draw('lights', rng) | dict(eye=model.eye)
     if actions is None:
         actions = draw_course(sample.label, labels, settings.frames, rng)
         if is_image:
@@ -170,10 +140,7 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     sway = np.sin(2 * np.pi * (rng.uniform(0.3, 1.2, 3) * t + rng.random(3))) * (not is_image)
     pose = rng.normal(0, 1, 3) * [17, 9, 7] * (1.8 if rng.random() < 0.2 else 1)
     poses = np.clip(pose + rng.uniform(0, 4, 3) * sway, -55, 55)  # yaw, pitch, roll
-    gaze = (rng.random() < 0.7) * poses[:, :2] / [38, 30] + rng.normal(0, 0.15, 2)
-    actions = np.maximum(actions, [look_at(labels, *way) for way in gaze])
-    moved = np.tensordot(actions.astype(np.float32), model.actions, 1)
-    heads = model.people[sample.person] + moved
+    heads = model.people[sample.person] + np.tensordot(actions, model.actions, 1)
     # the cameras look at the middle of the face; the box is a detector's, with 2 % error
     turns = Rotation.from_euler('ZXY', poses * [1, -1, -1], degrees=True).as_matrix()
     axes = turns[:, :, [0, 2, 1]]  # right, up, ahead: the last index
@@ -182,19 +149,20 @@ def render(sample, settings, model: SimpleNamespace, actions=None) -> tuple[list
     seen = (marks - places[:, None]) @ axes
     seen = seen[..., :2] / seen[..., 2:]
     low, high = seen.min(axis=1).mean(axis=0), seen.max(axis=1).mean(axis=0)
-    low[1] += 0.05 * (high[1] - low[1])
     side = (high - low).max()
-    picture, (x, y) = Picture(rng, size), (low + high) / 2 + rng.normal(0, 0.025, 2) * side
+    x, y = (low + high) / 2 + rng.normal(0, 0.025, 2) * side
     at = np.linspace(-0.5, 0.5, size) * side * (1 + settings.margin) * rng.uniform(0.93, 1.1)
     across, down = np.meshgrid(x + at, y - at)
     rays = unit(np.stack([across, down, np.ones_like(across)], axis=-1).reshape(-1, 3))
-    renderer, frames = Renderer(model, look), []
-    folds = [[labels.index(name) for name in names] for names in FACTS['lines']]
+    background, camera, frames = draw_background(size, rng), draw('cameras', rng), []
+    folds = [[labels.index(name) for name in line['actions']] for line in FACTS['lines']]
     for row, head, place, axis in zip(actions, heads, places, axes):
-        renderer.look['lines'] = [row[names].max() * look['wrinkles'] for names in folds]
-        rendered = renderer(head, place, rays @ axis.T)
-        frames.append(picture(rendered.reshape(size, size, 4)))
-    truth = sample._asdict() | dict(quality=int(picture.now['quality']))
+        depths = [row[names].max() * look['wrinkles'] for names in folds]
+        look['lines'] = [(d, *line['at']) for d, line in zip(depths, FACTS['lines'])]
+        rendered = render_head(model, look, head, place, rays @ axis.T).reshape(size, size, 4)
+        light = rendered[..., :3] + background * (1 - rendered[..., 3:])
+        frames.append(take(light, camera, rng))
+    truth = sample._asdict() | dict(quality=int(camera['quality']))
     truth['yaw_pitch_roll'] = poses.round(1).tolist()
     truth['actions'] = {n: a.round(3).tolist() for n, a in zip(labels, actions.T) if a.any()}
     return frames, truth
